@@ -1,0 +1,28 @@
+"""Electron tomography from a few projections, on arrays larger than memory.
+
+The public names; each is imported from its room when it is first asked for, so that ``import nntomo_dask`` takes no time.
+"""
+
+import lazy_loader
+
+_ROOMS = {
+    "schema": ["SchemaError", "check_finite", "check_tilt_series", "check_volume", "tilt_series", "volume"],
+    "geometry": ["angular_cells", "complete_wedge", "completed_angles", "tilt_angles"],
+    "phantoms": ["ellipse_stack", "mixed_stack", "nanoparticle", "random_spheres", "training_stack"],
+    "projection": ["backproject", "project", "resize"],
+    "reconstruction.fbp": ["fbp"],
+    "reconstruction.sirt": ["sirt"],
+    "reconstruction.nnfbp": ["intensity_level", "nnfbp", "outside_training_range"],
+    "networks.nnfbp": ["NNFBPNetwork", "evaluate", "load_network", "save_network"],
+    "training.samples": ["training_samples"],
+    "training.nnfbp": ["train_nnfbp"],
+    "training.history": ["intermediate_networks"],
+    "metrics": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
+    "store": ["open", "save"],
+    "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
+    "formats.tilt_angles": ["read_tilt_angles"],
+}
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["chunking", "cluster", "filters", "plotting", "slabs"], submod_attrs=_ROOMS
+)

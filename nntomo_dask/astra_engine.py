@@ -1,0 +1,123 @@
+"""Projection and reconstruction by the ASTRA toolbox; the only room that imports it.
+
+Where ASTRA sees a GPU its CUDA 3D routines are used, elsewhere its 2D ones slice by slice with the `linear` projector.
+In ASTRA's 2D geometry rows run downwards, against our y; its 3D volumes have y upwards as ours. So 2D gets the angles
+with their sign turned. ASTRA's own ids are freed by context managers: they leak otherwise.
+
+References
+----------
+.. [1] W. van Aarle et al., The ASTRA Toolbox, Ultramicroscopy 157 (2015) 35, doi:10.1016/j.ultramic.2015.05.002.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask import schema
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def _astra() -> Any:
+    try:
+        return importlib.import_module("astra")
+    except ImportError:
+        schema.refuse(
+            'engine="astra"', needs="the ASTRA toolbox", got="no module astra", do="pip install astra-toolbox"
+        )
+
+
+def forward(images: Float32, angles_deg: Float64) -> Float32:
+    """Project (slice, y, x) to (slice, angle, detector)."""
+    n_slices, n, _ = images.shape
+    sinograms = np.zeros((n_slices, angles_deg.size, n), np.float32)
+    if _astra().use_cuda():
+        _run_3d("FP3D_CUDA", images, sinograms, angles_deg)
+    else:
+        _run_2d("FP", images, sinograms, angles_deg)
+    return sinograms
+
+
+def back(sinograms: Float32, angles_deg: Float64) -> Float32:
+    """Backproject (slice, angle, detector) to (slice, y, x): on a CPU the exact transpose of `forward`."""
+    n_slices, _, n = sinograms.shape
+    images = np.zeros((n_slices, n, n), np.float32)
+    if _astra().use_cuda():
+        _run_3d("BP3D_CUDA", images, sinograms, angles_deg)
+    else:
+        _run_2d("BP", images, sinograms, angles_deg)
+    return images
+
+
+def fbp(sinograms: Float32, angles_deg: Float64, *, window: str) -> Float32:
+    """Filtered backprojection by ASTRA, slice by slice; equal weights, as ASTRA gives them."""
+    n_slices, _, n = sinograms.shape
+    images = np.zeros((n_slices, n, n), np.float32)
+    on_gpu = _astra().use_cuda()
+    _run_2d("FBP_CUDA" if on_gpu else "FBP", images, sinograms, angles_deg, option={"FilterType": window})
+    return images
+
+
+def _run_2d(
+    algorithm: str, images: Float32, sinograms: Float32, angles_deg: Float64, option: dict[str, Any] | None = None
+) -> None:
+    """Run a 2D algorithm on each slice; its result is written into `images` or `sinograms`."""
+    astra = _astra()
+    n = images.shape[-1]
+    volume_geometry = astra.create_vol_geom(n, n)
+    projection_geometry = astra.create_proj_geom("parallel", 1.0, n, -np.deg2rad(angles_deg))
+    image, sinogram = np.empty((n, n), np.float32), np.empty(sinograms.shape[1:], np.float32)
+    with ExitStack() as stack:
+        kind = "cuda" if algorithm.endswith("_CUDA") else "linear"
+        projector = astra.create_projector(kind, projection_geometry, volume_geometry)
+        stack.callback(astra.projector.delete, projector)
+        image_id = stack.enter_context(_linked(astra.data2d, "-vol", volume_geometry, image))
+        sinogram_id = stack.enter_context(_linked(astra.data2d, "-sino", projection_geometry, sinogram))
+        settings = astra.astra_dict(algorithm)
+        settings["ProjectorId"] = projector
+        settings["ProjectionDataId"] = sinogram_id
+        settings["VolumeDataId" if algorithm == "FP" else "ReconstructionDataId"] = image_id
+        if option is not None:
+            settings["option"] = option
+        algorithm_id = astra.algorithm.create(settings)
+        stack.callback(astra.algorithm.delete, algorithm_id)
+        for z in range(len(images)):
+            image[...] = images[z]
+            sinogram[...] = sinograms[z]
+            astra.algorithm.run(algorithm_id)
+            images[z] = image
+            sinograms[z] = sinogram
+
+
+def _run_3d(
+    algorithm: Literal["FP3D_CUDA", "BP3D_CUDA"], images: Float32, sinograms: Float32, angles_deg: Float64
+) -> None:
+    """Run a CUDA 3D algorithm on all slices at once; its result is written into `images` or `sinograms`."""
+    astra = _astra()
+    n_slices, n, _ = images.shape
+    volume_geometry = astra.create_vol_geom(n, n, n_slices)
+    projection_geometry = astra.create_proj_geom("parallel3d", 1.0, 1.0, n_slices, n, np.deg2rad(angles_deg))
+    with ExitStack() as stack:
+        image_id = stack.enter_context(_linked(astra.data3d, "-vol", volume_geometry, images))
+        sinogram_id = stack.enter_context(_linked(astra.data3d, "-sino", projection_geometry, sinograms))
+        settings = astra.astra_dict(algorithm)
+        settings["ProjectionDataId"] = sinogram_id
+        settings["VolumeDataId" if algorithm == "FP3D_CUDA" else "ReconstructionDataId"] = image_id
+        algorithm_id = astra.algorithm.create(settings)
+        stack.callback(astra.algorithm.delete, algorithm_id)
+        astra.algorithm.run(algorithm_id)
+
+
+@contextmanager
+def _linked(store: Any, kind: str, geometry: Any, array: Float32) -> Iterator[int]:
+    """An ASTRA data object over our own memory."""
+    identifier = store.link(kind, geometry, array)
+    try:
+        yield identifier
+    finally:
+        store.delete(identifier)

@@ -1,0 +1,94 @@
+"""Where Dask computes: on the threads of this process, or on a cluster that runs already."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import dask
+import psutil
+from dask.callbacks import Callback
+from tqdm.auto import tqdm
+
+from nntomo_dask import schema
+
+Progress = Literal["bar", "none"]
+
+
+def default_workers() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory_bytes() -> int:
+    """Memory of this machine that is free now."""
+    return int(psutil.virtual_memory().available)
+
+
+@contextlib.contextmanager
+def session(*, workers: int | None = None, scheduler: str | None = None) -> Iterator[None]:
+    """Compute within this context on `workers` threads, or on the cluster at address `scheduler`.
+
+    Raises
+    ------
+    SchemaError
+        Fewer than one worker, or no scheduler answers at the address.
+    """
+    if workers is not None and workers < 1:
+        schema.refuse("cluster", needs="at least 1 worker", got=f"{workers}", do="raise --workers")
+    if scheduler is None:
+        with dask.config.set(scheduler="threads", num_workers=workers or default_workers()):
+            yield
+        return
+    from distributed import Client  # noqa: PLC0415  (half a second, and only this needs it)
+
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        schema.refuse(
+            "cluster",
+            needs="a Dask scheduler that answers",
+            got=f"none at {scheduler} ({error})",
+            do="start one, dask scheduler, or leave --scheduler out",
+        )
+    with client:
+        yield
+
+
+def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> None:
+    """Run delayed tasks for what they do, on the current cluster or on threads, with a progress bar."""
+    if not tasks:
+        return
+    with tqdm(total=len(tasks), desc=description, unit="slab", disable=progress == "none") as bar:
+        client = _current_client()
+        if client is None:
+            with _Counter({task.key for task in tasks}, bar):
+                dask.compute(*tasks, scheduler=dask.config.get("scheduler", "threads"))
+        else:
+            from distributed import as_completed  # noqa: PLC0415  (imported already, by whoever made the client)
+
+            for future in as_completed(client.compute(list(tasks))):
+                future.result()
+                bar.update()
+
+
+def _current_client() -> Any | None:
+    if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "dask.distributed"):
+        return None
+    try:
+        return sys.modules["distributed"].default_client()
+    except ValueError:
+        return None
+
+
+class _Counter(Callback):  # type: ignore[misc]
+    """Moves a progress bar when one of some tasks is done."""
+
+    def __init__(self, keys: set[Any], bar: Any) -> None:
+        super().__init__(posttask=self._done)
+        self.keys, self.bar = keys, bar
+
+    def _done(self, key: Any, *_: Any) -> None:
+        if key in self.keys:
+            self.bar.update()

@@ -1,0 +1,116 @@
+"""Filters of filtered backprojection: the windowed ramp, and the binned basis of NN-FBP."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Window = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
+Binning = Literal["exponential", "none"]
+
+WINDOWS: tuple[str, ...] = get_args(Window)
+
+
+def fft_length(detector_count: int) -> int:
+    """Length to which a row is padded: the next fast one at which a convolution does not wrap."""
+    return int(scipy.fft.next_fast_len(2 * detector_count, real=True))
+
+
+def ramp(detector_count: int, *, window: Window = "ram-lak") -> Float64:
+    """Frequency response of the ramp filter, for rows padded to `fft_length`.
+
+    The band-limited ramp is built from its samples in real space, ``h(0) = 1/4``, ``h(n) = -1/(π n)²`` for odd n and zero
+    for even n, which keeps the mean of a reconstruction right (Kak & Slaney 2001, §3.3, eq. 61).
+
+    Returns
+    -------
+    (frequency,), for frequencies ``scipy.fft.rfftfreq(fft_length(detector_count))``.
+    """
+    length = fft_length(detector_count)
+    distance = np.minimum(np.arange(length), length - np.arange(length))
+    odd = distance % 2 == 1
+    samples = np.zeros(length)
+    samples[0] = 0.25
+    samples[odd] = -1 / (np.pi * distance[odd]) ** 2
+    frequency = scipy.fft.rfftfreq(length)  # cycles per pixel, up to 1/2
+    windows = {
+        "ram-lak": np.ones_like(frequency),
+        "shepp-logan": np.sinc(frequency),
+        "cosine": np.cos(np.pi * frequency),
+        "hamming": 0.54 + 0.46 * np.cos(2 * np.pi * frequency),
+        "hann": 0.5 + 0.5 * np.cos(2 * np.pi * frequency),
+    }
+    return scipy.fft.rfft(samples).real * windows[window]
+
+
+def bin_edges(detector_count: int, *, binning: Binning = "exponential", n_linear: int = 2) -> Integers:
+    """Edges of the bins of |offset| on which a learned filter is constant.
+
+    Bin k holds the offsets with ``edges[k] <= |offset| < edges[k + 1]``, up to half the detector. Exponential bins are
+    {0}, `n_linear` single offsets, then widths 2, 4, 8, …; without binning every |offset| is a bin.
+
+    Returns
+    -------
+    (bin + 1,).
+
+    References
+    ----------
+    .. [1] D. M. Pelt and K. J. Batenburg, IEEE Trans. Image Process. 22 (2013) 5238, §III-C.
+    """
+    end = detector_count // 2 + 1
+    if binning == "none":
+        return np.arange(end + 1)
+    edges = list(range(min(n_linear + 2, end + 1)))
+    width = 2
+    while edges[-1] < end:
+        edges.append(min(edges[-1] + width, end))
+        width *= 2
+    return np.asarray(edges, np.int64)
+
+
+def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Float64:
+    """Frequency responses of filters that are constant on bins.
+
+    Parameters
+    ----------
+    weights
+        (bin, filter): what a filter does with the **mean** over a bin's elements.
+    edges
+        (bin + 1,), from `bin_edges`.
+
+    Returns
+    -------
+    (filter, frequency), for rows padded to `fft_length`.
+    """
+    length = fft_length(detector_count)
+    samples = np.zeros((weights.shape[1], length))
+    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        offsets = np.arange(start, stop)
+        both_sides = np.unique(np.concatenate([offsets, -offsets]))
+        samples[:, both_sides] = weights[k, :, None] / both_sides.size
+    return scipy.fft.rfft(samples, axis=-1).real
+
+
+def filter_rows(rows: Float32, responses: Float64) -> Float32:
+    """Convolve detector rows with each of some filters.
+
+    Parameters
+    ----------
+    rows
+        (slice, angle, detector).
+    responses
+        (filter, angle or 1, frequency), each even in the offset, for rows padded to `fft_length`.
+
+    Returns
+    -------
+    (slice, filter, angle, detector).
+    """
+    detector_count = rows.shape[-1]
+    length = fft_length(detector_count)
+    spectrum = scipy.fft.rfft(rows, n=length, axis=-1)
+    filtered = spectrum[:, None] * responses.astype(np.float32)
+    return np.ascontiguousarray(scipy.fft.irfft(filtered, n=length, axis=-1)[..., :detector_count])

@@ -1,0 +1,1 @@
+"""Files of microscopes and of other programs."""

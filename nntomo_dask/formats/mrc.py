@@ -1,0 +1,220 @@
+"""MRC files: aligned stacks in, volumes and series out."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array as da
+import mrcfile
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask import chunking, schema, slabs
+
+MrcPath = str | os.PathLike[str]
+TiltAxis = Literal["x", "y"]
+Float32 = npt.NDArray[np.float32]
+
+_ANGSTROM_PER_NM = 10.0
+# Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
+_SERIES_AXES: dict[TiltAxis, tuple[int, int, int]] = {"x": (2, 0, 1), "y": (1, 0, 2)}
+
+
+def read_mrc_series(
+    path: MrcPath,
+    angles_deg: npt.ArrayLike,
+    *,
+    tilt_axis: TiltAxis = "y",
+    background: float = 0.0,
+    fill: float | None = None,
+) -> xr.DataArray:
+    """Read an aligned tilt series from an MRC stack (tilt, y, x).
+
+    Lazy: the file is read slab by slab when the series is saved.
+
+    Parameters
+    ----------
+    path
+        An MRC2014 file of any real mode.
+    angles_deg
+        One a projection, in degrees.
+    tilt_axis
+        Image axis along which the specimen was tilted: "y" is IMOD's custom; "x" the other.
+    background
+        Counts where there is no specimen, [counts]; taken off.
+    fill
+        Replaces values that are not finite, after the background is taken off; without it they stay.
+
+    Returns
+    -------
+    Dims (z, angle, detector), float32; in nm where the file says how large a pixel is, else in px.
+
+    Raises
+    ------
+    SchemaError
+        No file, no MRC, a truncated or complex one, no stack; or angles that do not fit it.
+    """
+    with _mapped(path, "read_mrc_series") as mrc:
+        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+    if len(shape) != 3 or shape[0] < 2:
+        schema.refuse(
+            "read_mrc_series",
+            needs="a stack of at least 2 projections",
+            got=f"an image of shape {shape} in {path}",
+            do="join the projections into one stack",
+        )
+    if tilt_axis not in _SERIES_AXES:
+        schema.refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", do='tilt_axis="y"')
+    angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
+    axes = _SERIES_AXES[tilt_axis]
+    n_z, _, n_detectors = (shape[axis] for axis in axes)
+    coords = schema.series_coords(
+        schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size)
+    )
+    parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
+    return _lazy(
+        path, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
+        shape=(n_z, shape[0], n_detectors), pixel_size=pixel_size, background=background, fill=fill,
+    )  # fmt: skip
+
+
+def read_mrc_volume(path: MrcPath) -> xr.DataArray:
+    """Read a volume from an MRC file (z, y, x). Lazy.
+
+    Returns
+    -------
+    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px.
+
+    Raises
+    ------
+    SchemaError
+        No file, no MRC, a truncated or complex one; or slices that are not square.
+    """
+    with _mapped(path, "read_mrc_volume") as mrc:
+        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+    if len(shape) != 3:
+        schema.refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", do="give a volume")
+    volume = _lazy(
+        path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
+        name="volume", shape=shape, pixel_size=pixel_size, background=0.0, fill=None,
+    )  # fmt: skip
+    schema.check_volume(volume, who="read_mrc_volume")
+    return volume
+
+
+def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
+    """Write a volume (z, y, x) or a tilt series (tilt, y, x) with the tilt axis along y to an MRC file, slab by slab.
+
+    The file appears when it is complete; one that was there is replaced.
+
+    Parameters
+    ----------
+    array
+        Volume or tilt series, float32. Where its units are nm the header gets the pixel size in Å.
+
+    Raises
+    ------
+    SchemaError
+        `array` is neither.
+    OSError
+        The place cannot be written.
+    """
+    target = Path(path)
+    if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
+        schema.check_tilt_series(array, who="write_mrc")
+        shape = (array.sizes[schema.ANGLE], array.sizes[schema.Z], array.sizes[schema.DETECTOR])
+    else:
+        schema.check_volume(array, who="write_mrc")
+        shape = array.shape
+    is_series = schema.ANGLE in array.dims
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with mrcfile.new_mmap(partial, shape=shape, mrc_mode=2, overwrite=True) as mrc:
+            first = 0
+            for slices in slabs.lazy(array).data.chunks[0]:
+                slab = array.isel({schema.Z: slice(first, first + slices)}).values
+                if is_series:
+                    mrc.data[:, first : first + slices] = np.moveaxis(slab, 0, 1)
+                else:
+                    mrc.data[first : first + slices] = slab
+                first += slices
+            if array.attrs["units"] == "nm":
+                mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
+            mrc.update_header_stats()
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+@contextmanager
+def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
+    """An MRC file over a memory map, or a SchemaError that says what is wrong with it."""
+    source = Path(path)
+    if not source.is_file():
+        schema.refuse(who, needs="an MRC file", got=f"nothing at {source}", do="check the path")
+    try:
+        mrc = mrcfile.mmap(source, mode="r")
+    except ValueError as error:
+        schema.refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", do="copy it anew, or convert it")
+    with mrc:
+        if mrc.data.dtype.kind == "c":
+            schema.refuse(who, needs="real values", got=f"complex ones in {source}", do="save the magnitude instead")
+        yield mrc
+
+
+def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
+    angstrom = float(mrc.voxel_size.x)
+    return (angstrom / _ANGSTROM_PER_NM, "nm") if angstrom > 0 else (1.0, "px")
+
+
+def _lazy(
+    path: MrcPath,
+    axes: tuple[int, int, int],
+    parameters: dict[str, Any],
+    *,
+    dims: tuple[str, ...],
+    coords: Any,
+    units: schema.Units,
+    name: str,
+    shape: tuple[int, ...],
+    pixel_size: float,
+    background: float,
+    fill: float | None,
+) -> xr.DataArray:
+    source = Path(path).resolve()
+    status = source.stat()
+    chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
+    data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
+        _read_slab,
+        dtype=np.float32,
+        new_axis=[1, 2],
+        chunks=(chunks, *((size,) for size in shape[1:])),
+        meta=np.empty((0,) * 3, np.float32),
+        path=str(source),
+        axes=axes,
+        background=background,
+        fill=fill,
+    )
+    identity = {"file": source.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return slabs.label(
+        data,
+        dims=dims,
+        coords=coords,
+        attrs={"units": units, "pixel_size": pixel_size},
+        recipe=slabs.record("read_mrc", identity | parameters),
+        name=name,
+    )
+
+
+def _read_slab(
+    z_indices: npt.NDArray[np.int64], *, path: str, axes: tuple[int, int, int], background: float, fill: float | None
+) -> Float32:
+    with mrcfile.mmap(path, mode="r") as mrc:
+        slab = np.transpose(mrc.data, axes)[int(z_indices[0]) : int(z_indices[-1]) + 1]
+        values = np.ascontiguousarray(slab, np.float32) - np.float32(background)
+    return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

@@ -1,0 +1,47 @@
+"""Files of tilt angles: .rawtlt and .tlt (one number a line), and SerialEM's .mdoc."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask import schema
+
+_MDOC_ANGLE = re.compile(r"^\s*TiltAngle\s*=\s*(\S+)", re.MULTILINE)
+
+
+def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
+    """Read the tilt angles of a series.
+
+    Parameters
+    ----------
+    path
+        A text file with one angle a line, in degrees; or, where the name ends in .mdoc, a SerialEM metadata file.
+
+    Returns
+    -------
+    (angle,), [degrees], in the order of the file.
+
+    Raises
+    ------
+    SchemaError
+        There is no such file, or a line of it is no number.
+    """
+    source = Path(path)
+    if not source.is_file():
+        schema.refuse("read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", do="check the path")
+    text = source.read_text(encoding="utf-8", errors="replace")
+    words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
+    angles = []
+    for word in words:
+        try:
+            angles.append(float(word))
+        except ValueError:
+            schema.refuse(
+                "read_tilt_angles", needs="one angle in degrees a line", got=f"{word!r} in {source}", do="mend that line"
+            )
+    if not angles:
+        schema.refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", do="check the file")
+    return np.array(angles)

@@ -1,0 +1,156 @@
+"""SIMD lanes for Numba: one value that holds the same quantity of many slices.
+
+The kernels of this folder do the same arithmetic for 8 to 64 slices (or filters × slices) at once. Numba has no
+type for that, and its arrays live in memory, so an accumulator in an array costs a load and a store per step.
+This module gives Numba one more type, `Lanes`: a fixed number of float32 that LLVM keeps in vector registers.
+
+Multiply-adds are LLVM's `fma`, one rounding each, whatever the width: a slice's value does not depend on how many
+other slices were computed beside it.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, models, register_model
+
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(32)
+
+
+class Lanes(types.Type):
+    """`width` float32 side by side."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Lanes({width})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(_FLOAT, fe_type.width))
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, width: int) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    first = builder.gep(data, [index])
+    return builder.bitcast(first, ir.VectorType(_FLOAT, width).as_pointer())
+
+
+def _splat(builder: Any, value: Any, width: int) -> Any:
+    vector = builder.insert_element(ir.Constant(ir.VectorType(value.type, width), ir.Undefined), value, _INT(0))
+    mask = ir.Constant(ir.VectorType(_INT, width), [0] * width)
+    return builder.shuffle_vector(vector, vector, mask)
+
+
+def _constant(value: float, width: int) -> Any:
+    return ir.Constant(ir.VectorType(_FLOAT, width), [float(np.float32(value))] * width)
+
+
+def _call(builder: Any, name: str, *arguments: Any) -> Any:
+    kind = arguments[0].type
+    suffix = f"v{kind.count}f32"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(kind, [kind] * len(arguments)), f"llvm.{name}.{suffix}"
+    )
+    return builder.call(function, arguments)
+
+
+@intrinsic(prefer_literal=True)
+def fill(typingctx: Any, value: Any, width: Any) -> Any:
+    """`width` lanes that all hold `value`."""
+    n = width.literal_value
+
+    def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0], n)
+
+    return Lanes(n)(types.float32, width), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx: Any, array: Any, index: Any, width: Any) -> Any:
+    """Lanes `array[index : index + width]` of a flat float32 array; bounds are not checked."""
+    n = width.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], args[0], args[1], n), align=4)
+
+    return Lanes(n)(array, types.intp, width), codegen
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """Write the lanes to `array[index : index + width]` of a flat float32 array; bounds are not checked."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1], signature.args[2].width)
+        builder.store(args[2], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), codegen
+
+
+@intrinsic
+def fma(typingctx: Any, factor: Any, lanes: Any, addend: Any) -> Any:
+    """`factor * lanes + addend`, one rounding; `factor` is one float32 for all lanes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "fma", _splat(builder, args[0], signature.args[1].width), args[1], args[2])
+
+    return lanes(types.float32, lanes, addend), codegen
+
+
+@intrinsic
+def add(typingctx: Any, left: Any, right: Any) -> Any:
+    """Sum lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(args[0], args[1])
+
+    return left(left, right), codegen
+
+
+@intrinsic
+def relu(typingctx: Any, lanes: Any) -> Any:
+    """`max(lanes, 0)`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = _constant(0.0, lanes.width)
+        return builder.select(builder.fcmp_ordered(">", args[0], zero), args[0], zero)
+
+    return lanes(lanes), codegen
+
+
+# exp(r) on |r| <= ln(2)/2: Taylor, degree 7; its remainder is under 3e-9.
+_EXP = [1.0, 1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040]
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.4286067653e-06  # their sum is ln(2); the first has 14 trailing zero bits
+
+
+@intrinsic
+def sigmoid(typingctx: Any, lanes: Any) -> Any:
+    """`1 / (1 + exp(-lanes))`, to 4e-7 relative; the argument is clipped to ±87, where float32 ends."""
+    n = lanes.width
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x = builder.fneg(args[0])
+        for bound, worse in ((87.0, ">"), (-87.0, "<")):
+            limit = _constant(bound, n)
+            x = builder.select(builder.fcmp_ordered(worse, x, limit), limit, x)
+        power = _call(builder, "floor", _call(builder, "fma", x, _constant(1 / np.log(2), n), _constant(0.5, n)))
+        rest = _call(builder, "fma", power, _constant(-_LN2_HIGH, n), x)
+        rest = _call(builder, "fma", power, _constant(-_LN2_LOW, n), rest)
+        series = _constant(_EXP[-1], n)
+        for coefficient in reversed(_EXP[:-1]):
+            series = _call(builder, "fma", series, rest, _constant(coefficient, n))
+        integers = ir.VectorType(_INT, n)
+        exponent = builder.shl(
+            builder.add(builder.fptosi(power, integers), ir.Constant(integers, [127] * n)),
+            ir.Constant(integers, [23] * n),
+        )
+        exponential = builder.fmul(series, builder.bitcast(exponent, ir.VectorType(_FLOAT, n)))
+        one = _constant(1.0, n)
+        return builder.fdiv(one, builder.fadd(one, exponential))
+
+    return lanes(lanes), codegen

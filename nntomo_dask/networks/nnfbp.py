@@ -1,0 +1,350 @@
+"""The NN-FBP network as data: its layout, its formula, its file.
+
+``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from [0, 1].
+An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``; see `kernels.sample`. Where the
+missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones and so get filters
+of their own: the network learns how far to believe them. Reconstruction costs the same.
+
+References
+----------
+.. [1] D. M. Pelt and K. J. Batenburg, Fast Tomographic Reconstruction From Limited Data Using Artificial Neural
+   Networks, IEEE Trans. Image Process. 22 (2013) 5238, doi:10.1109/TIP.2013.2283142.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from nntomo_dask import filters, geometry, schema
+from nntomo_dask.kernels.backproject import Activation, NetworkEnd
+from nntomo_dask.kernels.sample import sample
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Wedge = Literal["complete", "keep"]
+
+FORMAT = "nntomo_dask.nnfbp"
+FORMAT_VERSION = "1"
+# Angles of a series and of a network agree within this: stages report hundredths of a degree.
+ANGLE_TOLERANCE_DEG = 0.05
+
+_ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
+_SCALARS = ("output_bias", "target_low", "target_high")
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """How the inputs of a network come from a tilt series.
+
+    Attributes
+    ----------
+    angles_deg
+        Of the measured series, in the series' order.
+    wedge
+        "complete": the missing wedge is filled by interpolation first (`geometry.complete_wedge`). "keep": it is not.
+    detector_count
+        Detector pixels of a row.
+    binning, n_linear
+        See `filters.bin_edges`.
+    """
+
+    angles_deg: tuple[float, ...]
+    detector_count: int
+    wedge: Wedge = "complete"
+    binning: filters.Binning = "exponential"
+    n_linear: int = 2
+
+    @property
+    def edges(self) -> filters.Integers:
+        """(input + 1,), the bins of |offset|."""
+        return filters.bin_edges(self.detector_count, binning=self.binning, n_linear=self.n_linear)
+
+    @property
+    def used_angles_deg(self) -> Float64:
+        """(angle,), of the projections that are summed, the filled ones among them."""
+        angles = np.asarray(self.angles_deg)
+        return geometry.completed_angles(angles) if self.wedge == "complete" else angles
+
+    @property
+    def weights(self) -> Float64:
+        """(angle,), share of each projection that is summed, of mean 1."""
+        return geometry.angular_cells(self.used_angles_deg) * self.used_angles_deg.size
+
+    @property
+    def groups(self) -> list[npt.NDArray[np.intp]]:
+        """Which projections share a filter: the measured ones, and those that fill the wedge if there are any."""
+        angles = np.asarray(self.angles_deg)
+        filled = geometry.is_filled(angles) if self.wedge == "complete" else np.zeros(angles.size, bool)
+        return [np.flatnonzero(group) for group in (~filled, filled) if group.any()]
+
+    @property
+    def n_inputs(self) -> int:
+        """Inputs of the network: one a group and bin."""
+        return len(self.groups) * (self.edges.size - 1)
+
+    def rows(self, rows: Float32) -> Float32:
+        """The projections that are summed, (slice, angle, detector), from the measured ones."""
+        return geometry.complete_rows(rows, np.asarray(self.angles_deg)) if self.wedge == "complete" else rows
+
+    def inputs(self, rows: Float32, voxels: npt.NDArray[np.int64]) -> Float32:
+        """Inputs (voxel, input) of the network at voxels (voxel, 3) of measured rows (slice, angle, detector)."""
+        rows, angles_rad, weights = self.rows(rows), np.deg2rad(self.used_angles_deg), self.weights
+        return np.concatenate(
+            [sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels) for group in self.groups],
+            axis=1,
+        )
+
+    def check(self, series: Any, *, who: str) -> None:
+        """Raise a SchemaError where the network was made for another series: its angles or its detector."""
+        detector_count = series.sizes[schema.DETECTOR]
+        if detector_count != self.detector_count:
+            schema.refuse(
+                who,
+                needs=f"a series with {self.detector_count} detector pixels, for which the network was trained",
+                got=f"{detector_count}",
+                do="resize(series, …), or train a network for this series",
+            )
+        angles = series[schema.ANGLE].values
+        same = angles.size == len(self.angles_deg) and (
+            np.abs(angles - np.asarray(self.angles_deg)).max() <= ANGLE_TOLERANCE_DEG
+        )
+        if not same:
+            schema.refuse(
+                who,
+                needs=f"the angles for which the network was trained, {_listed(self.angles_deg)}",
+                got=_listed(angles),
+                do="select these angles, or train a network for this series: nntomo train --for SERIES",
+            )
+
+
+@dataclass(frozen=True)
+class NNFBPNetwork:
+    """A trained network with all that reconstruction needs.
+
+    Attributes
+    ----------
+    hidden_weights
+        (input, hidden), W.
+    hidden_bias, output_weights
+        (hidden,), b and q.
+    output_bias
+        b_0.
+    input_low, input_high
+        (input,), range of each input over the training set.
+    target_low, target_high
+        Range of the training volumes.
+    level
+        Intensity of matter in the training series, see `training.samples.intensity_level`; what a measured series is
+        scaled to.
+    recipe
+        How it was trained, with the losses.
+    """
+
+    layout: InputLayout
+    activation: Activation
+    hidden_weights: Float64
+    hidden_bias: Float64
+    output_weights: Float64
+    output_bias: float
+    input_low: Float64
+    input_high: Float64
+    target_low: float
+    target_high: float
+    level: float
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_hidden(self) -> int:
+        """Hidden nodes."""
+        return self.hidden_bias.size
+
+    @property
+    def digest(self) -> str:
+        """Digest of all numbers that a reconstruction depends on."""
+        state = hashlib.sha256(repr((self.layout, self.activation, self.level)).encode())
+        for value in _tensors(self).values():
+            state.update(np.ascontiguousarray(value).tobytes())
+        return state.hexdigest()[:16]
+
+
+def parameter_count(n_inputs: int, n_hidden: int) -> int:
+    """Weights and biases of a network."""
+    return n_inputs * n_hidden + 2 * n_hidden + 1
+
+
+def unpack(parameters: Float64, n_inputs: int, n_hidden: int) -> tuple[Float64, Float64, Float64, float]:
+    """W (input, hidden), b (hidden,), q (hidden,) and b_0 from one vector."""
+    split = n_inputs * n_hidden
+    weights = parameters[:split].reshape(n_inputs, n_hidden)
+    bias, output_weights = parameters[split:-1].reshape(2, n_hidden)
+    return weights, bias, output_weights, float(parameters[-1])
+
+
+def activate(values: Float64, activation: Activation) -> Float64:
+    """f of the module's formula."""
+    if activation == "relu":
+        return np.maximum(values, 0)
+    return sigmoid(values)
+
+
+def sigmoid(values: Float64) -> Float64:
+    """``1 / (1 + exp(-values))``, without overflow."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -500, 500))))
+
+
+def scale_inputs(inputs: npt.NDArray[Any], low: Float64, high: Float64) -> Float64:
+    """Inputs (voxel, input) as [-1, 1] of the training range; a constant input becomes -1."""
+    span = np.where(high > low, high - low, 1)
+    return np.asarray(2 * (inputs - low) / span - 1)
+
+
+def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
+    """The network at the inputs of some voxels: the report's Eq. 8, voxel by voxel.
+
+    Parameters
+    ----------
+    inputs
+        (voxel, input), as `kernels.sample` gives them.
+
+    Returns
+    -------
+    (voxel,), in the units of the training volumes.
+    """
+    scaled = scale_inputs(inputs, network.input_low, network.input_high)
+    hidden = activate(scaled @ network.hidden_weights - network.hidden_bias, network.activation)
+    output = sigmoid(hidden @ network.output_weights - network.output_bias)
+    return network.target_low + (network.target_high - network.target_low) * output
+
+
+def folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, NetworkEnd]:
+    """The network as filters and an end: the report's Eq. 9, with all scaling folded in.
+
+    Parameters
+    ----------
+    scale
+        What one unit of the training volumes is in the series to be reconstructed.
+
+    Returns
+    -------
+    Responses (hidden, angle, frequency) for `filters.filter_rows`, the weights of the angles included, and the end for
+    `kernels.backproject`.
+    """
+    span = np.where(network.input_high > network.input_low, network.input_high - network.input_low, 1)
+    slope = 2 / span
+    weights = network.hidden_weights * slope[:, None]
+    bias = network.hidden_bias + (network.input_low * slope + 1) @ network.hidden_weights
+    layout = network.layout
+    responses = np.empty((network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1))
+    for group, group_weights in zip(layout.groups, np.split(weights / scale, len(layout.groups)), strict=True):
+        of_group = filters.binned_filter(group_weights, layout.edges, layout.detector_count)
+        responses[:, group] = of_group[:, None] * layout.weights[group][:, None]
+    end = NetworkEnd(
+        hidden_bias=bias.astype(np.float32),
+        output_weights=network.output_weights.astype(np.float32),
+        output_bias=network.output_bias,
+        activation=network.activation,
+        offset=scale * network.target_low,
+        gain=scale * (network.target_high - network.target_low),
+    )
+    return responses, end
+
+
+def save_network(network: NNFBPNetwork, path: str | os.PathLike[str]) -> Path:
+    """Write a network to a .safetensors file, at once or not at all.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written.
+    """
+    return write_tensors(*to_file(network), Path(path))
+
+
+def write_tensors(tensors: dict[str, Any], metadata: dict[str, str], path: Path) -> Path:
+    """Write a .safetensors file beside its place and move it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(safetensors.numpy.save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load_network(path: str | os.PathLike[str]) -> NNFBPNetwork:
+    """Read a network that `save_network` wrote.
+
+    Raises
+    ------
+    SchemaError
+        There is no such file, it is damaged, or it holds something else.
+    """
+    return from_file(*read_tensors(Path(path), FORMAT, who="load_network"))
+
+
+def to_file(network: NNFBPNetwork) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata that make up the network's file."""
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "layout": json.dumps(dataclasses.asdict(network.layout)),
+        "activation": network.activation,
+        "level": repr(float(network.level)),
+        "recipe": json.dumps(network.recipe),
+    }
+    return _tensors(network), metadata
+
+
+def from_file(tensors: dict[str, Any], metadata: dict[str, str]) -> NNFBPNetwork:
+    """Inverse of `to_file`."""
+    layout = json.loads(metadata["layout"])
+    layout["angles_deg"] = tuple(layout["angles_deg"])
+    activation: Any = metadata["activation"]
+    return NNFBPNetwork(
+        layout=InputLayout(**layout),
+        activation=activation,
+        level=float(metadata["level"]),
+        recipe=json.loads(metadata["recipe"]),
+        **{name: tensors[name] for name in _ARRAYS},
+        **{name: float(tensors[name][0]) for name in _SCALARS},
+    )
+
+
+def read_tensors(path: Path, kind: str, *, who: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and metadata of a .safetensors file of ours; a SchemaError where it is not one."""
+    needs = f"a {kind} file"
+    again = "train it again: nntomo train"
+    if not path.is_file():
+        schema.refuse(who, needs=needs, got=f"no file at {path}", do="check the path")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
+    if metadata.get("format") != kind or metadata.get("format_version") != FORMAT_VERSION:
+        got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
+        schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
+    return tensors, metadata
+
+
+def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
+    return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in _ARRAYS} | {
+        name: np.array([getattr(network, name)], np.float64) for name in _SCALARS
+    }
+
+
+def _listed(angles_deg: Any) -> str:
+    values = np.asarray(angles_deg)
+    shown = ", ".join(f"{value:g}" for value in values[:10])
+    return f"{values.size} angles ({shown}{', …' if values.size > 10 else ''})"

@@ -1,0 +1,187 @@
+"""Volume to tilt series, and a tilt series on another detector."""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask import astra_engine, chunking, device, schema, slabs
+from nntomo_dask.kernels import project as kernel
+
+Float32 = npt.NDArray[np.float32]
+Engine = Literal["native", "astra"]
+
+
+def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine = "native") -> xr.DataArray:
+    """Project a volume to a tilt series.
+
+    Line integrals by Joseph's method along directions perpendicular to the tilt axis z; the detector has as many pixels
+    as a slice is wide. Lazy: nothing is computed until the series is saved. Chunks along z are kept.
+
+    Parameters
+    ----------
+    volume
+        Dims (z, y, x), float32, square slices; y and x in one chunk each.
+    angles_deg
+        (angle,), in degrees; `tilt_angles` makes the usual ranges.
+    engine
+        "native": our kernels. "astra": the ASTRA toolbox, its CUDA 3D projector where it sees a GPU, its 2D linear
+        projector slice by slice elsewhere. Both give the same inside the field of view, to rounding.
+
+    Returns
+    -------
+    Dims (z, angle, detector), float32, line integrals, [value · px].
+
+    Raises
+    ------
+    SchemaError
+        `volume` is no volume, or the angles are none that a tilt series can have.
+
+    References
+    ----------
+    .. [1] P. M. Joseph, IEEE Trans. Med. Imaging 1 (1982) 192, doi:10.1109/TMI.1982.4307572.
+    """
+    schema.check_volume(volume, who="project")
+    angles = schema.check_angles(angles_deg, who="project")
+    check_engine("project", engine)
+    return slabs.map_slabs(
+        forward_slab,
+        volume,
+        dims=schema.SERIES_DIMS,
+        coords=schema.series_coords(volume[schema.Z], angles, volume[schema.X]),
+        recipe=slabs.record("project", {"angles_deg": angles, "engine": engine}, [volume]),
+        name="tilt_series",
+        angles_deg=angles,
+        engine=engine,
+    )
+
+
+def backproject(
+    series: xr.DataArray, *, engine: Engine = "native"
+) -> xr.DataArray:
+    """Apply the transpose of `project` to a tilt series: ``⟨project(v), s⟩ = ⟨v, backproject(s)⟩``.
+
+    Unfiltered and unweighted: no reconstruction, but the other half of every iterative one. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; angle and detector in one chunk each.
+    engine
+        See `project`.
+
+    Returns
+    -------
+    Dims (z, y, x), float32.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series.
+    """
+    schema.check_tilt_series(series, who="backproject")
+    check_engine("backproject", engine)
+    return slabs.map_slabs(
+        back_slab,
+        series,
+        dims=schema.VOLUME_DIMS,
+        coords=slice_coords(series),
+        recipe=slabs.record("backproject", {"engine": engine}, [series]),
+        name="volume",
+        angles_deg=series[schema.ANGLE].values,
+        engine=engine,
+    )
+
+
+def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
+    """Coordinates (z, y, x) of what is reconstructed from a series: y and x are the detector's."""
+    detector = series[schema.DETECTOR].values
+    return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
+
+
+def forward_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+    """Project (slice, y, x) to (slice, angle, detector)."""
+    slab = device.on_host(slab, who="project")
+    if engine == "astra":
+        return astra_engine.forward(slab, angles_deg)
+    return kernel.forward(slab, np.deg2rad(angles_deg))
+
+
+def back_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+    """Backproject (slice, angle, detector) to (slice, y, x)."""
+    slab = device.on_host(slab, who="backproject")
+    if engine == "astra":
+        return astra_engine.back(slab, angles_deg)
+    return kernel.back(slab, np.deg2rad(angles_deg))
+
+
+def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
+    """A tilt series on a detector with another number of pixels.
+
+    Linear interpolation; when pixels grow, under a triangle as wide as the new pixel, so that nothing is skipped. The
+    tilt axis z is resized by the same factor. Line integrals are given in the new pixels. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32.
+    detector_count
+        Detector pixels of the result, at least 2.
+
+    Returns
+    -------
+    Dims (z, angle, detector), float32; `pixel_size` follows.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or fewer than 2 pixels are asked for.
+    """
+    schema.check_tilt_series(series, who="resize")
+    if detector_count < 2:
+        schema.refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", do="raise detector_count")
+    n_z, n_angles, n_detectors = series.shape
+    factor = n_detectors / detector_count
+    new_z = max(round(n_z / factor), 1)
+    shape = (new_z, n_angles, detector_count)
+    # Interpolation along z joins slabs, so the work is cut by angle instead, and back into slabs afterwards.
+    by_angle = slabs.lazy(series).chunk({schema.Z: -1, schema.ANGLE: 1}).data
+    resized = by_angle.map_blocks(
+        _resize_block,
+        chunks=((new_z,), by_angle.chunks[1], (detector_count,)),
+        dtype=np.float32,
+        meta=np.empty((0,) * 3, np.float32),
+        along_z=_triangle_weights(n_z, new_z),
+        along_detector=_triangle_weights(n_detectors, detector_count) / np.float32(factor),
+    ).rechunk((chunking.slab_slices(shape), -1, -1))
+    pixel_size = series.attrs["pixel_size"] * factor
+    return slabs.label(
+        resized,
+        dims=schema.SERIES_DIMS,
+        coords=schema.series_coords(
+            schema.centred(new_z, pixel_size), series[schema.ANGLE], schema.centred(detector_count, pixel_size)
+        ),
+        attrs={**series.attrs, "pixel_size": pixel_size},
+        recipe=slabs.record("resize", {"detector_count": detector_count}, [series]),
+        name="tilt_series",
+    )
+
+
+def _resize_block(block: Float32, *, along_z: Float32, along_detector: Float32) -> Float32:
+    return np.einsum("kz,zad,nd->kan", along_z, block, along_detector, optimize=True).astype(np.float32)
+
+
+def _triangle_weights(old: int, new: int) -> Float32:
+    """(new, old): weights of linear interpolation, the triangle widened to the new pixel where that is larger."""
+    factor = old / new
+    centres = (np.arange(new) + 0.5) * factor - 0.5
+    distance = np.abs(centres[:, None] - np.arange(old))
+    weights = np.clip(1 - distance / max(factor, 1.0), 0, None)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def check_engine(who: str, engine: str) -> None:
+    """Raise a SchemaError for an engine that we do not have."""
+    if engine not in ("native", "astra"):
+        schema.refuse(who, needs='engine "native" or "astra"', got=f"{engine!r}", do='engine="native"')

@@ -1,0 +1,1 @@
+"""Tilt series to volume, one algorithm a file."""

@@ -1,0 +1,71 @@
+"""Filtered backprojection."""
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask import astra_engine, device, filters, geometry, projection, schema, slabs
+from nntomo_dask.kernels import backproject as kernel
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def fbp(
+    series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: projection.Engine = "native"
+) -> xr.DataArray:
+    """Reconstruct a tilt series by filtered backprojection.
+
+    Lazy: nothing is computed until the result is saved. Chunks along z are kept. A projection counts with the width of
+    its angular cell, so that unequal steps do no harm; a missing wedge is left missing.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
+    window
+        Apodisation of the ramp; one of `filters.WINDOWS`.
+    engine
+        "native": our kernels. "astra": the ASTRA toolbox, whose backprojector interpolates in the image instead.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, in [u]; y and x take the detector's coordinate.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or `window` is none that we have.
+
+    References
+    ----------
+    .. [1] Kak & Slaney, Principles of Computerized Tomographic Imaging, SIAM, 2001, §3.3.
+    """
+    schema.check_tilt_series(series, who="fbp")
+    projection.check_engine("fbp", engine)
+    if window not in filters.WINDOWS:
+        schema.refuse("fbp", needs=f"a window of {', '.join(filters.WINDOWS)}", got=f"{window!r}", do="choose one")
+    return slabs.map_slabs(
+        _fbp_slab,
+        series,
+        dims=schema.VOLUME_DIMS,
+        coords=projection.slice_coords(series),
+        recipe=slabs.record("fbp", {"window": window, "engine": engine}, [series]),
+        name="volume",
+        angles_deg=series[schema.ANGLE].values,
+        window=window,
+        engine=engine,
+    )
+
+
+def _fbp_slab(
+    slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine
+) -> Float32:
+    slab = device.on_host(slab, who="fbp")
+    shares = geometry.angular_cells(angles_deg).astype(np.float32)
+    if engine == "astra":
+        weighted = slab * (shares * np.float32(angles_deg.size))[None, :, None]  # ASTRA itself multiplies by π / count
+        return astra_engine.fbp(weighted, angles_deg, window=window)
+    weighted = slab * (np.float32(np.pi) * shares)[None, :, None]
+    filtered = filters.filter_rows(weighted, filters.ramp(slab.shape[-1], window=window)[None, None])[:, 0]
+    return kernel.backproject(filtered, np.deg2rad(angles_deg))

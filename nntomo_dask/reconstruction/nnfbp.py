@@ -1,0 +1,183 @@
+"""Reconstruction by an NN-FBP network, and whether the network may be trusted with a series."""
+
+import warnings
+from typing import Literal
+
+import dask
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from skimage.filters import threshold_otsu
+
+from nntomo_dask import device, filters, geometry, projection, schema, slabs
+from nntomo_dask.kernels.backproject import backproject_network
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.reconstruction.sirt import sirt_slab
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Scale = float | Literal["auto"]
+
+# A share of inputs outside the training range above this makes a reconstruction warn.
+OUTSIDE_LIMIT = 0.05
+# Voxels of each slice at which the inputs are looked at: their share is then known to ±1.5 % (one sigma).
+_VOXELS_LOOKED_AT = 1024
+# Intensity is estimated from this many slices, binned to this many detector pixels at most, by so many iterations.
+_LEVEL_SLICES, _LEVEL_PIXELS, _LEVEL_ITERATIONS = 16, 128, 50
+_GROUP = 32  # slices filtered at once
+
+
+def nnfbp(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
+    """Reconstruct a tilt series with a trained NN-FBP network.
+
+    One backprojection of the network's filters side by side, with its end in the same loop (report Eq. 9); no volume a
+    hidden node is ever held. Lazy, chunks along z are kept. While it computes, slabs warn where more than 5 % of the
+    network's inputs lie outside the range seen in training: the network then extrapolates; see
+    `outside_training_range`.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32, at the angles and with the detector for which the network was trained.
+    network
+        From `train_nnfbp` or `load_network`.
+    scale
+        What one unit of the training volumes is in the series' own units. "auto": the ratio of the two
+        `intensity_level`; a number fixes it, 1 where the series is in the training's units already.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, in the units of `series`; y and x take the detector's coordinate.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series or is not what the network was trained for, or the scale is not above zero.
+
+    References
+    ----------
+    .. [1] D. M. Pelt and K. J. Batenburg, IEEE Trans. Image Process. 22 (2013) 5238, doi:10.1109/TIP.2013.2283142.
+    """
+    factor = _checked_scale("nnfbp", series, network, scale)
+    parameters = {"network": network.digest, "scale": scale}
+    return slabs.map_slabs(
+        _nnfbp_slab,
+        series,
+        dims=schema.VOLUME_DIMS,
+        coords=projection.slice_coords(series),
+        recipe=slabs.record("nnfbp", parameters, [series, network.recipe]),
+        name="volume",
+        extra=[factor],
+        network=network,
+    )
+
+
+def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
+    """Share of the network's inputs that lie outside the range seen in training, for each slice.
+
+    Looked at in 1024 voxels a slice, on a fixed pattern. Near 0 where a series resembles the training set; above 0.05
+    the network extrapolates, and its output may be far off without looking so. Lazy.
+
+    Returns
+    -------
+    Dims (z), float32, in [0, 1].
+
+    Raises
+    ------
+    SchemaError
+        As `nnfbp`.
+    """
+    factor = _checked_scale("outside_training_range", series, network, scale)
+    data = slabs.lazy(series).data
+    share = da.map_blocks(
+        _outside_share, data, factor, drop_axis=[1, 2], dtype=np.float32, meta=np.empty((0,), np.float32), network=network
+    )
+    return xr.DataArray(share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range")
+
+
+def intensity_level(series: xr.DataArray) -> xr.DataArray:
+    """How intense the matter in a tilt series is, [value of a voxel], robustly and without a volume to compare with.
+
+    Up to 16 evenly spaced slices, binned to at most 255 detector pixels, are reconstructed by 50 iterations of
+    non-negative SIRT; the level is the median of the voxels above Otsu's threshold. What limits such a reconstruction
+    limits it in training and at use alike, so the ratio of two levels is a ratio of intensities. A series with twice the
+    intensity has twice the level. Lazy.
+
+    Returns
+    -------
+    No dims, float32; 0 where the series is empty.
+
+    References
+    ----------
+    .. [1] N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62.
+    """
+    schema.check_tilt_series(series, who="intensity_level")
+    n_z = series.sizes[schema.Z]
+    chosen = np.unique(np.linspace(0, n_z - 1, min(_LEVEL_SLICES, n_z) + 2).round().astype(int)[1:-1]) if n_z > 2 else [0]
+    rows = slabs.lazy(series).isel({schema.Z: chosen}).data
+    level = dask.delayed(_level)(rows, series[schema.ANGLE].values)
+    return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
+
+
+def _level(rows: Float32, angles_deg: Float64) -> np.float32:
+    n_detectors = rows.shape[-1]
+    factor = max(n_detectors // _LEVEL_PIXELS, 1)
+    binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)
+    # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
+    volume = sirt_slab(
+        binned / np.float32(factor),
+        angles_deg=angles_deg,
+        tolerance=0,
+        max_iterations=_LEVEL_ITERATIONS,
+        minimum=0,
+        engine="native",
+    )
+    if volume.max() <= 0:
+        return np.float32(0)
+    return np.float32(np.median(volume[volume > threshold_otsu(volume)]))
+
+
+def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale: Scale) -> float | da.Array:
+    """Check a series against a network; the scale as a number, or as a lazy one where it is estimated."""
+    schema.check_tilt_series(series, who=who)
+    network.layout.check(series, who=who)
+    if scale == "auto":
+        ratio = intensity_level(series).data / np.float32(network.level)
+        return da.where(ratio > 0, ratio, np.float32(1))
+    if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
+        schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
+    return float(scale)
+
+
+def _nnfbp_slab(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+    slab = device.on_host(slab, who="nnfbp")
+    share = float(_outside_share(slab, scale, network=network).mean())
+    if share > OUTSIDE_LIMIT:
+        warnings.warn(
+            f"nnfbp: {share:.0%} of the network's inputs lie outside the range it saw in training, so it extrapolates; "
+            "train it on phantoms or structures more like this specimen, or check the scale",
+            stacklevel=2,
+        )
+    rows, angles_rad = network.layout.rows(slab), np.deg2rad(network.layout.used_angles_deg)
+    responses, end = folded(network, float(scale))
+    volume = np.empty((len(slab), slab.shape[-1], slab.shape[-1]), np.float32)
+    for z in range(0, len(slab), _GROUP):  # filtered rows of few slices at a time: they are hidden nodes × the input
+        filtered = filters.filter_rows(rows[z : z + _GROUP], responses)
+        volume[z : z + _GROUP] = backproject_network(filtered, angles_rad, end)
+    return volume
+
+
+def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+    """(slice,), see `outside_training_range`."""
+    layout = network.layout
+    slab = device.on_host(slab, who="outside_training_range")
+    y, x = np.nonzero(geometry.seen_by_all(layout.detector_count))
+    chosen = np.random.default_rng(0).integers(0, y.size, _VOXELS_LOOKED_AT)
+    z = np.repeat(np.arange(len(slab)), _VOXELS_LOOKED_AT)
+    voxels = np.column_stack([z, np.tile(y[chosen], len(slab)), np.tile(x[chosen], len(slab))]).astype(np.int64)
+    inputs = layout.inputs(slab, voxels) / np.float32(scale)
+    scaled = scale_inputs(inputs, network.input_low, network.input_high)
+    outside = np.abs(scaled) > 1 + 1e-6
+    return np.asarray(outside.reshape(len(slab), -1).mean(axis=1), np.float32)

@@ -1,0 +1,213 @@
+"""What a volume and a tilt series are: dims, coordinates, units, dtype; and the checks at every public door."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, NoReturn
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
+VOLUME_DIMS = (Z, Y, X)
+SERIES_DIMS = (Z, ANGLE, DETECTOR)
+Units = Literal["px", "nm"]
+
+
+class SchemaError(ValueError):
+    """Input that an operation cannot take. The message says who needs what, what came, and what to do."""
+
+
+def refuse(who: str, *, needs: str, got: str, do: str) -> NoReturn:
+    """Raise a SchemaError in the form of the house."""
+    raise SchemaError(f"{who}: needs {needs}; got {got}; do {do}")
+
+
+def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
+    """Positions of `count` pixels, zero at the centre, [pixel_size]."""
+    return (np.arange(count) - (count - 1) / 2) * pixel_size
+
+
+def volume_coords(shape: tuple[int, ...], pixel_size: float) -> dict[Hashable, Any]:
+    """Coordinates (z, y, x) of a volume of that shape."""
+    return {dim: centred(size, pixel_size) for dim, size in zip(VOLUME_DIMS, shape, strict=True)}
+
+
+def series_coords(z: Any, angles_deg: Any, detector: Any) -> dict[Hashable, Any]:
+    """Coordinates (z, angle, detector) of a tilt series."""
+    return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
+
+
+def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str = "volume") -> xr.DataArray:
+    """Label an array as a volume.
+
+    Parameters
+    ----------
+    data
+        (z, y, x), y and x of one size; NumPy or Dask. Becomes float32.
+    pixel_size
+        Edge of a voxel, [units].
+
+    Returns
+    -------
+    Dims (z, y, x), float32.
+
+    Raises
+    ------
+    SchemaError
+        Not three dims, or slices that are not square.
+    """
+    labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
+    labelled = labelled.assign_coords(volume_coords(labelled.shape, pixel_size))
+    check_volume(labelled, who="volume")
+    return labelled
+
+
+def tilt_series(
+    data: Any, angles_deg: npt.ArrayLike, *, pixel_size: float = 1.0, units: Units = "px", name: str = "tilt_series"
+) -> xr.DataArray:
+    """Label an array as a tilt series.
+
+    Parameters
+    ----------
+    data
+        (z, angle, detector), z the tilt axis; NumPy or Dask. Becomes float32.
+    angles_deg
+        (angle,), signed tilt angles in degrees, any order, none twice.
+    pixel_size
+        Edge of a detector pixel, [units].
+
+    Returns
+    -------
+    Dims (z, angle, detector), float32.
+
+    Raises
+    ------
+    SchemaError
+        Not three dims, another number of angles than projections, or angles that a tilt series cannot have.
+    """
+    labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
+    angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
+    coords = series_coords(
+        centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
+    )
+    labelled = labelled.assign_coords(coords)
+    check_tilt_series(labelled, who="tilt_series")
+    return labelled
+
+
+def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units: Units, name: str) -> xr.DataArray:
+    array = data if isinstance(data, da.Array) else np.asarray(data)
+    if array.ndim != len(dims):
+        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", do="add or drop an axis")
+    if array.dtype.kind not in "buif":
+        refuse(who, needs="real numbers", got=f"dtype {array.dtype}", do="take the real part or the magnitude first")
+    if not (np.isfinite(pixel_size) and pixel_size > 0):
+        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", do=f"pixel_size=…, in {units}")
+    attrs = {"units": units, "pixel_size": float(pixel_size)}
+    return xr.DataArray(array.astype(np.float32), dims=dims, attrs=attrs, name=name)
+
+
+def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = None) -> npt.NDArray[np.float64]:
+    """Tilt angles as float64, or a SchemaError: not numbers, out of ±180°, repeated, fewer than two, not `count`."""
+    try:
+        angles = np.asarray(angles_deg, np.float64)
+    except (TypeError, ValueError):
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", do="give one number a projection")
+    if angles.ndim != 1 or not np.isfinite(angles).all():
+        refuse(who, needs="a list of finite angles", got=f"{angles.tolist()}", do="give one number a projection")
+    if count is not None and angles.size != count:
+        refuse(who, needs=f"one angle a projection ({count})", got=f"{angles.size} angles", do="check the angle file")
+    if angles.size < 2:
+        refuse(who, needs="at least 2 projections", got=f"{angles.size}", do="record more; one has no depth in it")
+    if np.abs(angles).max() > 180:
+        worst = angles[np.abs(angles).argmax()]
+        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", do="check the unit of the angles")
+    values, counts = np.unique(angles, return_counts=True)
+    if (counts > 1).any():
+        repeated = ", ".join(f"{value:g}" for value in values[counts > 1])
+        refuse(who, needs="every angle once", got=f"{repeated} more than once", do="average or drop the repetitions")
+    return angles
+
+
+def check_volume(array: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError where `array` is no volume: dims, coordinates, units, dtype, chunks, square slices."""
+    _check(array, VOLUME_DIMS, "volume", who)
+    if array.sizes[Y] != array.sizes[X]:
+        size = max(array.sizes[Y], array.sizes[X])
+        refuse(
+            who,
+            needs="square slices (y and x of one size)",
+            got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
+            do=f"pad both to {size}, volume.pad(...), or crop them",
+        )
+
+
+def check_tilt_series(array: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError where `array` is no tilt series: dims, coordinates, units, dtype, chunks, angles."""
+    _check(array, SERIES_DIMS, "tilt series", who)
+    check_angles(array[ANGLE].values, who=who)
+
+
+def _check(array: xr.DataArray, dims: tuple[str, ...], kind: str, who: str) -> None:
+    if not isinstance(array, xr.DataArray):
+        maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
+        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, do=maker)
+    if array.dims != dims:
+        refuse(who, needs=f"{kind} with dims {dims}", got=f"dims {array.dims}", do="rename or transpose the dims")
+    if array.dtype != np.float32:
+        refuse(who, needs=f"{kind} of float32", got=f"{array.dtype}", do='array.astype("float32")')
+    empty = [dim for dim in dims if array.sizes[dim] == 0]
+    if empty:
+        refuse(who, needs=f"{kind} that holds something", got=f'nothing along "{empty[0]}"', do="check the selection")
+    missing = [dim for dim in dims if dim not in array.coords]
+    if missing:
+        refuse(who, needs=f'{kind} with a coordinate "{missing[0]}"', got="none", do="assign_coords, or label it anew")
+    for attribute in ("units", "pixel_size"):
+        if attribute not in array.attrs:
+            refuse(who, needs=f'{kind} with attrs["{attribute}"]', got="none", do="set it, or label the array anew")
+    for dim in dims[1:]:
+        chunks = chunks_of(array, dim)
+        if len(chunks) > 1:
+            refuse(
+                who,
+                needs=f'{kind} with dim "{dim}" in one chunk',
+                got=f"{len(chunks)} chunks",
+                do=f"array.chunk({dim}=-1)",
+            )
+
+
+def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
+    """Chunk sizes along a dim; of an array that is not chunked, its size."""
+    if array.chunks is None:
+        return (array.sizes[dim],)
+    sizes: Mapping[Hashable, tuple[int, ...]] = array.chunksizes
+    return sizes[dim]
+
+
+def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError where two volumes differ in shape."""
+    if first.shape != second.shape:
+        refuse(
+            who,
+            needs="two volumes of one shape",
+            got=f"{first.shape} and {second.shape}",
+            do="crop or resize one of them",
+        )
+
+
+def check_finite(array: xr.DataArray, *, who: str) -> None:
+    """Read the whole array and raise a SchemaError that names the first place where it is NaN or infinite."""
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count == 0:
+        return
+    first_slice = int(np.argmax(bad.any(dim=list(array.dims[1:])).values))
+    within = np.argwhere(bad.isel({array.dims[0]: first_slice}).values)[0]
+    place = ", ".join(f"{dim}={index}" for dim, index in zip(array.dims, (first_slice, *within), strict=True))
+    refuse(
+        who,
+        needs="finite values",
+        got=f"{count} NaN or infinite, the first at index {place}",
+        do="array.where(np.isfinite(array), value) or, on the command line, import with --fill VALUE",
+    )

@@ -1,0 +1,1 @@
+"""From pairs of tilt series and volume to a network."""

@@ -1,0 +1,116 @@
+"""What a training has reached, in one file: to go on from, and to look at afterwards."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask import schema, slabs
+from nntomo_dask.networks import nnfbp
+
+Float64 = npt.NDArray[np.float64]
+
+FORMAT = "nntomo_dask.nnfbp_training"
+# A validation loss must fall by this share of itself to count as better; less is rounding and luck.
+_MARGIN = 1e-4
+
+
+class History:
+    """Losses and parameters of every epoch, and the solver's state after the last."""
+
+    def __init__(self, frame: nnfbp.NNFBPNetwork) -> None:
+        """Begin with a network that has everything but its weights, the recipe of the training included."""
+        self.frame = frame
+        self.state: dict[str, Any] = {}
+        self.parameters: list[Float64] = []
+        self.losses: list[tuple[float, float]] = []  # training and validation, mean square errors
+        self.ended = False
+        self._best = -1
+
+    def add(self, parameters: Float64, loss: float, validation_loss: float) -> None:
+        """Take up an epoch."""
+        self.parameters.append(np.array(parameters, np.float64))
+        self.losses.append((loss, validation_loss))
+        if self._best < 0 or validation_loss < self.losses[self._best][1] * (1 - _MARGIN):
+            self._best = len(self.losses) - 1
+
+    @property
+    def epochs_without_gain(self) -> int:
+        """Epochs since the best one."""
+        return len(self.losses) - 1 - self._best
+
+    def best_network(self) -> nnfbp.NNFBPNetwork:
+        """The network of the least validation loss."""
+        return self.network(self._best)
+
+    def network(self, epoch: int) -> nnfbp.NNFBPNetwork:
+        """The network after an epoch, counted from 0."""
+        n_inputs = self.frame.input_low.size
+        weights, bias, output_weights, output_bias = nnfbp.unpack(
+            self.parameters[epoch], n_inputs, self.frame.n_hidden
+        )
+        loss, validation_loss = self.losses[epoch]
+        outcome = {"epoch": epoch + 1, "training_loss": loss, "validation_loss": validation_loss}
+        return dataclasses.replace(
+            self.frame,
+            hidden_weights=weights,
+            hidden_bias=bias,
+            output_weights=output_weights,
+            output_bias=output_bias,
+            recipe=self.frame.recipe | {"outcome": outcome},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the file, at once or not at all."""
+        tensors, metadata = nnfbp.to_file(self.frame)
+        tensors |= {f"state.{name}": np.asarray(value) for name, value in self.state.items()}
+        tensors["history.parameters"] = np.stack(self.parameters) if self.parameters else np.zeros((0, 0))
+        tensors["history.losses"] = np.array(self.losses, np.float64).reshape(-1, 2)
+        nnfbp.write_tensors(tensors, metadata | {"format": FORMAT, "ended": str(self.ended)}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "History":
+        """Read the file; a SchemaError where it is damaged or something else."""
+        tensors, metadata = nnfbp.read_tensors(path, FORMAT, who="training checkpoint")
+        history = cls(nnfbp.from_file(tensors, metadata))
+        prefix = "state."
+        history.state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        for parameters, losses in zip(tensors["history.parameters"], tensors["history.losses"], strict=True):
+            history.add(parameters, *(float(loss) for loss in losses))
+        history.ended = metadata["ended"] == "True"
+        return history
+
+
+def resume(path: Path | None, recipe: slabs.Recipe) -> History | None:
+    """The history in a checkpoint, None where there is none; a SchemaError where it is of another training."""
+    if path is None or not path.exists():
+        return None
+    history = History.load(path)
+    if json.dumps(history.frame.recipe, sort_keys=True) != json.dumps(recipe, sort_keys=True):
+        schema.refuse(
+            "training checkpoint",
+            needs="the data and parameters with which that training began",
+            got=f"others than {path} holds",
+            do="delete it, or give another path",
+        )
+    return history
+
+
+def intermediate_networks(checkpoint: str | os.PathLike[str]) -> list[nnfbp.NNFBPNetwork]:
+    """The networks after every epoch of a training, from its checkpoint.
+
+    Returns
+    -------
+    One network an epoch, in order; ``recipe["outcome"]`` of each holds its losses.
+
+    Raises
+    ------
+    SchemaError
+        The file is no checkpoint.
+    """
+    history = History.load(Path(checkpoint))
+    return [history.network(epoch) for epoch in range(len(history.losses))]

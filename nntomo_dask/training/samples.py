@@ -1,0 +1,191 @@
+"""Training sets of NN-FBP: the inputs of random voxels, and the voxels themselves."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.base import tokenize
+
+from nntomo_dask import device, filters, geometry, schema, slabs
+from nntomo_dask.networks.nnfbp import InputLayout, Wedge
+from nntomo_dask.reconstruction import nnfbp
+
+Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+VOXEL, INPUT = "voxel", "input"
+
+
+def training_samples(
+    series: xr.DataArray | Sequence[xr.DataArray],
+    volume: xr.DataArray | Sequence[xr.DataArray],
+    *,
+    n_samples: int = 100_000,
+    seed: int = 0,
+    wedge: Wedge = "complete",
+    binning: filters.Binning = "exponential",
+    n_linear: int = 2,
+) -> xr.Dataset:
+    """Inputs and targets of an NN-FBP network at random voxels.
+
+    Voxels are drawn uniformly, with replacement, inside the disc that every projection sees. Which ones depends on the
+    seed and the shape alone, so chunking changes nothing. Lazy: a slab of slices gives its own part.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; or several series, all at the same angles and with the same detector.
+    volume
+        Dims (z, y, x), float32, what each series should reconstruct to; as many as series.
+    n_samples
+        Voxels in all; several pairs share them by their numbers of slices.
+    wedge
+        "complete": the inputs come from the series with its missing wedge filled by interpolation, as they will at
+        reconstruction. "keep": from the series as it is.
+    binning, n_linear
+        See `filters.bin_edges`.
+
+    Returns
+    -------
+    Dataset with ``inputs`` (voxel, input), ``target`` (voxel) and the scalar ``level``, see
+    `reconstruction.nnfbp.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
+
+    Raises
+    ------
+    SchemaError
+        A series or volume is none, they do not match, or no samples are asked for.
+    """
+    all_series = [series] if isinstance(series, xr.DataArray) else list(series)
+    volumes = [volume] if isinstance(volume, xr.DataArray) else list(volume)
+    layout = _check_pairs(all_series, volumes, n_samples, wedge, binning, n_linear)
+    all_series = [slabs.lazy(item) for item in all_series]
+
+    n_slices = np.array([item.sizes[schema.Z] for item in all_series])
+    rng = np.random.default_rng(seed)
+    per_slice = rng.multinomial(n_samples, np.full(n_slices.sum(), 1 / n_slices.sum()))
+    parts = [
+        _pair_samples(one_series, one_volume, counts, layout, [seed, pair])
+        for pair, (one_series, one_volume, counts) in enumerate(
+            zip(all_series, volumes, np.split(per_slice, np.cumsum(n_slices)[:-1]), strict=True)
+        )
+    ]
+    inputs = da.concatenate([part[:, :-1] for part in parts])
+    target = da.concatenate([part[:, -1] for part in parts])
+    levels = [nnfbp.intensity_level(item).data for item in all_series]
+    parameters = {"n_samples": n_samples, "seed": seed, **asdict(layout)}
+    return xr.Dataset(
+        {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
+        attrs={
+            "layout": json.dumps(asdict(layout)),
+            "recipe": slabs.record("training_samples", parameters, [*all_series, *volumes]),
+        },
+    )
+
+
+def _check_pairs(
+    all_series: list[xr.DataArray],
+    volumes: list[xr.DataArray],
+    n_samples: int,
+    wedge: Wedge,
+    binning: filters.Binning,
+    n_linear: int,
+) -> InputLayout:
+    who = "training_samples"
+    if not all_series or len(all_series) != len(volumes):
+        schema.refuse(
+            who,
+            needs="one volume a series, at least one pair",
+            got=f"{len(all_series)} series and {len(volumes)} volumes",
+            do="pass lists of one length",
+        )
+    if n_samples < 1:
+        schema.refuse(who, needs="at least 1 sample", got=f"{n_samples}", do="n_samples=100_000")
+    for one_series, one_volume in zip(all_series, volumes, strict=True):
+        schema.check_tilt_series(one_series, who=who)
+        schema.check_volume(one_volume, who=who)
+        expected = (one_series.sizes[schema.Z], one_series.sizes[schema.DETECTOR])
+        got = (one_volume.sizes[schema.Z], one_volume.sizes[schema.X])
+        if got != expected:
+            schema.refuse(
+                who,
+                needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
+                got=f"{got[0]} slices of {got[1]}",
+                do="project this volume, or resize one of them",
+            )
+    first = all_series[0]
+    layout = InputLayout(
+        angles_deg=tuple(first[schema.ANGLE].values.tolist()),
+        detector_count=first.sizes[schema.DETECTOR],
+        wedge=wedge,
+        binning=binning,
+        n_linear=n_linear,
+    )
+    for other in all_series[1:]:
+        layout.check(other, who=who)
+    return layout
+
+
+def _pair_samples(
+    series: xr.DataArray, volume: xr.DataArray, counts: Integers, layout: InputLayout, seed: list[int]
+) -> da.Array:
+    """Lazy (voxel, input + 1) of one pair, the target in the last column; one chunk a slab."""
+    chunks = series.data.chunks[0]
+    targets = volume.chunk({schema.Z: chunks}) if volume.chunks is not None else slabs.lazy(volume).chunk({schema.Z: chunks})
+    starts = np.concatenate([[0], np.cumsum(chunks)])
+    indices = da.arange(series.sizes[schema.Z], chunks=(chunks,))
+    per_slab = tuple(int(counts[start:stop].sum()) for start, stop in zip(starts[:-1], starts[1:], strict=True))
+    token = tokenize(series.data.name, targets.data.name, counts, layout, seed)
+    table = da.blockwise(
+        _slab_samples,
+        "vi",
+        indices,
+        "v",
+        series.data,
+        "vad",
+        targets.data,
+        "vyx",
+        new_axes={"i": layout.n_inputs + 1},
+        concatenate=True,
+        dtype=np.float32,
+        meta=np.empty((0, 0), np.float32),
+        name=f"training_samples-{token}",
+        counts=counts,
+        layout=layout,
+        seed=seed,
+    )
+    return da.Array(table.dask, table.name, (per_slab, (layout.n_inputs + 1,)), meta=table._meta)
+
+
+def _slab_samples(
+    z_indices: Integers, rows: Float32, images: Float32, *, counts: Integers, layout: InputLayout, seed: list[int]
+) -> Float32:
+    """(voxel, input + 1) of one slab."""
+    rows = device.on_host(rows, who="training_samples")
+    voxels = np.concatenate(
+        [
+            np.column_stack([np.full(counts[z], index), _positions(layout.detector_count, int(counts[z]), [*seed, int(z)])])
+            for index, z in enumerate(z_indices)
+        ]
+    ).astype(np.int64)
+    inputs = layout.inputs(rows, voxels)
+    target = np.asarray(images)[voxels[:, 0], voxels[:, 1], voxels[:, 2]]
+    return np.concatenate([inputs, target[:, None]], axis=1)
+
+
+def _positions(size: int, count: int, seed: list[int]) -> Integers:
+    """(voxel, 2): y and x of `count` pixels, uniform over the disc that every projection sees."""
+    y, x = np.nonzero(geometry.seen_by_all(size))
+    chosen = np.random.default_rng(seed).integers(0, y.size, count)
+    return np.column_stack([y[chosen], x[chosen]])
+
+
+def layout_of(samples: xr.Dataset) -> InputLayout:
+    """The input layout of a training set."""
+    fields: dict[str, Any] = json.loads(samples.attrs["layout"])
+    fields["angles_deg"] = tuple(fields["angles_deg"])
+    return InputLayout(**fields)
