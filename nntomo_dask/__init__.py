@@ -14,7 +14,7 @@ _ROOMS = {
     "reconstruction.sirt": ["sirt"],
     "reconstruction.nnfbp": ["intensity_level", "nnfbp", "outside_training_range"],
     "networks.nnfbp": ["NNFBPNetwork", "evaluate", "load_network", "save_network"],
-    "training.samples": ["training_samples"],
+    "training.samples": ["phantom_samples", "training_samples"],
     "training.nnfbp": ["train_nnfbp"],
     "training.history": ["intermediate_networks"],
     "metrics": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],

@@ -4,10 +4,11 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import dask
 import psutil
+import xarray as xr
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
@@ -19,6 +20,11 @@ Progress = Literal["bar", "none"]
 def default_workers() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def current_workers() -> int:
+    """Slabs that are in work at once on one machine, in the present session."""
+    return int(dask.config.get("num_workers", None) or default_workers())
 
 
 def free_memory_bytes() -> int:
@@ -73,6 +79,14 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
                 bar.update()
 
 
+def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[xr.Dataset, ...]:
+    """Compute datasets in one go, what they share once, with a progress bar; the attributes stay."""
+    if _current_client() is not None:
+        return cast("tuple[xr.Dataset, ...]", dask.compute(*datasets))
+    with tqdm(desc=description, unit="task", disable=progress == "none") as bar, _Counter(None, bar):
+        return cast("tuple[xr.Dataset, ...]", dask.compute(*datasets))
+
+
 def _current_client() -> Any | None:
     if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "dask.distributed"):
         return None
@@ -83,12 +97,16 @@ def _current_client() -> Any | None:
 
 
 class _Counter(Callback):  # type: ignore[misc]
-    """Moves a progress bar when one of some tasks is done."""
+    """Moves a progress bar when one of some tasks is done, or any task where `keys` is None."""
 
-    def __init__(self, keys: set[Any], bar: Any) -> None:
-        super().__init__(posttask=self._done)
+    def __init__(self, keys: set[Any] | None, bar: Any) -> None:
+        super().__init__(start=self._start, posttask=self._done)
         self.keys, self.bar = keys, bar
 
+    def _start(self, graph: Any) -> None:
+        if self.keys is None:
+            self.bar.reset(total=len(graph))
+
     def _done(self, key: Any, *_: Any) -> None:
-        if key in self.keys:
+        if self.keys is None or key in self.keys:
             self.bar.update()

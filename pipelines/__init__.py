@@ -1,0 +1,1 @@
+"""Whole studies as short scripts, to run, copy and edit."""

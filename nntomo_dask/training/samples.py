@@ -1,9 +1,9 @@
 """Training sets of NN-FBP: the inputs of random voxels, and the voxels themselves."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -11,14 +11,22 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask import device, filters, geometry, schema, slabs
+from nntomo_dask import device, filters, geometry, phantoms, schema, slabs
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
+from nntomo_dask.projection import project
 from nntomo_dask.reconstruction import nnfbp
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
+Phantom = Literal["ellipses", "mixed", "spheres"]
+
 VOXEL, INPUT = "voxel", "input"
+_PHANTOMS: dict[str, Callable[..., xr.DataArray]] = {
+    "ellipses": phantoms.training_stack,
+    "mixed": phantoms.mixed_stack,
+    "spheres": phantoms.random_spheres,
+}
 
 
 def training_samples(
@@ -85,6 +93,63 @@ def training_samples(
             "recipe": slabs.record("training_samples", parameters, [*all_series, *volumes]),
         },
     )
+
+
+def phantom_samples(
+    series: xr.DataArray,
+    *,
+    phantom: Phantom = "ellipses",
+    n_slices: int = 400,
+    n_samples: int = 100_000,
+    seed: int = 0,
+    wedge: Wedge = "complete",
+    binning: filters.Binning = "exponential",
+    n_linear: int = 2,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Training and validation samples for exactly this series: phantoms projected at its angles onto its detector.
+
+    Of `series` only the angles and the number of detector pixels are used. The validation phantom has a quarter of the
+    slices and as many samples. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32.
+    phantom
+        "ellipses": `phantoms.training_stack`, for a specimen of one material. "mixed": `phantoms.mixed_stack`, greys and
+        crowds too. "spheres": `phantoms.random_spheres`.
+    n_slices
+        Of the training phantom.
+    n_samples, seed, wedge, binning, n_linear
+        See `training_samples`.
+
+    Returns
+    -------
+    Two datasets, see `training_samples`.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or a parameter is out of range.
+    """
+    schema.check_tilt_series(series, who="phantom_samples")
+    if phantom not in _PHANTOMS:
+        schema.refuse("phantom_samples", needs=f"a phantom of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
+    size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
+
+    def samples(slices: int, one_seed: int) -> xr.Dataset:
+        volume = _PHANTOMS[phantom]((max(slices, 1), size, size), seed=one_seed)
+        return training_samples(
+            project(volume, angles),
+            volume,
+            n_samples=n_samples,
+            seed=one_seed,
+            wedge=wedge,
+            binning=binning,
+            n_linear=n_linear,
+        )
+
+    return samples(n_slices, 2 * seed + 1), samples(n_slices // 4, 2 * seed + 2)
 
 
 def _check_pairs(

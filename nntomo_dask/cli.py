@@ -1,0 +1,483 @@
+"""The `nntomo` command: one verb a function, no arithmetic."""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import nntomo_dask as nt
+from nntomo_dask import cluster, schema
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Bytes(click.ParamType):
+    """A memory size such as 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Bytes of a text, or of a number as it is."""
+        from dask.utils import parse_bytes  # noqa: PLC0415  (--help should not wait for Dask)
+
+        try:
+            return int(parse_bytes(value))
+        except ValueError:
+            self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
+
+
+class _Shape(click.ParamType):
+    """One size, or Z,Y,X."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """(z, y, x) or one number."""
+        try:
+            sizes = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            sizes = ()
+        if len(sizes) not in (1, 3) or min(sizes, default=0) < 1:
+            self.fail(f"{value!r}: write one size, 128, or three, 100,512,512", param, ctx)
+        return sizes[0] if len(sizes) == 1 else sizes
+
+
+class _Group(click.Group):
+    """Turns what a user can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            with warnings.catch_warnings():
+                # `reconstruct` prints this share itself, for the whole series.
+                warnings.filterwarnings("ignore", message="nnfbp: .* outside the range", category=UserWarning)
+                return super().invoke(ctx)
+        except schema.SchemaError as error:
+            raise _refusal(str(error)) from error
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            text = f"{place}{error.strerror or error}; what was written is kept, run the same command again"
+            raise _refusal(text) from error
+
+
+def _refusal(text: str) -> click.ClickException:
+    refusal = click.ClickException(text)
+    refusal.exit_code = 2
+    return refusal
+
+
+def _computing(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every verb that computes; the verb runs inside the session they ask for."""
+
+    @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
+    @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, tcp://host:8786.")
+    @click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
+    @functools.wraps(command)
+    def wrapped(*, workers: int | None, scheduler: str | None, **arguments: Any) -> None:
+        with cluster.session(workers=workers, scheduler=scheduler):
+            command(**arguments)
+
+    return wrapped
+
+
+_OUTPUT = click.option("-o", "--output", type=_PATH, required=True, help="The store to write, NAME.zarr.")
+_MEMORY = click.option(
+    "--memory", type=_Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nntomo_dask")
+def main() -> None:
+    """Electron tomography from a few projections.
+
+    Import a tilt series, train a network for it, reconstruct, compare. Volumes and series are Zarr stores; a command that
+    was interrupted goes on where it stopped when it is given again. Start with: nntomo demo
+    """
+
+
+@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def demo(options: tuple[str, ...]) -> None:
+    """Run the quickstart: a particle, 8 projections, four reconstructions, a table and a figure."""
+    from nntomo_dask.pipelines import quickstart  # noqa: PLC0415  (a study, not a part of the command line)
+
+    quickstart.main(list(options), prog_name="nntomo demo", standalone_mode=False)
+
+
+@main.command("import")
+@click.argument("source", type=_PATH)
+@click.option("--angles", type=_PATH, help="Tilt angles: .rawtlt, .tlt (a number a line) or .mdoc. Without: a volume.")
+@click.option(
+    "--tilt-axis", type=click.Choice(["x", "y"]), default="y", show_default=True, help="Image axis of the tilt."
+)
+@click.option("--background", type=float, default=0.0, show_default=True, help="Counts without specimen, taken off.")
+@click.option("--fill", type=float, help="Value for pixels that are NaN or infinite; without it they are refused.")
+@_OUTPUT
+@_computing
+def import_(
+    source: Path,
+    angles: Path | None,
+    tilt_axis: Any,
+    background: float,
+    fill: float | None,
+    output: Path,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Import an aligned tilt series (or a volume) from an MRC file."""
+    if angles is None:
+        array = nt.read_mrc_volume(source)
+    else:
+        angles_deg = nt.read_tilt_angles(angles)
+        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=background, fill=fill)
+    nt.check_finite(array, who="import")
+    _describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["spheres", "ellipses", "particle", "mixed"]))
+@click.option("--size", type=_Shape(), default="128", show_default=True, help="N, or Z,Y,X.")
+@click.option("--seed", default=0, show_default=True, help="Another seed, another phantom.")
+@click.option("--number", type=int, help="Spheres in all, ellipses a slice, or pores of the particle.")
+@click.option("--pixel-size", default=1.0, show_default=True, help="Edge of a voxel, in pixels of the specimen.")
+@_OUTPUT
+@_computing
+def phantom(
+    kind: str, size: Any, seed: int, number: int | None, pixel_size: float, output: Path, overwrite: bool  # noqa: FBT001
+) -> None:
+    """Make a phantom: spheres, ellipses (a stack of slices), a faceted particle, or a mixed stack."""
+    common = {"seed": seed, "pixel_size": pixel_size}
+    counted = {} if number is None else {"n": number}
+    makers: dict[str, Callable[[], Any]] = {
+        "spheres": lambda: nt.random_spheres(size, **{f"{key}_spheres": value for key, value in counted.items()}, **common),
+        "ellipses": lambda: nt.ellipse_stack(
+            size, **{f"{key}_ellipses": value for key, value in counted.items()}, **common
+        ),
+        "particle": lambda: nt.nanoparticle(size, **{f"{key}_pores": value for key, value in counted.items()}, **common),
+        "mixed": lambda: nt.mixed_stack(size, **common),
+    }
+    _describe(nt.save(makers[kind](), output, overwrite=overwrite, progress="bar"), output)
+
+
+@main.command()
+@click.argument("volume", type=_PATH)
+@click.option("--range", "tilt_range", type=click.Choice(["full", "tem"]), help="full: -90° to 90°; tem: ±70°.")
+@click.option("--count", type=int, help="Projections in the range.")
+@click.option("--angles", type=_PATH, help="A file of tilt angles instead of --range and --count.")
+@click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True)
+@_OUTPUT
+@_MEMORY
+@_computing
+def project(
+    volume: Path,
+    tilt_range: Any,
+    count: int | None,
+    angles: Path | None,
+    engine: Any,
+    output: Path,
+    memory: int | None,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Project a volume to a tilt series."""
+    if (angles is None) == (tilt_range is None or count is None):
+        raise click.UsageError("give either --range and --count, or --angles FILE")
+    angles_deg = nt.read_tilt_angles(angles) if angles else nt.tilt_angles(tilt_range, count)
+    source = nt.open(volume)
+    nt.check_volume(source, who="project")
+    slices = _slices("project", source, len(angles_deg), memory)
+    projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
+    _describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
+
+
+@main.command()
+@click.option("--for", "target", type=_PATH, help="The series to train for: its angles and detector are taken.")
+@click.option(
+    "--phantom",
+    type=click.Choice(["ellipses", "mixed", "spheres"]),
+    default="ellipses",
+    show_default=True,
+    help="What the network learns from: ellipses for one material, mixed for a specimen nothing is known of.",
+)
+@click.option("--slices", default=400, show_default=True, help="Slices of the training phantom.")
+@click.option("--series", "all_series", type=_PATH, multiple=True, help="A training series of your own; repeatable.")
+@click.option("--volume", "volumes", type=_PATH, multiple=True, help="The volume of each --series, in their order.")
+@click.option("--samples", default=100_000, show_default=True, help="Training voxels, and as many for validation.")
+@click.option("--hidden", default=8, show_default=True, help="Hidden nodes: learned filters.")
+@click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True)
+@click.option("--binning", type=click.Choice(["exponential", "none"]), default="exponential", show_default=True)
+@click.option(
+    "--wedge",
+    type=click.Choice(["complete", "keep"]),
+    default="complete",
+    show_default=True,
+    help="Fill the missing wedge by interpolation before filtering, or not.",
+)
+@click.option("--solver", type=click.Choice(["lm", "adam"]), default="lm", show_default=True)
+@click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--output", type=_PATH, required=True, help="The network to write, NAME.safetensors.")
+@_computing
+def train(
+    target: Path | None,
+    phantom: Any,
+    slices: int,
+    all_series: tuple[Path, ...],
+    volumes: tuple[Path, ...],
+    samples: int,
+    hidden: int,
+    activation: Any,
+    binning: Any,
+    wedge: Any,
+    solver: Any,
+    max_epochs: int | None,
+    seed: int,
+    output: Path,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Train an NN-FBP network, from phantoms for one series or from pairs of your own.
+
+    An interrupted training goes on when the command is given again; OUTPUT.training.safetensors keeps every epoch.
+    """
+    if (target is None) == (not all_series):
+        raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
+    common = {"n_samples": samples, "wedge": wedge, "binning": binning}
+    if target is not None:
+        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
+    else:
+        pairs = [nt.open(path) for path in all_series], [nt.open(path) for path in volumes]
+        sets = tuple(nt.training_samples(*pairs, seed=2 * seed + part, **common) for part in (1, 2))
+    checkpoint = output.with_name(f"{output.stem}.training.safetensors")
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    elif output.exists():
+        nt.load_network(output)  # refuses to replace a file that is no network of ours
+    if not checkpoint.exists():
+        sets = cluster.load(*sets, description="training voxels", progress="bar")
+    network = nt.train_nnfbp(
+        *sets,
+        hidden_nodes=hidden,
+        activation=activation,
+        solver=solver,
+        seed=seed,
+        max_epochs=max_epochs,
+        checkpoint=checkpoint,
+    )
+    nt.save_network(network, output)
+    outcome = network.recipe["outcome"]
+    click.echo(
+        f"{output}: epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
+        f"validation loss {outcome['validation_loss']:.6f} (mean square errors of voxels in [0, 1])"
+    )
+
+
+@main.command()
+@click.argument("series", type=_PATH)
+@click.option("--method", type=click.Choice(["fbp", "sirt", "nnfbp"]), required=True)
+@click.option("--network", "network_path", type=_PATH, help="nnfbp: the network, from nntomo train.")
+@click.option(
+    "--scale", default="auto", show_default=True, help="nnfbp: intensity of the specimen in units of the training volumes'."
+)
+@click.option("--tolerance", default=0.01, show_default=True, help="sirt: stop when the residual falls by less.")
+@click.option("--max-iterations", default=1000, show_default=True, help="sirt: stop then anyway.")
+@click.option("--minimum", type=float, help="sirt: least value of a voxel; 0 for matter that cannot be negative.")
+@click.option("--window", default="ram-lak", show_default=True, help="fbp: window of the ramp filter.")
+@click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt.")
+@_OUTPUT
+@_MEMORY
+@_computing
+def reconstruct(
+    series: Path,
+    method: str,
+    network_path: Path | None,
+    scale: str,
+    tolerance: float,
+    max_iterations: int,
+    minimum: float | None,
+    window: Any,
+    engine: Any,
+    output: Path,
+    memory: int | None,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Reconstruct a tilt series by FBP, SIRT or NN-FBP."""
+    source = nt.open(series)
+    nt.check_tilt_series(source, who=method)
+    network = None
+    if method == "nnfbp":
+        if network_path is None:
+            raise click.UsageError("--method nnfbp needs --network FILE; nntomo train makes one")
+        network = nt.load_network(network_path)
+        network.layout.check(source, who=method)
+    hidden = network.n_hidden if network else 0
+    count = source.sizes[schema.ANGLE]
+    slices = _slices(method, source, count, memory, hidden=hidden)
+    source = nt.open(series, slices=slices)
+    nt.check_finite(source, who=method)
+    if network is not None:
+        factor = _scale(scale)
+        volume = nt.nnfbp(source, network, scale=factor)
+        share = float(nt.outside_training_range(source, network, scale=factor).mean())
+        click.echo(f"inputs outside the training range: {share:.1%}", err=True)
+        if share > 0.05:
+            click.echo(
+                "warning: above 5 % the network extrapolates; train it on what resembles this specimen, "
+                "take off the background at import, or set --scale",
+                err=True,
+            )
+    elif method == "sirt":
+        volume = nt.sirt(
+            source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine
+        )
+    else:
+        volume = nt.fbp(source, window=window, engine=engine)
+    _describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+
+
+@main.command()
+@click.argument("volumes", type=_PATH, nargs=-1, required=True)
+@click.option("--reference", type=_PATH, required=True, help="The volume to compare with.")
+@click.option("--region", type=click.Choice(["all", "disc"]), default="all", show_default=True, help="MSE, PSNR and SSIM over all voxels, or those that every projection sees.")
+@click.option("--figure", type=_PATH, help="Also draw slices and isosurfaces to this PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
+@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already.")
+@_MEMORY
+def compare(
+    volumes: tuple[Path, ...],
+    reference: Path,
+    region: Any,
+    figure: Path | None,
+    as_json: bool,  # noqa: FBT001
+    workers: int | None,
+    scheduler: str | None,
+    memory: int | None,
+) -> None:
+    """Compare volumes with a reference: MSE, PSNR, SSIM, and resolution by Fourier shell correlation."""
+    with cluster.session(workers=workers, scheduler=scheduler):
+        truth = nt.open(reference)
+        table = {
+            str(path): _compare(nt.open(path), truth, region, memory or cluster.free_memory_bytes() // 4)
+            for path in volumes
+        }
+        if figure is not None:
+            _draw(table, truth, reference, figure)
+    if as_json:
+        click.echo(json.dumps(table, indent=2))
+        return
+    unit = truth.attrs["units"]
+    width = max(len(path) for path in table)
+    click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
+    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {f'FSC=0.5 [{unit}]':>13}  {f'FSC=0.143 [{unit}]':>15}")
+    for path, value in table.items():
+        click.echo(
+            f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
+            f"{value['fsc_0.5']:>13.3g}  {value['fsc_0.143']:>15.3g}"
+        )
+
+
+@main.command()
+@click.argument("store", type=_PATH)
+@click.argument("target", type=_PATH)
+def export(store: Path, target: Path) -> None:
+    """Write a store as MRC file; a series with its tilt axis along y."""
+    click.echo(nt.write_mrc(nt.open(store), target))
+
+
+@main.command()
+@click.argument("path", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print the whole recipe as JSON.")
+def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Say what a store or a network is, and how it was made."""
+    if path.is_file():
+        network = nt.load_network(path)
+        recipe, layout = network.recipe, network.layout
+        click.echo(
+            f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
+            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+        )
+        click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in layout.angles_deg)}")
+    else:
+        array = nt.open(path)
+        recipe = array.attrs["recipe"]
+        _describe(array, path)
+        if schema.ANGLE in array.dims:
+            click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
+    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(_lines(recipe)))
+
+
+def _compare(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
+    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
+    return {
+        "mse": float(nt.mse(volume, truth, region=region)),
+        "psnr": float(nt.psnr(volume, truth, region=region)),
+        "ssim": float(nt.ssim(volume, truth, region=region)),
+        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
+        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
+    }
+
+
+def _draw(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
+    from nntomo_dask import plotting  # noqa: PLC0415  (Matplotlib, where a figure is asked for)
+
+    volumes = {reference.stem: truth} | {Path(path).stem: nt.open(path) for path in table}
+    captions = {Path(path).stem: f"MSE {value['mse']:.4g}" for path, value in table.items()}
+    drawn = plotting.compare_volumes(
+        volumes, captions=captions, level=plotting.otsu_level(truth), reference=reference.stem
+    )
+    click.echo(plotting.save_figure(drawn, figure), err=True)
+
+
+def _slices(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
+    """Slices of a slab that keep an operation within the memory."""
+    from nntomo_dask import chunking  # noqa: PLC0415
+
+    detector = source.shape[-1]
+    return chunking.slices_within(
+        memory or cluster.free_memory_bytes(),
+        operation,
+        shape=(source.sizes[schema.Z], detector, detector),
+        angles=angles,
+        detector=detector,
+        workers=cluster.current_workers(),
+        hidden=hidden,
+    )
+
+
+def _scale(text: str) -> Any:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None
+
+
+def _describe(array: Any, path: Path) -> None:
+    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
+    kind = str(array.name).replace("_", " ")
+    mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
+    click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
+
+
+def _lines(recipe: Any, depth: int = 1) -> list[str]:
+    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe["parameters"].items())
+    lines = [f"{'  ' * depth}{recipe['operation']}({parameters})"]
+    for item in recipe["inputs"]:
+        lines += _lines(item, depth + 1)
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

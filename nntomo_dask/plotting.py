@@ -1,0 +1,127 @@
+"""Figures: slices and isosurfaces of several volumes side by side, and the losses of a training."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from skimage.filters import threshold_otsu
+from skimage.measure import marching_cubes
+
+from nntomo_dask import schema
+
+_SURFACE_VOXELS = 96  # an axis of a volume is thinned to about so many for its isosurface: a figure shows no more
+_SURFACE_COLOUR = "#4c72b0"
+
+
+def compare_volumes(
+    volumes: Mapping[str, xr.DataArray],
+    *,
+    captions: Mapping[str, str] | None = None,
+    level: float | None = None,
+    reference: str | None = None,
+) -> Figure:
+    """Three rows of pictures, one column a volume: a slice across the tilt axis, one along it, and an isosurface.
+
+    Parameters
+    ----------
+    volumes
+        By title; dims (z, y, x) of one shape.
+    captions
+        A line below a title, by title.
+    level
+        Of the isosurfaces; by default halfway to the reference's maximum.
+    reference
+        Title of the volume whose range all slices are shown in; by default the first.
+
+    Returns
+    -------
+    A figure; `save_figure` writes it.
+    """
+    titles = list(volumes)
+    loaded = {title: _central(volume) for title, volume in volumes.items()}
+    across, along, thin = loaded[reference or titles[0]]
+    low, high = float(min(across.min(), along.min())), float(max(across.max(), along.max()))
+    level = low + (high - low) / 2 if level is None else level
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
+        figure = Figure(figsize=(2.6 * len(titles), 8.0), layout="constrained")
+        FigureCanvasAgg(figure)
+        for column, title in enumerate(titles):
+            across, along, thin = loaded[title]
+            for row, (image, label) in enumerate(((across, "across the tilt axis"), (along, "along the tilt axis"))):
+                axes = figure.add_subplot(3, len(titles), row * len(titles) + column + 1)
+                axes.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                if column == 0:
+                    axes.set_ylabel(label)
+                if row == 0:
+                    caption = (captions or {}).get(title)
+                    axes.set_title(title if caption is None else f"{title}\n{caption}")
+            axes3d: Any = figure.add_subplot(3, len(titles), 2 * len(titles) + column + 1, projection="3d")
+            _draw_surface(axes3d, thin, level)
+    return figure
+
+
+def training_curve(losses: npt.ArrayLike) -> Figure:
+    """Training and validation loss against epochs; `losses` is (epoch, 2)."""
+    values = np.asarray(losses)
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    epochs = np.arange(1, len(values) + 1)
+    axes.plot(epochs, values[:, 0], label="training")
+    axes.plot(epochs, values[:, 1], label="validation")
+    axes.set_yscale("log")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean square error")
+    axes.legend()
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Write a figure as PNG and return its path."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=150)
+    return target
+
+
+def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """The central slices across and along z, and the volume thinned for its surface; reads it slab by slab."""
+    schema.check_volume(volume, who="compare_volumes")
+    middle = {dim: volume.sizes[dim] // 2 for dim in schema.VOLUME_DIMS}
+    across = volume.isel({schema.Z: middle[schema.Z]}).values
+    along = volume.isel({schema.Y: middle[schema.Y]}).values
+    step = max(max(volume.shape) // _SURFACE_VOXELS, 1)
+    thin = volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values
+    return across, along, thin
+
+
+def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
+    axes.set_axis_off()
+    if min(volume.shape) < 2 or not volume.min() < level < volume.max():
+        axes.text2D(0.5, 0.5, "nothing at this level", ha="center", transform=axes.transAxes)
+        return
+    padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that a surface closes at the border
+    vertices, faces, *_ = marching_cubes(padded, level)
+    surface = Poly3DCollection(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
+    axes.add_collection3d(surface)
+    for dim, size in zip("zyx", padded.shape, strict=True):
+        getattr(axes, f"set_{dim}lim")(0, size)
+    axes.set_box_aspect(padded.shape[::-1], zoom=1.25)
+    axes.view_init(elev=20, azim=35)
+
+
+def otsu_level(volume: xr.DataArray) -> float:
+    """Otsu's threshold of a volume's central slices: a level for isosurfaces where none is known."""
+    across, along, _ = _central(volume)
+    values = np.concatenate([across.ravel(), along.ravel()])
+    return float(threshold_otsu(values)) if values.min() < values.max() else float(values[0])
