@@ -1,6 +1,7 @@
 """Electron tomography from a few projections, on arrays larger than memory.
 
-The public names; each is imported from its room when it is first asked for, so that ``import nntomo_dask`` takes no time.
+The public names; each is imported from its room when it is first asked for, so that ``import nntomo_dask`` takes no
+time.
 """
 
 import lazy_loader

@@ -26,9 +26,7 @@ def slab_chunks(count: int, slices: int) -> tuple[int, ...]:
     return (slices,) * whole + ((rest,) if rest else ())
 
 
-def peak_bytes(
-    operation: Operation, *, slices: int, angles: int, detector: int, workers: int, hidden: int = 0
-) -> int:
+def peak_bytes(operation: Operation, *, slices: int, angles: int, detector: int, workers: int, hidden: int = 0) -> int:
     """Bytes at the peak of an operation, when `workers` slabs of `slices` slices are in work at once."""
     image = 4 * detector**2
     sinogram = 4 * angles * detector
@@ -64,9 +62,7 @@ def slices_within(
     """
 
     def need(slices: int) -> int:
-        return peak_bytes(
-            operation, slices=slices, angles=angles, detector=detector, workers=workers, hidden=hidden
-        )
+        return peak_bytes(operation, slices=slices, angles=angles, detector=detector, workers=workers, hidden=hidden)
 
     slices = slab_slices(shape)
     while slices > 1 and need(slices) > budget_bytes:

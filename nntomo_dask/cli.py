@@ -17,14 +17,14 @@ from nntomo_dask import cluster, schema
 _PATH = click.Path(path_type=Path)
 
 
-class _Bytes(click.ParamType):
+class _Bytes(click.ParamType[int]):
     """A memory size such as 2GiB."""
 
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """Bytes of a text, or of a number as it is."""
-        from dask.utils import parse_bytes  # noqa: PLC0415  (--help should not wait for Dask)
+        from dask.utils import parse_bytes
 
         try:
             return int(parse_bytes(value))
@@ -32,7 +32,7 @@ class _Bytes(click.ParamType):
             self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
 
 
-class _Shape(click.ParamType):
+class _Shape(click.ParamType[Any]):
     """One size, or Z,Y,X."""
 
     name = "size"
@@ -67,9 +67,13 @@ class _Group(click.Group):
 
 
 def _refusal(text: str) -> click.ClickException:
-    refusal = click.ClickException(text)
-    refusal.exit_code = 2
-    return refusal
+    return _Refusal(text)
+
+
+class _Refusal(click.ClickException):
+    """What a user can mend."""
+
+    exit_code = 2
 
 
 def _computing(command: Callable[..., None]) -> Callable[..., None]:
@@ -97,8 +101,8 @@ _MEMORY = click.option(
 def main() -> None:
     """Electron tomography from a few projections.
 
-    Import a tilt series, train a network for it, reconstruct, compare. Volumes and series are Zarr stores; a command that
-    was interrupted goes on where it stopped when it is given again. Start with: nntomo demo
+    Import a tilt series, train a network for it, reconstruct, compare. Volumes and series are Zarr stores; a command
+    that was interrupted goes on where it stopped when it is given again. Start with: nntomo demo
     """
 
 
@@ -106,7 +110,7 @@ def main() -> None:
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def demo(options: tuple[str, ...]) -> None:
     """Run the quickstart: a particle, 8 projections, four reconstructions, a table and a figure."""
-    from nntomo_dask.pipelines import quickstart  # noqa: PLC0415  (a study, not a part of the command line)
+    from nntomo_dask.pipelines import quickstart
 
     quickstart.main(list(options), prog_name="nntomo demo", standalone_mode=False)
 
@@ -118,6 +122,9 @@ def demo(options: tuple[str, ...]) -> None:
     "--tilt-axis", type=click.Choice(["x", "y"]), default="y", show_default=True, help="Image axis of the tilt."
 )
 @click.option("--background", type=float, default=0.0, show_default=True, help="Counts without specimen, taken off.")
+@click.option(
+    "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
+)
 @click.option("--fill", type=float, help="Value for pixels that are NaN or infinite; without it they are refused.")
 @_OUTPUT
 @_computing
@@ -126,6 +133,7 @@ def import_(
     angles: Path | None,
     tilt_axis: Any,
     background: float,
+    keep: str | None,
     fill: float | None,
     output: Path,
     overwrite: bool,  # noqa: FBT001
@@ -136,6 +144,8 @@ def import_(
     else:
         angles_deg = nt.read_tilt_angles(angles)
         array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=background, fill=fill)
+        if keep is not None:
+            array = array.sel({schema.ANGLE: _nearest(angles_deg, keep)})
     nt.check_finite(array, who="import")
     _describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 
@@ -149,17 +159,27 @@ def import_(
 @_OUTPUT
 @_computing
 def phantom(
-    kind: str, size: Any, seed: int, number: int | None, pixel_size: float, output: Path, overwrite: bool  # noqa: FBT001
+    kind: str,
+    size: Any,
+    seed: int,
+    number: int | None,
+    pixel_size: float,
+    output: Path,
+    overwrite: bool,  # noqa: FBT001
 ) -> None:
     """Make a phantom: spheres, ellipses (a stack of slices), a faceted particle, or a mixed stack."""
     common = {"seed": seed, "pixel_size": pixel_size}
     counted = {} if number is None else {"n": number}
     makers: dict[str, Callable[[], Any]] = {
-        "spheres": lambda: nt.random_spheres(size, **{f"{key}_spheres": value for key, value in counted.items()}, **common),
+        "spheres": lambda: nt.random_spheres(
+            size, **{f"{key}_spheres": value for key, value in counted.items()}, **common
+        ),
         "ellipses": lambda: nt.ellipse_stack(
             size, **{f"{key}_ellipses": value for key, value in counted.items()}, **common
         ),
-        "particle": lambda: nt.nanoparticle(size, **{f"{key}_pores": value for key, value in counted.items()}, **common),
+        "particle": lambda: nt.nanoparticle(
+            size, **{f"{key}_pores": value for key, value in counted.items()}, **common
+        ),
         "mixed": lambda: nt.mixed_stack(size, **common),
     }
     _describe(nt.save(makers[kind](), output, overwrite=overwrite, progress="bar"), output)
@@ -281,13 +301,18 @@ def train(
 @click.option("--method", type=click.Choice(["fbp", "sirt", "nnfbp"]), required=True)
 @click.option("--network", "network_path", type=_PATH, help="nnfbp: the network, from nntomo train.")
 @click.option(
-    "--scale", default="auto", show_default=True, help="nnfbp: intensity of the specimen in units of the training volumes'."
+    "--scale",
+    default="auto",
+    show_default=True,
+    help="nnfbp: intensity of the specimen in units of the training volumes'.",
 )
 @click.option("--tolerance", default=0.01, show_default=True, help="sirt: stop when the residual falls by less.")
 @click.option("--max-iterations", default=1000, show_default=True, help="sirt: stop then anyway.")
 @click.option("--minimum", type=float, help="sirt: least value of a voxel; 0 for matter that cannot be negative.")
 @click.option("--window", default="ram-lak", show_default=True, help="fbp: window of the ramp filter.")
-@click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt.")
+@click.option(
+    "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
+)
 @_OUTPUT
 @_MEMORY
 @_computing
@@ -331,9 +356,7 @@ def reconstruct(
                 err=True,
             )
     elif method == "sirt":
-        volume = nt.sirt(
-            source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine
-        )
+        volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
     else:
         volume = nt.fbp(source, window=window, engine=engine)
     _describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
@@ -342,7 +365,13 @@ def reconstruct(
 @main.command()
 @click.argument("volumes", type=_PATH, nargs=-1, required=True)
 @click.option("--reference", type=_PATH, required=True, help="The volume to compare with.")
-@click.option("--region", type=click.Choice(["all", "disc"]), default="all", show_default=True, help="MSE, PSNR and SSIM over all voxels, or those that every projection sees.")
+@click.option(
+    "--region",
+    type=click.Choice(["all", "disc"]),
+    default="all",
+    show_default=True,
+    help="MSE, PSNR and SSIM over all voxels, or those that every projection sees.",
+)
 @click.option("--figure", type=_PATH, help="Also draw slices and isosurfaces to this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
@@ -373,7 +402,8 @@ def compare(
     unit = truth.attrs["units"]
     width = max(len(path) for path in table)
     click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
-    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {f'FSC=0.5 [{unit}]':>13}  {f'FSC=0.143 [{unit}]':>15}")
+    halves, seventh = f"FSC=0.5 [{unit}]", f"FSC=0.143 [{unit}]"
+    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {halves:>13}  {seventh:>15}")
     for path, value in table.items():
         click.echo(
             f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
@@ -423,7 +453,7 @@ def _compare(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[st
 
 
 def _draw(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
-    from nntomo_dask import plotting  # noqa: PLC0415  (Matplotlib, where a figure is asked for)
+    from nntomo_dask import plotting
 
     volumes = {reference.stem: truth} | {Path(path).stem: nt.open(path) for path in table}
     captions = {Path(path).stem: f"MSE {value['mse']:.4g}" for path, value in table.items()}
@@ -435,7 +465,7 @@ def _draw(table: dict[str, dict[str, float]], truth: Any, reference: Path, figur
 
 def _slices(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
     """Slices of a slab that keep an operation within the memory."""
-    from nntomo_dask import chunking  # noqa: PLC0415
+    from nntomo_dask import chunking
 
     detector = source.shape[-1]
     return chunking.slices_within(
@@ -447,6 +477,17 @@ def _slices(operation: Any, source: Any, angles: int, memory: int | None, *, hid
         workers=cluster.current_workers(),
         hidden=hidden,
     )
+
+
+def _nearest(angles_deg: Any, keep: str) -> Any:
+    """Those of the angles that lie nearest to START:STOP:STEP, STOP included."""
+    try:
+        start, stop, step = (float(part) for part in keep.split(":"))
+        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep") from None
+    nearest = np.abs(np.asarray(angles_deg)[:, None] - wanted).argmin(axis=0)
+    return np.asarray(angles_deg)[np.unique(nearest)]
 
 
 def _scale(text: str) -> Any:

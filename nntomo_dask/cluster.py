@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import dask
 import psutil
 import xarray as xr
+from dask.base import compute as dask_compute
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
@@ -47,7 +48,7 @@ def session(*, workers: int | None = None, scheduler: str | None = None) -> Iter
         with dask.config.set(scheduler="threads", num_workers=workers or default_workers()):
             yield
         return
-    from distributed import Client  # noqa: PLC0415  (half a second, and only this needs it)
+    from distributed import Client
 
     try:
         client = Client(scheduler, timeout="10s")
@@ -70,9 +71,9 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
         client = _current_client()
         if client is None:
             with _Counter({task.key for task in tasks}, bar):
-                dask.compute(*tasks, scheduler=dask.config.get("scheduler", "threads"))
+                dask_compute(*tasks, scheduler=dask.config.get("scheduler", "threads"))
         else:
-            from distributed import as_completed  # noqa: PLC0415  (imported already, by whoever made the client)
+            from distributed import as_completed
 
             for future in as_completed(client.compute(list(tasks))):
                 future.result()
@@ -82,9 +83,9 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
 def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[xr.Dataset, ...]:
     """Compute datasets in one go, what they share once, with a progress bar; the attributes stay."""
     if _current_client() is not None:
-        return cast("tuple[xr.Dataset, ...]", dask.compute(*datasets))
+        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
     with tqdm(desc=description, unit="task", disable=progress == "none") as bar, _Counter(None, bar):
-        return cast("tuple[xr.Dataset, ...]", dask.compute(*datasets))
+        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
 
 
 def _current_client() -> Any | None:
@@ -96,11 +97,11 @@ def _current_client() -> Any | None:
         return None
 
 
-class _Counter(Callback):  # type: ignore[misc]
+class _Counter(Callback):
     """Moves a progress bar when one of some tasks is done, or any task where `keys` is None."""
 
     def __init__(self, keys: set[Any] | None, bar: Any) -> None:
-        super().__init__(start=self._start, posttask=self._done)
+        super().__init__(start=self._start, posttask=self._done)  # type: ignore[no-untyped-call]
         self.keys, self.bar = keys, bar
 
     def _start(self, graph: Any) -> None:

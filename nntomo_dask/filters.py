@@ -1,5 +1,6 @@
 """Filters of filtered backprojection: the windowed ramp, and the binned basis of NN-FBP."""
 
+import itertools
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,8 +24,8 @@ def fft_length(detector_count: int) -> int:
 def ramp(detector_count: int, *, window: Window = "ram-lak") -> Float64:
     """Frequency response of the ramp filter, for rows padded to `fft_length`.
 
-    The band-limited ramp is built from its samples in real space, ``h(0) = 1/4``, ``h(n) = -1/(π n)²`` for odd n and zero
-    for even n, which keeps the mean of a reconstruction right (Kak & Slaney 2001, §3.3, eq. 61).
+    The band-limited ramp is built from its samples in real space, ``h(0) = 1/4``, ``h(n) = -1/(π n)²`` for odd n and
+    zero for even n, which keeps the mean of a reconstruction right (Kak & Slaney 2001, §3.3, eq. 61).
 
     Returns
     -------
@@ -44,7 +45,7 @@ def ramp(detector_count: int, *, window: Window = "ram-lak") -> Float64:
         "hamming": 0.54 + 0.46 * np.cos(2 * np.pi * frequency),
         "hann": 0.5 + 0.5 * np.cos(2 * np.pi * frequency),
     }
-    return scipy.fft.rfft(samples).real * windows[window]
+    return np.asarray(scipy.fft.rfft(samples).real * windows[window])
 
 
 def bin_edges(detector_count: int, *, binning: Binning = "exponential", n_linear: int = 2) -> Integers:
@@ -88,11 +89,11 @@ def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Flo
     """
     length = fft_length(detector_count)
     samples = np.zeros((weights.shape[1], length))
-    for k, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for k, (start, stop) in enumerate(itertools.pairwise(edges)):
         offsets = np.arange(start, stop)
         both_sides = np.unique(np.concatenate([offsets, -offsets]))
         samples[:, both_sides] = weights[k, :, None] / both_sides.size
-    return scipy.fft.rfft(samples, axis=-1).real
+    return np.asarray(scipy.fft.rfft(samples, axis=-1).real)
 
 
 def filter_rows(rows: Float32, responses: Float64) -> Float32:

@@ -84,7 +84,7 @@ def angular_cells(angles_deg: Float64) -> Float64:
         left[after] = right[after]
     cells = np.empty_like(gaps)
     cells[order] = left + right
-    return cells / cells.sum()
+    return np.asarray(cells / cells.sum())
 
 
 def _cyclic_gaps(angles_deg: Float64) -> tuple[Float64, Float64]:
@@ -175,9 +175,7 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
     )
 
 
-def complete_rows(
-    rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
+def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """`complete_wedge` of a plain (slice, angle, detector); angles that leave ±90° are mirrored back into it."""
     missing = wedge(angles_deg)
     if missing is None:
@@ -203,9 +201,7 @@ def complete_rows(
     return np.ascontiguousarray(np.concatenate([own, new], axis=1)[:, order])
 
 
-def _half_turned(
-    row: npt.NDArray[np.float32], angle_deg: float, target_deg: float
-) -> npt.NDArray[np.float32]:
+def _half_turned(row: npt.NDArray[np.float32], angle_deg: float, target_deg: float) -> npt.NDArray[np.float32]:
     """The row of direction `angle_deg` as row of `target_deg`, a whole number of half turns away."""
     return row[:, ::-1] if round((target_deg - angle_deg) / 180) % 2 else row
 

@@ -1,7 +1,7 @@
 """How far a volume is from another, block by block.
 
-Sums are made for each slice and added in the order of the slices, so a metric does not depend on chunks. `mse`, `psnr` and
-`ssim` are lazy: scalars that compute when they are asked for their value.
+Sums are made for each slice and added in the order of the slices, so a metric does not depend on chunks. `mse`, `psnr`
+and `ssim` are lazy: scalars that compute when they are asked for their value.
 """
 
 from typing import Any, Literal
@@ -137,8 +137,8 @@ def fourier_shell_correlation(
 
     References
     ----------
-    .. [1] G. Harauz and M. van Heel, Exact filters for general geometry three dimensional reconstruction, Optik 73 (1986)
-       146.
+    .. [1] G. Harauz and M. van Heel, Exact filters for general geometry three dimensional reconstruction, Optik 73
+       (1986) 146.
     """
     volume, reference = _pair("fourier_shell_correlation", volume, reference)
     shape = reference.shape
@@ -154,7 +154,13 @@ def fourier_shell_correlation(
             for item in (volume, reference)
         ]
         partial = da.map_blocks(
-            _shell_sums, *spectra, dtype=np.float64, chunks=((3,), (sums.shape[1],)), drop_axis=[2], shape=shape, band=band
+            _shell_sums,
+            *spectra,
+            dtype=np.float64,
+            chunks=((3,), (sums.shape[1],)),
+            drop_axis=[2],
+            shape=shape,
+            band=band,
         )
         sums += partial.compute()
     cross, first_power, second_power = sums
@@ -257,7 +263,8 @@ def _inside(volume: xr.DataArray, region: Region) -> npt.NDArray[np.bool_]:
 
 
 def _data_range(data: da.Array) -> da.Array:
-    return data.max() - data.min()
+    span: da.Array = data.max() - data.min()
+    return span
 
 
 def _squares(slab: Float32, reference: Float32, *, inside: npt.NDArray[np.bool_]) -> Float64:
@@ -270,9 +277,7 @@ def _decibels(peak: Any, error: Any) -> Any:
         return 10 * np.log10(peak**2 / error)
 
 
-def _similarities(
-    slab: Float32, reference: Float32, data_range: Any, *, inside: npt.NDArray[np.bool_]
-) -> Float64:
+def _similarities(slab: Float32, reference: Float32, data_range: Any, *, inside: npt.NDArray[np.bool_]) -> Float64:
     span = float(data_range) or 1.0
     maps = (
         structural_similarity(image, truth, data_range=span, win_size=_SSIM_WINDOW, full=True)[1]

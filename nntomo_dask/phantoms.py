@@ -54,9 +54,7 @@ def random_spheres(
     value = np.ones(n_spheres) if grey == "binary" else rng.uniform(0.2, 1, n_spheres)
     spheres = np.stack([z, distance * np.sin(azimuth), distance * np.cos(azimuth), radius, value], axis=1)
     recipe = slabs.record("random_spheres", {"shape": shape, "n_spheres": n_spheres, "grey": grey, "seed": seed})
-    return slabs.generate_slabs(
-        _sphere_slab, shape, recipe=recipe, pixel_size=pixel_size, shape=shape, spheres=spheres
-    )
+    return slabs.generate_slabs(_sphere_slab, shape, recipe=recipe, pixel_size=pixel_size, shape=shape, spheres=spheres)
 
 
 def ellipse_stack(
@@ -78,8 +76,8 @@ def ellipse_stack(
     n_ellipses
         Of each slice; a pair is the range, both ends included, from which each slice draws its number.
     n_facets
-        Straight cuts around each ellipse, which make it a polygon with rounded corners or sharp ones; a pair is the range
-        from which each ellipse draws. Of fewer than 3 none is cut.
+        Straight cuts around each ellipse, which make it a polygon; a pair is the range from which each ellipse draws.
+        With fewer than 3 it stays round.
     holes
         Probability that an ellipse takes matter away instead; never the first one of a slice.
     grey
@@ -181,9 +179,7 @@ def _stack(
     shape = _shape(operation, shape, count[0])
     parameters = {"count": count, "facets": facets, "holes": holes, "kinds": kinds, "seed": seed}
     recipe = slabs.record(operation, {"shape": shape, **parameters})
-    return slabs.generate_slabs(
-        _stack_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], **parameters
-    )
+    return slabs.generate_slabs(_stack_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], **parameters)
 
 
 def _range(count: int | tuple[int, int]) -> tuple[int, int]:
@@ -262,7 +258,7 @@ def _ellipse(axis: Float64, rng: np.random.Generator, n_facets: int) -> npt.NDAr
     y = axis[:, None] - distance * np.sin(azimuth)
     u = (x * np.cos(turn) + y * np.sin(turn)) / radii[0]
     v = (y * np.cos(turn) - x * np.sin(turn)) / radii[1]
-    inside = u**2 + v**2 <= 1
+    inside: npt.NDArray[np.bool_] = u**2 + v**2 <= 1
     if n_facets >= 3:
         first = rng.uniform(0, 2 * np.pi)
         for facet in range(n_facets):
@@ -275,4 +271,4 @@ def _random_rotation(rng: np.random.Generator) -> Float64:
     """A rotation matrix, uniform over all orientations: the Q of a Gaussian matrix (Mezzadri 2007)."""
     q, r = np.linalg.qr(rng.standard_normal((3, 3)))
     q = q * np.sign(np.diag(r))
-    return q * np.sign(np.linalg.det(q))
+    return np.asarray(q * np.sign(np.linalg.det(q)))

@@ -57,9 +57,7 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
     )
 
 
-def backproject(
-    series: xr.DataArray, *, engine: Engine = "native"
-) -> xr.DataArray:
+def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataArray:
     """Apply the transpose of `project` to a tilt series: ``⟨project(v), s⟩ = ⟨v, backproject(s)⟩``.
 
     Unfiltered and unweighted: no reconstruction, but the other half of every iterative one. Lazy.
@@ -169,7 +167,8 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
 
 
 def _resize_block(block: Float32, *, along_z: Float32, along_detector: Float32) -> Float32:
-    return np.einsum("kz,zad,nd->kan", along_z, block, along_detector, optimize=True).astype(np.float32)
+    resized = np.einsum("kz,zad,nd->kan", along_z, block, along_detector, optimize=True)
+    return np.asarray(resized, np.float32)
 
 
 def _triangle_weights(old: int, new: int) -> Float32:

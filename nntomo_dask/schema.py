@@ -25,7 +25,7 @@ def refuse(who: str, *, needs: str, got: str, do: str) -> NoReturn:
 
 def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
     """Positions of `count` pixels, zero at the centre, [pixel_size]."""
-    return (np.arange(count) - (count - 1) / 2) * pixel_size
+    return np.asarray((np.arange(count) - (count - 1) / 2) * pixel_size, np.float64)
 
 
 def volume_coords(shape: tuple[int, ...], pixel_size: float) -> dict[Hashable, Any]:
@@ -149,7 +149,7 @@ def check_tilt_series(array: xr.DataArray, *, who: str) -> None:
     check_angles(array[ANGLE].values, who=who)
 
 
-def _check(array: xr.DataArray, dims: tuple[str, ...], kind: str, who: str) -> None:
+def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
     if not isinstance(array, xr.DataArray):
         maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
         refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, do=maker)
@@ -198,7 +198,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
 
 def check_finite(array: xr.DataArray, *, who: str) -> None:
     """Read the whole array and raise a SchemaError that names the first place where it is NaN or infinite."""
-    bad = ~np.isfinite(array)
+    bad: Any = ~np.isfinite(array)
     count = int(bad.sum())
     if count == 0:
         return

@@ -89,7 +89,13 @@ def map_slabs(
 
 
 def generate_slabs(
-    function: Callable[..., Any], shape: tuple[int, int, int], /, *, recipe: Recipe, pixel_size: float, **parameters: Any
+    function: Callable[..., Any],
+    shape: tuple[int, int, int],
+    /,
+    *,
+    recipe: Recipe,
+    pixel_size: float,
+    **parameters: Any,
 ) -> xr.DataArray:
     """A volume whose slab is ``function(z_indices, **parameters)``, (slice,) to (slice, y, x)."""
     slices = chunking.slab_slices(shape)
@@ -120,12 +126,13 @@ def _name(recipe: Recipe, array: xr.DataArray) -> str:
 def _coords_token(array: xr.DataArray) -> str:
     values = {str(key): np.asarray(value.values) for key, value in array.coords.items()}
     # By bytes: Dask's own token of an array differs with how the array came to be.
-    return cast("str", tokenize({key: (value.dtype.str, value.tobytes()) for key, value in values.items()}))
+    return tokenize({key: (value.dtype.str, value.tobytes()) for key, value in values.items()})
 
 
 def _renamed(data: da.Array, name: str) -> da.Array:
     """The same blocks under another name; one alias a block."""
-    return da.map_blocks(_identity, data, name=name, dtype=data.dtype, meta=data._meta)
+    renamed: da.Array = da.map_blocks(_identity, data, name=name, dtype=data.dtype, meta=data._meta)
+    return renamed
 
 
 def _identity(block: Any) -> Any:

@@ -1,8 +1,8 @@
 """Zarr in and out: written slab by slab, taken up again where a run ended, with the recipe beside the data.
 
 A store is a Zarr v3 group with one data array and its coordinates. Its metadata are written first, complete or not at
-all; then one Dask task writes whole chunks, never part of one, each atomically. Every chunk has a file even where it holds
-only zeros: a store is complete when no file is missing, and nothing else has to be kept in step with the data.
+all; then one Dask task writes whole chunks, never part of one, each atomically. Every chunk has a file even where it
+holds only zeros: a store is complete when no file is missing, and nothing else has to be kept in step with the data.
 """
 
 import json
@@ -13,13 +13,13 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
 import zarr.codecs
+from dask.delayed import delayed
 
 from nntomo_dask import chunking, cluster, schema, slabs
 
@@ -28,7 +28,9 @@ StorePath = str | os.PathLike[str]
 _COORDINATES = frozenset({*schema.VOLUME_DIMS, *schema.SERIES_DIMS})
 
 
-def save(array: xr.DataArray, path: StorePath, *, overwrite: bool = False, progress: cluster.Progress = "none") -> xr.DataArray:
+def save(
+    array: xr.DataArray, path: StorePath, *, overwrite: bool = False, progress: cluster.Progress = "none"
+) -> xr.DataArray:
     """Compute an array into a Zarr store and open that store.
 
     Killed at any moment, the same call later computes only what is missing and gives the same bytes. Where the store
@@ -75,7 +77,7 @@ def save(array: xr.DataArray, path: StorePath, *, overwrite: bool = False, progr
     return open(target)
 
 
-def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:  # noqa: A001
+def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
     """Open a store as a lazy array.
 
     Parameters
@@ -117,7 +119,11 @@ def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:  # noqa
     chunks = chunking.slab_chunks(eager.sizes[schema.Z], per_chunk)
     rest = [(size,) for size in eager.shape[1:]]
     data = da.arange(eager.sizes[schema.Z], chunks=(chunks,)).map_blocks(
-        _read, dtype=np.float32, new_axis=[1, 2], chunks=(chunks, *rest), meta=np.empty((0,) * 3, np.float32),
+        _read,
+        dtype=np.float32,
+        new_axis=[1, 2],
+        chunks=(chunks, *rest),
+        meta=np.empty((0,) * 3, np.float32),
         path=str(source / str(name)),
     )
     return slabs.label(
@@ -166,7 +172,7 @@ def _write(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, progress: c
     for block, slices in zip(array.data.to_delayed().ravel(), array.data.chunks[0], strict=True):
         wanted = [index for index in range(first // per_chunk, -(-(first + slices) // per_chunk)) if index in missing]
         if wanted:
-            tasks.append(dask.delayed(_write_chunks)(block, first, wanted, str(folder / _array_name(folder))))
+            tasks.append(delayed(_write_chunks)(block, first, wanted, str(folder / _array_name(folder))))
         first += slices
     cluster.compute(tasks, description=folder.name, progress=progress)
 
@@ -181,7 +187,7 @@ def _in_whole_chunks(array: xr.DataArray, per_chunk: int) -> xr.DataArray:
 
 def _chunk_slices(array: xr.DataArray) -> int:
     """Slices of a chunk of a new store: the default, or fewer where the array comes in smaller slabs."""
-    return min(chunking.slab_slices(array.shape), array.data.chunks[0][0])
+    return min(chunking.slab_slices(array.shape), int(array.data.chunks[0][0]))
 
 
 def _create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path) -> None:
@@ -191,23 +197,23 @@ def _create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path) -> None:
     try:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         group.create_array(
-            array.name,
+            str(array.name),
             shape=array.shape,
             chunks=(_chunk_slices(array), *array.shape[1:]),
             dtype="float32",
             compressors=zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=4),
             fill_value=0.0,
-            dimension_names=array.dims,
+            dimension_names=[str(dim) for dim in array.dims],
             attributes={**{str(key): _plain(value) for key, value in array.attrs.items()}, "recipe": made_by},
         )
         for dim in array.dims:
             values = array[dim].values
             written = group.create_array(
-                str(dim), shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=(dim,)
+                str(dim), shape=values.shape, chunks=values.shape, dtype=values.dtype, dimension_names=[str(dim)]
             )
             written[:] = values
         with warnings.catch_warnings():
-            # Zarr warns that consolidated metadata are not in the v3 specification; xarray warns where they are missing.
+            # Zarr warns that consolidated metadata are not in the v3 specification; xarray, where they are missing.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(partial)
         partial.rename(folder)
@@ -280,7 +286,12 @@ def _difference(existing: Any, wanted: Any, place: str = "") -> str:
         for key in (*first, *sorted(existing.keys() | wanted.keys() - set(first))):
             if existing.get(key) != wanted.get(key):
                 return _difference(existing.get(key), wanted.get(key), f"{place}.{key}" if place else key)
-    if isinstance(existing, list) and isinstance(wanted, list) and len(existing) == len(wanted) and place.endswith("inputs"):
+    if (
+        isinstance(existing, list)
+        and isinstance(wanted, list)
+        and len(existing) == len(wanted)
+        and place.endswith("inputs")
+    ):
         for index, (left, right) in enumerate(zip(existing, wanted, strict=True)):
             if left != right:
                 return _difference(left, right, f"{place}[{index}]")

@@ -1,8 +1,9 @@
 """From eight projections to a volume: a faceted particle, reconstructed by FBP, SIRT and NN-FBP.
 
-Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/quickstart.py``. Everything it makes lies in one folder;
-a second run finds it there and computes nothing twice. To use it with a measured series, replace the two lines that make
-`particle` and `series` by ``series = nt.open("my_series.zarr")``, and the table by what you know of your specimen.
+Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/quickstart.py``. Everything it makes lies in one
+folder; a second run finds it there and computes nothing twice. To use it with a measured series, replace the two lines
+that make `particle` and `series` by ``series = nt.open("my_series.zarr")``, and the table by what you know of your
+specimen.
 """
 
 from pathlib import Path
@@ -102,7 +103,9 @@ def main(size: int, count: int, seed: int, methods: str, out: Path, scheduler: s
     chosen = tuple(methods.split(","))
     unknown = set(chosen) - set(METHODS)
     if unknown:
-        raise click.BadParameter(f"{', '.join(sorted(unknown))}; there are {', '.join(METHODS)}", param_hint="--methods")
+        raise click.BadParameter(
+            f"{', '.join(sorted(unknown))}; there are {', '.join(METHODS)}", param_hint="--methods"
+        )
     with cluster.session(scheduler=scheduler):
         errors = run(size=size, count=count, seed=seed, methods=chosen, out=out)
     report(errors, out)

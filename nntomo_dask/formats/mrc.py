@@ -71,9 +71,7 @@ def read_mrc_series(
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
-    coords = schema.series_coords(
-        schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size)
-    )
+    coords = schema.series_coords(schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size))
     parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
     return _lazy(
         path, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
@@ -128,7 +126,7 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
         shape = (array.sizes[schema.ANGLE], array.sizes[schema.Z], array.sizes[schema.DETECTOR])
     else:
         schema.check_volume(array, who="write_mrc")
-        shape = array.shape
+        shape = (array.sizes[schema.Z], array.sizes[schema.Y], array.sizes[schema.X])
     is_series = schema.ANGLE in array.dims
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

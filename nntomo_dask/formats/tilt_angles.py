@@ -31,7 +31,9 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     """
     source = Path(path)
     if not source.is_file():
-        schema.refuse("read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", do="check the path")
+        schema.refuse(
+            "read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", do="check the path"
+        )
     text = source.read_text(encoding="utf-8", errors="replace")
     words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
     angles = []
@@ -40,7 +42,10 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
             angles.append(float(word))
         except ValueError:
             schema.refuse(
-                "read_tilt_angles", needs="one angle in degrees a line", got=f"{word!r} in {source}", do="mend that line"
+                "read_tilt_angles",
+                needs="one angle in degrees a line",
+                got=f"{word!r} in {source}",
+                do="mend that line",
             )
     if not angles:
         schema.refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", do="check the file")

@@ -1,1 +1,1 @@
-"""The inner loops: plain arrays in, plain arrays out; one formula a file, a NumPy reference beside the fast spelling."""
+"""The inner loops: plain arrays in and out; one formula a file, a NumPy reference beside the fast spelling."""

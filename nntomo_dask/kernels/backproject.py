@@ -1,9 +1,9 @@
 """Backprojection by interpolation on the detector, alone (FBP) and with the end of a network in the same loop (NN-FBP).
 
 Voxel (x, y) of a slice takes from every projection the filtered row at ``t = x cos θ + y sin θ``, between two detector
-pixels by linear interpolation, and zero beyond the detector's ends. With a network, H filtered rows of each projection are
-backprojected side by side, and what is written is ``offset + gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)`` of the H sums
-``s_k``: a volume per filter never exists.
+pixels by linear interpolation, and zero beyond the detector's ends. With a network, H filtered rows of each projection
+are backprojected side by side, and what is written is ``offset + gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)`` of the H
+sums ``s_k``: a volume per filter never exists.
 """
 
 import functools

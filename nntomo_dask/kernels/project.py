@@ -69,7 +69,7 @@ def back_reference(sinograms: Float32, angles_rad: Float64) -> Float32:
             for index, weight in ((lower, lower + 1 - position), (lower + 1, position - lower)):
                 inside = (index >= 0) & (index < n)
                 values = sinograms[:, a, inside] * weight[inside] / abs(main)
-                np.add.at(lines, (slice(None), u, index[inside]), values)
+                np.add.at(lines[:, u].T, index[inside], values.T)
     return images.astype(np.float32)
 
 

@@ -1,9 +1,9 @@
 """The NN-FBP network as data: its layout, its formula, its file.
 
-``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from [0, 1].
-An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``; see `kernels.sample`. Where the
-missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones and so get filters
-of their own: the network learns how far to believe them. Reconstruction costs the same.
+``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
+[0, 1]. An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``, see
+`kernels.sample`. Where the missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones and so
+get filters of their own: the network learns how far to believe them. Reconstruction costs the same.
 
 References
 ----------
@@ -190,7 +190,7 @@ def unpack(parameters: Float64, n_inputs: int, n_hidden: int) -> tuple[Float64, 
 
 
 def activate(values: Float64, activation: Activation) -> Float64:
-    """f of the module's formula."""
+    """F of the module's formula."""
     if activation == "relu":
         return np.maximum(values, 0)
     return sigmoid(values)
@@ -243,7 +243,9 @@ def folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, NetworkEnd]:
     weights = network.hidden_weights * slope[:, None]
     bias = network.hidden_bias + (network.input_low * slope + 1) @ network.hidden_weights
     layout = network.layout
-    responses = np.empty((network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1))
+    responses = np.empty(
+        (network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1)
+    )
     for group, group_weights in zip(layout.groups, np.split(weights / scale, len(layout.groups)), strict=True):
         of_group = filters.binned_filter(group_weights, layout.edges, layout.detector_count)
         responses[:, group] = of_group[:, None] * layout.weights[group][:, None]
@@ -310,13 +312,14 @@ def from_file(tensors: dict[str, Any], metadata: dict[str, str]) -> NNFBPNetwork
     layout = json.loads(metadata["layout"])
     layout["angles_deg"] = tuple(layout["angles_deg"])
     activation: Any = metadata["activation"]
+    scalars: dict[str, Any] = {name: float(tensors[name][0]) for name in _SCALARS}
     return NNFBPNetwork(
         layout=InputLayout(**layout),
         activation=activation,
         level=float(metadata["level"]),
         recipe=json.loads(metadata["recipe"]),
         **{name: tensors[name] for name in _ARRAYS},
-        **{name: float(tensors[name][0]) for name in _SCALARS},
+        **scalars,
     )
 
 
@@ -329,7 +332,7 @@ def read_tensors(path: Path, kind: str, *, who: str) -> tuple[dict[str, Any], di
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
         schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
     if metadata.get("format") != kind or metadata.get("format_version") != FORMAT_VERSION:

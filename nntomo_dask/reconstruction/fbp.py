@@ -58,9 +58,7 @@ def fbp(
     )
 
 
-def _fbp_slab(
-    slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine
-) -> Float32:
+def _fbp_slab(slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine) -> Float32:
     slab = device.on_host(slab, who="fbp")
     shares = geometry.angular_cells(angles_deg).astype(np.float32)
     if engine == "astra":

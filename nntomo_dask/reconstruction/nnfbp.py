@@ -3,11 +3,11 @@
 import warnings
 from typing import Literal
 
-import dask
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from dask.delayed import delayed
 from skimage.filters import threshold_otsu
 
 from nntomo_dask import device, filters, geometry, projection, schema, slabs
@@ -92,9 +92,17 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     factor = _checked_scale("outside_training_range", series, network, scale)
     data = slabs.lazy(series).data
     share = da.map_blocks(
-        _outside_share, data, factor, drop_axis=[1, 2], dtype=np.float32, meta=np.empty((0,), np.float32), network=network
+        _outside_share,
+        data,
+        factor,
+        drop_axis=[1, 2],
+        dtype=np.float32,
+        meta=np.empty((0,), np.float32),
+        network=network,
     )
-    return xr.DataArray(share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range")
+    return xr.DataArray(
+        share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"
+    )
 
 
 def intensity_level(series: xr.DataArray) -> xr.DataArray:
@@ -102,8 +110,8 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
 
     Up to 16 evenly spaced slices, binned to at most 255 detector pixels, are reconstructed by 50 iterations of
     non-negative SIRT; the level is the median of the voxels above Otsu's threshold. What limits such a reconstruction
-    limits it in training and at use alike, so the ratio of two levels is a ratio of intensities. A series with twice the
-    intensity has twice the level. Lazy.
+    limits it in training and at use alike, so the ratio of two levels is a ratio of intensities. A series with twice
+    the intensity has twice the level. Lazy.
 
     Returns
     -------
@@ -115,9 +123,11 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
     """
     schema.check_tilt_series(series, who="intensity_level")
     n_z = series.sizes[schema.Z]
-    chosen = np.unique(np.linspace(0, n_z - 1, min(_LEVEL_SLICES, n_z) + 2).round().astype(int)[1:-1]) if n_z > 2 else [0]
+    chosen = (
+        np.unique(np.linspace(0, n_z - 1, min(_LEVEL_SLICES, n_z) + 2).round().astype(int)[1:-1]) if n_z > 2 else [0]
+    )
     rows = slabs.lazy(series).isel({schema.Z: chosen}).data
-    level = dask.delayed(_level)(rows, series[schema.ANGLE].values)
+    level = delayed(_level)(rows, series[schema.ANGLE].values)
     return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
 
 
@@ -145,7 +155,8 @@ def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale:
     network.layout.check(series, who=who)
     if scale == "auto":
         ratio = intensity_level(series).data / np.float32(network.level)
-        return da.where(ratio > 0, ratio, np.float32(1))
+        safe: da.Array = da.where(ratio > 0, ratio, np.float32(1))
+        return safe
     if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
         schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
     return float(scale)

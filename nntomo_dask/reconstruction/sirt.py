@@ -1,7 +1,7 @@
 """Simultaneous iterative reconstruction."""
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +57,8 @@ def sirt(
     References
     ----------
     .. [1] A. van der Sluis and H. A. van der Vorst, Linear Algebra Appl. 130 (1990) 257.
-    .. [2] A. Branchut, Machine Learning for Transmission Electron Microscopy Tomography, 2024, Eqs. 7 and 11 (there with
-       the sign of the decrease turned).
+    .. [2] A. Branchut, Machine Learning for Transmission Electron Microscopy Tomography, 2024, Eqs. 7 and 11 (there
+       with the sign of the decrease turned).
     """
     schema.check_tilt_series(series, who="sirt")
     projection.check_engine("sirt", engine)
@@ -66,7 +66,7 @@ def sirt(
         schema.refuse("sirt", needs="a tolerance in [0, 1)", got=f"{tolerance}", do="tolerance=0.01")
     if max_iterations < 1:
         schema.refuse("sirt", needs="at least 1 iteration", got=f"{max_iterations}", do="max_iterations=1000")
-    parameters = {
+    parameters: dict[str, Any] = {
         "tolerance": tolerance,
         "max_iterations": max_iterations,
         "minimum": minimum,
@@ -130,7 +130,7 @@ def sirt_slab(
 ) -> Float32:
     """`sirt` of a plain (slice, angle, detector)."""
     slab = device.on_host(slab, who="sirt")
-    n_slices, n_angles, n = slab.shape
+    n_slices, _, n = slab.shape
     operator: _Operator = (_NativeOperator if engine == "native" else _AstraOperator)(angles_deg, n)
     row_weights, column_weights = _weights(engine, tuple(angles_deg.tolist()), n)
     width = layout.lane_width(n_slices, kernel.WIDEST)
@@ -138,9 +138,7 @@ def sirt_slab(
     for z in range(0, n_slices, width):
         group = slab[z : z + width]
         measured = layout.sinogram_to_lanes(group, width).reshape(-1, width)
-        images = _iterate(
-            operator, measured, row_weights, column_weights, tolerance, max_iterations, minimum
-        )
+        images = _iterate(operator, measured, row_weights, column_weights, tolerance, max_iterations, minimum)
         volume[z : z + width] = layout.image_from_lanes(images.reshape(-1), (len(group), n, n))
     return volume
 

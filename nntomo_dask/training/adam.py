@@ -85,9 +85,7 @@ def iterate(
         yield _snapshot(parameters, optimizer, epoch, batch, squares, loss)
 
 
-def forward(
-    parameters: torch.Tensor, inputs: torch.Tensor, n_hidden: int, activation: Activation
-) -> torch.Tensor:
+def forward(parameters: torch.Tensor, inputs: torch.Tensor, n_hidden: int, activation: Activation) -> torch.Tensor:
     """Output (voxel,) of the network whose parameters lie as `networks.nnfbp.unpack` says."""
     split = inputs.shape[1] * n_hidden
     hidden = inputs @ parameters[:split].reshape(-1, n_hidden) - parameters[split : split + n_hidden]

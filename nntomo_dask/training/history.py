@@ -50,9 +50,7 @@ class History:
     def network(self, epoch: int) -> nnfbp.NNFBPNetwork:
         """The network after an epoch, counted from 0."""
         n_inputs = self.frame.input_low.size
-        weights, bias, output_weights, output_bias = nnfbp.unpack(
-            self.parameters[epoch], n_inputs, self.frame.n_hidden
-        )
+        weights, bias, output_weights, output_bias = nnfbp.unpack(self.parameters[epoch], n_inputs, self.frame.n_hidden)
         loss, validation_loss = self.losses[epoch]
         outcome = {"epoch": epoch + 1, "training_loss": loss, "validation_loss": validation_loss}
         return dataclasses.replace(

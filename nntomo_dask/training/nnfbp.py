@@ -1,5 +1,6 @@
 """Training of an NN-FBP network: start, solver, early stopping, checkpoints."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import dask
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from dask.base import compute
 from tqdm.auto import tqdm
 
 from nntomo_dask import schema, slabs
@@ -56,7 +57,7 @@ def train_nnfbp(
     activation
         Of the hidden nodes.
     solver
-        "lm": Levenberg–Marquardt over the whole set, a hundred iterations or so. "adam": mini-batches, as the report did.
+        "lm": Levenberg–Marquardt over the whole set, dozens of iterations. "adam": mini-batches, as the report did.
     seed
         Of the starting weights and of Adam's order; the same seed gives the same network.
     max_epochs
@@ -152,7 +153,7 @@ class _Sets:
 def _load(training: xr.Dataset, validation: xr.Dataset) -> _Sets:
     names = ("inputs", "target", "level")
     # One call: what both sets share is computed once.
-    loaded = dask.compute(*(training[name].data for name in names), *(validation[name].data for name in names[:2]))
+    loaded = compute(*(training[name].data for name in names), *(validation[name].data for name in names[:2]))
     inputs, targets, level, validation_inputs, validation_targets = loaded
     for values in loaded:
         if not np.isfinite(values).all():
@@ -182,9 +183,7 @@ def _load(training: xr.Dataset, validation: xr.Dataset) -> _Sets:
     )
 
 
-def _frame(
-    sets: _Sets, layout: nnfbp.InputLayout, settings: _Settings, recipe: slabs.Recipe
-) -> nnfbp.NNFBPNetwork:
+def _frame(sets: _Sets, layout: nnfbp.InputLayout, settings: _Settings, recipe: slabs.Recipe) -> nnfbp.NNFBPNetwork:
     """A network with all but its weights."""
     zeros = np.zeros(nnfbp.parameter_count(layout.n_inputs, settings.hidden_nodes))
     weights, bias, output_weights, output_bias = nnfbp.unpack(zeros, layout.n_inputs, settings.hidden_nodes)
@@ -230,8 +229,7 @@ class _LevenbergMarquardt:
                 _initial(rng, inputs.shape[1], self.settings), inputs, targets, activation
             )
             iterations = levenberg_marquardt.iterate(state, inputs, targets, activation)
-            for _, state in zip(range(_START_ITERATIONS), iterations, strict=False):
-                pass
+            *_, state = state, *itertools.islice(iterations, _START_ITERATIONS)
             if best is None or state.loss < best.loss:
                 best = state
         assert best is not None
@@ -252,7 +250,7 @@ class _LevenbergMarquardt:
 
 class _Adam:
     def __init__(self, sets: _Sets, settings: _Settings) -> None:
-        from nntomo_dask.training import adam  # noqa: PLC0415  (torch takes seconds to import, and only this needs it)
+        from nntomo_dask.training import adam
 
         self.adam, self.sets, self.settings = adam, sets, settings
 
@@ -285,7 +283,7 @@ class _Adam:
 def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, progress: Progress) -> None:
     """Train until the validation loss stops falling; `history` holds the outcome."""
     solver: _Solver = (_LevenbergMarquardt if settings.solver == "lm" else _Adam)(sets, settings)
-    state = solver.resume(history.state) if history.state else solver.start()
+    start = solver.resume(history.state) if history.state else solver.start()
     saved = time.monotonic()
     with tqdm(
         total=settings.max_epochs,
@@ -295,7 +293,7 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
         disable=progress == "none",
         mininterval=0.5,
     ) as bar:
-        for state in solver.iterate(state):
+        for state in solver.iterate(start):
             history.state = solver.arrays(state)
             if solver.epoch_is_complete(state):
                 validation_loss = levenberg_marquardt.mean_square_error(

@@ -1,5 +1,6 @@
 """Training sets of NN-FBP: the inputs of random voxels, and the voxels themselves."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -116,8 +117,8 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        "ellipses": `phantoms.training_stack`, for a specimen of one material. "mixed": `phantoms.mixed_stack`, greys and
-        crowds too. "spheres": `phantoms.random_spheres`.
+        "ellipses": `phantoms.training_stack`, for a specimen of one material. "mixed": `phantoms.mixed_stack`, greys
+        and crowds too. "spheres": `phantoms.random_spheres`.
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear
@@ -134,7 +135,7 @@ def phantom_samples(
     """
     schema.check_tilt_series(series, who="phantom_samples")
     if phantom not in _PHANTOMS:
-        schema.refuse("phantom_samples", needs=f"a phantom of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
+        schema.refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
@@ -200,10 +201,12 @@ def _pair_samples(
 ) -> da.Array:
     """Lazy (voxel, input + 1) of one pair, the target in the last column; one chunk a slab."""
     chunks = series.data.chunks[0]
-    targets = volume.chunk({schema.Z: chunks}) if volume.chunks is not None else slabs.lazy(volume).chunk({schema.Z: chunks})
+    targets = (
+        volume.chunk({schema.Z: chunks}) if volume.chunks is not None else slabs.lazy(volume).chunk({schema.Z: chunks})
+    )
     starts = np.concatenate([[0], np.cumsum(chunks)])
     indices = da.arange(series.sizes[schema.Z], chunks=(chunks,))
-    per_slab = tuple(int(counts[start:stop].sum()) for start, stop in zip(starts[:-1], starts[1:], strict=True))
+    per_slab = tuple(int(counts[start:stop].sum()) for start, stop in itertools.pairwise(starts))
     token = tokenize(series.data.name, targets.data.name, counts, layout, seed)
     table = da.blockwise(
         _slab_samples,
@@ -233,7 +236,9 @@ def _slab_samples(
     rows = device.on_host(rows, who="training_samples")
     voxels = np.concatenate(
         [
-            np.column_stack([np.full(counts[z], index), _positions(layout.detector_count, int(counts[z]), [*seed, int(z)])])
+            np.column_stack(
+                [np.full(counts[z], index), _positions(layout.detector_count, int(counts[z]), [*seed, int(z)])]
+            )
             for index, z in enumerate(z_indices)
         ]
     ).astype(np.int64)

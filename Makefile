@@ -1,0 +1,40 @@
+# Every target sets up what it needs; PYTHON=python3.12 chooses another interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-all lint benchmark docs clean
+
+help:
+	@echo "make demo       8 projections of a particle to a volume, four ways, with a table and a figure"
+	@echo "make test       the tests, some minutes on 2 cores"
+	@echo "make test-all   the slow ones too"
+	@echo "make lint       ruff and mypy"
+	@echo "make benchmark  the figures of docs/performance.md, measured here"
+
+# Exact versions from constraints.txt; the stamp is renewed when what is to be installed changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/python pipelines/quickstart.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -m 'not gpu'
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python pipelines/benchmark.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info
