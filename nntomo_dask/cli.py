@@ -1,102 +1,19 @@
 """The `nntomo` command: one verb a function, no arithmetic."""
 
-import functools
 import json
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 import nntomo_dask as nt
+from nntomo_dask import cli_support as support
 from nntomo_dask import cluster, schema
 
-_PATH = click.Path(path_type=Path)
 
-
-class _Bytes(click.ParamType[int]):
-    """A memory size such as 2GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Bytes of a text, or of a number as it is."""
-        from dask.utils import parse_bytes
-
-        try:
-            return int(parse_bytes(value))
-        except ValueError:
-            self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
-
-
-class _Shape(click.ParamType[Any]):
-    """One size, or Z,Y,X."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """(z, y, x) or one number."""
-        try:
-            sizes = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            sizes = ()
-        if len(sizes) not in (1, 3) or min(sizes, default=0) < 1:
-            self.fail(f"{value!r}: write one size, 128, or three, 100,512,512", param, ctx)
-        return sizes[0] if len(sizes) == 1 else sizes
-
-
-class _Group(click.Group):
-    """Turns what a user can mend into one line and exit code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb."""
-        try:
-            with warnings.catch_warnings():
-                # `reconstruct` prints this share itself, for the whole series.
-                warnings.filterwarnings("ignore", message="nnfbp: .* outside the range", category=UserWarning)
-                return super().invoke(ctx)
-        except schema.SchemaError as error:
-            raise _refusal(str(error)) from error
-        except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            text = f"{place}{error.strerror or error}; what was written is kept, run the same command again"
-            raise _refusal(text) from error
-
-
-def _refusal(text: str) -> click.ClickException:
-    return _Refusal(text)
-
-
-class _Refusal(click.ClickException):
-    """What a user can mend."""
-
-    exit_code = 2
-
-
-def _computing(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every verb that computes; the verb runs inside the session they ask for."""
-
-    @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
-    @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, tcp://host:8786.")
-    @click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
-    @functools.wraps(command)
-    def wrapped(*, workers: int | None, scheduler: str | None, **arguments: Any) -> None:
-        with cluster.session(workers=workers, scheduler=scheduler):
-            command(**arguments)
-
-    return wrapped
-
-
-_OUTPUT = click.option("-o", "--output", type=_PATH, required=True, help="The store to write, NAME.zarr.")
-_MEMORY = click.option(
-    "--memory", type=_Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
-)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nntomo_dask")
 def main() -> None:
     """Electron tomography from a few projections.
@@ -116,8 +33,10 @@ def demo(options: tuple[str, ...]) -> None:
 
 
 @main.command("import")
-@click.argument("source", type=_PATH)
-@click.option("--angles", type=_PATH, help="Tilt angles: .rawtlt, .tlt (a number a line) or .mdoc. Without: a volume.")
+@click.argument("source", type=support.PATH)
+@click.option(
+    "--angles", type=support.PATH, help="Tilt angles: .rawtlt, .tlt (a number a line) or .mdoc. Without: a volume."
+)
 @click.option(
     "--tilt-axis", type=click.Choice(["x", "y"]), default="y", show_default=True, help="Image axis of the tilt."
 )
@@ -126,8 +45,8 @@ def demo(options: tuple[str, ...]) -> None:
     "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
 )
 @click.option("--fill", type=float, help="Value for pixels that are NaN or infinite; without it they are refused.")
-@_OUTPUT
-@_computing
+@support.OUTPUT
+@support.computing
 def import_(
     source: Path,
     angles: Path | None,
@@ -145,19 +64,19 @@ def import_(
         angles_deg = nt.read_tilt_angles(angles)
         array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=background, fill=fill)
         if keep is not None:
-            array = array.sel({schema.ANGLE: _nearest(angles_deg, keep)})
+            array = array.sel({schema.ANGLE: support.nearest(angles_deg, keep)})
     nt.check_finite(array, who="import")
-    _describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+    support.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
 @click.argument("kind", type=click.Choice(["spheres", "ellipses", "particle", "mixed"]))
-@click.option("--size", type=_Shape(), default="128", show_default=True, help="N, or Z,Y,X.")
+@click.option("--size", type=support.Shape(), default="128", show_default=True, help="N, or Z,Y,X.")
 @click.option("--seed", default=0, show_default=True, help="Another seed, another phantom.")
 @click.option("--number", type=int, help="Spheres in all, ellipses a slice, or pores of the particle.")
 @click.option("--pixel-size", default=1.0, show_default=True, help="Edge of a voxel, in pixels of the specimen.")
-@_OUTPUT
-@_computing
+@support.OUTPUT
+@support.computing
 def phantom(
     kind: str,
     size: Any,
@@ -182,18 +101,18 @@ def phantom(
         ),
         "mixed": lambda: nt.mixed_stack(size, **common),
     }
-    _describe(nt.save(makers[kind](), output, overwrite=overwrite, progress="bar"), output)
+    support.describe(nt.save(makers[kind](), output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
-@click.argument("volume", type=_PATH)
+@click.argument("volume", type=support.PATH)
 @click.option("--range", "tilt_range", type=click.Choice(["full", "tem"]), help="full: -90° to 90°; tem: ±70°.")
 @click.option("--count", type=int, help="Projections in the range.")
-@click.option("--angles", type=_PATH, help="A file of tilt angles instead of --range and --count.")
+@click.option("--angles", type=support.PATH, help="A file of tilt angles instead of --range and --count.")
 @click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True)
-@_OUTPUT
-@_MEMORY
-@_computing
+@support.OUTPUT
+@support.MEMORY
+@support.computing
 def project(
     volume: Path,
     tilt_range: Any,
@@ -210,13 +129,13 @@ def project(
     angles_deg = nt.read_tilt_angles(angles) if angles else nt.tilt_angles(tilt_range, count)
     source = nt.open(volume)
     nt.check_volume(source, who="project")
-    slices = _slices("project", source, len(angles_deg), memory)
+    slices = support.slices_within_memory("project", source, len(angles_deg), memory)
     projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
-    _describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
+    support.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
-@click.option("--for", "target", type=_PATH, help="The series to train for: its angles and detector are taken.")
+@click.option("--for", "target", type=support.PATH, help="The series to train for: its angles and detector are taken.")
 @click.option(
     "--phantom",
     type=click.Choice(["ellipses", "mixed", "spheres"]),
@@ -225,8 +144,12 @@ def project(
     help="What the network learns from: ellipses for one material, mixed for a specimen nothing is known of.",
 )
 @click.option("--slices", default=400, show_default=True, help="Slices of the training phantom.")
-@click.option("--series", "all_series", type=_PATH, multiple=True, help="A training series of your own; repeatable.")
-@click.option("--volume", "volumes", type=_PATH, multiple=True, help="The volume of each --series, in their order.")
+@click.option(
+    "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."
+)
+@click.option(
+    "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in their order."
+)
 @click.option("--samples", default=100_000, show_default=True, help="Training voxels, and as many for validation.")
 @click.option("--hidden", default=8, show_default=True, help="Hidden nodes: learned filters.")
 @click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True)
@@ -241,8 +164,8 @@ def project(
 @click.option("--solver", type=click.Choice(["lm", "adam"]), default="lm", show_default=True)
 @click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--output", type=_PATH, required=True, help="The network to write, NAME.safetensors.")
-@_computing
+@click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
+@support.computing
 def train(
     target: Path | None,
     phantom: Any,
@@ -297,9 +220,9 @@ def train(
 
 
 @main.command()
-@click.argument("series", type=_PATH)
+@click.argument("series", type=support.PATH)
 @click.option("--method", type=click.Choice(["fbp", "sirt", "nnfbp"]), required=True)
-@click.option("--network", "network_path", type=_PATH, help="nnfbp: the network, from nntomo train.")
+@click.option("--network", "network_path", type=support.PATH, help="nnfbp: the network, from nntomo train.")
 @click.option(
     "--scale",
     default="auto",
@@ -313,9 +236,9 @@ def train(
 @click.option(
     "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
 )
-@_OUTPUT
-@_MEMORY
-@_computing
+@support.OUTPUT
+@support.MEMORY
+@support.computing
 def reconstruct(
     series: Path,
     method: str,
@@ -341,11 +264,11 @@ def reconstruct(
         network.layout.check(source, who=method)
     hidden = network.n_hidden if network else 0
     count = source.sizes[schema.ANGLE]
-    slices = _slices(method, source, count, memory, hidden=hidden)
+    slices = support.slices_within_memory(method, source, count, memory, hidden=hidden)
     source = nt.open(series, slices=slices)
     nt.check_finite(source, who=method)
     if network is not None:
-        factor = _scale(scale)
+        factor = support.scale_of(scale)
         volume = nt.nnfbp(source, network, scale=factor)
         share = float(nt.outside_training_range(source, network, scale=factor).mean())
         click.echo(f"inputs outside the training range: {share:.1%}", err=True)
@@ -359,12 +282,12 @@ def reconstruct(
         volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
     else:
         volume = nt.fbp(source, window=window, engine=engine)
-    _describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    support.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
-@click.argument("volumes", type=_PATH, nargs=-1, required=True)
-@click.option("--reference", type=_PATH, required=True, help="The volume to compare with.")
+@click.argument("volumes", type=support.PATH, nargs=-1, required=True)
+@click.option("--reference", type=support.PATH, required=True, help="The volume to compare with.")
 @click.option(
     "--region",
     type=click.Choice(["all", "disc"]),
@@ -372,11 +295,11 @@ def reconstruct(
     show_default=True,
     help="MSE, PSNR and SSIM over all voxels, or those that every projection sees.",
 )
-@click.option("--figure", type=_PATH, help="Also draw slices and isosurfaces to this PNG.")
+@click.option("--figure", type=support.PATH, help="Also draw slices and isosurfaces to this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already.")
-@_MEMORY
+@support.MEMORY
 def compare(
     volumes: tuple[Path, ...],
     reference: Path,
@@ -412,15 +335,15 @@ def compare(
 
 
 @main.command()
-@click.argument("store", type=_PATH)
-@click.argument("target", type=_PATH)
+@click.argument("store", type=support.PATH)
+@click.argument("target", type=support.PATH)
 def export(store: Path, target: Path) -> None:
     """Write a store as MRC file; a series with its tilt axis along y."""
     click.echo(nt.write_mrc(nt.open(store), target))
 
 
 @main.command()
-@click.argument("path", type=_PATH)
+@click.argument("path", type=support.PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole recipe as JSON.")
 def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
     """Say what a store or a network is, and how it was made."""
@@ -435,10 +358,10 @@ def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
     else:
         array = nt.open(path)
         recipe = array.attrs["recipe"]
-        _describe(array, path)
+        support.describe(array, path)
         if schema.ANGLE in array.dims:
             click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
-    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(_lines(recipe)))
+    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(support.recipe_lines(recipe)))
 
 
 def _compare(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
@@ -461,63 +384,6 @@ def _draw(table: dict[str, dict[str, float]], truth: Any, reference: Path, figur
         volumes, captions=captions, level=plotting.otsu_level(truth), reference=reference.stem
     )
     click.echo(plotting.save_figure(drawn, figure), err=True)
-
-
-def _slices(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
-    """Slices of a slab that keep an operation within the memory."""
-    from nntomo_dask import chunking
-
-    detector = source.shape[-1]
-    return chunking.slices_within(
-        memory or cluster.free_memory_bytes(),
-        operation,
-        shape=(source.sizes[schema.Z], detector, detector),
-        angles=angles,
-        detector=detector,
-        workers=cluster.current_workers(),
-        hidden=hidden,
-    )
-
-
-def _nearest(angles_deg: Any, keep: str) -> Any:
-    """Those of the angles that lie nearest to START:STOP:STEP, STOP included."""
-    try:
-        start, stop, step = (float(part) for part in keep.split(":"))
-        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
-    except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep") from None
-    nearest = np.abs(np.asarray(angles_deg)[:, None] - wanted).argmin(axis=0)
-    return np.asarray(angles_deg)[np.unique(nearest)]
-
-
-def _scale(text: str) -> Any:
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None
-
-
-def _describe(array: Any, path: Path) -> None:
-    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
-    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
-    kind = str(array.name).replace("_", " ")
-    mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
-    click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
-
-
-def _lines(recipe: Any, depth: int = 1) -> list[str]:
-    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe["parameters"].items())
-    lines = [f"{'  ' * depth}{recipe['operation']}({parameters})"]
-    for item in recipe["inputs"]:
-        lines += _lines(item, depth + 1)
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The NN-FBP network as data: its layout, its formula, its file.
 
 ``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
-[0, 1]. An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``, see
-`kernels.sample`. Where the missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones and so
-get filters of their own: the network learns how far to believe them. Reconstruction costs the same.
+[0, 1]. An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`.
+Where the missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones, and
+so get filters of their own: the network learns how far to believe them. Reconstruction costs the same.
 
 References
 ----------

@@ -1,0 +1,154 @@
+"""What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
+
+import functools
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from nntomo_dask import cluster, schema
+
+PATH = click.Path(path_type=Path)
+
+
+class Bytes(click.ParamType[int]):
+    """A memory size such as 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Bytes of a text, or of a number as it is."""
+        from dask.utils import parse_bytes
+
+        try:
+            return int(parse_bytes(value))
+        except ValueError:
+            self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
+
+
+class Shape(click.ParamType[Any]):
+    """One size, or Z,Y,X."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """(z, y, x) or one number."""
+        try:
+            sizes = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            sizes = ()
+        if len(sizes) not in (1, 3) or min(sizes, default=0) < 1:
+            self.fail(f"{value!r}: write one size, 128, or three, 100,512,512", param, ctx)
+        return sizes[0] if len(sizes) == 1 else sizes
+
+
+class Group(click.Group):
+    """Turns what a user can mend into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            with warnings.catch_warnings():
+                # `reconstruct` prints this share itself, for the whole series.
+                warnings.filterwarnings("ignore", message="nnfbp: .* outside the range", category=UserWarning)
+                return super().invoke(ctx)
+        except schema.SchemaError as error:
+            raise _refusal(str(error)) from error
+        except OSError as error:
+            place = f"{error.filename}: " if error.filename else ""
+            text = f"{place}{error.strerror or error}; what was written is kept, run the same command again"
+            raise _refusal(text) from error
+
+
+def _refusal(text: str) -> click.ClickException:
+    return _Refusal(text)
+
+
+class _Refusal(click.ClickException):
+    """What a user can mend."""
+
+    exit_code = 2
+
+
+def computing(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every verb that computes; the verb runs inside the session they ask for."""
+
+    @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
+    @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, tcp://host:8786.")
+    @click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
+    @functools.wraps(command)
+    def wrapped(*, workers: int | None, scheduler: str | None, **arguments: Any) -> None:
+        with cluster.session(workers=workers, scheduler=scheduler):
+            command(**arguments)
+
+    return wrapped
+
+
+OUTPUT = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
+MEMORY = click.option(
+    "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
+)
+
+
+def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
+    """Slices of a slab that keep an operation within the memory."""
+    from nntomo_dask import chunking
+
+    detector = source.shape[-1]
+    return chunking.slices_within(
+        memory or cluster.free_memory_bytes(),
+        operation,
+        shape=(source.sizes[schema.Z], detector, detector),
+        angles=angles,
+        detector=detector,
+        workers=cluster.current_workers(),
+        hidden=hidden,
+    )
+
+
+def nearest(angles_deg: Any, keep: str) -> Any:
+    """Those of the angles that lie nearest to START:STOP:STEP, STOP included."""
+    try:
+        start, stop, step = (float(part) for part in keep.split(":"))
+        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
+    except (ValueError, ZeroDivisionError):
+        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep") from None
+    nearest = np.abs(np.asarray(angles_deg)[:, None] - wanted).argmin(axis=0)
+    return np.asarray(angles_deg)[np.unique(nearest)]
+
+
+def scale_of(text: str) -> Any:
+    """The value of --scale."""
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None
+
+
+def describe(array: Any, path: Path) -> None:
+    """Print what an array is, in one line."""
+    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
+    kind = str(array.name).replace("_", " ")
+    mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
+    click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
+
+
+def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
+    """A recipe as indented lines, inputs below what was made of them."""
+    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe["parameters"].items())
+    lines = [f"{'  ' * depth}{recipe['operation']}({parameters})"]
+    for item in recipe["inputs"]:
+        lines += recipe_lines(item, depth + 1)
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

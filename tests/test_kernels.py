@@ -1,0 +1,131 @@
+"""The fast spelling of each kernel against its NumPy reference, and the references against analysis."""
+
+import numpy as np
+import pytest
+
+from nntomo_dask import filters
+from nntomo_dask.kernels import backproject, project, sample
+from tests.conftest import ANGLES_DEG
+
+ANGLES_RAD = np.deg2rad(ANGLES_DEG)
+SLICES = [1, 3, 8, 11, 33]  # less, as much and more than a lane group
+SIZES = [7, 32, 50]  # less than a tile, one, more; odd and even
+
+# Sums of some hundred products in single precision, rounded once each: 1e-6 of the largest value is generous.
+ROUNDING = 2e-6
+
+
+def close(actual, expected):
+    assert actual.dtype == expected.dtype
+    np.testing.assert_allclose(actual, expected, atol=ROUNDING * np.abs(expected).max(), rtol=0)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("slices", SLICES)
+def test_forward(rng, slices, n):
+    images = rng.standard_normal((slices, n, n)).astype(np.float32)
+    close(project.forward(images, ANGLES_RAD), project.forward_reference(images, ANGLES_RAD))
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("slices", SLICES)
+def test_back(rng, slices, n):
+    sinograms = rng.standard_normal((slices, ANGLES_RAD.size, n)).astype(np.float32)
+    close(project.back(sinograms, ANGLES_RAD), project.back_reference(sinograms, ANGLES_RAD))
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("slices", SLICES)
+def test_backproject(rng, slices, n):
+    filtered = rng.standard_normal((slices, ANGLES_RAD.size, n)).astype(np.float32)
+    close(backproject.backproject(filtered, ANGLES_RAD), backproject.backproject_reference(filtered, ANGLES_RAD))
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("hidden", [1, 5, 8])
+@pytest.mark.parametrize("slices", [1, 11])
+def test_backproject_network(rng, slices, hidden, activation):
+    filtered = rng.standard_normal((slices, hidden, ANGLES_RAD.size, 33)).astype(np.float32)
+    end = backproject.NetworkEnd(
+        hidden_bias=rng.standard_normal(hidden).astype(np.float32),
+        output_weights=rng.standard_normal(hidden).astype(np.float32),
+        output_bias=0.3,
+        activation=activation,
+        offset=-1.0,
+        gain=3.0,
+    )
+    close(
+        backproject.backproject_network(filtered, ANGLES_RAD, end),
+        backproject.backproject_network_reference(filtered, ANGLES_RAD, end),
+    )
+
+
+@pytest.mark.parametrize("value", [-200.0, -88.0, -20.0, 0.0, 1.0, 20.0, 200.0])
+def test_the_network_end_is_right_to_the_limits_of_the_sigmoid(value):
+    """One hidden node, one angle: the output is a sigmoid of what was put in, and overflows nowhere."""
+    filtered = np.full((1, 1, 1, 5), value, np.float32)
+    end = backproject.NetworkEnd(np.zeros(1, np.float32), np.ones(1, np.float32), 0.0, "sigmoid", 0.0, 1.0)
+    hidden = 1 / (1 + np.exp(-float(np.clip(value, -87, 87))))
+    expected = 1 / (1 + np.exp(-hidden))
+    actual = backproject.backproject_network(filtered, np.zeros(1), end)
+    np.testing.assert_allclose(actual[0, 2, 2], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("binning", ["exponential", "none"])
+@pytest.mark.parametrize("n", SIZES)
+def test_sample(rng, n, binning):
+    sinograms = rng.standard_normal((3, ANGLES_RAD.size, n)).astype(np.float32)
+    weights = rng.uniform(0.5, 2, ANGLES_RAD.size)
+    edges = filters.bin_edges(n, binning=binning)
+    voxels = np.column_stack([rng.integers(0, 3, 200), *rng.integers(0, n, (2, 200))])
+    # Differences of running sums in double precision: rounding to float32 is all that is lost.
+    close(
+        sample.sample(sinograms, ANGLES_RAD, weights, edges, voxels),
+        sample.sample_reference(sinograms, ANGLES_RAD, weights, edges, voxels),
+    )
+
+
+@pytest.mark.parametrize("slices", [1, 3, 8, 20])
+def test_a_slice_does_not_depend_on_its_neighbours(rng, slices):
+    """Bit for bit: lane groups of any width do the same operations in the same order."""
+    images = rng.random((40, 20, 20), np.float32)
+    sinograms = project.forward(images, ANGLES_RAD)
+    part = slice(5, 5 + slices)
+    np.testing.assert_array_equal(project.forward(images[part], ANGLES_RAD), sinograms[part])
+    np.testing.assert_array_equal(project.back(sinograms[part], ANGLES_RAD), project.back(sinograms, ANGLES_RAD)[part])
+    whole = backproject.backproject(sinograms, ANGLES_RAD)
+    np.testing.assert_array_equal(backproject.backproject(sinograms[part], ANGLES_RAD), whole[part])
+
+
+def supersampled(inside, n, factor=8):
+    """(1, n, n): share of each pixel that lies inside, from factor² points in it."""
+    fine = (np.arange(n * factor) + 0.5) / factor - n / 2
+    return inside(fine[None, :], fine[:, None]).reshape(n, factor, n, factor).mean(axis=(1, 3))[None].astype(np.float32)
+
+
+def test_projection_of_a_disc():
+    """A centred disc of radius r projects to 2 sqrt(r² - t²) at every angle; 1 % of the norm."""
+    n, radius = 200, 60.0
+    t = np.arange(n) - (n - 1) / 2
+    expected = 2 * np.sqrt(np.clip(radius**2 - t**2, 0, None))
+    disc = supersampled(lambda x, y: x**2 + y**2 <= radius**2, n)
+    for sinogram in project.forward(disc, ANGLES_RAD)[0]:
+        assert np.linalg.norm(sinogram - expected) < 0.01 * np.linalg.norm(expected)
+
+
+def test_projection_of_a_shifted_turned_ellipse():
+    """At angle θ: 2ab/s² sqrt(s² - (t - t0)²), s² = a² cos²(θ-φ) + b² sin²(θ-φ), t0 = x0 cos θ + y0 sin θ."""
+    n, a, b, phi, x0, y0 = 400, 110.0, 60.0, np.deg2rad(25), 24.0, -40.0
+
+    def inside(x, y):
+        u = (x - x0) * np.cos(phi) + (y - y0) * np.sin(phi)
+        v = (y - y0) * np.cos(phi) - (x - x0) * np.sin(phi)
+        return (u / a) ** 2 + (v / b) ** 2 <= 1
+
+    # Averaged over the width of a detector pixel, since the image's pixels have the same: at its ends the root is steep.
+    t = (np.arange(n) - (n - 1) / 2)[:, None] + (np.arange(20) + 0.5) / 20 - 0.5
+    for angle, sinogram in zip(ANGLES_RAD, project.forward(supersampled(inside, n), ANGLES_RAD)[0], strict=True):
+        squared = (a * np.cos(angle - phi)) ** 2 + (b * np.sin(angle - phi)) ** 2
+        offset = t - x0 * np.cos(angle) - y0 * np.sin(angle)
+        expected = (2 * a * b / squared * np.sqrt(np.clip(squared - offset**2, 0, None))).mean(axis=1)
+        assert np.linalg.norm(sinogram - expected) < 0.01 * np.linalg.norm(expected)

@@ -1,0 +1,186 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+import nntomo_dask as nt
+from nntomo_dask import geometry
+from nntomo_dask.networks.nnfbp import InputLayout
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def particle():
+    return nt.nanoparticle((6, SIZE, SIZE), seed=2)
+
+
+@pytest.fixture
+def measured(particle):
+    return nt.project(particle, nt.tilt_angles("tem", 8)).compute()
+
+
+def random_network(rng, layout, *, activation="relu", hidden=8):
+    """A network with weights that nothing has trained, so that every part of it matters."""
+    n = layout.n_inputs
+    low = rng.uniform(-5, 0, n)
+    return nt.NNFBPNetwork(
+        layout=layout,
+        activation=activation,
+        hidden_weights=rng.standard_normal((n, hidden)),
+        hidden_bias=rng.standard_normal(hidden),
+        output_weights=rng.standard_normal(hidden),
+        output_bias=0.4,
+        input_low=low,
+        input_high=low + rng.uniform(20, 80, n),
+        target_low=-1.0,
+        target_high=2.0,
+        level=1.0,
+    )
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.5])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("binning", ["exponential", "none"])
+@pytest.mark.parametrize("wedge", ["complete", "keep"])
+@pytest.mark.parametrize("tilt_range", ["full", "tem"])
+def test_both_routes_agree(rng, particle, tilt_range, wedge, binning, activation, scale):
+    """Eq. 8, the network at the inputs of a voxel, and Eq. 9, the filtered reconstruction there, to 1e-4 of the range."""
+    angles = nt.tilt_angles(tilt_range, 8)
+    series = nt.project(particle, angles).compute()
+    network = random_network(rng, InputLayout(tuple(angles), SIZE, wedge, binning), activation=activation)
+    volume = nt.nnfbp(series, network, scale=scale).values
+
+    inside = np.argwhere(geometry.seen_by_all(SIZE))
+    voxels = np.column_stack([rng.integers(0, 6, 500), inside[rng.integers(0, len(inside), 500)]])
+    inputs = network.layout.inputs(series.values, voxels) / scale
+    expected = scale * nt.evaluate(network, inputs)
+    actual = volume[tuple(voxels.T)]
+    assert np.ptp(expected) > 0.1 * scale  # the outputs differ enough for agreement to mean something
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * 3 * scale)
+
+
+def test_chunks_change_nothing(measured, trained):
+    network = trained[0]
+    whole = nt.nnfbp(measured, network).values
+    for slices in (1, 3):
+        np.testing.assert_array_equal(nt.nnfbp(measured.chunk(z=slices), network).values, whole)
+
+
+def test_lazy(measured, trained, nothing_computes):
+    volume = nt.nnfbp(measured, trained[0])
+    assert volume.shape == (6, SIZE, SIZE)
+    assert nt.outside_training_range(measured, trained[0]).shape == (6,)
+
+
+def test_it_reconstructs_better_than_sirt(particle, measured, trained):
+    error = float(nt.mse(nt.nnfbp(measured, trained[0]), particle))
+    assert error < 0.5 * float(nt.mse(nt.sirt(measured), particle))
+
+
+@pytest.mark.parametrize("factor", [0.02, 1.0, 700.0])
+def test_scale_is_estimated(particle, measured, trained, factor):
+    """A series in other units gives a volume in these units; Otsu's level is good to 3 % here."""
+    volume = nt.nnfbp(measured * np.float32(factor), trained[0])
+    inside = particle.values > 0
+    assert np.median(volume.values[inside]) == pytest.approx(factor, rel=0.05)
+
+
+def test_scale_is_exact_when_given(measured, trained):
+    plain = nt.nnfbp(measured, trained[0], scale=1).values
+    scaled = nt.nnfbp(measured * np.float32(64), trained[0], scale=64).values
+    # A power of two scales floating-point numbers exactly, but 1/scale is folded into filters: single precision.
+    np.testing.assert_allclose(scaled, 64 * plain, atol=64 * 1e-5)
+
+
+def test_intensity_level_is_linear_and_survives_emptiness(measured):
+    level = float(nt.intensity_level(measured))
+    assert level == pytest.approx(1, abs=0.25)
+    assert float(nt.intensity_level(measured * np.float32(100))) == pytest.approx(100 * level, rel=1e-4)
+    assert float(nt.intensity_level(measured * 0)) == 0
+
+
+def test_intensity_level_does_not_depend_on_the_detector():
+    """Binned for speed: the level of a particle on 288 pixels is that on 144, to 5 %."""
+    levels = []
+    for size in (144, 288):
+        particle = nt.nanoparticle((5, size, size), seed=2)
+        levels.append(float(nt.intensity_level(nt.project(particle, nt.tilt_angles("tem", 8)))))
+    assert levels[0] == pytest.approx(levels[1], rel=0.05)
+
+
+def test_an_empty_series_reconstructs_to_something_finite(measured, trained):
+    assert np.isfinite(nt.nnfbp(measured * 0, trained[0]).values).all()
+
+
+def test_inputs_outside_the_training_range_are_reported(measured, trained):
+    network = trained[0]
+    assert float(nt.outside_training_range(measured, network).max()) < 0.01
+    foreign = measured * 20
+    share = nt.outside_training_range(foreign, network, scale=1)
+    assert float(share.mean()) > 0.05
+    with pytest.warns(UserWarning, match="of the network's inputs lie outside the range it saw in training"):
+        nt.nnfbp(foreign, network, scale=1).compute()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.isel(angle=slice(1, None)), r"needs the angles for which the network was trained, 8 angles \(-70"),
+        (lambda s: s.assign_coords(angle=s.angle + 1), "nntomo train --for SERIES"),
+        (
+            lambda s: nt.resize(s, 24),
+            "needs a series with 48 detector pixels, for which the network was trained; got 24",
+        ),
+    ],
+)
+def test_another_series_is_refused(measured, trained, change, message):
+    with pytest.raises(nt.SchemaError, match=message):
+        nt.nnfbp(change(measured), trained[0])
+
+
+@pytest.mark.parametrize("scale", [0, -1, np.nan, "automatic"])
+def test_bad_scale(measured, trained, scale):
+    with pytest.raises(nt.SchemaError, match="needs a scale above zero"):
+        nt.nnfbp(measured, trained[0], scale=scale)
+
+
+@pytest.mark.parametrize("binning", ["exponential", "none"])
+def test_save_and_load(tmp_path, rng, binning):
+    layout = InputLayout((-60.0, 0.5, 60.0), 20, "keep", binning, 3)
+    network = dataclasses.replace(random_network(rng, layout), recipe={"operation": "test", "seed": 3})
+    loaded = nt.load_network(nt.save_network(network, tmp_path / "net.safetensors"))
+    assert loaded.layout == network.layout
+    assert loaded.recipe == network.recipe
+    assert loaded.digest == network.digest
+    for name in ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(network, name))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "needs a nntomo_dask.nnfbp file; got no file at"),
+        (b"not a network", "got a damaged or foreign file"),
+        (b"", "got a damaged or foreign file"),
+    ],
+)
+def test_what_is_no_network_is_refused(tmp_path, content, message):
+    path = tmp_path / "net.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(nt.SchemaError, match=message):
+        nt.load_network(path)
+
+
+def test_damaged_and_foreign_networks_are_refused(tmp_path, rng):
+    import safetensors.numpy
+
+    path = nt.save_network(random_network(rng, InputLayout((0.0, 1.0), 20)), tmp_path / "net.safetensors")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(nt.SchemaError, match="got a damaged or foreign file"):
+        nt.load_network(path)
+    safetensors.numpy.save_file({"weights": np.zeros(3)}, path)
+    with pytest.raises(nt.SchemaError, match="got something else in"):
+        nt.load_network(path)

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+import nntomo_dask as nt
+from nntomo_dask import geometry, phantoms
+
+MAKERS = {
+    "spheres": lambda seed: nt.random_spheres((40, 32, 32), n_spheres=6, seed=seed),
+    "ellipses": lambda seed: nt.ellipse_stack((40, 32, 32), seed=seed),
+    "facets": lambda seed: nt.training_stack((40, 32, 32), seed=seed),
+    "mixed": lambda seed: nt.mixed_stack((40, 32, 32), seed=seed),
+    "particle": lambda seed: nt.nanoparticle((40, 32, 32), seed=seed, n_pores=3),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_same_seed_same_voxels_other_seed_others(make):
+    np.testing.assert_array_equal(make(3).values, make(3).values)
+    assert (make(3).values != make(4).values).any()
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_voxels_do_not_depend_on_slabs(make, monkeypatch):
+    whole = make(1).values
+    for slices in (1, 3):
+        monkeypatch.setattr(phantoms.slabs.chunking, "slab_slices", lambda _shape, slices=slices: slices)
+        pieces = make(1)
+        assert pieces.chunksizes["z"][0] == slices
+        np.testing.assert_array_equal(pieces.values, whole)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_phantoms_lie_in_what_every_projection_sees_and_in_unit_range(make):
+    values = make(2).values
+    # A pixel whose centre is inside a shape may reach half a pixel over the disc.
+    outside = ~geometry.seen_by_all(32) & (np.hypot(*np.meshgrid(*2 * [np.arange(32) - 15.5])) > 16.5)
+    assert values.max() == 1 or values.max() <= 1
+    assert values.min() == 0
+    assert values[:, outside].max() == 0
+    assert 0.005 < values.mean() < 0.7
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_phantoms_are_lazy(make, nothing_computes):
+    assert make(0).chunks is not None
+
+
+def test_binary_and_grey():
+    assert set(np.unique(nt.ellipse_stack((20, 32, 32), seed=1))) == {0, 1}
+    grey = np.unique(nt.ellipse_stack((20, 32, 32), seed=1, grey="grey"))
+    assert grey.size > 20
+    assert grey[1] >= 0.2
+
+
+def test_a_stack_has_slices_of_its_own():
+    stack = nt.ellipse_stack((5, 32, 32), seed=1).values
+    assert len({slice_.tobytes() for slice_ in stack}) == 5
+
+
+def test_particle_is_faceted_and_pores_are_inside():
+    """A truncated octahedron is convex: the middle between two points of it belongs to it; pores break that."""
+    solid = nt.nanoparticle(48, seed=5).values > 0
+    points = np.argwhere(solid)
+    first, second = points[::97], points[::-97][: len(points[::97])]
+    middle = (first + second) // 2
+    inside = solid[tuple(middle.T)]
+    # Halving an odd sum moves the point by half a voxel, over the surface at most for a few of them.
+    assert inside.mean() > 0.99
+    porous = nt.nanoparticle(48, seed=5, n_pores=5).values > 0
+    assert not (porous & ~solid).any()
+    assert porous.sum() < solid.sum()
+
+
+def test_sphere_has_its_volume():
+    """One sphere of a known radius, against 4/3 π r³, to 3 %: its surface cuts voxels."""
+    rng = np.random.default_rng(11)
+    radius = rng.uniform(0.04, 0.25, 1)[0] * 64
+    volume = nt.random_spheres(128, n_spheres=1, seed=11)
+    assert float(volume.sum()) == pytest.approx(4 / 3 * np.pi * radius**3, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: nt.ellipse_stack((4, 16, 20)), "needs square slices; got y=16, x=20"),
+        (lambda: nt.random_spheres((4, 16)), "needs a shape"),
+        (lambda: nt.random_spheres(16, n_spheres=0), "needs at least one shape in it; got 0"),
+        (lambda: nt.nanoparticle(16, radius=0.9), r"needs a radius in \(0, 0.7\]; got 0.9"),
+    ],
+)
+def test_bad_parameters_are_refused(call, message):
+    with pytest.raises(nt.SchemaError, match=message):
+        call()

@@ -1,0 +1,255 @@
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import nntomo_dask as nt
+from nntomo_dask.networks.nnfbp import parameter_count
+from nntomo_dask.training import history as history_room
+from nntomo_dask.training import levenberg_marquardt
+from nntomo_dask.training import nnfbp as training_room
+
+ANGLES = nt.tilt_angles("tem", 8)
+
+
+@pytest.fixture
+def pair():
+    volume = nt.ellipse_stack((12, 32, 32), seed=1)
+    return nt.project(volume, ANGLES), volume
+
+
+def test_samples_are_what_the_layout_computes(pair):
+    """Every target is a voxel of the volume, its inputs are those of that voxel, and all lie in the seen disc."""
+    series, volume = pair
+    samples = nt.training_samples(series, volume, n_samples=300, seed=4).compute()
+    assert samples.inputs.shape == (300, 2 * 6)  # 6 bins at 32 pixels, for measured and for filled projections
+    assert samples.inputs.dtype == samples.target.dtype == np.float32
+    network_inputs = training_room.layout_of(samples)
+    disc = np.argwhere(np.hypot(*np.meshgrid(*2 * [np.arange(32) - 15.5])) <= 15.5)
+    every = np.concatenate([np.column_stack([np.full(len(disc), z), disc]) for z in range(12)])
+    table = network_inputs.inputs(series.values, every)
+    rows = {
+        (*inputs.tobytes(), float(value)) for inputs, value in zip(table, volume.values[tuple(every.T)], strict=True)
+    }
+    for inputs, target in zip(samples.inputs.values, samples.target.values, strict=True):
+        assert (*inputs.tobytes(), float(target)) in rows
+
+
+def test_samples_are_uniform_over_slices_and_disc():
+    """Coordinates as the volume's values: their mean and spread are those of a uniform disc, to four sigma."""
+    z, y, x = np.meshgrid(np.arange(12.0), *2 * [np.arange(32) - 15.5], indexing="ij")
+    for coordinate, variance in ((y, 15.5**2 / 4), (x, 15.5**2 / 4), (z - 5.5, (12**2 - 1) / 12)):
+        volume = nt.volume(coordinate)
+        target = nt.training_samples(nt.project(volume, ANGLES), volume, n_samples=20_000).target.values
+        assert abs(target.mean()) < 4 * np.sqrt(variance / 20_000)
+        assert target.var() == pytest.approx(variance, rel=0.05)
+
+
+def test_samples_do_not_depend_on_chunks(pair):
+    series, volume = pair
+    whole = nt.training_samples(series, volume, n_samples=500)
+    for slices in (1, 3):
+        pieces = nt.training_samples(series.chunk(z=slices), volume.chunk(z=5), n_samples=500)
+        xr.testing.assert_equal(pieces.compute(), whole.compute())
+
+
+def test_samples_are_lazy(pair, nothing_computes):
+    samples = nt.training_samples(*pair, n_samples=500)
+    assert samples.sizes == {"voxel": 500, "input": 12}
+
+
+def test_several_pairs_share_the_samples(pair):
+    series, volume = pair
+    samples = nt.training_samples(
+        [series, series.isel(z=slice(0, 4))], [volume, volume.isel(z=slice(0, 4))], n_samples=800
+    )
+    assert samples.sizes["voxel"] == 800
+    assert np.isfinite(samples.inputs.values).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s, v: (s, v.isel(z=slice(0, 3))),
+            "needs a volume with 12 slices of 32 pixels, as its series has; got 3",
+        ),
+        (lambda s, v: ([s, s], [v]), "needs one volume a series"),
+        (
+            lambda s, v: ([s, s.isel(angle=slice(2, None))], [v, v]),
+            "needs the angles for which the network was trained",
+        ),
+        (lambda s, v: (v, v), "needs tilt series with dims"),
+    ],
+)
+def test_pairs_that_do_not_match_are_refused(pair, change, message):
+    with pytest.raises(nt.SchemaError, match=message):
+        nt.training_samples(*change(*pair))
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_normal_equations_against_finite_differences(rng, activation):
+    n_inputs, hidden, count = 5, 3, 40
+    inputs, targets = rng.uniform(-1, 1, (count, n_inputs)), rng.uniform(0, 1, count)
+    parameters = rng.standard_normal(parameter_count(n_inputs, hidden))
+    step = 1e-6
+    jacobian = np.empty((count, parameters.size))
+    for i in range(parameters.size):
+        shift = np.zeros_like(parameters)
+        shift[i] = step
+        upper, lower = (levenberg_marquardt.predict(parameters + s * shift, inputs, activation) for s in (1, -1))
+        jacobian[:, i] = (upper - lower) / (2 * step)
+    residual = levenberg_marquardt.predict(parameters, inputs, activation) - targets
+    hessian, gradient, total = levenberg_marquardt.normal_equations(parameters, inputs, targets, activation)
+    # Central differences of step 1e-6: rounding 1e-16 / 1e-6 a difference, and the square of the step.
+    np.testing.assert_allclose(hessian, jacobian.T @ jacobian, atol=1e-7)
+    np.testing.assert_allclose(gradient, jacobian.T @ residual, atol=1e-7)
+    assert total == pytest.approx(residual @ residual, rel=1e-12)
+
+
+def test_torch_and_numpy_compute_the_same_network(rng):
+    torch = pytest.importorskip("torch")
+    from nntomo_dask.training import adam
+
+    parameters = rng.standard_normal(parameter_count(6, 4))
+    inputs = rng.uniform(-1, 1, (50, 6))
+    for activation in ("relu", "sigmoid"):
+        ours = levenberg_marquardt.predict(parameters, inputs, activation)
+        theirs = adam.forward(torch.from_numpy(parameters), torch.from_numpy(inputs), 4, activation)
+        np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_levenberg_marquardt_finds_a_network_again(rng, activation):
+    """Targets that a network of the same size makes: the loss falls to a hundredth of the targets' variance."""
+    inputs = rng.uniform(-1, 1, (2000, 4))
+    truth = 2 * rng.standard_normal(parameter_count(4, 3))
+    targets = levenberg_marquardt.predict(truth, inputs, activation)
+    state = levenberg_marquardt.start(rng.standard_normal(truth.size), inputs, targets, activation)
+    losses = [state.loss]
+    for state in itertools.islice(levenberg_marquardt.iterate(state, inputs, targets, activation), 60):
+        losses.append(state.loss)
+    assert all(later < earlier for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] < 0.01 * targets.var()
+
+
+SETTINGS = {
+    "lm": {"solver": "lm", "max_epochs": 6},
+    "adam": {"solver": "adam", "max_epochs": 4, "batch_size": 64, "learning_rate": 1e-3},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_same_seed_same_network(trained, settings):
+    _, training, validation = trained
+    first, again, other = (
+        nt.train_nnfbp(training, validation, seed=seed, progress="none", **settings) for seed in (1, 1, 2)
+    )
+    assert first.digest == again.digest
+    assert first.digest != other.digest
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(trained, settings, tmp_path, monkeypatch):
+    """Stopped in the middle, the second half gives the same losses and the same network as a run in one go."""
+    _, training, validation = trained
+    monkeypatch.setattr(training_room, "CHECKPOINT_SECONDS", 0.0)
+    whole = nt.train_nnfbp(training, validation, checkpoint=tmp_path / "whole", progress="none", **settings)
+
+    class StopError(Exception):
+        pass
+
+    saves = iter(range(3))
+
+    def save_and_stop(self, path, save=history_room.History.save):
+        save(self, path)
+        if next(saves, None) is None:
+            raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(history_room.History, "save", save_and_stop)
+        with pytest.raises(StopError):
+            nt.train_nnfbp(training, validation, checkpoint=tmp_path / "part", progress="none", **settings)
+    assert 0 < len(nt.intermediate_networks(tmp_path / "part")) <= 4
+    resumed = nt.train_nnfbp(training, validation, checkpoint=tmp_path / "part", progress="none", **settings)
+    assert resumed.digest == whole.digest
+    assert resumed.recipe == whole.recipe
+    epochs = [
+        [network.recipe["outcome"] for network in nt.intermediate_networks(tmp_path / name)]
+        for name in ("whole", "part")
+    ]
+    assert epochs[0] == epochs[1]
+
+
+def test_adam_can_stop_within_an_epoch(trained, tmp_path, monkeypatch):
+    """With a pause every 5 batches the state between epochs is enough to go on to the same network."""
+    from nntomo_dask.training import adam
+
+    _, training, validation = trained
+    inputs, targets = training.inputs.values.astype(float), training.target.values.astype(float)
+    monkeypatch.setattr(adam, "_BATCHES_PER_PAUSE", 5)
+    start = adam.start(np.linspace(-1, 1, parameter_count(inputs.shape[1], 2)))
+    arguments = (inputs, targets, "relu")
+    settings = {"batch_size": 500, "learning_rate": 1e-2, "seed": 0}
+    states = list(itertools.islice(adam.iterate(start, *arguments, **settings), 6))
+    assert [state.batch for state in states] == [5, 0, 5, 0, 5, 0]
+    middle = adam.from_arrays(adam.to_arrays(states[2]))
+    resumed = list(itertools.islice(adam.iterate(middle, *arguments, **settings), 3))
+    np.testing.assert_array_equal(resumed[-1].parameters, states[-1].parameters)
+    assert resumed[-1].loss == states[-1].loss
+
+
+def test_a_finished_training_is_returned_at_once(trained, tmp_path, monkeypatch):
+    _, training, validation = trained
+    arguments = {"max_epochs": 3, "checkpoint": tmp_path / "c", "progress": "none"}
+    first = nt.train_nnfbp(training, validation, **arguments)
+    monkeypatch.setattr(training_room, "_run", None)
+    assert nt.train_nnfbp(training, validation, **arguments).digest == first.digest
+
+
+def test_the_checkpoint_of_another_training_is_refused(trained, tmp_path):
+    _, training, validation = trained
+    nt.train_nnfbp(training, validation, max_epochs=2, checkpoint=tmp_path / "c", progress="none")
+    with pytest.raises(nt.SchemaError, match="training checkpoint: needs the data and parameters with which"):
+        nt.train_nnfbp(training, validation, max_epochs=3, checkpoint=tmp_path / "c", progress="none")
+
+
+def test_training_stops_when_validation_no_longer_gains(trained):
+    _, training, validation = trained
+    noise = validation.copy()
+    noise["target"] = noise.target[::-1].copy(data=noise.target.values[::-1])
+    network = nt.train_nnfbp(training, noise, patience=2, max_epochs=100, progress="none")
+    assert network.recipe["outcome"]["epoch"] < 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hidden_nodes": 0}, "needs hidden_nodes of at least 1; got 0"),
+        ({"solver": "sgd"}, "needs solver lm or adam; got 'sgd'"),
+        ({"activation": "tanh"}, "needs activation relu or sigmoid"),
+        ({"learning_rate": 0}, "needs a learning rate above 0"),
+    ],
+)
+def test_bad_settings_are_refused(trained, arguments, message):
+    with pytest.raises(nt.SchemaError, match=message):
+        nt.train_nnfbp(trained[1], trained[2], **arguments)
+
+
+def test_bad_samples_are_refused(trained, pair):
+    _, training, validation = trained
+    with pytest.raises(nt.SchemaError, match="needs training and validation samples of one layout"):
+        nt.train_nnfbp(training, nt.training_samples(*pair, n_samples=10))
+    with pytest.raises(nt.SchemaError, match="needs finite samples"):
+        nt.train_nnfbp(training.assign(inputs=training.inputs * np.nan), validation)
+    with pytest.raises(nt.SchemaError, match="needs training volumes with something in them; got the value 0"):
+        nt.train_nnfbp(training.assign(target=training.target * 0), validation)
+
+
+@pytest.mark.parametrize("phantom", ["ellipses", "mixed", "spheres"])
+def test_phantom_samples_fit_the_series(pair, phantom):
+    training, validation = nt.phantom_samples(pair[0], phantom=phantom, n_slices=8, n_samples=50)
+    assert training.sizes == validation.sizes
+    assert training_room.layout_of(training).angles_deg == tuple(ANGLES)
+    assert (training.target.values != validation.target.values).any() or phantom == "spheres"
