@@ -60,7 +60,7 @@ class Group(click.Group):
             raise _refusal(str(error)) from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
-            text = f"{place}{error.strerror or error}; what was written is kept, run the same command again"
+            text = f"{place}{error.strerror or error}. Mend that and run the command again: what was written is kept"
             raise _refusal(text) from error
 
 

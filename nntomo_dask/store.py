@@ -162,7 +162,6 @@ def _write(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, progress: c
         _check_is_ours(folder)
         _check_recipe(folder, made_by)
     else:
-        array = _in_whole_chunks(array, chunking.slab_slices(array.shape))
         _create(array, made_by, folder)
     per_chunk = _zarr_array(folder).chunks[0]
     array = _in_whole_chunks(array, per_chunk)
@@ -223,7 +222,7 @@ def _create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path) -> None:
 
 def _write_chunks(block: npt.NDArray[np.float32], first: int, wanted: list[int], path: str) -> None:
     """Write some whole chunks of a slab that begins at slice `first`."""
-    array = zarr.open_array(path, mode="r+", config={"write_empty_chunks": True})
+    array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
     per_chunk = array.chunks[0]
     for index in wanted:
         start = index * per_chunk

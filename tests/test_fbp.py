@@ -77,12 +77,10 @@ def test_empty_slice_is_zero(series):
 
 
 def test_bad_window(series):
-    with pytest.raises(nt.SchemaError, match="fbp: needs a window of ram-lak, .* got 'bartlett'"):
+    with pytest.raises(nt.SchemaError, match=r"fbp: needs a window of ram-lak, .* got 'bartlett'"):
         nt.fbp(series, window="bartlett")
 
 
 def test_chunked_angles_are_refused_with_the_remedy(series):
-    with pytest.raises(
-        nt.SchemaError, match=r'needs tilt series with dim "angle" in one chunk; got 3 chunks; do array'
-    ):
+    with pytest.raises(nt.SchemaError, match='with dim "angle" in one chunk; got 3 chunks; do array'):
         nt.fbp(series.chunk(angle=3))

@@ -122,7 +122,7 @@ def test_projection_of_a_shifted_turned_ellipse():
         v = (y - y0) * np.cos(phi) - (x - x0) * np.sin(phi)
         return (u / a) ** 2 + (v / b) ** 2 <= 1
 
-    # Averaged over the width of a detector pixel, since the image's pixels have the same: at its ends the root is steep.
+    # Averaged over the width of a detector pixel, as the image's pixels do: at its ends the root is steep.
     t = (np.arange(n) - (n - 1) / 2)[:, None] + (np.arange(20) + 0.5) / 20 - 0.5
     for angle, sinogram in zip(ANGLES_RAD, project.forward(supersampled(inside, n), ANGLES_RAD)[0], strict=True):
         squared = (a * np.cos(angle - phi)) ** 2 + (b * np.sin(angle - phi)) ** 2

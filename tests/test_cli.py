@@ -1,0 +1,180 @@
+import json
+import warnings
+
+import mrcfile
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import nntomo_dask as nt
+from nntomo_dask.cli import main
+from tests.shared_data import TILT, needs_shared_data
+
+VERBS = ["demo", "import", "phantom", "project", "train", "reconstruct", "compare", "export", "info"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run `nntomo` with some words in an empty folder; gives the result, which must have the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words, exit_code=0):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def series_store(run):
+    """A particle of 32³ voxels, and 8 projections of it."""
+    run("phantom", "particle", "--size", 32, "--seed", 1, "-o", "particle.zarr")
+    run("project", "particle.zarr", "--range", "tem", "--count", 8, "-o", "series.zarr")
+    return "series.zarr"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(run, verb):
+    text = run(verb, "--help").output
+    assert "Usage:" in text
+    assert len(text.splitlines()) > 5 or verb == "export"
+
+
+def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
+    training = ("train", "--for", series_store, "--phantom", "ellipses", "--slices", 40, "--samples", 3000)
+    text = run(*training, "--max-epochs", 10, "-o", "net.safetensors").output
+    assert "validation loss" in text
+    run("reconstruct", series_store, "--method", "nnfbp", "--network", "net.safetensors", "-o", "nnfbp.zarr")
+    run("reconstruct", series_store, "--method", "sirt", "-o", "sirt.zarr", "--workers", 1, "--memory", "2GiB")
+    run("reconstruct", series_store, "--method", "fbp", "-o", "fbp.zarr", "--window", "hann")
+    table = run("compare", "nnfbp.zarr", "sirt.zarr", "--reference", "particle.zarr").output
+    assert "MSE" in table
+    result = run("compare", "nnfbp.zarr", "sirt.zarr", "--reference", "particle.zarr", "--json", "--figure", "f.png")
+    values = json.loads(result.stdout)
+    error = float(nt.mse(nt.open("sirt.zarr"), nt.open("particle.zarr")))
+    assert values["sirt.zarr"]["mse"] == pytest.approx(error)
+    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143"}
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+    run("export", "nnfbp.zarr", "nnfbp.mrc")
+    with mrcfile.open(tmp_path / "nnfbp.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data, nt.open("nnfbp.zarr").values)
+    assert "nanoparticle(shape=[32, 32, 32]" in run("info", "nnfbp.zarr").output
+    assert "8 hidden nodes (relu)" in run("info", "net.safetensors").output
+    assert json.loads(run("info", "nnfbp.zarr", "--json").output.split("\n", 1)[1])["operation"] == "nnfbp"
+
+
+def test_training_with_pairs_of_ones_own(run, series_store):
+    common = ("--samples", 500, "--max-epochs", 2, "-o", "net.safetensors")
+    run("train", "--series", series_store, "--volume", "particle.zarr", *common)
+    assert nt.load_network("net.safetensors").layout.detector_count == 32
+
+
+@pytest.mark.parametrize("kind", ["spheres", "ellipses", "mixed"])
+def test_phantoms(run, kind):
+    text = run("phantom", kind, "--size", "4,16,16", "-o", "a.zarr").output
+    assert "volume, z 4, y 16, x 16" in text
+
+
+def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_store, tmp_path):
+    command = ("reconstruct", series_store, "--method", "fbp", "-o", "v.zarr")
+    run(*command)
+    chunk = tmp_path / "v.zarr/volume/c/0/0/0"
+    before = chunk.stat().st_mtime_ns
+    run(*command)
+    assert chunk.stat().st_mtime_ns == before
+    text = run(*command, "--window", "hann", exit_code=2).output
+    assert 'parameters.window is "ram-lak" there and "hann" here' in text
+    assert "Traceback" not in text
+    run(*command, "--window", "hann", "--overwrite")
+    assert chunk.stat().st_mtime_ns != before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reconstruct", "none.zarr", "--method", "fbp", "-o", "v.zarr"), "needs a store; got nothing at none.zarr"),
+        (("reconstruct", "series.zarr", "--method", "nnfbp", "-o", "v.zarr"), "needs --network FILE"),
+        (("reconstruct", "particle.zarr", "--method", "fbp", "-o", "v.zarr"), "needs tilt series with dims"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "1MB", "-o", "v.zarr"), "for one slice of 32"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"), "'much' is no size"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--workers", "0", "-o", "v.zarr"), "at least 1 worker"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs a tolerance"),
+        (("project", "particle.zarr", "-o", "s.zarr"), "give either --range and --count, or --angles FILE"),
+        (("project", "particle.zarr", "--range", "tem", "--count", "1", "-o", "s.zarr"), "at least 2 projections"),
+        (("phantom", "particle", "--size", "4,5", "-o", "p.zarr"), "write one size, 128, or three"),
+        (("phantom", "particle", "--size", "4,5,6", "-o", "p.zarr"), "needs square slices"),
+        (("train", "-o", "n.safetensors"), "give either --for SERIES, or pairs"),
+        (("compare", "particle.zarr", "--reference", "series.zarr"), "needs volume with dims"),
+        (("info", "none.zarr"), "needs a store; got nothing"),
+        (("import", "none.mrc", "-o", "s.zarr"), "needs an MRC file; got nothing"),
+        (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "file: File exists"),
+    ],
+)
+def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_path, words, message):
+    (tmp_path / "file").write_text("")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    text = run(*words, exit_code=2).output
+    assert message in text
+    assert "Traceback" not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_network_for_another_series_is_refused(run, series_store, trained):
+    nt.save_network(trained[0], "net.safetensors")
+    words = ("reconstruct", series_store, "--method", "nnfbp", "--network", "net.safetensors", "-o", "v.zarr")
+    assert "needs a series with 48 detector pixels" in run(*words, exit_code=2).output
+
+
+def test_training_does_not_replace_a_foreign_file(run, series_store, tmp_path):
+    (tmp_path / "net.safetensors").write_text("precious")
+    assert "damaged or foreign file" in run("train", "--for", series_store, "-o", "net.safetensors", exit_code=2).output
+    assert (tmp_path / "net.safetensors").read_text() == "precious"
+
+
+def test_import_with_values_that_are_not_finite(run, tmp_path):
+    data = np.ones((3, 8, 8), np.float32)
+    data[1, 2, 3] = np.nan
+    with mrcfile.new(tmp_path / "a.mrc") as mrc, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mrc.set_data(data)
+    (tmp_path / "a.rawtlt").write_text("0\n10\n20\n")
+    words = ("import", "a.mrc", "--angles", "a.rawtlt", "-o", "s.zarr")
+    assert "1 NaN or infinite, the first at index z=2, angle=1, detector=3" in run(*words, exit_code=2).output
+    assert not (tmp_path / "s.zarr").exists()
+    run(*words, "--fill", 0)
+    assert nt.open("s.zarr").values[2, 1, 3] == 0
+
+
+def test_import_keeps_a_range_of_projections(run, tmp_path):
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(np.arange(5 * 4 * 4, dtype=np.float32).reshape(5, 4, 4))
+    (tmp_path / "a.rawtlt").write_text("-60\n-31\n0\n29\n60\n")
+    run("import", "a.mrc", "--angles", "a.rawtlt", "--keep", "-30:30:30", "-o", "s.zarr")
+    np.testing.assert_array_equal(nt.open("s.zarr").angle, [-31, 0, 29])
+    words = ("import", "a.mrc", "--angles", "a.rawtlt", "--keep", "all", "-o", "t.zarr")
+    assert "write START:STOP:STEP" in run(*words, exit_code=2).output
+
+
+@needs_shared_data
+def test_the_needle(run):
+    """The measured series: NN-FBP and SIRT from 15 of 91 projections resemble SIRT from all of them."""
+    source = (TILT / "needle.mrc", "--angles", TILT / "needle.rawtlt", "--tilt-axis", "x", "--background", 515)
+    run("import", *source, "-o", "needle.zarr")
+    run("import", *source, "--keep", "-70:70:10", "-o", "few.zarr")
+    run("train", "--for", "few.zarr", "--phantom", "mixed", "--slices", 100, "--samples", 20000, "-o", "n.safetensors")
+    run("reconstruct", "needle.zarr", "--method", "sirt", "-o", "all.zarr")
+    volumes = {}
+    for method, more in {"fbp": (), "sirt": (), "nnfbp": ("--network", "n.safetensors")}.items():
+        run("reconstruct", "few.zarr", "--method", method, *more, "-o", f"{method}.zarr")
+        volumes[method] = nt.open(f"{method}.zarr").values
+    reference = nt.open("all.zarr").values
+    correlation = {method: np.corrcoef(v.ravel(), reference.ravel())[0, 1] for method, v in volumes.items()}
+    assert all(np.isfinite(volume).all() for volume in volumes.values())
+    assert correlation["nnfbp"] > 0.95
+    assert correlation["sirt"] > 0.95
+    # A needle: its cross section shrinks towards the tip, here at high z.
+    area = (volumes["nnfbp"] > 0.5 * np.percentile(volumes["nnfbp"], 99.5)).sum(axis=(1, 2))
+    assert area[15] > area[30] > area[45] > 0

@@ -1,0 +1,68 @@
+"""The main job, as the project promises it: NN-FBP against FBP and SIRT from 8 projections."""
+
+import json
+
+import numpy as np
+import pytest
+
+import nntomo_dask as nt
+from pipelines import quickstart
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The quickstart as `make demo` runs it."""
+    out = tmp_path_factory.mktemp("quickstart")
+    return out, quickstart.run(size=128, count=8, seed=1, methods=quickstart.METHODS, out=out)
+
+
+def check(errors):
+    """The promise: a third of SIRT's error, no more than that of the strongest SIRT, and FBP the worst."""
+    assert errors["nnfbp"] <= errors["sirt"] / 3
+    assert errors["nnfbp"] <= errors["sirt_nonnegative"]
+    assert errors["fbp"] == max(errors.values())
+
+
+def test_errors_of_the_quickstart(study):
+    check({method: value["mse"] for method, value in study[1].items()})
+
+
+def test_what_it_leaves_behind(study):
+    out, _ = study
+    assert (out / "quickstart.png").stat().st_size > 50_000
+    volume = nt.open(out / "nnfbp.zarr")
+    assert volume.shape == (128, 128, 128)
+    assert json.dumps(volume.attrs["recipe"]).count("train_nnfbp") == 1
+    assert len(nt.intermediate_networks(out / "network.training.safetensors")) > 5
+
+
+def test_a_second_run_computes_nothing_new(study, monkeypatch):
+    out, errors = study
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("c/*/0/0")}
+    again = quickstart.run(size=128, count=8, seed=1, methods=quickstart.METHODS, out=out)
+    assert again == errors
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("c/*/0/0")} == times
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_errors_of_other_particles(study, seed):
+    out, _ = study
+    particle = nt.nanoparticle(128, seed=seed)
+    series = nt.project(particle, nt.tilt_angles("tem", 8)).compute()
+    network = nt.load_network(out / "network.safetensors")
+    volumes = {
+        "fbp": nt.fbp(series),
+        "sirt": nt.sirt(series),
+        "sirt_nonnegative": nt.sirt(series, tolerance=0.001, minimum=0),
+        "nnfbp": nt.nnfbp(series, network),
+    }
+    check({method: float(nt.mse(volume, particle)) for method, volume in volumes.items()})
+
+
+def test_report_is_worth_reading(study, capsys):
+    out, errors = study
+    quickstart.report(errors, out)
+    text = capsys.readouterr().out
+    assert all(title in text for title in quickstart.TITLES.values())
+    assert "nntomo import" in text
+    assert np.isfinite([value for row in errors.values() for value in row.values()]).all()

@@ -1,0 +1,193 @@
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import nntomo_dask as nt
+from nntomo_dask import slabs, store
+
+
+@pytest.fixture
+def particle():
+    return nt.nanoparticle((70, 24, 24), seed=1)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Every file of a store by its content."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_round_trip(tmp_path, particle):
+    saved = nt.save(particle, tmp_path / "a.zarr")
+    assert saved.chunks is not None
+    xr.testing.assert_identical(saved.compute(), particle.compute())
+    assert slabs.recipe_of(saved) == slabs.recipe_of(particle)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_plain_xarray_reads_it(tmp_path, series):
+    nt.save(series, tmp_path / "a.zarr")
+    plain = xr.open_zarr(tmp_path / "a.zarr")["tilt_series"]
+    np.testing.assert_array_equal(plain.values, series.values)
+    np.testing.assert_array_equal(plain.angle, series.angle)
+    assert plain.attrs["units"] == "px"
+    assert plain.attrs["recipe"]["operation"] == "array"
+
+
+def test_saving_computes_once(tmp_path, particle, nothing_computes):
+    with pytest.raises(AssertionError, match="something was computed"):
+        nt.save(particle, tmp_path / "a.zarr")
+    with dask.config.set(scheduler="threads"):
+        nt.save(particle, tmp_path / "a.zarr")
+    nt.save(particle, tmp_path / "a.zarr")
+
+
+def test_one_task_writes_whole_chunks(tmp_path, particle):
+    """Slabs that do not line up with the chunks are brought in line first."""
+    for number, chunks in enumerate([(7,) * 10, (1,) * 70, (70,), (33, 4, 33)]):
+        saved = nt.save(particle.chunk(z=chunks), tmp_path / f"{number}.zarr")
+        np.testing.assert_array_equal(saved.values, particle.values)
+    assert nt.open(tmp_path / "0.zarr").chunksizes["z"][0] == 7
+    assert nt.open(tmp_path / "2.zarr").chunksizes["z"][0] == 32
+
+
+def test_open_in_other_slabs(tmp_path, particle):
+    nt.save(particle, tmp_path / "a.zarr")
+    opened = nt.open(tmp_path / "a.zarr", slices=5)
+    assert opened.chunksizes["z"][0] == 5
+    np.testing.assert_array_equal(opened.values, particle.values)
+
+
+def test_missing_chunks_are_made_again_and_no_others(tmp_path, particle):
+    path = tmp_path / "a.zarr"
+    nt.save(particle, path)
+    before = digest(path)
+    (path / "volume/c/1/0/0").unlink()
+    untouched = (path / "volume/c/0/0/0").stat().st_mtime_ns
+    with pytest.raises(nt.SchemaError, match=r"needs a complete store; got .* without 1 of 3 chunks"):
+        nt.open(path)
+    nt.save(particle, path)
+    assert digest(path) == before
+    assert (path / "volume/c/0/0/0").stat().st_mtime_ns == untouched
+
+
+def test_another_recipe_is_refused_and_says_what_differs(tmp_path, series):
+    path = tmp_path / "a.zarr"
+    nt.save(nt.sirt(series, tolerance=0.01), path)
+    before = digest(path)
+    with pytest.raises(nt.SchemaError, match=r"parameters.tolerance is 0.01 there and 0.02 here; do overwrite=True"):
+        nt.save(nt.sirt(series, tolerance=0.02), path)
+    with pytest.raises(nt.SchemaError, match=r'operation is "sirt" there and "fbp" here'):
+        nt.save(nt.fbp(series), path)
+    with pytest.raises(nt.SchemaError, match=r"inputs\[0\].parameters.token"):
+        nt.save(nt.sirt(series * 2, tolerance=0.01), path)
+    assert digest(path) == before
+
+
+def test_a_changed_array_is_not_mistaken_for_what_it_was(tmp_path, particle):
+    """Arithmetic and selections keep the attributes, the old recipe among them; what is stored is another."""
+    changed = [particle * 2, particle * 3, particle.isel(z=slice(0, 40)), particle.assign_coords(x=particle.x + 1)]
+    recipes = [slabs.recipe_of(array) for array in [particle, *changed]]
+    assert len({json.dumps(recipe) for recipe in recipes}) == len(recipes)
+    assert all(recipe["inputs"] == [recipes[0]] for recipe in recipes[1:])
+
+
+def test_overwriting_may_read_what_it_replaces(tmp_path, particle):
+    path = tmp_path / "a.zarr"
+    saved = nt.save(particle, path)
+    doubled = nt.save((saved * 2).assign_attrs(saved.attrs), path, overwrite=True)
+    np.testing.assert_array_equal(doubled.values, 2 * particle.values)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_what_is_no_store_is_refused_and_left_alone(tmp_path, particle):
+    with pytest.raises(nt.SchemaError, match="open: needs a store; got nothing at"):
+        nt.open(tmp_path / "none.zarr")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(nt.SchemaError, match=r"save: needs a free path, .* which is something else"):
+            nt.save(particle, foreign, overwrite=overwrite)
+    with pytest.raises(nt.SchemaError, match="open: needs a store that nntomo_dask wrote"):
+        nt.open(foreign)
+    assert (foreign / "thesis.txt").read_text() == "precious"
+
+
+def test_only_volumes_and_series_are_saved(tmp_path, particle):
+    with pytest.raises(nt.SchemaError, match="save: needs volume with dims"):
+        nt.save(particle.isel(z=0), tmp_path / "a.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path, particle):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        nt.save(particle, tmp_path / "file" / "a.zarr")
+
+
+SLOW_SAVE = """
+import sys, time
+import numpy as np
+import nntomo_dask as nt
+from nntomo_dask import kernels, phantoms
+
+original = phantoms._particle_slab
+def slow(z_indices, **arguments):
+    print("slab", flush=True)
+    time.sleep(float(sys.argv[2]))  # so that the kill meets a run in the middle
+    return original(z_indices, **arguments)
+phantoms._particle_slab = slow
+import dask
+with dask.config.set(scheduler="threads", num_workers=2):
+    nt.save(nt.nanoparticle((70, 24, 24), seed=1).chunk(z=5), sys.argv[1])
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path):
+    """SIGKILL at three moments of one run, each time half-way through what is left."""
+    command = [sys.executable, "-c", SLOW_SAVE]
+    never_killed, killed = tmp_path / "never.zarr", tmp_path / "killed.zarr"
+    subprocess.run([*command, str(never_killed), "0"], check=True, capture_output=True)
+    for slabs_seen in (1, 2, 3):
+        with subprocess.Popen([*command, str(killed), "0.2"], stdout=subprocess.PIPE) as process:
+            for _ in range(slabs_seen):
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        if killed.exists():
+            assert store.missing_chunks(killed)
+    subprocess.run([*command, str(killed), "0"], check=True, capture_output=True)
+    assert digest(killed / "volume") == digest(never_killed / "volume")
+    assert not store.missing_chunks(killed)
+
+
+FULL_DISK = """
+import resource, sys
+import nntomo_dask as nt
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+array = nt.volume(__import__("numpy").random.default_rng(0).random((64, 24, 24)))
+nt.save(array, sys.argv[1])
+"""
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_chunk(tmp_path):
+    """A limit on the size of files stands for the full disk: the chunks that do not fit are missing, not damaged."""
+    path = tmp_path / "a.zarr"
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "File too large" in run.stderr
+    assert len(store.missing_chunks(path)) == 2
+    array = nt.volume(np.random.default_rng(0).random((64, 24, 24)))
+    np.testing.assert_array_equal(nt.save(array, path).values, array.values)
