@@ -28,11 +28,13 @@ class History:
         self.state: dict[str, Any] = {}
         self.parameters: list[Float64] = []
         self.losses: list[tuple[float, float]] = []  # training and validation, mean square errors
+        self.seconds: list[float] = []  # of training until the end of each epoch, interruptions not counted
         self.ended = False
         self._best = -1
 
-    def add(self, parameters: Float64, loss: float, validation_loss: float) -> None:
+    def add(self, parameters: Float64, loss: float, validation_loss: float, seconds: float) -> None:
         """Take up an epoch."""
+        self.seconds.append(seconds)
         self.parameters.append(np.array(parameters, np.float64))
         self.losses.append((loss, validation_loss))
         if self._best < 0 or validation_loss < self.losses[self._best][1] * (1 - _MARGIN):
@@ -68,6 +70,7 @@ class History:
         tensors |= {f"state.{name}": np.asarray(value) for name, value in self.state.items()}
         tensors["history.parameters"] = np.stack(self.parameters) if self.parameters else np.zeros((0, 0))
         tensors["history.losses"] = np.array(self.losses, np.float64).reshape(-1, 2)
+        tensors["history.seconds"] = np.array(self.seconds, np.float64)
         nnfbp.write_tensors(tensors, metadata | {"format": FORMAT, "ended": str(self.ended)}, path)
 
     @classmethod
@@ -77,8 +80,9 @@ class History:
         history = cls(nnfbp.from_file(tensors, metadata))
         prefix = "state."
         history.state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        for parameters, losses in zip(tensors["history.parameters"], tensors["history.losses"], strict=True):
-            history.add(parameters, *(float(loss) for loss in losses))
+        epochs = (tensors[f"history.{name}"] for name in ("parameters", "losses", "seconds"))
+        for parameters, losses, seconds in zip(*epochs, strict=True):
+            history.add(parameters, *(float(loss) for loss in losses), float(seconds))
         history.ended = metadata["ended"] == "True"
         return history
 

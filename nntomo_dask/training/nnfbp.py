@@ -283,8 +283,9 @@ class _Adam:
 def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, progress: Progress) -> None:
     """Train until the validation loss stops falling; `history` holds the outcome."""
     solver: _Solver = (_LevenbergMarquardt if settings.solver == "lm" else _Adam)(sets, settings)
+    began = saved = time.monotonic()
+    began -= history.seconds[-1] if history.seconds else 0
     start = solver.resume(history.state) if history.state else solver.start()
-    saved = time.monotonic()
     with tqdm(
         total=settings.max_epochs,
         initial=len(history.losses),
@@ -302,7 +303,7 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
                     sets.validation_targets,
                     settings.activation,
                 )
-                history.add(state.parameters, state.loss, validation_loss)
+                history.add(state.parameters, state.loss, validation_loss, time.monotonic() - began)
                 bar.set_postfix(loss=f"{state.loss:.6f}", validation=f"{validation_loss:.6f}", refresh=False)
                 bar.update()
                 if len(history.losses) >= settings.max_epochs or history.epochs_without_gain >= settings.patience:
