@@ -8,7 +8,9 @@ SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task'
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
 
-Operation = Literal["fbp", "sirt", "nnfbp", "project", "copy"]
+JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
+
+Operation = Literal["fbp", "sirt", "nnfbp", "project", "phantom", "copy"]
 
 
 def slab_slices(shape: tuple[int, ...]) -> int:
@@ -35,6 +37,7 @@ def peak_bytes(operation: Operation, *, slices: int, angles: int, detector: int,
     spectrum = 4 * sinogram  # complex64 of rows of twice the length
     slab = {
         "copy": 2 * slices * sinogram,
+        "phantom": 2 * slices * image + 12 * image,
         "project": slices * (image + 2 * sinogram) + padded_image,
         "fbp": slices * (2 * image + 2 * sinogram + 2 * spectrum),
         "nnfbp": slices * (2 * image + sinogram + spectrum + hidden * (2 * sinogram + 2 * spectrum)),
@@ -67,14 +70,29 @@ def slices_within(
     slices = slab_slices(shape)
     while slices > 1 and need(slices) > budget_bytes:
         slices //= 2
-    if need(slices) > budget_bytes:
+    check_budget(budget_bytes, need(slices), operation, f"one slice of {detector} pixels on each of {workers} workers")
+    return slices
+
+
+def training_bytes(
+    *, samples: int, inputs: int, hidden: int, slices: int, angles: int, detector: int, workers: int
+) -> int:
+    """Bytes at the peak of making both training sets from phantoms and training on them."""
+    making = peak_bytes("phantom", slices=slices, angles=angles, detector=detector, workers=workers)
+    making += peak_bytes("project", slices=slices, angles=angles, detector=detector, workers=workers) - PROCESS_BYTES
+    parameters = (inputs + 2) * hidden + 1
+    return making + 2 * samples * (inputs + 1) * 20 + 3 * 8 * JACOBIAN_VOXELS * parameters
+
+
+def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:
+    """Raise a SchemaError where an operation cannot keep to a memory budget."""
+    if needed_bytes > budget_bytes:
         schema.refuse(
-            operation,
-            needs=f"{_mebibytes(need(1))} for one slice of {detector} pixels on each of {workers} workers",
+            who,
+            needs=f"{_mebibytes(needed_bytes)} for {what}",
             got=f"a memory budget of {_mebibytes(budget_bytes)}",
             do="raise --memory or lower --workers",
         )
-    return slices
 
 
 def _mebibytes(count: int) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +54,7 @@ def import_(
     keep: str | None,
     fill: float | None,
     output: Path,
+    memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
     """Import an aligned tilt series (or a volume) from an MRC file."""
@@ -65,6 +65,7 @@ def import_(
         array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=background, fill=fill)
         if keep is not None:
             array = array.sel({schema.ANGLE: support.nearest(angles_deg, keep)})
+    support.check_memory("copy", array, memory)
     nt.check_finite(array, who="import")
     support.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 
@@ -84,24 +85,25 @@ def phantom(
     number: int | None,
     pixel_size: float,
     output: Path,
+    memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
     """Make a phantom: spheres, ellipses (a stack of slices), a faceted particle, or a mixed stack."""
-    common = {"seed": seed, "pixel_size": pixel_size}
-    counted = {} if number is None else {"n": number}
-    makers: dict[str, Callable[[], Any]] = {
-        "spheres": lambda: nt.random_spheres(
-            size, **{f"{key}_spheres": value for key, value in counted.items()}, **common
-        ),
-        "ellipses": lambda: nt.ellipse_stack(
-            size, **{f"{key}_ellipses": value for key, value in counted.items()}, **common
-        ),
-        "particle": lambda: nt.nanoparticle(
-            size, **{f"{key}_pores": value for key, value in counted.items()}, **common
-        ),
-        "mixed": lambda: nt.mixed_stack(size, **common),
+    makers: dict[str, tuple[Callable[..., Any], str | None]] = {
+        "spheres": (nt.random_spheres, "n_spheres"),
+        "ellipses": (nt.ellipse_stack, "n_ellipses"),
+        "particle": (nt.nanoparticle, "n_pores"),
+        "mixed": (nt.mixed_stack, None),
     }
-    support.describe(nt.save(makers[kind](), output, overwrite=overwrite, progress="bar"), output)
+    make, counted = makers[kind]
+    counts = {}
+    if number is not None:
+        if counted is None:
+            raise click.BadParameter("a mixed stack draws its own", param_hint="--number")
+        counts[counted] = number
+    volume = make(size, seed=seed, pixel_size=pixel_size, **counts)
+    support.check_memory("phantom", volume, memory)
+    support.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
@@ -111,7 +113,6 @@ def phantom(
 @click.option("--angles", type=support.PATH, help="A file of tilt angles instead of --range and --count.")
 @click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True)
 @support.OUTPUT
-@support.MEMORY
 @support.computing
 def project(
     volume: Path,
@@ -181,6 +182,7 @@ def train(
     max_epochs: int | None,
     seed: int,
     output: Path,
+    memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
     """Train an NN-FBP network, from phantoms for one series or from pairs of your own.
@@ -195,6 +197,7 @@ def train(
     else:
         pairs = [nt.open(path) for path in all_series], [nt.open(path) for path in volumes]
         sets = tuple(nt.training_samples(*pairs, seed=2 * seed + part, **common) for part in (1, 2))
+    support.check_training_memory(sets[0], hidden, memory)
     checkpoint = output.with_name(f"{output.stem}.training.safetensors")
     if overwrite:
         checkpoint.unlink(missing_ok=True)
@@ -237,7 +240,6 @@ def train(
     "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
 )
 @support.OUTPUT
-@support.MEMORY
 @support.computing
 def reconstruct(
     series: Path,

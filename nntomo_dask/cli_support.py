@@ -10,7 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from nntomo_dask import cluster, schema
+from nntomo_dask import chunking, cluster, schema
+from nntomo_dask.training.samples import layout_of
 
 PATH = click.Path(path_type=Path)
 
@@ -74,11 +75,18 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
+OUTPUT = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
+MEMORY = click.option(
+    "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
+)
+
+
 def computing(command: Callable[..., None]) -> Callable[..., None]:
     """Options of every verb that computes; the verb runs inside the session they ask for."""
 
     @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
     @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, tcp://host:8786.")
+    @MEMORY
     @click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
     @functools.wraps(command)
     def wrapped(*, workers: int | None, scheduler: str | None, **arguments: Any) -> None:
@@ -88,16 +96,37 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-OUTPUT = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
-MEMORY = click.option(
-    "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
-)
+def check_memory(operation: Any, array: Any, memory: int | None) -> None:
+    """Raise a SchemaError where an operation in slabs of the default height cannot keep to the memory."""
+    z, middle, detector = array.shape
+    needed = chunking.peak_bytes(
+        operation,
+        slices=chunking.slab_slices((z, middle, detector)),
+        angles=middle,
+        detector=detector,
+        workers=cluster.current_workers(),
+    )
+    chunking.check_budget(memory or cluster.free_memory_bytes(), needed, operation, "its slabs")
+
+
+def check_training_memory(samples: Any, hidden: int, memory: int | None) -> None:
+    """Raise a SchemaError where making samples and training on them cannot keep to the memory."""
+    layout = layout_of(samples)
+    size = layout.detector_count
+    needed = chunking.training_bytes(
+        samples=samples.sizes["voxel"],
+        inputs=layout.n_inputs,
+        hidden=hidden,
+        slices=chunking.slab_slices((2**20, size, size)),
+        angles=len(layout.angles_deg),
+        detector=size,
+        workers=cluster.current_workers(),
+    )
+    chunking.check_budget(memory or cluster.free_memory_bytes(), needed, "train", "its samples and their derivatives")
 
 
 def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
     """Slices of a slab that keep an operation within the memory."""
-    from nntomo_dask import chunking
-
     detector = source.shape[-1]
     return chunking.slices_within(
         memory or cluster.free_memory_bytes(),

@@ -96,7 +96,7 @@ def _plain_kernel(width: int) -> Any:
 def _network_kernel(n_hidden: int, activation: Activation) -> Any:
     width = NETWORK_WIDTH
     lanes = n_hidden * width
-    activate = relu if activation == "relu" else sigmoid
+    is_relu = activation == "relu"  # a constant to the compiler; the function itself would spoil Numba's cache on disk
 
     @njit(nogil=True, cache=True, error_model="numpy")
     def kernel(
@@ -133,7 +133,8 @@ def _network_kernel(n_hidden: int, activation: Activation) -> Any:
                         output = fill(-output_bias, width)
                         for k in range(n_hidden):
                             hidden = add(load(sums, k * width, width), fill(-hidden_bias[k], width))
-                            output = fma(output_weights[k], activate(hidden), output)
+                            active = relu(hidden) if is_relu else sigmoid(hidden)
+                            output = fma(output_weights[k], active, output)
                         value = fma(gain, sigmoid(output), fill(offset, width))
                         store(tile, ((y - y0) * TILE + x - x0) * width, value)
                 for s in range(n_slices):

@@ -82,7 +82,7 @@ class History:
         history.state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         epochs = (tensors[f"history.{name}"] for name in ("parameters", "losses", "seconds"))
         for parameters, losses, seconds in zip(*epochs, strict=True):
-            history.add(parameters, *(float(loss) for loss in losses), float(seconds))
+            history.add(parameters, float(losses[0]), float(losses[1]), float(seconds))
         history.ended = metadata["ended"] == "True"
         return history
 

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from nntomo_dask.chunking import JACOBIAN_VOXELS
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks.nnfbp import activate, sigmoid, unpack
 
 Float64 = npt.NDArray[np.float64]
 
-_CHUNK = 8192  # voxels whose Jacobian is held at once: some MiB
 _INITIAL_DAMPING = 1e-3  # of the largest diagonal element of JᵀJ
 _LARGEST_DAMPING = 1e12  # of the same: no step helps any more
 
@@ -83,8 +83,8 @@ def predict(parameters: Float64, inputs: Float64, activation: Activation) -> Flo
 def sum_of_squares(parameters: Float64, inputs: Float64, targets: Float64, activation: Activation) -> float:
     """rᵀr over all voxels."""
     total = 0.0
-    for first in range(0, targets.size, _CHUNK):
-        chunk = slice(first, first + _CHUNK)
+    for first in range(0, targets.size, JACOBIAN_VOXELS):
+        chunk = slice(first, first + JACOBIAN_VOXELS)
         residual = predict(parameters, inputs[chunk], activation) - targets[chunk]
         total += float(residual @ residual)
     return total
@@ -101,8 +101,8 @@ def normal_equations(
     """JᵀJ (parameter, parameter), Jᵀr (parameter,) and rᵀr, r = output - target, summed over all voxels."""
     size = parameters.size
     hessian, gradient, total = np.zeros((size, size)), np.zeros(size), 0.0
-    for first in range(0, targets.size, _CHUNK):
-        chunk = slice(first, first + _CHUNK)
+    for first in range(0, targets.size, JACOBIAN_VOXELS):
+        chunk = slice(first, first + JACOBIAN_VOXELS)
         jacobian, residual = _jacobian(parameters, inputs[chunk], targets[chunk], activation)
         hessian += jacobian.T @ jacobian
         gradient += jacobian.T @ residual
