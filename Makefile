@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all lint benchmark docs clean
+.PHONY: help demo test test-all lint benchmark clean
 
 help:
 	@echo "make demo       8 projections of a particle to a volume, four ways, with a table and a figure"

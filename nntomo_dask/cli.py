@@ -40,7 +40,12 @@ def demo(options: tuple[str, ...]) -> None:
 @click.option(
     "--tilt-axis", type=click.Choice(["x", "y"]), default="y", show_default=True, help="Image axis of the tilt."
 )
-@click.option("--background", type=float, default=0.0, show_default=True, help="Counts without specimen, taken off.")
+@click.option(
+    "--background",
+    default="0",
+    show_default=True,
+    help="Counts where there is no specimen, taken off: a number, or auto for the dimmest 5 % of the pixels.",
+)
 @click.option(
     "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
 )
@@ -51,7 +56,7 @@ def import_(
     source: Path,
     angles: Path | None,
     tilt_axis: Any,
-    background: float,
+    background: str,
     keep: str | None,
     fill: float | None,
     output: Path,
@@ -63,7 +68,9 @@ def import_(
         array = nt.read_mrc_volume(source)
     else:
         angles_deg = nt.read_tilt_angles(angles)
-        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=background, fill=fill)
+        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis)
+        counts = support.background_of(array, background)
+        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=counts, fill=fill)
         if keep is not None:
             array = array.sel({schema.ANGLE: support.nearest(angles_deg, keep)})
     support.check_memory("copy", array, memory)

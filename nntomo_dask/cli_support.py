@@ -139,6 +139,26 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
     )
 
 
+def background_of(series: Any, text: str) -> float:
+    """The value of --background in counts; tells what it found, and hints where a series seems to need it."""
+    slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
+    dim, bright = np.nanpercentile(series.isel({schema.Z: slices}).values, [5, 99])
+    if text == "auto":
+        click.echo(f"background: {dim:g} counts taken off", err=True)
+        return float(dim)
+    try:
+        counts = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
+    if counts == 0 and dim > 0.01 * bright:
+        click.echo(
+            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}; if the former is the detector's "
+            "offset, import with --background auto: to a reconstruction it is matter",
+            err=True,
+        )
+    return counts
+
+
 def nearest(angles_deg: Any, keep: str) -> Any:
     """Those of the angles that lie nearest to START:STOP:STEP, STOP included."""
     try:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 import nntomo_dask as nt
 from nntomo_dask import astra_engine, cluster, filters
@@ -111,8 +110,12 @@ def training(folder, adam_seconds):
     def run(name, **settings):
         path = folder / f"{name}.safetensors"
         path.unlink(missing_ok=True)
-        with threadpool_limits(1):
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
             nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings)
+        finally:
+            os.sched_setaffinity(0, cores)
         history = History.load(path)
         losses = np.minimum.accumulate([validation for _, validation in history.losses])
         return np.array(history.seconds), losses

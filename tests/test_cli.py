@@ -158,6 +158,19 @@ def test_import_keeps_a_range_of_projections(run, tmp_path):
     assert "write START:STOP:STEP" in run(*words, exit_code=2).output
 
 
+def test_background_is_hinted_at_and_found(run, tmp_path):
+    data = np.full((3, 8, 8), 500, np.int16)
+    data[:, 2:6, 2:6] = 9000
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(data)
+    (tmp_path / "a.rawtlt").write_text("0\n10\n20\n")
+    words = ("import", "a.mrc", "--angles", "a.rawtlt")
+    assert "import with --background auto" in run(*words, "-o", "plain.zarr").output
+    assert "background: 500 counts taken off" in run(*words, "--background", "auto", "-o", "auto.zarr").output
+    np.testing.assert_array_equal(nt.open("auto.zarr").values, nt.open("plain.zarr").values - 500)
+    assert "write a number or auto" in run(*words, "--background", "much", "-o", "b.zarr", exit_code=2).output
+
+
 @needs_shared_data
 def test_the_needle(run):
     """The measured series: NN-FBP and SIRT from 15 of 91 projections resemble SIRT from all of them."""

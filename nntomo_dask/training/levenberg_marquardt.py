@@ -10,19 +10,23 @@ References
 .. [2] H. B. Nielsen, Damping Parameter in Marquardt's Method, Technical University of Denmark, IMM-REP-1999-05.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+from threadpoolctl import threadpool_limits
 
 from nntomo_dask.chunking import JACOBIAN_VOXELS
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks.nnfbp import activate, sigmoid, unpack
 
 Float64 = npt.NDArray[np.float64]
+Part = TypeVar("Part")
 
 _INITIAL_DAMPING = 1e-3  # of the largest diagonal element of JᵀJ
 _LARGEST_DAMPING = 1e12  # of the same: no step helps any more
@@ -82,12 +86,12 @@ def predict(parameters: Float64, inputs: Float64, activation: Activation) -> Flo
 
 def sum_of_squares(parameters: Float64, inputs: Float64, targets: Float64, activation: Activation) -> float:
     """rᵀr over all voxels."""
-    total = 0.0
-    for first in range(0, targets.size, JACOBIAN_VOXELS):
-        chunk = slice(first, first + JACOBIAN_VOXELS)
+
+    def part(chunk: slice) -> float:
         residual = predict(parameters, inputs[chunk], activation) - targets[chunk]
-        total += float(residual @ residual)
-    return total
+        return float(residual @ residual)
+
+    return sum(_over_chunks(part, targets.size))
 
 
 def mean_square_error(parameters: Float64, inputs: Float64, targets: Float64, activation: Activation) -> float:
@@ -99,15 +103,30 @@ def normal_equations(
     parameters: Float64, inputs: Float64, targets: Float64, activation: Activation
 ) -> tuple[Float64, Float64, float]:
     """JᵀJ (parameter, parameter), Jᵀr (parameter,) and rᵀr, r = output - target, summed over all voxels."""
+
+    def part(chunk: slice) -> tuple[Float64, Float64, float]:
+        jacobian, residual = _jacobian(parameters, inputs[chunk], targets[chunk], activation)
+        return jacobian.T @ jacobian, jacobian.T @ residual, float(residual @ residual)
+
     size = parameters.size
     hessian, gradient, total = np.zeros((size, size)), np.zeros(size), 0.0
-    for first in range(0, targets.size, JACOBIAN_VOXELS):
-        chunk = slice(first, first + JACOBIAN_VOXELS)
-        jacobian, residual = _jacobian(parameters, inputs[chunk], targets[chunk], activation)
-        hessian += jacobian.T @ jacobian
-        gradient += jacobian.T @ residual
-        total += float(residual @ residual)
+    for part_hessian, part_gradient, part_total in _over_chunks(part, targets.size):
+        hessian += part_hessian
+        gradient += part_gradient
+        total += part_total
     return hessian, gradient, total
+
+
+def _over_chunks(part: Callable[[slice], Part], count: int) -> Iterator[Part]:
+    """Results of `part` for all chunks of `count` voxels in order, made by as many threads as there are cores.
+
+    One BLAS thread each: BLAS's own threads wait for each other actively, and crawl where another program has a core.
+    """
+    chunks = [slice(first, first + JACOBIAN_VOXELS) for first in range(0, count, JACOBIAN_VOXELS)]
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1, "blas"):
+        for first in range(0, len(chunks), threads):  # so many results at once, however many chunks
+            yield from pool.map(part, chunks[first : first + threads])
 
 
 def _jacobian(
