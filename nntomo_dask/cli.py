@@ -13,7 +13,7 @@ from nntomo_dask import cli_support as support
 from nntomo_dask import cluster, schema
 
 
-@click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="nntomo_dask")
 def main() -> None:
     """Electron tomography from a few projections.
@@ -26,7 +26,10 @@ def main() -> None:
 @main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def demo(options: tuple[str, ...]) -> None:
-    """Run the quickstart: a particle, 8 projections, four reconstructions, a table and a figure."""
+    """Run the quickstart study.
+
+    A particle, 8 projections, four reconstructions, a table and a figure.
+    """
     from nntomo_dask.pipelines import quickstart
 
     quickstart.main(list(options), prog_name="nntomo demo", standalone_mode=False)
@@ -63,7 +66,10 @@ def import_(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Import an aligned tilt series (or a volume) from an MRC file."""
+    """Import a tilt series from an MRC file.
+
+    The series is aligned already; without --angles the file is a volume.
+    """
     if angles is None:
         array = nt.read_mrc_volume(source)
     else:
@@ -96,7 +102,10 @@ def phantom(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Make a phantom: spheres, ellipses (a stack of slices), a faceted particle, or a mixed stack."""
+    """Make a phantom volume.
+
+    Spheres, a stack of slices with ellipses or of every kind (mixed), or a faceted particle.
+    """
     makers: dict[str, tuple[Callable[..., Any], str | None]] = {
         "spheres": (nt.random_spheres, "n_spheres"),
         "ellipses": (nt.ellipse_stack, "n_ellipses"),
@@ -159,6 +168,8 @@ def project(
 @click.option(
     "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in their order."
 )
+@click.option("--validation-series", type=support.PATH, multiple=True, help="As --series, for validation; repeatable.")
+@click.option("--validation-volume", type=support.PATH, multiple=True, help="The volume of each --validation-series.")
 @click.option("--samples", default=100_000, show_default=True, help="Training voxels, and as many for validation.")
 @click.option("--hidden", default=8, show_default=True, help="Hidden nodes: learned filters.")
 @click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True)
@@ -181,6 +192,8 @@ def train(
     slices: int,
     all_series: tuple[Path, ...],
     volumes: tuple[Path, ...],
+    validation_series: tuple[Path, ...],
+    validation_volume: tuple[Path, ...],
     samples: int,
     hidden: int,
     activation: Any,
@@ -193,9 +206,10 @@ def train(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Train an NN-FBP network, from phantoms for one series or from pairs of your own.
+    """Train an NN-FBP network.
 
-    An interrupted training goes on when the command is given again; OUTPUT.training.safetensors keeps every epoch.
+    From phantoms for one series, or from pairs of series and volume of your own. An interrupted training goes on when
+    the command is given again; OUTPUT.training.safetensors keeps every epoch.
     """
     if (target is None) == (not all_series):
         raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
@@ -203,8 +217,16 @@ def train(
     if target is not None:
         sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
     else:
-        pairs = [nt.open(path) for path in all_series], [nt.open(path) for path in volumes]
-        sets = tuple(nt.training_samples(*pairs, seed=2 * seed + part, **common) for part in (1, 2))
+        pairs = [(all_series, volumes), (validation_series, validation_volume)]
+        if not validation_series and not validation_volume:
+            click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
+            pairs[1] = pairs[0]
+        sets = tuple(
+            nt.training_samples(
+                [nt.open(path) for path in one], [nt.open(path) for path in other], seed=2 * seed + part, **common
+            )
+            for part, (one, other) in enumerate(pairs, start=1)
+        )
     support.check_training_memory(sets[0], hidden, memory)
     checkpoint = output.with_name(f"{output.stem}.training.safetensors")
     if overwrite:
@@ -263,7 +285,10 @@ def reconstruct(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Reconstruct a tilt series by FBP, SIRT or NN-FBP."""
+    """Reconstruct a tilt series.
+
+    By FBP, SIRT, or NN-FBP with a network from nntomo train.
+    """
     source = nt.open(series)
     nt.check_tilt_series(source, who=method)
     network = None
@@ -280,14 +305,7 @@ def reconstruct(
     if network is not None:
         factor = support.scale_of(scale)
         volume = nt.nnfbp(source, network, scale=factor)
-        share = float(nt.outside_training_range(source, network, scale=factor).mean())
-        click.echo(f"inputs outside the training range: {share:.1%}", err=True)
-        if share > 0.05:
-            click.echo(
-                "warning: above 5 % the network extrapolates; train it on what resembles this specimen, "
-                "take off the background at import, or set --scale",
-                err=True,
-            )
+        support.report_outside_range(source, network, factor)
     elif method == "sirt":
         volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
     else:
@@ -320,15 +338,20 @@ def compare(
     scheduler: str | None,
     memory: int | None,
 ) -> None:
+    """Compare volumes with a reference.
+
+    Mean square error, peak signal-to-noise ratio, structural similarity, and the resolution at which the Fourier shell
+    correlation falls below 0.5 and 0.143.
+    """
     """Compare volumes with a reference: MSE, PSNR, SSIM, and resolution by Fourier shell correlation."""
     with cluster.session(workers=workers, scheduler=scheduler):
         truth = nt.open(reference)
         table = {
-            str(path): _compare(nt.open(path), truth, region, memory or cluster.free_memory_bytes() // 4)
+            str(path): support.errors_of(nt.open(path), truth, region, memory or cluster.free_memory_bytes() // 4)
             for path in volumes
         }
         if figure is not None:
-            _draw(table, truth, reference, figure)
+            support.draw_comparison(table, truth, reference, figure)
     if as_json:
         click.echo(json.dumps(table, indent=2))
         return
@@ -348,7 +371,10 @@ def compare(
 @click.argument("store", type=support.PATH)
 @click.argument("target", type=support.PATH)
 def export(store: Path, target: Path) -> None:
-    """Write a store as MRC file; a series with its tilt axis along y."""
+    """Write a store as an MRC file.
+
+    A volume as (z, y, x), a series as (tilt, y, x) with its tilt axis along y.
+    """
     click.echo(nt.write_mrc(nt.open(store), target))
 
 
@@ -372,28 +398,6 @@ def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
         if schema.ANGLE in array.dims:
             click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
     click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(support.recipe_lines(recipe)))
-
-
-def _compare(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
-    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
-    return {
-        "mse": float(nt.mse(volume, truth, region=region)),
-        "psnr": float(nt.psnr(volume, truth, region=region)),
-        "ssim": float(nt.ssim(volume, truth, region=region)),
-        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
-        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
-    }
-
-
-def _draw(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
-    from nntomo_dask import plotting
-
-    volumes = {reference.stem: truth} | {Path(path).stem: nt.open(path) for path in table}
-    captions = {Path(path).stem: f"MSE {value['mse']:.4g}" for path, value in table.items()}
-    drawn = plotting.compare_volumes(
-        volumes, captions=captions, level=plotting.otsu_level(truth), reference=reference.stem
-    )
-    click.echo(plotting.save_figure(drawn, figure), err=True)
 
 
 if __name__ == "__main__":

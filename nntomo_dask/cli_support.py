@@ -10,7 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
+import nntomo_dask as nt
 from nntomo_dask import chunking, cluster, schema
+from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
 from nntomo_dask.training.samples import layout_of
 
 PATH = click.Path(path_type=Path)
@@ -139,6 +141,18 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
     )
 
 
+def report_outside_range(series: Any, network: Any, scale: Any) -> None:
+    """Print the share of a network's inputs outside its training range, and what to do about too many."""
+    share = float(nt.outside_training_range(series, network, scale=scale).mean())
+    click.echo(f"inputs outside the training range: {share:.1%}", err=True)
+    if share > OUTSIDE_LIMIT:
+        click.echo(
+            f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on what resembles this specimen, "
+            "take off the background at import, or set --scale",
+            err=True,
+        )
+
+
 def background_of(series: Any, text: str) -> float:
     """The value of --background in counts; tells what it found, and hints where a series seems to need it."""
     slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
@@ -201,3 +215,27 @@ def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
+    """A volume's errors by name."""
+    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
+    return {
+        "mse": float(nt.mse(volume, truth, region=region)),
+        "psnr": float(nt.psnr(volume, truth, region=region)),
+        "ssim": float(nt.ssim(volume, truth, region=region)),
+        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
+        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
+    }
+
+
+def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
+    """Draw the volumes of a table of errors beside their reference."""
+    from nntomo_dask import plotting
+
+    volumes = {reference.stem: truth} | {Path(path).stem: nt.open(path) for path in table}
+    captions = {Path(path).stem: f"MSE {value['mse']:.4g}" for path, value in table.items()}
+    drawn = plotting.compare_volumes(
+        volumes, captions=captions, level=plotting.otsu_level(truth), reference=reference.stem
+    )
+    click.echo(plotting.save_figure(drawn, figure), err=True)

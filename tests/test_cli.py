@@ -70,6 +70,9 @@ def test_training_with_pairs_of_ones_own(run, series_store):
     common = ("--samples", 500, "--max-epochs", 2, "-o", "net.safetensors")
     run("train", "--series", series_store, "--volume", "particle.zarr", *common)
     assert nt.load_network("net.safetensors").layout.detector_count == 32
+    other = ("--validation-series", series_store, "--validation-volume", "particle.zarr")
+    text = run("train", "--series", series_store, "--volume", "particle.zarr", *other, *common).output
+    assert "note:" not in text
 
 
 @pytest.mark.parametrize("kind", ["spheres", "ellipses", "mixed"])
