@@ -21,7 +21,7 @@ _ROOMS = {
     "metrics": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
     "store": ["open", "save"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
-    "formats.tilt_angles": ["read_tilt_angles"],
+    "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(

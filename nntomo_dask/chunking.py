@@ -89,7 +89,7 @@ def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> N
     if needed_bytes > budget_bytes:
         schema.refuse(
             who,
-            needs=f"{_mebibytes(needed_bytes)} for {what}",
+            needs=f"{_mebibytes(needed_bytes)} ({_mebibytes(PROCESS_BYTES)} of it the program itself) for {what}",
             got=f"a memory budget of {_mebibytes(budget_bytes)}",
             do="raise --memory or lower --workers",
         )

@@ -23,7 +23,7 @@ def main() -> None:
     """
 
 
-@main.command(context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def demo(options: tuple[str, ...]) -> None:
     """Run the quickstart study.
@@ -71,14 +71,15 @@ def import_(
     The series is aligned already; without --angles the file is a volume.
     """
     if angles is None:
+        support.check_series_only("tilt_axis", "background", "keep", "fill")
         array = nt.read_mrc_volume(source)
     else:
         angles_deg = nt.read_tilt_angles(angles)
-        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis)
-        counts = support.background_of(array, background)
-        array = nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis, background=counts, fill=fill)
-        if keep is not None:
-            array = array.sel({schema.ANGLE: support.nearest(angles_deg, keep)})
+        counts = support.background_of(nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis), background)
+        wanted = None if keep is None else support.angles_of(keep)
+        array = nt.read_mrc_series(
+            source, angles_deg, tilt_axis=tilt_axis, keep_deg=wanted, background=counts, fill=fill
+        )
     support.check_memory("copy", array, memory)
     nt.check_finite(array, who="import")
     support.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
@@ -217,22 +218,11 @@ def train(
     if target is not None:
         sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
     else:
-        pairs = [(all_series, volumes), (validation_series, validation_volume)]
-        if not validation_series and not validation_volume:
-            click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
-            pairs[1] = pairs[0]
-        sets = tuple(
-            nt.training_samples(
-                [nt.open(path) for path in one], [nt.open(path) for path in other], seed=2 * seed + part, **common
-            )
-            for part, (one, other) in enumerate(pairs, start=1)
-        )
+        pairs = (all_series, volumes), (validation_series, validation_volume)
+        sets = support.own_pairs(*pairs, seed=seed, **common)
     support.check_training_memory(sets[0], hidden, memory)
     checkpoint = output.with_name(f"{output.stem}.training.safetensors")
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    elif output.exists():
-        nt.load_network(output)  # refuses to replace a file that is no network of ours
+    support.check_network_output(output, checkpoint, overwrite=overwrite)
     if not checkpoint.exists():
         sets = cluster.load(*sets, description="training voxels", progress="bar")
     network = nt.train_nnfbp(
@@ -265,7 +255,9 @@ def train(
 @click.option("--tolerance", default=0.01, show_default=True, help="sirt: stop when the residual falls by less.")
 @click.option("--max-iterations", default=1000, show_default=True, help="sirt: stop then anyway.")
 @click.option("--minimum", type=float, help="sirt: least value of a voxel; 0 for matter that cannot be negative.")
-@click.option("--window", default="ram-lak", show_default=True, help="fbp: window of the ramp filter.")
+@click.option(
+    "--window", type=click.Choice(support.WINDOWS), default="ram-lak", show_default=True, help="fbp: of the ramp."
+)
 @click.option(
     "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
 )
@@ -289,6 +281,7 @@ def reconstruct(
 
     By FBP, SIRT, or NN-FBP with a network from nntomo train.
     """
+    support.check_applicable(method)
     source = nt.open(series)
     nt.check_tilt_series(source, who=method)
     network = None
@@ -363,19 +356,24 @@ def compare(
     for path, value in table.items():
         click.echo(
             f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
-            f"{value['fsc_0.5']:>13.3g}  {value['fsc_0.143']:>15.3g}"
+            f"{support.resolution_text(value, 'fsc_0.5'):>13}  {support.resolution_text(value, 'fsc_0.143'):>15}"
         )
 
 
 @main.command()
 @click.argument("store", type=support.PATH)
 @click.argument("target", type=support.PATH)
-def export(store: Path, target: Path) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
     """Write a store as an MRC file.
 
-    A volume as (z, y, x), a series as (tilt, y, x) with its tilt axis along y.
+    A volume as (z, y, x), a series as (tilt, y, x) with its tilt axis along y and its angles beside it as .rawtlt.
     """
-    click.echo(nt.write_mrc(nt.open(store), target))
+    array = nt.open(store)
+    support.check_export(target, overwrite=overwrite)
+    click.echo(nt.write_mrc(array, target))
+    if schema.ANGLE in array.dims:
+        click.echo(nt.write_tilt_angles(array[schema.ANGLE].values, target.with_suffix(".rawtlt")))
 
 
 @main.command()
@@ -384,19 +382,9 @@ def export(store: Path, target: Path) -> None:
 def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
     """Say what a store or a network is, and how it was made."""
     if path.is_file():
-        network = nt.load_network(path)
-        recipe, layout = network.recipe, network.layout
-        click.echo(
-            f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
-            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
-        )
-        click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in layout.angles_deg)}")
+        recipe = support.describe_file(path)
     else:
-        array = nt.open(path)
-        recipe = array.attrs["recipe"]
-        support.describe(array, path)
-        if schema.ANGLE in array.dims:
-            click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
+        recipe = support.describe_store(path)
     click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(support.recipe_lines(recipe)))
 
 

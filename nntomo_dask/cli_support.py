@@ -11,11 +11,24 @@ import click
 import numpy as np
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, cluster, schema
+from nntomo_dask import chunking, cluster, schema, store
 from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
+from nntomo_dask.training.history import History
 from nntomo_dask.training.samples import layout_of
 
 PATH = click.Path(path_type=Path)
+WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
+MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
+# Options of `reconstruct` that only some methods know.
+_METHODS_OF_OPTION = {
+    "network_path": ("nnfbp",),
+    "scale": ("nnfbp",),
+    "tolerance": ("sirt",),
+    "max_iterations": ("sirt",),
+    "minimum": ("sirt",),
+    "window": ("fbp",),
+    "engine": ("fbp", "sirt"),
+}
 
 
 class Bytes(click.ParamType[int]):
@@ -59,6 +72,9 @@ class Group(click.Group):
                 # `reconstruct` prints this share itself, for the whole series.
                 warnings.filterwarnings("ignore", message="nnfbp: .* outside the range", category=UserWarning)
                 return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted; give the same command again to go on", err=True)
+            raise
         except schema.SchemaError as error:
             raise _refusal(str(error)) from error
         except OSError as error:
@@ -98,6 +114,10 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _budget(memory: int | None) -> int:
+    return cluster.free_memory_bytes() if memory is None else memory
+
+
 def check_memory(operation: Any, array: Any, memory: int | None) -> None:
     """Raise a SchemaError where an operation in slabs of the default height cannot keep to the memory."""
     z, middle, detector = array.shape
@@ -108,7 +128,7 @@ def check_memory(operation: Any, array: Any, memory: int | None) -> None:
         detector=detector,
         workers=cluster.current_workers(),
     )
-    chunking.check_budget(memory or cluster.free_memory_bytes(), needed, operation, "its slabs")
+    chunking.check_budget(_budget(memory), needed, operation, "its slabs")
 
 
 def check_training_memory(samples: Any, hidden: int, memory: int | None) -> None:
@@ -124,14 +144,14 @@ def check_training_memory(samples: Any, hidden: int, memory: int | None) -> None
         detector=size,
         workers=cluster.current_workers(),
     )
-    chunking.check_budget(memory or cluster.free_memory_bytes(), needed, "train", "its samples and their derivatives")
+    chunking.check_budget(_budget(memory), needed, "train", "its samples and their derivatives")
 
 
 def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
     """Slices of a slab that keep an operation within the memory."""
     detector = source.shape[-1]
     return chunking.slices_within(
-        memory or cluster.free_memory_bytes(),
+        _budget(memory),
         operation,
         shape=(source.sizes[schema.Z], detector, detector),
         angles=angles,
@@ -144,6 +164,9 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
 def report_outside_range(series: Any, network: Any, scale: Any) -> None:
     """Print the share of a network's inputs outside its training range, and what to do about too many."""
     share = float(nt.outside_training_range(series, network, scale=scale).mean())
+    found = float(nt.intensity_level(series)) / network.level if scale == "auto" else scale
+    unit = "estimated" if scale == "auto" else "given"
+    click.echo(f"intensity of the specimen, {unit}: {found:.5g} times that of the training volumes", err=True)
     click.echo(f"inputs outside the training range: {share:.1%}", err=True)
     if share > OUTSIDE_LIMIT:
         click.echo(
@@ -173,15 +196,68 @@ def background_of(series: Any, text: str) -> float:
     return counts
 
 
-def nearest(angles_deg: Any, keep: str) -> Any:
-    """Those of the angles that lie nearest to START:STOP:STEP, STOP included."""
+def angles_of(keep: str) -> Any:
+    """START:STOP:STEP as angles, STOP included."""
     try:
         start, stop, step = (float(part) for part in keep.split(":"))
         wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
     except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep") from None
-    nearest = np.abs(np.asarray(angles_deg)[:, None] - wanted).argmin(axis=0)
-    return np.asarray(angles_deg)[np.unique(nearest)]
+        wanted = np.empty(0)
+    if wanted.size < 2:
+        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep")
+    return wanted
+
+
+def check_applicable(method: str) -> None:
+    """Refuse an option that was given and that this method does not know."""
+    context = click.get_current_context()
+    for name, methods in _METHODS_OF_OPTION.items():
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and method not in methods:
+            option = "--" + name.removesuffix("_path").replace("_", "-")
+            raise click.UsageError(f"{option} is for --method {' or '.join(methods)}, not for {method}")
+
+
+def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: int, **common: Any) -> tuple[Any, Any]:
+    """Samples of training and of validation pairs (series, volumes), given by path."""
+    if not any(validation):
+        click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
+        validation = training
+    first, second = (
+        nt.training_samples(
+            [nt.open(path) for path in series], [nt.open(path) for path in volumes], seed=2 * seed + part, **common
+        )
+        for part, (series, volumes) in enumerate((training, validation), start=1)
+    )
+    return first, second
+
+
+def check_series_only(*names: str) -> None:
+    """Refuse options of a series where a volume is imported."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for a series; give its --angles too")
+
+
+def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:
+    """Refuse to replace what is no network, or one whose training is not known any more."""
+    if output.exists():
+        nt.load_network(output)
+        if not overwrite and not checkpoint.exists():
+            schema.refuse("train", needs="a free place", got=f"{output}, which is there", do="give --overwrite")
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+
+
+def check_export(target: Path, *, overwrite: bool) -> None:
+    """Refuse to write anything but an MRC file, or over a file that is there."""
+    if target.suffix not in MRC_SUFFIXES:
+        schema.refuse(
+            "export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), do="name it so"
+        )
+    if target.exists() and not overwrite:
+        schema.refuse("export", needs="a free place", got=f"{target}, which is there", do="give --overwrite")
 
 
 def scale_of(text: str) -> Any:
@@ -201,6 +277,40 @@ def describe(array: Any, path: Path) -> None:
     kind = str(array.name).replace("_", " ")
     mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
     click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
+
+
+def describe_store(path: Path) -> Any:
+    """Say what a store is, also one that is not complete, and give its recipe."""
+    missing = store.missing_chunks(path) if path.is_dir() and store.is_store(path) else []
+    if missing:
+        click.echo(f"{path}: not complete, {len(missing)} chunks are missing; run again what wrote it")
+        return store.recipe(path)
+    array = nt.open(path)
+    describe(array, path)
+    if schema.ANGLE in array.dims:
+        click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
+    return array.attrs["recipe"]
+
+
+def describe_file(path: Path) -> Any:
+    """Say what a file is that is no store, and give its recipe."""
+    if path.suffix in MRC_SUFFIXES:
+        schema.refuse("info", needs="a store or a network", got=f"an MRC file, {path}", do="nntomo import it")
+    if path.name.endswith(".training.safetensors"):
+        history = History.load(path)
+        state = "ended" if history.ended else "interrupted"
+        click.echo(f"training of an NN-FBP network: {len(history.losses)} epochs, {state}")
+        return history.best_network().recipe
+    network = nt.load_network(path)
+    layout = network.layout
+    click.echo(
+        f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
+        f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+    )
+    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in layout.angles_deg)}")
+    outcome = network.recipe.get("outcome", {})
+    click.echo(", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()))
+    return network.recipe
 
 
 def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
@@ -226,7 +336,14 @@ def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[s
         "ssim": float(nt.ssim(volume, truth, region=region)),
         "fsc_0.5": nt.resolution(correlation, threshold=0.5),
         "fsc_0.143": nt.resolution(correlation, threshold=0.143),
+        "nyquist": 2 * truth.attrs["pixel_size"],
     }
+
+
+def resolution_text(errors: dict[str, float], key: str) -> str:
+    """A resolution; one that the pixels limit, not the volume, as at most that."""
+    limited = errors[key] <= errors["nyquist"] * (1 + 1e-9)
+    return f"≤ {errors['nyquist']:.3g}" if limited else f"{errors[key]:.3g}"
 
 
 def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:

@@ -18,6 +18,11 @@ from nntomo_dask import schema
 Progress = Literal["bar", "none"]
 
 
+def hidden(progress: Progress) -> bool | None:
+    """Value of tqdm's `disable`: None leaves a bar out where nobody watches a terminal."""
+    return True if progress == "none" else None
+
+
 def default_workers() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -66,8 +71,10 @@ def session(*, workers: int | None = None, scheduler: str | None = None) -> Iter
 def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> None:
     """Run delayed tasks for what they do, on the current cluster or on threads, with a progress bar."""
     if not tasks:
+        if progress == "bar":
+            tqdm.write(f"{description}: found complete, nothing to compute", file=sys.stderr)
         return
-    with tqdm(total=len(tasks), desc=description, unit="slab", disable=progress == "none") as bar:
+    with tqdm(total=len(tasks), desc=description, unit="slab", disable=hidden(progress)) as bar:
         client = _current_client()
         if client is None:
             with _Counter({task.key for task in tasks}, bar):
@@ -84,7 +91,7 @@ def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[x
     """Compute datasets in one go, what they share once, with a progress bar; the attributes stay."""
     if _current_client() is not None:
         return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
-    with tqdm(desc=description, unit="task", disable=progress == "none") as bar, _Counter(None, bar):
+    with tqdm(desc=description, unit="task", disable=hidden(progress)) as bar, _Counter(None, bar):
         return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
 
 

@@ -14,6 +14,8 @@ TiltRange = Literal["full", "tem"]
 TEM_LIMIT_DEG = 70.0
 # A gap between neighbouring angles counts as a missing wedge when it is this many times their usual step.
 _WEDGE_FACTOR = 1.5
+# Angles closer than this are one direction: stages report hundredths of a degree.
+ANGLE_TOLERANCE_DEG = 0.05
 
 
 def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
@@ -54,43 +56,51 @@ def wedge(angles_deg: Float64) -> tuple[float, float] | None:
 
     Directions are cyclic: θ and θ + 180 are the same one.
     """
-    start, gaps = _cyclic_gaps(angles_deg)
+    directions, _ = _directions(angles_deg)
+    gaps = _gaps(directions)
     widest = int(gaps.argmax())
     others = np.delete(gaps, widest)
     if others.size == 0 or gaps[widest] <= _WEDGE_FACTOR * np.median(others):
         return None
-    return float(start[widest]), float(gaps[widest])
+    return float(directions[widest]), float(gaps[widest])
 
 
 def angular_cells(angles_deg: Float64) -> Float64:
     """Share of each projection in an integral over all directions.
 
-    A projection counts with half the distance to each of its neighbours. At the edge of a missing wedge the cell ends
-    as far outside as inside, so equal steps give equal shares.
+    A direction counts with half the distance to each of its neighbours; projections of one direction share its cell. At
+    the edge of a missing wedge the cell ends as far outside as inside, so equal steps give equal shares.
 
     Returns
     -------
     (angle,), sums to 1.
     """
-    order = np.argsort(np.mod(angles_deg, 180), kind="stable")
-    start, gaps = _cyclic_gaps(angles_deg)
+    directions, member = _directions(angles_deg)
+    gaps = _gaps(directions)
     missing = wedge(angles_deg)
-    left = np.roll(gaps, 1)
-    right = gaps.copy()
+    left, right = np.roll(gaps, 1), gaps.copy()
     if missing is not None:
-        at = int(np.flatnonzero(start == missing[0])[-1])
-        after = (at + 1) % gaps.size
+        at = int(gaps.argmax())
         right[at] = left[at]
-        left[after] = right[after]
-    cells = np.empty_like(gaps)
-    cells[order] = left + right
+        left[(at + 1) % gaps.size] = right[(at + 1) % gaps.size]
+    cells = ((left + right) / np.bincount(member))[member]
     return np.asarray(cells / cells.sum())
 
 
-def _cyclic_gaps(angles_deg: Float64) -> tuple[Float64, Float64]:
-    """Directions in [0, 180), ascending, and the gap from each to the next."""
-    directions = np.sort(np.mod(angles_deg, 180))
-    return directions, np.diff(directions, append=directions[0] + 180)
+def _directions(angles_deg: Float64) -> tuple[Float64, npt.NDArray[np.intp]]:
+    """Distinct directions in [0, 180), ascending, and which of them each angle has; close ones count as one."""
+    modulo = np.mod(np.asarray(angles_deg, np.float64), 180)
+    modulo[modulo > 180 - ANGLE_TOLERANCE_DEG] = 0
+    order = np.argsort(modulo, kind="stable")
+    starts = np.diff(modulo[order], prepend=-1.0) > ANGLE_TOLERANCE_DEG
+    member = np.empty(modulo.size, np.intp)
+    member[order] = np.cumsum(starts) - 1
+    return modulo[order][starts], member
+
+
+def _gaps(directions: Float64) -> Float64:
+    """From each direction to the next, cyclic."""
+    return np.diff(directions, append=directions[0] + 180)
 
 
 def completed_angles(angles_deg: Float64) -> Float64:
@@ -98,36 +108,37 @@ def completed_angles(angles_deg: Float64) -> Float64:
 
     Returns
     -------
-    (angle,), [degrees] in [-90, 90), ascending. Where there is no wedge, the angles as they came.
+    (angle,), [degrees], ascending: those measured as they came, and new ones in [-90, 90). Without a wedge, the angles
+    as they came.
 
     Examples
     --------
     >>> completed_angles(tilt_angles("tem", 8))
     array([-90., -70., -50., -30., -10.,  10.,  30.,  50.,  70.])
     """
-    missing = wedge(angles_deg)
+    measured = np.asarray(angles_deg, np.float64)
+    missing = wedge(measured)
     if missing is None:
-        return np.asarray(angles_deg, np.float64)
-    filled = missing[0] + _fractions(angles_deg) * missing[1]
-    return np.sort(np.concatenate([_signed(angles_deg), _signed(filled)]))
+        return measured
+    return np.sort(np.concatenate([measured, _signed(_filled(measured, missing))]))
 
 
 def is_filled(angles_deg: Float64) -> npt.NDArray[np.bool_]:
     """(angle,), whether each of `completed_angles` was filled in rather than measured."""
-    missing = wedge(angles_deg)
+    measured = np.asarray(angles_deg, np.float64)
+    missing = wedge(measured)
     if missing is None:
-        return np.zeros(len(angles_deg), bool)
-    filled = _signed(missing[0] + _fractions(angles_deg) * missing[1])
-    order = np.argsort(np.concatenate([_signed(angles_deg), filled]), kind="stable")
-    return order >= len(angles_deg)
+        return np.zeros(measured.size, bool)
+    order = np.argsort(np.concatenate([measured, _signed(_filled(measured, missing))]), kind="stable")
+    return order >= measured.size
 
 
-def _fractions(angles_deg: Float64) -> Float64:
-    """Where in the missing wedge projections are put, as fractions of its width."""
-    _, gaps = _cyclic_gaps(angles_deg)
+def _filled(angles_deg: Float64, missing: tuple[float, float]) -> Float64:
+    """Directions at which projections are put into the wedge, at the usual step, counted upwards without wrapping."""
+    gaps = _gaps(_directions(angles_deg)[0])
     step = np.median(np.delete(gaps, gaps.argmax()))
-    intervals = max(round(float(gaps.max() / step)), 1)
-    return np.arange(1, intervals) / intervals
+    intervals = max(round(missing[1] / float(step)), 1)
+    return missing[0] + np.arange(1, intervals) / intervals * missing[1]
 
 
 def _signed(angles_deg: Float64) -> Float64:
@@ -147,7 +158,7 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    Dims (z, angle, detector), float32, angles in [-90, 90), ascending. Without a wedge, the series as it came.
+    Dims (z, angle, detector), float32, at `completed_angles`. Without a wedge, the series as it came.
 
     Raises
     ------
@@ -176,37 +187,32 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
 
 
 def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """`complete_wedge` of a plain (slice, angle, detector); angles that leave ±90° are mirrored back into it."""
+    """`complete_wedge` of a plain (slice, angle, detector), in the order of `completed_angles`."""
     missing = wedge(angles_deg)
     if missing is None:
         return rows
-    directions = np.mod(angles_deg, 180)
-    signed = _signed(angles_deg)
-    # A projection recorded beyond ±90° is the mirror image of its direction's own.
-    turned = np.abs(np.mod(angles_deg - signed, 360)) > 1e-9
-    own = np.where(turned[None, :, None], rows[:, :, ::-1], rows)
-    before = int(np.flatnonzero(directions == missing[0])[0])
-    after = int(np.argmin(np.mod(directions - missing[0] - missing[1] + 1e-9, 180)))
-    # Both ends of the wedge, counted upwards without wrapping.
-    near = _half_turned(own[:, before], signed[before], missing[0])
-    far = _half_turned(own[:, after], signed[after], missing[0] + missing[1])
-    fractions = _fractions(angles_deg)
-    filled = missing[0] + fractions * missing[1]
-    filled_signed = _signed(filled)
-    new = np.empty((rows.shape[0], fractions.size, rows.shape[2]), np.float32)
-    for i, (fraction, angle, wrapped) in enumerate(zip(fractions, filled, filled_signed, strict=True)):
-        row = (1 - np.float32(fraction)) * near + np.float32(fraction) * far
-        new[:, i] = _half_turned(row, angle, wrapped)
-    order = np.argsort(np.concatenate([signed, filled_signed]), kind="stable")
-    return np.ascontiguousarray(np.concatenate([own, new], axis=1)[:, order])
+    directions, member = _directions(angles_deg)
+    at = int(_gaps(directions).argmax())
+    before = int(np.flatnonzero(member == at)[0])
+    after = int(np.flatnonzero(member == (at + 1) % directions.size)[0])
+    # Both ends of the wedge as rows of directions counted upwards without wrapping.
+    near = _half_turned(rows[:, before], angles_deg[before], missing[0])
+    far = _half_turned(rows[:, after], angles_deg[after], missing[0] + missing[1])
+    filled = _filled(angles_deg, missing)
+    new = np.empty((rows.shape[0], filled.size, rows.shape[2]), np.float32)
+    for i, (angle, signed) in enumerate(zip(filled, _signed(filled), strict=True)):
+        fraction = np.float32((angle - missing[0]) / missing[1])
+        new[:, i] = _half_turned((1 - fraction) * near + fraction * far, angle, signed)
+    order = np.argsort(np.concatenate([angles_deg, _signed(filled)]), kind="stable")
+    return np.ascontiguousarray(np.concatenate([rows, new], axis=1)[:, order])
 
 
 def _half_turned(row: npt.NDArray[np.float32], angle_deg: float, target_deg: float) -> npt.NDArray[np.float32]:
-    """The row of direction `angle_deg` as row of `target_deg`, a whole number of half turns away."""
+    """A row recorded at `angle_deg` as row of `target_deg`, a whole number of half turns away."""
     return row[:, ::-1] if round((target_deg - angle_deg) / 180) % 2 else row
 
 
 def seen_by_all(size: int) -> npt.NDArray[np.bool_]:
     """(y, x): whether a pixel's centre projects onto the detector at every angle."""
     axis = schema.centred(size)
-    return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= (size - 1) / 2)
+    return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= max((size - 1) / 2, 0.75))

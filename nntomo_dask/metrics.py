@@ -273,8 +273,8 @@ def _squares(slab: Float32, reference: Float32, *, inside: npt.NDArray[np.bool_]
 
 
 def _decibels(peak: Any, error: Any) -> Any:
-    with np.errstate(divide="ignore"):
-        return 10 * np.log10(peak**2 / error)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error == 0, np.inf, 10 * np.log10(peak**2 / error))
 
 
 def _similarities(slab: Float32, reference: Float32, data_range: Any, *, inside: npt.NDArray[np.bool_]) -> Float64:

@@ -44,7 +44,7 @@ def random_spheres(
     SchemaError
         A shape that is no volume's, or no spheres.
     """
-    shape = _shape("random_spheres", shape, n_spheres)
+    shape = _shape("random_spheres", shape, n_spheres, seed)
     rng = np.random.default_rng(seed)
     radius = rng.uniform(0.04, 0.25, n_spheres)
     distance = (1 - radius) * np.sqrt(rng.uniform(0, 1, n_spheres))
@@ -53,7 +53,8 @@ def random_spheres(
     z = rng.uniform(-1, 1, n_spheres) * np.maximum(height - radius, 0)
     value = np.ones(n_spheres) if grey == "binary" else rng.uniform(0.2, 1, n_spheres)
     spheres = np.stack([z, distance * np.sin(azimuth), distance * np.cos(azimuth), radius, value], axis=1)
-    recipe = slabs.record("random_spheres", {"shape": shape, "n_spheres": n_spheres, "grey": grey, "seed": seed})
+    parameters = {"shape": shape, "n_spheres": n_spheres, "grey": grey, "seed": seed, "pixel_size": pixel_size}
+    recipe = slabs.record("random_spheres", parameters)
     return slabs.generate_slabs(_sphere_slab, shape, recipe=recipe, pixel_size=pixel_size, shape=shape, spheres=spheres)
 
 
@@ -135,7 +136,9 @@ def nanoparticle(
     SchemaError
         A shape that is no volume's, or a particle that is larger than what every projection sees.
     """
-    shape = _shape("nanoparticle", shape, 1)
+    shape = _shape("nanoparticle", shape, 1, seed)
+    if n_pores < 0:
+        schema.refuse("nanoparticle", needs="a number of pores", got=f"{n_pores}", do="n_pores=0")
     if not 0 < radius <= 0.7:
         schema.refuse("nanoparticle", needs="a radius in (0, 0.7]", got=f"{radius}", do="radius=0.5")
     rng = np.random.default_rng(seed)
@@ -154,6 +157,7 @@ def nanoparticle(
         "n_pores": n_pores,
         "pore_radius": pore_radius,
         "seed": seed,
+        "pixel_size": pixel_size,
     }
     return slabs.generate_slabs(
         _particle_slab,
@@ -176,9 +180,9 @@ def _stack(
     seed: int,
     pixel_size: float,
 ) -> xr.DataArray:
-    shape = _shape(operation, shape, count[0])
+    shape = _shape(operation, shape, count[0], seed)
     parameters = {"count": count, "facets": facets, "holes": holes, "kinds": kinds, "seed": seed}
-    recipe = slabs.record(operation, {"shape": shape, **parameters})
+    recipe = slabs.record(operation, {"shape": shape, "pixel_size": pixel_size, **parameters})
     return slabs.generate_slabs(_stack_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], **parameters)
 
 
@@ -186,7 +190,7 @@ def _range(count: int | tuple[int, int]) -> tuple[int, int]:
     return (count, count) if isinstance(count, int) else count
 
 
-def _shape(who: str, shape: Shape, count: int) -> tuple[int, int, int]:
+def _shape(who: str, shape: Shape, count: int, seed: int) -> tuple[int, int, int]:
     sizes = (shape,) * 3 if isinstance(shape, int) else tuple(shape)
     if len(sizes) != 3 or min(sizes) < 1:
         schema.refuse(who, needs="a shape (z, y, x) or one size", got=f"{shape}", do="shape=128")
@@ -194,6 +198,8 @@ def _shape(who: str, shape: Shape, count: int) -> tuple[int, int, int]:
         schema.refuse(who, needs="square slices", got=f"y={sizes[1]}, x={sizes[2]}", do="give y and x one size")
     if count < 1:
         schema.refuse(who, needs="at least one shape in it", got=f"{count}", do="raise the number")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        schema.refuse(who, needs="a whole number as seed", got=f"{seed!r}", do="seed=0")
     return sizes
 
 

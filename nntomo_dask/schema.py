@@ -11,6 +11,7 @@ import xarray as xr
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
 VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
+_OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
 
 
@@ -127,6 +128,9 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     if (counts > 1).any():
         repeated = ", ".join(f"{value:g}" for value in values[counts > 1])
         refuse(who, needs="every angle once", got=f"{repeated} more than once", do="average or drop the repetitions")
+    directions = np.mod(angles - angles[0], 180)
+    if np.minimum(directions, 180 - directions).max() < 0.05:
+        refuse(who, needs="at least 2 directions", got="one, seen from both sides", do="record more")
     return angles
 
 
@@ -153,25 +157,30 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
     if not isinstance(array, xr.DataArray):
         maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
         refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, do=maker)
+    if array.dims == _OTHER_DIMS[dims]:
+        other = "volume" if kind == "tilt series" else "tilt series"
+        refuse(who, needs=f"a {kind}", got=f"a {other}", do=f"give the {kind} instead")
     if array.dims != dims:
-        refuse(who, needs=f"{kind} with dims {dims}", got=f"dims {array.dims}", do="rename or transpose the dims")
+        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", do="rename or transpose the dims")
     if array.dtype != np.float32:
-        refuse(who, needs=f"{kind} of float32", got=f"{array.dtype}", do='array.astype("float32")')
+        refuse(who, needs=f"a {kind} of float32", got=f"{array.dtype}", do='array.astype("float32")')
     empty = [dim for dim in dims if array.sizes[dim] == 0]
     if empty:
-        refuse(who, needs=f"{kind} that holds something", got=f'nothing along "{empty[0]}"', do="check the selection")
+        refuse(who, needs=f"a {kind} that holds something", got=f'nothing along "{empty[0]}"', do="check the selection")
     missing = [dim for dim in dims if dim not in array.coords]
     if missing:
-        refuse(who, needs=f'{kind} with a coordinate "{missing[0]}"', got="none", do="assign_coords, or label it anew")
+        refuse(
+            who, needs=f'a {kind} with a coordinate "{missing[0]}"', got="none", do="assign_coords, or label it anew"
+        )
     for attribute in ("units", "pixel_size"):
         if attribute not in array.attrs:
-            refuse(who, needs=f'{kind} with attrs["{attribute}"]', got="none", do="set it, or label the array anew")
+            refuse(who, needs=f'a {kind} with attrs["{attribute}"]', got="none", do="set it, or label the array anew")
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
         if len(chunks) > 1:
             refuse(
                 who,
-                needs=f'{kind} with dim "{dim}" in one chunk',
+                needs=f'a {kind} with dim "{dim}" in one chunk',
                 got=f"{len(chunks)} chunks",
                 do=f"array.chunk({dim}=-1)",
             )

@@ -6,7 +6,9 @@ selection or by arithmetic that keeps the attributes, is recognised (its name is
 instead of passing for what it was.
 """
 
+import hashlib
 import importlib.metadata
+import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 
@@ -37,7 +39,7 @@ def recipe_of(array: xr.DataArray) -> Recipe:
     recipe = array.attrs.get("recipe")
     if recipe is not None and isinstance(array.data, da.Array) and array.data.name == _name(recipe, array):
         return cast("Recipe", recipe)
-    token = tokenize(array.data.name if isinstance(array.data, da.Array) else array.values, _coords_token(array))
+    token = tokenize(array.data.name if isinstance(array.data, da.Array) else _digest(array.values), _labels(array))
     parameters = {"token": token[:_DIGITS], "shape": list(array.shape)}
     return record("array", parameters, [recipe] if recipe is not None else [])
 
@@ -119,14 +121,61 @@ def lazy(array: xr.DataArray) -> xr.DataArray:
     return array.chunk({dim: -1 for dim in array.dims} | {schema.Z: chunking.slab_slices(array.shape)})
 
 
+def same(existing: Any, wanted: Any) -> bool:
+    """Whether two recipes make the same array."""
+    return bool(without_versions(existing) == without_versions(wanted))
+
+
+def without_versions(made_by: Any) -> Any:
+    """A recipe as JSON would return it, without the versions of what ran it."""
+    if isinstance(made_by, dict):
+        return {str(key): without_versions(value) for key, value in made_by.items() if key != "version"}
+    if isinstance(made_by, list | tuple):
+        return [without_versions(value) for value in made_by]
+    return made_by
+
+
+def difference(existing: Any, wanted: Any, place: str = "") -> str:
+    """The first difference between two recipes, in words."""
+    existing, wanted = without_versions(existing), without_versions(wanted)
+    if isinstance(existing, dict) and isinstance(wanted, dict):
+        first = ("operation", "parameters", "inputs")
+        for key in (*first, *sorted(existing.keys() | wanted.keys() - set(first))):
+            if existing.get(key) != wanted.get(key):
+                return difference(existing.get(key), wanted.get(key), f"{place}.{key}" if place else key)
+    if (
+        isinstance(existing, list)
+        and isinstance(wanted, list)
+        and len(existing) == len(wanted)
+        and place.endswith("inputs")
+    ):
+        for index, (left, right) in enumerate(zip(existing, wanted, strict=True)):
+            if left != right:
+                return difference(left, right, f"{place}[{index}]")
+    return f"{place} is {_short(existing)} there and {_short(wanted)} here"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
 def _name(recipe: Recipe, array: xr.DataArray) -> str:
-    return f"{recipe['operation']}-{tokenize(recipe, array.data.chunks, _coords_token(array))}"
+    return f"{recipe['operation']}-{tokenize(recipe, array.data.chunks, _labels(array))}"
 
 
-def _coords_token(array: xr.DataArray) -> str:
+def _digest(values: np.ndarray[Any, Any]) -> str:
+    """Digest of the values, however they lie in memory."""
+    contiguous = np.ascontiguousarray(values)
+    return hashlib.sha256(contiguous.data).hexdigest() + str((contiguous.shape, contiguous.dtype.str))
+
+
+def _labels(array: xr.DataArray) -> str:
+    """Token of all that a recipe does not say: coordinates, units, pixel size."""
     values = {str(key): np.asarray(value.values) for key, value in array.coords.items()}
     # By bytes: Dask's own token of an array differs with how the array came to be.
-    return tokenize({key: (value.dtype.str, value.tobytes()) for key, value in values.items()})
+    coords = {key: (value.dtype.str, value.tobytes()) for key, value in values.items()}
+    return tokenize(coords, array.attrs.get("units"), float(array.attrs.get("pixel_size", 1.0)))
 
 
 def _renamed(data: da.Array, name: str) -> da.Array:

@@ -5,7 +5,6 @@ all; then one Dask task writes whole chunks, never part of one, each atomically.
 holds only zeros: a store is complete when no file is missing, and nothing else has to be kept in step with the data.
 """
 
-import json
 import os
 import shutil
 import uuid
@@ -58,16 +57,20 @@ def save(
     OSError
         The place cannot be written. What was written stays, and the same call goes on from it.
     """
-    target = Path(path)
+    target = _settled(path)
     lazy = _checked(array)
     made_by = slabs.recipe_of(array)
-    if not target.exists() or not overwrite or (_is_store(target) and _same(_attributes(target)["recipe"], made_by)):
+    if (
+        not target.exists()
+        or not overwrite
+        or (is_store(target) and slabs.same(_attributes(target)["recipe"], made_by))
+    ):
         _write(lazy, made_by, target, progress)
         return open(target)
     # Beside the old store, which stays in use until the new one is complete: the new one may be made from it.
     _check_is_ours(target)
-    fresh = target.with_name(f".{target.name}.new")
-    if fresh.exists() and not (_is_store(fresh) and _same(_attributes(fresh)["recipe"], made_by)):
+    fresh = _fresh(target)
+    if fresh.exists() and not (is_store(fresh) and slabs.same(_attributes(fresh)["recipe"], made_by)):
         shutil.rmtree(fresh)
     _write(lazy, made_by, fresh, progress)
     old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
@@ -96,12 +99,15 @@ def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
     SchemaError
         There is no store at `path`, or it is not complete.
     """
-    source = Path(path)
+    source = _settled(path)
     if not source.exists():
         schema.refuse("open", needs="a store", got=f"nothing at {source}", do="check the path")
-    if not _is_store(source):
+    if not is_store(source):
         schema.refuse(
-            "open", needs="a store that nntomo_dask wrote", got=f"{source}", do="import it first: nntomo import"
+            "open",
+            needs="a store that nntomo_dask wrote",
+            got=f"{source}",
+            do="nntomo import for an MRC file; in Python nt.save(nt.volume(array), path) or nt.tilt_series for others",
         )
     missing = missing_chunks(source)
     if missing:
@@ -125,6 +131,7 @@ def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
         chunks=(chunks, *rest),
         meta=np.empty((0,) * 3, np.float32),
         path=str(source / str(name)),
+        recipe=attributes["recipe"],
     )
     return slabs.label(
         data,
@@ -144,7 +151,7 @@ def recipe(path: StorePath) -> slabs.Recipe:
 def missing_chunks(path: StorePath) -> list[int]:
     """Chunks along z that a store should have and has not."""
     folder = Path(path)
-    return [index for index in range(_chunk_count(folder)) if not _chunk_file(folder, index).exists()]
+    return [index for index in range(_chunk_count(folder)) if not _has_bytes(_chunk_file(folder, index))]
 
 
 def _checked(array: xr.DataArray) -> xr.DataArray:
@@ -154,6 +161,23 @@ def _checked(array: xr.DataArray) -> xr.DataArray:
     else:
         schema.check_volume(array, who="save")
     return slabs.lazy(array)
+
+
+def _settled(path: StorePath) -> Path:
+    """The absolute path, once what a killed `overwrite` left beside it is put right."""
+    target = Path(path).resolve()
+    fresh = _fresh(target)
+    if not target.exists() and is_store(fresh) and not missing_chunks(fresh):
+        fresh.rename(target)
+    if target.exists():
+        for old in target.parent.glob(f".{target.name}.old-*"):
+            shutil.rmtree(old)
+    return target
+
+
+def _fresh(target: Path) -> Path:
+    """Where a store is written that will take the place of another."""
+    return target.with_name(f".{target.name}.new")
 
 
 def _write(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, progress: cluster.Progress) -> None:
@@ -196,7 +220,7 @@ def _create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path) -> None:
     try:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
         group.create_array(
-            str(array.name),
+            "tilt_series" if schema.ANGLE in array.dims else "volume",
             shape=array.shape,
             chunks=(_chunk_slices(array), *array.shape[1:]),
             dtype="float32",
@@ -215,7 +239,12 @@ def _create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path) -> None:
             # Zarr warns that consolidated metadata are not in the v3 specification; xarray, where they are missing.
             warnings.simplefilter("ignore")
             zarr.consolidate_metadata(partial)
-        partial.rename(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not is_store(folder):
+                raise
+            _check_recipe(folder, made_by)  # another process was faster
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -230,21 +259,24 @@ def _write_chunks(block: npt.NDArray[np.float32], first: int, wanted: list[int],
         array[start:stop] = np.asarray(block[start - first : stop - first])
 
 
-def _read(z_indices: npt.NDArray[np.int64], *, path: str) -> npt.NDArray[np.float32]:
+def _read(z_indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe) -> npt.NDArray[np.float32]:
     array = zarr.open_array(path, mode="r")
+    if array.attrs["recipe"] != recipe:
+        schema.refuse("open", needs=f"the store that was opened at {path}", got="another by now", do="open it again")
     return np.asarray(array[int(z_indices[0]) : int(z_indices[-1]) + 1], np.float32)
 
 
-def _is_store(folder: Path) -> bool:
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store of ours, complete or not."""
     try:
         group = zarr.open_group(folder, mode="r", zarr_format=3)
         return "recipe" in group[_array_name(folder)].attrs
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # JSON that does not parse is a ValueError
         return False
 
 
 def _check_is_ours(folder: Path) -> None:
-    if not _is_store(folder):
+    if not is_store(folder):
         schema.refuse(
             "save",
             needs="a free path, or one of a store that nntomo_dask wrote",
@@ -255,51 +287,13 @@ def _check_is_ours(folder: Path) -> None:
 
 def _check_recipe(folder: Path, wanted: slabs.Recipe) -> None:
     existing = cast("slabs.Recipe", _attributes(folder)["recipe"])
-    if not _same(existing, wanted):
+    if not slabs.same(existing, wanted):
         schema.refuse(
             "save",
             needs="a free path, or one that holds what this call would write",
-            got=f"{folder}, made otherwise: {_difference(existing, wanted)}",
+            got=f"{folder}, made otherwise: {slabs.difference(existing, wanted)}",
             do="overwrite=True (on the command line --overwrite), or give another path",
         )
-
-
-def _same(existing: Any, wanted: Any) -> bool:
-    return bool(_without_versions(existing) == _without_versions(wanted))
-
-
-def _without_versions(made_by: Any) -> Any:
-    """A recipe as JSON would return it, without the versions of what ran it."""
-    if isinstance(made_by, dict):
-        return {str(key): _without_versions(value) for key, value in made_by.items() if key != "version"}
-    if isinstance(made_by, list | tuple):
-        return [_without_versions(value) for value in made_by]
-    return made_by
-
-
-def _difference(existing: Any, wanted: Any, place: str = "") -> str:
-    """The first difference between two recipes, in words."""
-    existing, wanted = _without_versions(existing), _without_versions(wanted)
-    if isinstance(existing, dict) and isinstance(wanted, dict):
-        first = ("operation", "parameters", "inputs")
-        for key in (*first, *sorted(existing.keys() | wanted.keys() - set(first))):
-            if existing.get(key) != wanted.get(key):
-                return _difference(existing.get(key), wanted.get(key), f"{place}.{key}" if place else key)
-    if (
-        isinstance(existing, list)
-        and isinstance(wanted, list)
-        and len(existing) == len(wanted)
-        and place.endswith("inputs")
-    ):
-        for index, (left, right) in enumerate(zip(existing, wanted, strict=True)):
-            if left != right:
-                return _difference(left, right, f"{place}[{index}]")
-    return f"{place} is {_short(existing)} there and {_short(wanted)} here"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
@@ -319,6 +313,10 @@ def _zarr_array(folder: Path) -> Any:
 def _chunk_count(folder: Path) -> int:
     array = _zarr_array(folder)
     return -(-int(array.shape[0]) // int(array.chunks[0]))
+
+
+def _has_bytes(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _chunk_file(folder: Path, index: int) -> Path:

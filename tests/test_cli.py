@@ -56,13 +56,19 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     values = json.loads(result.stdout)
     error = float(nt.mse(nt.open("sirt.zarr"), nt.open("particle.zarr")))
     assert values["sirt.zarr"]["mse"] == pytest.approx(error)
-    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143"}
+    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "nyquist"}
     assert (tmp_path / "f.png").stat().st_size > 10_000
     run("export", "nnfbp.zarr", "nnfbp.mrc")
     with mrcfile.open(tmp_path / "nnfbp.mrc") as mrc:
         np.testing.assert_array_equal(mrc.data, nt.open("nnfbp.zarr").values)
+    run("export", series_store, "series.mrc")
+    run("import", "series.mrc", "--angles", "series.rawtlt", "-o", "again.zarr")
+    np.testing.assert_array_equal(nt.open("again.zarr").values, nt.open(series_store).values)
     assert "nanoparticle(shape=[32, 32, 32]" in run("info", "nnfbp.zarr").output
     assert "8 hidden nodes (relu)" in run("info", "net.safetensors").output
+    assert "epochs, ended" in run("info", "net.training.safetensors").output
+    (tmp_path / "fbp.zarr/volume/c/0/0/0").unlink()
+    assert "not complete, 1 chunks are missing" in run("info", "fbp.zarr").output
     assert json.loads(run("info", "nnfbp.zarr", "--json").output.split("\n", 1)[1])["operation"] == "nnfbp"
 
 
@@ -98,9 +104,12 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("reconstruct", "none.zarr", "--method", "fbp", "-o", "v.zarr"), "needs a store; got nothing at none.zarr"),
+        (("reconstruct", "none.zarr", "--method", "fbp", "-o", "v.zarr"), "needs a store; got nothing at"),
         (("reconstruct", "series.zarr", "--method", "nnfbp", "-o", "v.zarr"), "needs --network FILE"),
-        (("reconstruct", "particle.zarr", "--method", "fbp", "-o", "v.zarr"), "needs tilt series with dims"),
+        (
+            ("reconstruct", "particle.zarr", "--method", "fbp", "-o", "v.zarr"),
+            "fbp: needs a tilt series; got a volume",
+        ),
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "1MB", "-o", "v.zarr"), "for one slice of 32"),
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"), "'much' is no size"),
         (("reconstruct", "series.zarr", "--method", "sirt", "--workers", "0", "-o", "v.zarr"), "at least 1 worker"),
@@ -110,14 +119,18 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("phantom", "particle", "--size", "4,5", "-o", "p.zarr"), "write one size, 128, or three"),
         (("phantom", "particle", "--size", "4,5,6", "-o", "p.zarr"), "needs square slices"),
         (("train", "-o", "n.safetensors"), "give either --for SERIES, or pairs"),
-        (("compare", "particle.zarr", "--reference", "series.zarr"), "needs volume with dims"),
+        (("compare", "particle.zarr", "--reference", "series.zarr"), "needs a volume; got a tilt series"),
         (("info", "none.zarr"), "needs a store; got nothing"),
         (("import", "none.mrc", "-o", "s.zarr"), "needs an MRC file; got nothing"),
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "file: File exists"),
+        (("reconstruct", "series.zarr", "--method", "fbp", "--minimum", "0", "-o", "v.zarr"), "is for --method sirt"),
+        (("export", "particle.zarr", "particle.tif"), "needs a name that ends in .mrc"),
+        (("export", "particle.zarr", "taken.mrc"), "needs a free place; got taken.mrc, which is there"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_path, words, message):
     (tmp_path / "file").write_text("")
+    (tmp_path / "taken.mrc").write_text("precious")
     before = sorted(path.name for path in tmp_path.iterdir())
     text = run(*words, exit_code=2).output
     assert message in text

@@ -1,3 +1,5 @@
+import sys
+
 import dask
 import numpy as np
 import pytest
@@ -23,9 +25,14 @@ def test_no_workers_and_no_scheduler_are_refused():
         pass
 
 
-def test_progress_counts_every_slab(tmp_path, capsys):
+def test_progress_counts_every_slab_where_somebody_watches(tmp_path, capsys, monkeypatch):
     nt.save(nt.nanoparticle((70, 16, 16)), tmp_path / "a.zarr", progress="bar")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    nt.save(nt.nanoparticle((70, 16, 16)), tmp_path / "b.zarr", progress="bar")
     assert "3/3" in capsys.readouterr().err
+    nt.save(nt.nanoparticle((70, 16, 16)), tmp_path / "b.zarr", progress="bar")
+    assert "b.zarr: found complete, nothing to compute" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore")  # distributed's own, of sockets that close late

@@ -76,7 +76,38 @@ def test_wedge_completion_does_not_depend_on_the_order_or_the_half_turn(rng):
     turned[0] += 180  # 110 degrees is -70, mirrored
     mirrored = rows.copy()
     mirrored[:, 0] = rows[:, 0, ::-1]
-    np.testing.assert_array_equal(geometry.complete_rows(mirrored, turned), straight)
+    filled = geometry.complete_rows(mirrored, turned)[:, geometry.is_filled(turned)]
+    np.testing.assert_array_equal(filled, straight[:, geometry.is_filled(angles)])
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        np.arange(-180, 180, 10.0),  # a full turn: every direction twice
+        np.array([-90.0, -60, -30, 0, 30, 60, 90]),  # both ends are one direction
+        np.array([-90.0, 0, 90]),
+    ],
+)
+def test_directions_seen_twice_are_no_wedge(angles):
+    assert geometry.wedge(angles) is None
+    cells = geometry.angular_cells(angles)
+    assert (cells > 0).all()
+    twice = np.isin(np.mod(angles, 180), [0]) if angles.size == 3 else np.ones(angles.size, bool)
+    np.testing.assert_array_equal(geometry.completed_angles(angles), angles)
+    assert cells.sum() == pytest.approx(1)
+    assert twice.any()
+
+
+def test_each_tilt_recorded_twice_completes_as_if_once():
+    once = np.arange(-60, 61, 3.0)
+    twice = np.concatenate([once, once + 0.01])
+    assert geometry.completed_angles(twice).size - twice.size == geometry.completed_angles(once).size - once.size
+    np.testing.assert_allclose(geometry.angular_cells(twice)[: once.size], geometry.angular_cells(once) / 2)
+
+
+def test_one_direction_from_both_sides_is_refused():
+    with pytest.raises(nt.SchemaError, match="needs at least 2 directions"):
+        nt.tilt_series(np.zeros((1, 2, 4)), [-90, 90])
 
 
 def test_a_series_without_wedge_is_left_alone(volume):

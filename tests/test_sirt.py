@@ -26,14 +26,14 @@ def reference(sinogram, angles_deg, *, tolerance, max_iterations, minimum=None):
     return x[0], iteration
 
 
-@pytest.mark.parametrize("minimum", [None, 0.0])
+@pytest.mark.parametrize("minimum", [None, 0.0, 0.05])
 @pytest.mark.parametrize("engine", ["native", "astra"])
 def test_against_the_textbook(series, minimum, engine):
     arguments = {"tolerance": 0.02, "max_iterations": 50, "minimum": minimum}
     volume = nt.sirt(series, engine=engine, **arguments).values
     for z in (0, 8):
         expected, iterations = reference(series.values[z], series.angle.values, **arguments)
-        assert 3 < iterations < 50
+        assert iterations > 3
         # Tens of iterations in single precision; ASTRA treats the image's border otherwise, so look inside the disc.
         inside = np.hypot(*np.meshgrid(*2 * [np.arange(32) - 15.5])) < 13
         tolerance = 1e-4 if engine == "native" else 2e-2
@@ -58,6 +58,13 @@ def test_empty_slices_are_zero_and_finite(series):
     volume = nt.sirt(series * 0)
     assert (volume.values == 0).all()
     assert (nt.sirt(series).values[4] == 0).all()
+
+
+def test_a_minimum_above_zero_leaves_empty_slices_empty(series):
+    volume = nt.sirt(series, minimum=0.2).values
+    assert (volume[4] == 0).all()
+    assert volume[3].min() >= 0.2
+    np.testing.assert_array_equal(nt.sirt(series.chunk(z=1), minimum=0.2).values, volume)
 
 
 def test_minimum_holds(series):

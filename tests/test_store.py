@@ -126,7 +126,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path, particle):
 
 
 def test_only_volumes_and_series_are_saved(tmp_path, particle):
-    with pytest.raises(nt.SchemaError, match="save: needs volume with dims"):
+    with pytest.raises(nt.SchemaError, match="save: needs a volume with dims"):
         nt.save(particle.isel(z=0), tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
 
@@ -191,3 +191,45 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_chunk(tmp_path):
     assert len(store.missing_chunks(path)) == 2
     array = nt.volume(np.random.default_rng(0).random((64, 24, 24)))
     np.testing.assert_array_equal(nt.save(array, path).values, array.values)
+
+
+def test_a_swap_that_was_killed_between_its_renames_is_finished(tmp_path, particle):
+    """What `overwrite` leaves when it dies after it moved the old store away: the new one is complete beside it."""
+    nt.save(particle, tmp_path / "a.zarr")
+    nt.save(nt.normalize(particle * 2), tmp_path / "b.zarr")
+    (tmp_path / "a.zarr").rename(tmp_path / ".a.zarr.old-12345678")
+    (tmp_path / "b.zarr").rename(tmp_path / ".a.zarr.new")
+    assert nt.open(tmp_path / "a.zarr").attrs["recipe"]["operation"] == "normalize"
+    nt.open(tmp_path / "a.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_a_store_that_was_replaced_is_not_read_as_the_old_one(tmp_path, particle):
+    opened = nt.save(particle, tmp_path / "a.zarr")
+    nt.save(nt.segment(particle, threshold=2), tmp_path / "a.zarr", overwrite=True)
+    with pytest.raises(nt.SchemaError, match="got another by now; do open it again"):
+        opened.compute()
+
+
+def test_units_and_pixel_size_belong_to_what_is_stored(tmp_path, rng):
+    data = rng.random((4, 8, 8), np.float32)
+    nt.save(nt.volume(data, units="px"), tmp_path / "a.zarr")
+    with pytest.raises(nt.SchemaError, match="made otherwise"):
+        nt.save(nt.volume(data, units="nm", pixel_size=2), tmp_path / "a.zarr")
+    nt.save(nt.volume(np.asfortranarray(data)), tmp_path / "a.zarr")
+
+
+def test_relative_paths_and_links(tmp_path, particle, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = nt.save(particle, "a.zarr")
+    (tmp_path / "link.zarr").symlink_to("a.zarr")
+    monkeypatch.chdir("/")
+    np.testing.assert_array_equal(saved.values, particle.values)
+    nt.save(nt.segment(particle, threshold=2), tmp_path / "link.zarr", overwrite=True)
+    assert nt.open(tmp_path / "a.zarr").values.max() == 0
+
+
+def test_an_empty_chunk_file_counts_as_missing(tmp_path, particle):
+    nt.save(particle, tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/volume/c/1/0/0").write_bytes(b"")
+    np.testing.assert_array_equal(nt.save(particle, tmp_path / "a.zarr").values, particle.values)

@@ -1,5 +1,6 @@
 import itertools
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -80,7 +81,7 @@ def test_several_pairs_share_the_samples(pair):
             lambda s, v: ([s, s.isel(angle=slice(2, None))], [v, v]),
             "needs the angles for which",
         ),
-        (lambda s, v: (v, v), "needs tilt series with dims"),
+        (lambda s, v: (v, v), "needs a tilt series; got a volume"),
     ],
 )
 def test_pairs_that_do_not_match_are_refused(pair, change, message):
@@ -206,12 +207,32 @@ def test_a_finished_training_is_returned_at_once(trained, tmp_path, monkeypatch)
     first = nt.train_nnfbp(training, validation, **arguments)
     monkeypatch.setattr(training_room, "_run", None)
     assert nt.train_nnfbp(training, validation, **arguments).digest == first.digest
+    other = training.assign(target=1 - training.target)
+    with pytest.raises(nt.SchemaError, match="got others of the same recipe"):
+        nt.train_nnfbp(other, validation, **arguments)
+
+
+def test_a_finished_training_needs_no_samples_again(pair, tmp_path, nothing_computes):
+    sets = [nt.training_samples(*pair, n_samples=200, seed=seed) for seed in (1, 2)]
+    arguments = {"max_epochs": 2, "checkpoint": tmp_path / "c", "progress": "none"}
+    with dask.config.set(scheduler="threads"):
+        first = nt.train_nnfbp(*sets, **arguments)
+    assert nt.train_nnfbp(*sets, **arguments).digest == first.digest
+    with pytest.raises(AssertionError, match="something was computed"):
+        nt.train_nnfbp(sets[0].isel(voxel=slice(0, 100)), sets[1], **arguments)
+
+
+def test_samples_without_anything_to_learn_give_a_network(trained):
+    """All inputs alike: no step lowers the loss, and where the training began is the outcome."""
+    _, training, validation = trained
+    network = nt.train_nnfbp(training.assign(inputs=training.inputs * 0), validation, max_epochs=5, progress="none")
+    assert np.isfinite(nt.evaluate(network, validation.inputs.values[:5])).all()
 
 
 def test_the_checkpoint_of_another_training_is_refused(trained, tmp_path):
     _, training, validation = trained
     nt.train_nnfbp(training, validation, max_epochs=2, checkpoint=tmp_path / "c", progress="none")
-    with pytest.raises(nt.SchemaError, match="training checkpoint: needs the data and parameters with which"):
+    with pytest.raises(nt.SchemaError, match=r"train: needs the data .*max_epochs is 2 there and 3 here"):
         nt.train_nnfbp(training, validation, max_epochs=3, checkpoint=tmp_path / "c", progress="none")
 
 

@@ -1,6 +1,7 @@
 """MRC files: aligned stacks in, volumes and series out."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ def read_mrc_series(
     angles_deg: npt.ArrayLike,
     *,
     tilt_axis: TiltAxis = "y",
+    keep_deg: npt.ArrayLike | None = None,
     background: float = 0.0,
     fill: float | None = None,
 ) -> xr.DataArray:
@@ -43,6 +45,8 @@ def read_mrc_series(
         One a projection, in degrees.
     tilt_axis
         Image axis along which the specimen was tilted: "y" is IMOD's custom; "x" the other.
+    keep_deg
+        Keep only the projections nearest to these angles.
     background
         Counts where there is no specimen, [counts]; taken off.
     fill
@@ -69,13 +73,16 @@ def read_mrc_series(
     if tilt_axis not in _SERIES_AXES:
         schema.refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", do='tilt_axis="y"')
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
+    kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
+    angles = schema.check_angles(angles[kept], who="read_mrc_series")
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
     coords = schema.series_coords(schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size))
     parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
     return _lazy(
         path, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
-        shape=(n_z, shape[0], n_detectors), pixel_size=pixel_size, background=background, fill=fill,
+        shape=(n_z, angles.size, n_detectors), pixel_size=pixel_size, projections=kept, background=background,
+        fill=fill,
     )  # fmt: skip
 
 
@@ -97,7 +104,7 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         schema.refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", do="give a volume")
     volume = _lazy(
         path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
-        name="volume", shape=shape, pixel_size=pixel_size, background=0.0, fill=None,
+        name="volume", shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
     return volume
@@ -140,6 +147,8 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
                 else:
                     mrc.data[first : first + slices] = slab
                 first += slices
+            if is_series:
+                mrc.set_image_stack()
             if array.attrs["units"] == "nm":
                 mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
             mrc.update_header_stats()
@@ -147,6 +156,21 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _nearest(angles_deg: npt.NDArray[np.float64], wanted_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Indices of the angles nearest to some, in the order of the file, none twice."""
+    return np.unique(np.abs(angles_deg[:, None] - wanted_deg).argmin(axis=0))
+
+
+def _fingerprint(path: Path) -> int:
+    """Checksum of 64 KiB at 256 places of a file, all of a small one: tells recordings apart without reading them."""
+    checksum, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        for place in range(256):
+            file.seek(size * place // 256)
+            checksum = zlib.crc32(file.read(2**16), checksum)
+    return checksum
 
 
 @contextmanager
@@ -181,6 +205,7 @@ def _lazy(
     name: str,
     shape: tuple[int, ...],
     pixel_size: float,
+    projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
 ) -> xr.DataArray:
@@ -195,10 +220,11 @@ def _lazy(
         meta=np.empty((0,) * 3, np.float32),
         path=str(source),
         axes=axes,
+        projections=projections,
         background=background,
         fill=fill,
     )
-    identity = {"file": source.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    identity = {"file": source.name, "bytes": status.st_size, "crc32": _fingerprint(source)}
     return slabs.label(
         data,
         dims=dims,
@@ -210,9 +236,16 @@ def _lazy(
 
 
 def _read_slab(
-    z_indices: npt.NDArray[np.int64], *, path: str, axes: tuple[int, int, int], background: float, fill: float | None
+    z_indices: npt.NDArray[np.int64],
+    *,
+    path: str,
+    axes: tuple[int, int, int],
+    projections: npt.NDArray[np.intp] | None,
+    background: float,
+    fill: float | None,
 ) -> Float32:
     with mrcfile.mmap(path, mode="r") as mrc:
         slab = np.transpose(mrc.data, axes)[int(z_indices[0]) : int(z_indices[-1]) + 1]
+        slab = slab if projections is None else slab[:, projections]
         values = np.ascontiguousarray(slab, np.float32) - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

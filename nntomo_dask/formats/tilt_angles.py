@@ -35,6 +35,8 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
             "read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", do="check the path"
         )
     text = source.read_text(encoding="utf-8", errors="replace")
+    if "\0" in text:
+        schema.refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", do="give the angle file")
     words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
     angles = []
     for word in words:
@@ -44,9 +46,16 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
             schema.refuse(
                 "read_tilt_angles",
                 needs="one angle in degrees a line",
-                got=f"{word!r} in {source}",
+                got=f"{word[:40]!r} in {source}",
                 do="mend that line",
             )
     if not angles:
         schema.refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", do="check the file")
     return np.array(angles)
+
+
+def write_tilt_angles(angles_deg: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
+    """Write tilt angles to a text file, one a line, in degrees."""
+    target = Path(path)
+    target.write_text("".join(f"{angle:.4f}\n" for angle in np.asarray(angles_deg, np.float64)))
+    return target

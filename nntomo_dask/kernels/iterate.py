@@ -33,9 +33,10 @@ def step(
 ) -> None:
     """``x ← max(x + C g, minimum)`` in the active lanes of `images` (pixel, lane); `column_weights` is (pixel,)."""
     n_pixels, width = images.shape
-    gain = active.astype(np.float32)
     for pixel in range(n_pixels):
         weight = column_weights[pixel]
+        if weight == 0:  # the border of the layout, which has to stay zero, and what no ray meets
+            continue
         for lane in range(width):
-            value = images[pixel, lane] + gain[lane] * (weight * gradient[pixel, lane])
-            images[pixel, lane] = max(value, minimum)
+            value = max(images[pixel, lane] + weight * gradient[pixel, lane], minimum)
+            images[pixel, lane] = value if active[lane] else images[pixel, lane]

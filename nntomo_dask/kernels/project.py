@@ -105,7 +105,7 @@ def _forward_kernel(width: int) -> Any:
                             position = start - (u - centre) * ratio
                             if position < v0 or position >= v1:
                                 continue
-                            lower = np.int64(position + 1.0) - 1
+                            lower = np.int64(np.floor(position))
                             weight = np.float32(position - lower)
                             pixel = ((u + IMAGE_PAD) * step_u + (lower + IMAGE_PAD) * step_v) * width
                             total = fma(np.float32(1) - weight, load(image, pixel, width), total)

@@ -34,8 +34,6 @@ Wedge = Literal["complete", "keep"]
 
 FORMAT = "nntomo_dask.nnfbp"
 FORMAT_VERSION = "1"
-# Angles of a series and of a network agree within this: stages report hundredths of a degree.
-ANGLE_TOLERANCE_DEG = 0.05
 
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
 _SCALARS = ("output_bias", "target_low", "target_high")
@@ -115,7 +113,7 @@ class InputLayout:
             )
         angles = series[schema.ANGLE].values
         same = angles.size == len(self.angles_deg) and (
-            np.abs(angles - np.asarray(self.angles_deg)).max() <= ANGLE_TOLERANCE_DEG
+            np.abs(angles - np.asarray(self.angles_deg)).max() <= geometry.ANGLE_TOLERANCE_DEG
         )
         if not same:
             schema.refuse(

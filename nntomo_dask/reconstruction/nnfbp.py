@@ -124,9 +124,9 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
     """
     schema.check_tilt_series(series, who="intensity_level")
     n_z = series.sizes[schema.Z]
-    chosen = (
-        np.unique(np.linspace(0, n_z - 1, min(_LEVEL_SLICES, n_z) + 2).round().astype(int)[1:-1]) if n_z > 2 else [0]
-    )
+    chosen = np.arange(n_z)
+    if n_z > _LEVEL_SLICES:
+        chosen = np.unique(np.linspace(0, n_z - 1, _LEVEL_SLICES + 2).round().astype(int)[1:-1])
     rows = slabs.lazy(series).isel({schema.Z: chosen}).data
     level = delayed(_level)(rows, series[schema.ANGLE].values)
     return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
@@ -147,7 +147,8 @@ def _level(rows: Float32, angles_deg: Float64) -> np.float32:
     )
     if volume.max() <= 0:
         return np.float32(0)
-    return np.float32(np.median(volume[volume > threshold_otsu(volume)]))
+    bright = volume[volume > threshold_otsu(volume)]
+    return np.float32(np.median(bright) if bright.size else volume.max())
 
 
 def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale: Scale) -> float | da.Array:
@@ -155,6 +156,8 @@ def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale:
     schema.check_tilt_series(series, who=who)
     network.layout.check(series, who=who)
     if scale == "auto":
+        if not network.level > 0:
+            schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
         ratio = intensity_level(series).data / np.float32(network.level)
         safe: da.Array = da.where(ratio > 0, ratio, np.float32(1))
         return safe

@@ -166,7 +166,6 @@ def _iterate(
         norms = iterate.residual(measured, operator.forward(images), row_weights, weighted)
         # A lane that has stopped is no longer changed, so its norm stays and this stays false.
         active = active & (previous - norms > tolerance * previous)
-    images[:, ~(norms > 0) & ~measured.any(axis=0)] = 0
     return images
 
 

@@ -1,7 +1,6 @@
 """What a training has reached, in one file: to go on from, and to look at afterwards."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ _MARGIN = 1e-4
 class History:
     """Losses and parameters of every epoch, and the solver's state after the last."""
 
-    def __init__(self, frame: nnfbp.NNFBPNetwork) -> None:
-        """Begin with a network that has everything but its weights, the recipe of the training included."""
+    def __init__(self, frame: nnfbp.NNFBPNetwork, digest: str) -> None:
+        """Begin with a network that has everything but its weights, and the digest of the samples."""
         self.frame = frame
+        self.digest = digest
         self.state: dict[str, Any] = {}
         self.parameters: list[Float64] = []
         self.losses: list[tuple[float, float]] = []  # training and validation, mean square errors
@@ -71,13 +71,15 @@ class History:
         tensors["history.parameters"] = np.stack(self.parameters) if self.parameters else np.zeros((0, 0))
         tensors["history.losses"] = np.array(self.losses, np.float64).reshape(-1, 2)
         tensors["history.seconds"] = np.array(self.seconds, np.float64)
-        nnfbp.write_tensors(tensors, metadata | {"format": FORMAT, "ended": str(self.ended)}, path)
+        nnfbp.write_tensors(
+            tensors, metadata | {"format": FORMAT, "ended": str(self.ended), "digest": self.digest}, path
+        )
 
     @classmethod
     def load(cls, path: Path) -> "History":
         """Read the file; a SchemaError where it is damaged or something else."""
-        tensors, metadata = nnfbp.read_tensors(path, FORMAT, who="training checkpoint")
-        history = cls(nnfbp.from_file(tensors, metadata))
+        tensors, metadata = nnfbp.read_tensors(path, FORMAT, who="train")
+        history = cls(nnfbp.from_file(tensors, metadata), metadata["digest"])
         prefix = "state."
         history.state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         epochs = (tensors[f"history.{name}"] for name in ("parameters", "losses", "seconds"))
@@ -92,12 +94,12 @@ def resume(path: Path | None, recipe: slabs.Recipe) -> History | None:
     if path is None or not path.exists():
         return None
     history = History.load(path)
-    if json.dumps(history.frame.recipe, sort_keys=True) != json.dumps(recipe, sort_keys=True):
+    if not slabs.same(history.frame.recipe, recipe):
         schema.refuse(
-            "training checkpoint",
-            needs="the data and parameters with which that training began",
-            got=f"others than {path} holds",
-            do="delete it, or give another path",
+            "train",
+            needs=f"the data and parameters with which the training in {path} began",
+            got=f"another: {slabs.difference(history.frame.recipe, recipe)}",
+            do="delete that file (on the command line --overwrite), or give another path",
         )
     return history
 

@@ -1,5 +1,6 @@
 """Training of an NN-FBP network: start, solver, early stopping, checkpoints."""
 
+import hashlib
 import itertools
 import os
 import time
@@ -19,7 +20,7 @@ from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
 from nntomo_dask.training import levenberg_marquardt
 from nntomo_dask.training.history import History, resume
-from nntomo_dask.training.samples import layout_of
+from nntomo_dask.training.samples import is_as_recorded, layout_of
 
 Float64 = npt.NDArray[np.float64]
 Solver = Literal["lm", "adam"]
@@ -104,9 +105,19 @@ def train_nnfbp(
     recipe = slabs.record("train_nnfbp", vars(settings), [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
     history = resume(path, recipe)
-    if history is None or not history.ended:
-        sets = _load(training, validation)
-        history = history or History(_frame(sets, layout_of(training), settings, recipe))
+    if history is not None and history.ended and is_as_recorded(training) and is_as_recorded(validation):
+        return history.best_network()
+    sets = _load(training, validation)
+    if history is None:
+        history = History(_frame(sets, layout_of(training), settings, recipe), sets.digest)
+    elif history.digest != sets.digest:
+        schema.refuse(
+            "train",
+            needs=f"the samples with which the training in {path} began",
+            got="others of the same recipe",
+            do="delete that file (on the command line --overwrite), or give another path",
+        )
+    if not history.ended:
         _run(history, sets, settings, path, progress)
     return history.best_network()
 
@@ -148,6 +159,14 @@ class _Sets:
     target_low: float
     target_high: float
     level: float
+
+    @property
+    def digest(self) -> str:
+        """Digest of all samples."""
+        state = hashlib.sha256()
+        for values in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
+            state.update(np.ascontiguousarray(values).data)
+        return state.hexdigest()[:16]
 
 
 def _load(training: xr.Dataset, validation: xr.Dataset) -> _Sets:
@@ -287,11 +306,10 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
     began -= history.seconds[-1] if history.seconds else 0
     start = solver.resume(history.state) if history.state else solver.start()
     with tqdm(
-        total=settings.max_epochs,
-        initial=len(history.losses),
+        initial=len(history.losses),  # no total: training ends when validation no longer gains
         desc="training",
         unit="epoch",
-        disable=progress == "none",
+        disable=True if progress == "none" else None,
         mininterval=0.5,
     ) as bar:
         for state in solver.iterate(start):
@@ -311,6 +329,11 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
             if path is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 history.save(path)
                 saved = time.monotonic()
+        if not history.losses:  # no step lowers the loss: where training began is where it ends
+            parameters = np.asarray(start.parameters, np.float64)
+            sample = (sets.validation_inputs, sets.validation_targets, settings.activation)
+            validation_loss = levenberg_marquardt.mean_square_error(parameters, *sample)
+            history.add(parameters, start.loss, validation_loss, time.monotonic() - began)
     history.ended = True
     if path is not None:
         history.save(path)

@@ -92,6 +92,7 @@ def training_samples(
         attrs={
             "layout": json.dumps(asdict(layout)),
             "recipe": slabs.record("training_samples", parameters, [*all_series, *volumes]),
+            "names": [inputs.name, target.name],
         },
     )
 
@@ -169,6 +170,9 @@ def _check_pairs(
             got=f"{len(all_series)} series and {len(volumes)} volumes",
             do="pass lists of one length",
         )
+    for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
+        if value not in choices:
+            schema.refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", do="choose one")
     if n_samples < 1:
         schema.refuse(who, needs="at least 1 sample", got=f"{n_samples}", do="n_samples=100_000")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
@@ -252,6 +256,12 @@ def _positions(size: int, count: int, seed: list[int]) -> Integers:
     y, x = np.nonzero(geometry.seen_by_all(size))
     chosen = np.random.default_rng(seed).integers(0, y.size, count)
     return np.column_stack([y[chosen], x[chosen]])
+
+
+def is_as_recorded(samples: xr.Dataset) -> bool:
+    """Whether a training set is lazy still and just what its recipe says; of one in memory that cannot be known."""
+    names = [getattr(samples[name].data, "name", None) for name in ("inputs", "target")]
+    return bool(names == samples.attrs["names"])
 
 
 def layout_of(samples: xr.Dataset) -> InputLayout:
