@@ -18,7 +18,7 @@ from skimage.measure import marching_cubes
 from nntomo_dask import schema
 
 _SURFACE_VOXELS = 96  # an axis of a volume is thinned to about so many for its isosurface: a figure shows no more
-_SURFACE_COLOUR = "#4c72b0"
+_SURFACE_COLOUR = "#9dbfe3"
 
 
 def compare_volumes(
@@ -51,7 +51,7 @@ def compare_volumes(
     low, high = float(min(across.min(), along.min())), float(max(across.max(), along.max()))
     level = low + (high - low) / 2 if level is None else level
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        figure = Figure(figsize=(2.6 * len(titles), 8.0), layout="constrained")
+        figure = Figure(figsize=(2.6 * len(titles), 7.6), layout="constrained")
         FigureCanvasAgg(figure)
         for column, title in enumerate(titles):
             across, along, thin = loaded[title]
@@ -67,6 +67,10 @@ def compare_volumes(
                     axes.set_title(title if caption is None else f"{title}\n{caption}")
             axes3d: Any = figure.add_subplot(3, len(titles), 2 * len(titles) + column + 1, projection="3d")
             _draw_surface(axes3d, thin, level)
+            if column == 0:
+                axes3d.text2D(
+                    -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
+                )
     return figure
 
 
@@ -116,7 +120,7 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
         getattr(axes, f"set_{dim}lim")(0, size)
-    axes.set_box_aspect(padded.shape[::-1], zoom=1.25)
+    axes.set_box_aspect(padded.shape[::-1], zoom=1.5)
     axes.view_init(elev=20, azim=35)
 
 

@@ -92,7 +92,10 @@ What is computed and why: docs/theory.md. This script: pipelines/quickstart.py."
     )
 
 
-@click.command(help="Reconstruct a faceted particle from a few projections, and compare the methods.")
+@click.command(
+    help="Reconstruct a faceted particle from a few projections, and compare the methods.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--size", default=128, show_default=True, help="Voxels along each axis.")
 @click.option("--count", default=8, show_default=True, help="Projections between -70° and 70°.")
 @click.option("--seed", default=1, show_default=True, help="Which particle.")
