@@ -65,6 +65,8 @@ def train(series, out: Path):
         training, validation = cluster.load(training, validation, description="training voxels", progress="bar")
     network = nt.train_nnfbp(training, validation, checkpoint=checkpoint)
     nt.save_network(network, out / "network.safetensors")
+    outcome = network.recipe["outcome"]
+    click.echo(f"kept the network of epoch {outcome['epoch']}, validation loss {outcome['validation_loss']:.5f}")
     share = float(nt.outside_training_range(series, network).mean())
     click.echo(f"inputs outside the training range: {share:.1%}")
     return network
@@ -79,7 +81,9 @@ def report(errors: dict[str, dict[str, float]], out: Path) -> None:
             f"{TITLES[method]:<18}{value['mse']:>18.5f}{value['psnr']:>11.2f}{value['ssim']:>7.3f}"
             f"{value['resolution']:>17.1f}"
         )
-    click.echo("(resolution: where the Fourier shell correlation with the particle falls below 0.5)")
+    click.echo(
+        "(resolution: where the Fourier shell correlation with the particle falls below 0.5; 2.0 is the limit of the pixels)"
+    )
     click.echo(
         f"""
 The figure: {out / "quickstart.png"}
