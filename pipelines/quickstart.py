@@ -82,7 +82,7 @@ def report(errors: dict[str, dict[str, float]], out: Path) -> None:
             f"{value['resolution']:>17.1f}"
         )
     click.echo(
-        "(resolution: where the Fourier shell correlation with the particle falls below 0.5; 2.0 is the limit of the pixels)"
+        "(resolution: where the Fourier shell correlation with the particle falls below 0.5; pixels limit it to 2.0)"
     )
     click.echo(
         f"""
