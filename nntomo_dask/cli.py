@@ -346,7 +346,7 @@ def compare(
         if figure is not None:
             support.draw_comparison(table, truth, reference, figure)
     if as_json:
-        click.echo(json.dumps(table, indent=2))
+        click.echo(json.dumps(support.finite(table), indent=2))
         return
     unit = truth.attrs["units"]
     width = max(len(path) for path in table)

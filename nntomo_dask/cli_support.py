@@ -340,6 +340,14 @@ def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[s
     }
 
 
+def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
+    """The table with None for what is infinite, since JSON has no word for it."""
+    return {
+        path: {key: value if np.isfinite(value) else None for key, value in errors.items()}
+        for path, errors in table.items()
+    }
+
+
 def resolution_text(errors: dict[str, float], key: str) -> str:
     """A resolution; one that the pixels limit, not the volume, as at most that."""
     limited = errors[key] <= errors["nyquist"] * (1 + 1e-9)
@@ -350,9 +358,9 @@ def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: P
     """Draw the volumes of a table of errors beside their reference."""
     from nntomo_dask import plotting
 
-    volumes = {reference.stem: truth} | {Path(path).stem: nt.open(path) for path in table}
-    captions = {Path(path).stem: f"MSE {value['mse']:.4g}" for path, value in table.items()}
-    drawn = plotting.compare_volumes(
-        volumes, captions=captions, level=plotting.otsu_level(truth), reference=reference.stem
-    )
+    stems = [reference.stem, *(Path(path).stem for path in table)]
+    titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
+    volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
+    captions = {title: f"MSE {value['mse']:.4g}" for title, value in zip(titles[1:], table.values(), strict=True)}
+    drawn = plotting.compare_volumes(volumes, captions=captions, level=plotting.otsu_level(truth), reference=titles[0])
     click.echo(plotting.save_figure(drawn, figure), err=True)

@@ -58,6 +58,8 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     assert values["sirt.zarr"]["mse"] == pytest.approx(error)
     assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "nyquist"}
     assert (tmp_path / "f.png").stat().st_size > 10_000
+    itself = run("compare", "particle.zarr", "--reference", "particle.zarr", "--json", "--figure", "g.png").stdout
+    assert json.loads(itself)["particle.zarr"]["psnr"] is None
     run("export", "nnfbp.zarr", "nnfbp.mrc")
     with mrcfile.open(tmp_path / "nnfbp.mrc") as mrc:
         np.testing.assert_array_equal(mrc.data, nt.open("nnfbp.zarr").values)

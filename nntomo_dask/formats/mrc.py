@@ -190,8 +190,9 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
 
 
 def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
-    angstrom = float(mrc.voxel_size.x)
-    return (angstrom / _ANGSTROM_PER_NM, "nm") if angstrom > 0 else (1.0, "px")
+    with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
+        angstrom = float(mrc.voxel_size.x)
+    return (angstrom / _ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
 def _lazy(
