@@ -163,10 +163,10 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
 
 def report_outside_range(series: Any, network: Any, scale: Any) -> None:
     """Print the share of a network's inputs outside its training range, and what to do about too many."""
-    share = float(nt.outside_training_range(series, network, scale=scale).mean())
     found = float(nt.intensity_level(series)) / network.level if scale == "auto" else scale
-    unit = "estimated" if scale == "auto" else "given"
-    click.echo(f"intensity of the specimen, {unit}: {found:.5g} times that of the training volumes", err=True)
+    share = float(nt.outside_training_range(series, network, scale=found if found > 0 else 1).mean())
+    origin = "estimated" if scale == "auto" else "given"
+    click.echo(f"intensity of the specimen, {origin}: {found:.5g} times that of the training volumes", err=True)
     click.echo(f"inputs outside the training range: {share:.1%}", err=True)
     if share > OUTSIDE_LIMIT:
         click.echo(

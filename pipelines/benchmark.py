@@ -27,12 +27,13 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-def side_by_side(ours, theirs, repetitions=5):
-    """Median seconds of both, run in turn, and the median of their ratios; each once before, for the compiler."""
+def side_by_side(ours, theirs, slices, repetitions=5):
+    """Our kernel on some slices and ASTRA on one, in turn, each once before for the compiler; medians."""
     ours(), theirs()
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repetitions)]
-    mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return {"seconds": mine, "astra_seconds": other, "ratio": statistics.median(b / a for a, b in pairs)}
+    pairs = [(seconds(ours) / slices, seconds(theirs)) for _ in range(repetitions)]
+    mine, other = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(astra / own for own, astra in pairs)
+    return {"milliseconds a slice": mine, "ASTRA, milliseconds a slice": other, "ratio": ratio}
 
 
 def network_backprojection(size):
@@ -56,15 +57,10 @@ def network_backprojection(size):
         for _ in range(8):
             astra_engine.fbp(rows[:1], angles, window="ram-lak")
 
-    result = {}
-    for name, ours in (("kernel", kernel), ("with filtering", with_filtering)):
-        measured = side_by_side(ours, one_slice_by_astra)
-        result[name] = {
-            "milliseconds a slice": 1000 * measured["seconds"] / slices,
-            "8 ASTRA FBPs of a slice, milliseconds": 1000 * measured["astra_seconds"],
-            "ratio": measured["ratio"] * slices,
-        }
-    return result
+    return {
+        name: side_by_side(ours, one_slice_by_astra, slices)
+        for name, ours in (("kernel", kernel), ("with filtering", with_filtering))
+    }
 
 
 def projector_pair(size):
@@ -78,15 +74,7 @@ def projector_pair(size):
         "forward": (lambda: project.forward(images, radians), lambda: astra_engine.forward(images[:1], angles)),
         "back": (lambda: project.back(rows, radians), lambda: astra_engine.back(rows[:1], angles)),
     }
-    result = {}
-    for name, (ours, theirs) in pairs.items():
-        measured = side_by_side(ours, theirs, repetitions=3)
-        result[name] = {
-            "milliseconds a slice": 1000 * measured["seconds"] / slices,
-            "ASTRA, milliseconds a slice": 1000 * measured["astra_seconds"],
-            "ratio": measured["ratio"] * slices,
-        }
-    return result
+    return {name: side_by_side(*pair, slices, repetitions=3) for name, pair in pairs.items()}
 
 
 def training_set(folder):
@@ -100,7 +88,7 @@ def training_set(folder):
 
 
 def training(folder, adam_seconds):
-    """Levenberg–Marquardt from 5 seeds, and Adam for ten times as long as the first of them needs; one core."""
+    """Levenberg–Marquardt from 5 seeds, and Adam for about `adam_seconds`; one core."""
     angles = nt.tilt_angles("full", 9)
     sets = []
     for seed, slices in ((1, 100), (2, 50)):
@@ -133,8 +121,6 @@ def training(folder, adam_seconds):
         import torch
 
         torch.set_num_threads(1)
-        start = time.perf_counter()
-        epochs, best = 0, np.inf
         # Whole epochs until the time is up: the number that fits is found by a first short run.
         short, _ = run("adam-short", solver="adam", max_epochs=2)
         epochs = max(int(adam_seconds / short[-1] * 2), 1)
@@ -142,7 +128,6 @@ def training(folder, adam_seconds):
         best = float(losses[-1])
         result["Adam"] = {"seconds": float(times[-1]), "best validation loss": best, "epochs": epochs}
         result["Adam's best over the worst of Levenberg–Marquardt"] = best / max(finals)
-        click.echo(f"Adam took {time.perf_counter() - start:.0f} s in all", err=True)
     return result
 
 
