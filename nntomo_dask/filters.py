@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from nntomo_dask import device
+
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -97,7 +99,7 @@ def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Flo
 
 
 def filter_rows(rows: Float32, responses: Float64) -> Float32:
-    """Convolve detector rows with each of some filters.
+    """Convolve detector rows with each of some filters, where the rows lie.
 
     Parameters
     ----------
@@ -112,6 +114,8 @@ def filter_rows(rows: Float32, responses: Float64) -> Float32:
     """
     detector_count = rows.shape[-1]
     length = fft_length(detector_count)
-    spectrum = scipy.fft.rfft(rows, n=length, axis=-1)
-    filtered = spectrum[:, None] * responses.astype(np.float32)
-    return np.ascontiguousarray(scipy.fft.irfft(filtered, n=length, axis=-1)[..., :detector_count])
+    xp, fft = device.namespace(rows), device.fft(rows)
+    spectrum = fft.rfft(rows, n=length, axis=-1)
+    filtered = spectrum[:, None] * xp.asarray(responses.astype(np.float32))
+    convolved: Float32 = xp.ascontiguousarray(fft.irfft(filtered, n=length, axis=-1)[..., :detector_count])
+    return convolved

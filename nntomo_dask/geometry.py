@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import schema, slabs
+from nntomo_dask import device, schema, slabs
 
 Float64 = npt.NDArray[np.float64]
 TiltRange = Literal["full", "tem"]
@@ -199,12 +199,14 @@ def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.floa
     near = _half_turned(rows[:, before], angles_deg[before], missing[0])
     far = _half_turned(rows[:, after], angles_deg[after], missing[0] + missing[1])
     filled = _filled(angles_deg, missing)
-    new = np.empty((rows.shape[0], filled.size, rows.shape[2]), np.float32)
+    xp = device.namespace(rows)
+    new = xp.empty((rows.shape[0], filled.size, rows.shape[2]), np.float32)
     for i, (angle, signed) in enumerate(zip(filled, _signed(filled), strict=True)):
         fraction = np.float32((angle - missing[0]) / missing[1])
         new[:, i] = _half_turned((1 - fraction) * near + fraction * far, angle, signed)
     order = np.argsort(np.concatenate([angles_deg, _signed(filled)]), kind="stable")
-    return np.ascontiguousarray(np.concatenate([rows, new], axis=1)[:, order])
+    completed: npt.NDArray[np.float32] = xp.ascontiguousarray(xp.concatenate([rows, new], axis=1)[:, order])
+    return completed
 
 
 def _half_turned(row: npt.NDArray[np.float32], angle_deg: float, target_deg: float) -> npt.NDArray[np.float32]:

@@ -11,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
+from dask.graph_manipulation import clone
 from skimage.metrics import structural_similarity
 
 from nntomo_dask import geometry, schema, slabs
@@ -21,6 +24,7 @@ Region = Literal["all", "disc"]
 
 FREQUENCY = "frequency"
 _SSIM_WINDOW = 7  # pixels, scikit-image's default
+_ROWS = 8  # of the spectra, summed over shells at once
 
 
 def mse(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all") -> xr.DataArray:
@@ -70,7 +74,8 @@ def psnr(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all
     """
     error = mse(volume, reference, region=region).data
     peak = _data_range(slabs.lazy(reference).data).astype(np.float64)
-    return xr.DataArray(da.map_blocks(_decibels, peak, error, dtype=np.float64), name="psnr")
+    # Delayed, not mapped: Dask fuses a mapped one with the error, and loses that where both are asked for at once.
+    return xr.DataArray(da.from_delayed(delayed(_decibels)(peak, error), (), np.float64), name="psnr")
 
 
 def ssim(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all") -> xr.DataArray:
@@ -102,7 +107,8 @@ def ssim(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all
         _similarities,
         volume.data,
         reference.data,
-        _data_range(reference.data),
+        # Of blocks that are read for it alone: else all of them would be held until the range is known.
+        _data_range(clone(reference.data)),
         drop_axis=[1, 2],
         dtype=np.float64,
         meta=np.empty((0,)),
@@ -116,8 +122,8 @@ def fourier_shell_correlation(
 ) -> xr.DataArray:
     """Correlation of two volumes on shells of equal spatial frequency.
 
-    Computed at once, in as many passes over both volumes as `memory_bytes` asks for: each pass keeps a band of one
-    frequency axis.
+    Computed at once, by threads of this process, in as many passes over both volumes as `memory_bytes` asks for: each
+    pass keeps a band of columns of the spectra.
 
     Parameters
     ----------
@@ -142,27 +148,30 @@ def fourier_shell_correlation(
     """
     volume, reference = _pair("fourier_shell_correlation", volume, reference)
     shape = reference.shape
-    row_bytes = 2 * 2 * 8 * shape[0] * (shape[2] // 2 + 1)  # two complex64 spectra, and their transforms along z
-    rows = max(min(memory_bytes // row_bytes, shape[1]), 1)
+    columns = shape[2] // 2 + 1
+    column_bytes = 2 * 8 * shape[0] * shape[1]  # two complex64 spectra
+    # A quarter is left for what the blocks of the transforms take.
+    wide = max(min(memory_bytes * 3 // 4 // column_bytes, columns), 1)
     sums = np.zeros((3, max(shape) // 2 + 1))
-    for first in range(0, shape[1], rows):
-        band = slice(first, min(first + rows, shape[1]))
-        spectra = [
-            da.map_blocks(
-                _band_of_slices, item.data, dtype=np.complex64, chunks=_band_chunks(item.data, band), band=band
-            ).rechunk({0: -1})
-            for item in (volume, reference)
-        ]
-        partial = da.map_blocks(
-            _shell_sums,
-            *spectra,
-            dtype=np.float64,
-            chunks=((3,), (sums.shape[1],)),
-            drop_axis=[2],
-            shape=shape,
-            band=band,
+    for first in range(0, columns, wide):
+        band = slice(first, min(first + wide, columns))
+        spectra = np.empty((2, shape[0], shape[1], band.stop - band.start), np.complex64)
+        compute(
+            *(
+                delayed(_keep_band)(block, spectrum[start : start + size], band)
+                for item, spectrum in zip((volume, reference), spectra, strict=True)
+                for block, start, size in _blocks(item.data)
+            ),
+            scheduler="threads",
         )
-        sums += partial.compute()
+        parts = compute(
+            *(
+                delayed(_shell_sums)(spectra[:, :, start : start + _ROWS], start, shape, band)
+                for start in range(0, shape[1], _ROWS)
+            ),
+            scheduler="threads",
+        )
+        sums += np.sum(parts, axis=0)
     cross, first_power, second_power = sums
     power = np.sqrt(first_power * second_power)
     correlation = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
@@ -286,24 +295,26 @@ def _similarities(slab: Float32, reference: Float32, data_range: Any, *, inside:
     return np.array([float(similarity[inside].mean()) for similarity in maps])
 
 
-def _band_chunks(data: da.Array, band: slice) -> tuple[tuple[int, ...], ...]:
-    return data.chunks[0], (band.stop - band.start,), (data.shape[2] // 2 + 1,)
+def _blocks(data: da.Array) -> list[tuple[Any, int, int]]:
+    """Delayed slabs of an array, with the first slice and the number of slices of each."""
+    sizes = data.chunks[0]
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return list(zip(data.to_delayed().ravel(), starts, sizes, strict=True))
 
 
-def _band_of_slices(slab: Float32, *, band: slice) -> npt.NDArray[np.complex64]:
-    """Two-dimensional spectrum of each slice, rows `band` of it."""
-    return np.ascontiguousarray(scipy.fft.rfft2(slab, axes=(1, 2))[:, band])
+def _keep_band(slab: Float32, spectrum: npt.NDArray[np.complex64], band: slice) -> None:
+    """Write the columns `band` of each slice's two-dimensional spectrum to `spectrum` (slice, y, column)."""
+    for image, kept in zip(slab, spectrum, strict=True):
+        kept[...] = scipy.fft.fft(scipy.fft.rfft(image, axis=1)[:, band], axis=0)
 
 
-def _shell_sums(
-    first: npt.NDArray[np.complex64], second: npt.NDArray[np.complex64], *, shape: tuple[int, ...], band: slice
-) -> Float64:
-    """(3, shell): cross power and both powers, summed over each shell."""
-    f, g = scipy.fft.fft(first, axis=0), scipy.fft.fft(second, axis=0)
+def _shell_sums(spectra: npt.NDArray[np.complex64], first_row: int, shape: tuple[int, ...], band: slice) -> Float64:
+    """(3, shell): cross power and both powers of some rows (2, slice, row, column), summed over each shell."""
+    f, g = scipy.fft.fft(spectra, axis=1)
     size = max(shape)
     squared_z = scipy.fft.fftfreq(shape[0])[:, None, None] ** 2
-    squared_y = scipy.fft.fftfreq(shape[1])[None, band, None] ** 2
-    squared_x = scipy.fft.rfftfreq(shape[2])[None, None, :] ** 2
+    squared_y = scipy.fft.fftfreq(shape[1])[None, first_row : first_row + f.shape[1], None] ** 2
+    squared_x = scipy.fft.rfftfreq(shape[2])[None, None, band] ** 2
     shell = np.rint(np.sqrt(squared_z + squared_y + squared_x) * size).astype(np.int64)
     # A real volume's spectrum is symmetric: all columns but the first, and the last of an even width, stand for two.
     twice = np.full(shape[2] // 2 + 1, 2.0)
@@ -312,7 +323,7 @@ def _shell_sums(
         twice[-1] = 1
     kept = size // 2 + 1
     sums = [
-        np.bincount(shell.ravel(), (power * twice).ravel(), minlength=kept)[:kept]
+        np.bincount(shell.ravel(), (power * twice[band]).ravel(), minlength=kept)[:kept]
         for power in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)
     ]
     return np.stack(sums)

@@ -249,19 +249,25 @@ def _stack_slab(
         rng = np.random.default_rng([seed, int(z)])
         kind = kinds[rng.integers(len(kinds))]
         for drawn in range(rng.integers(count[0], count[1] + 1)):
-            inside = _ellipse(axis, rng, int(rng.integers(facets[0], facets[1] + 1)))
+            window, inside = _ellipse(axis, rng, int(rng.integers(facets[0], facets[1] + 1)))
             value = 1.0 if kind == "binary" else rng.uniform(0.2, 1)
-            image[inside] = 0.0 if drawn > 0 and rng.random() < holes else value
+            image[window][inside] = 0.0 if drawn > 0 and rng.random() < holes else value
     return slab
 
 
-def _ellipse(axis: Float64, rng: np.random.Generator, n_facets: int) -> npt.NDArray[np.bool_]:
-    """(y, x): inside a random ellipse within the disc that every projection sees, cut by facets all around."""
+def _ellipse(
+    axis: Float64, rng: np.random.Generator, n_facets: int
+) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
+    """A window (y, x), and in it a random ellipse, cut by facets, within the disc that every projection sees."""
     radii = rng.uniform(0.1, 0.9, 2)
     distance = np.sqrt(rng.random()) * (1 - radii.max())
     azimuth, turn = rng.uniform(0, 2 * np.pi, 2)
-    x = axis[None, :] - distance * np.cos(azimuth)
-    y = axis[:, None] - distance * np.sin(azimuth)
+    window = (
+        _reach(axis, distance * np.sin(azimuth), np.hypot(radii[0] * np.sin(turn), radii[1] * np.cos(turn))),
+        _reach(axis, distance * np.cos(azimuth), np.hypot(radii[0] * np.cos(turn), radii[1] * np.sin(turn))),
+    )
+    x = axis[None, window[1]] - distance * np.cos(azimuth)
+    y = axis[window[0], None] - distance * np.sin(azimuth)
     u = (x * np.cos(turn) + y * np.sin(turn)) / radii[0]
     v = (y * np.cos(turn) - x * np.sin(turn)) / radii[1]
     inside: npt.NDArray[np.bool_] = u**2 + v**2 <= 1
@@ -270,7 +276,13 @@ def _ellipse(axis: Float64, rng: np.random.Generator, n_facets: int) -> npt.NDAr
         for facet in range(n_facets):
             normal = first + (facet + rng.uniform(-0.25, 0.25)) * 2 * np.pi / n_facets
             inside &= u * np.cos(normal) + v * np.sin(normal) <= np.cos(np.pi / n_facets) * rng.uniform(0.6, 1)
-    return inside
+    return window, inside
+
+
+def _reach(axis: Float64, centre: float, half: float) -> slice:
+    """The pixels of an axis within `half` of `centre`, and one more on either side."""
+    first, last = np.searchsorted(axis, (centre - half, centre + half))
+    return slice(max(int(first) - 1, 0), int(last) + 1)
 
 
 def _random_rotation(rng: np.random.Generator) -> Float64:

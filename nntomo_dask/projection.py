@@ -1,12 +1,13 @@
 """Volume to tilt series, and a tilt series on another detector."""
 
+import functools
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import astra_engine, chunking, device, schema, slabs
+from nntomo_dask import astra_engine, chunking, device, schema, slabs, streams
 from nntomo_dask.kernels import project as kernel
 
 Float32 = npt.NDArray[np.float32]
@@ -100,18 +101,28 @@ def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
 
 def forward_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
-    slab = device.on_host(slab, who="project")
     if engine == "astra":
-        return astra_engine.forward(slab, angles_deg)
-    return kernel.forward(slab, np.deg2rad(angles_deg))
+        return astra_engine.forward(device.on_host(slab, who='project with engine="astra"'), angles_deg)
+    sinograms: Float32 = streams.streamed(
+        functools.partial(kernel.forward, angles_rad=np.deg2rad(angles_deg)),
+        slab,
+        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
+        who="project",
+    )
+    return sinograms
 
 
 def back_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
-    slab = device.on_host(slab, who="backproject")
     if engine == "astra":
-        return astra_engine.back(slab, angles_deg)
-    return kernel.back(slab, np.deg2rad(angles_deg))
+        return astra_engine.back(device.on_host(slab, who='backproject with engine="astra"'), angles_deg)
+    images: Float32 = streams.streamed(
+        functools.partial(kernel.back, angles_rad=np.deg2rad(angles_deg)),
+        slab,
+        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
+        who="backproject",
+    )
+    return images
 
 
 def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask import device
+from tests.cuda_on_cpu import compiled, cupy
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal
 
@@ -48,3 +50,61 @@ def trained():
     training, validation = training.compute(), validation.compute()
     network = nt.train_nnfbp(training, validation, max_epochs=15, progress="none")
     return network, training, validation
+
+
+@pytest.fixture(scope="session")
+def compiled_for_cpu(tmp_path_factory):
+    """Where the CUDA sources are compiled for the CPU, and what has been compiled already."""
+    if compiled.COMPILER is None:
+        pytest.skip("no C++ compiler (g++)")
+    return tmp_path_factory.mktemp("cuda_on_cpu"), {}
+
+
+@pytest.fixture
+def fresh_device(monkeypatch):
+    """Nothing is remembered of a GPU, before and after a test."""
+    caches = (device._compiled, device._stream)
+    for cache in caches:
+        cache.cache_clear()
+    monkeypatch.setattr(device, "_pool", None)
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture
+def cuda_on_cpu(monkeypatch, fresh_device, compiled_for_cpu):
+    """Within this test ``import cupy`` finds a stand-in, whose kernels are the CUDA sources compiled for the CPU."""
+    return cupy.install(monkeypatch, *compiled_for_cpu)
+
+
+@pytest.fixture
+def gpu(fresh_device):
+    """CuPy with a GPU."""
+    try:
+        return device.cupy()
+    except nt.SchemaError as error:
+        pytest.skip(str(error))
+
+
+class Spelling:
+    """One of the spellings of a kernel: how arrays get to it and back."""
+
+    def __init__(self, module=None):
+        self.module = module
+
+    def put(self, array):
+        """To where this spelling computes."""
+        return array if self.module is None else self.module.asarray(array)
+
+    def __call__(self, kernel, block, *arguments):
+        """The kernel of a block there; what comes back has to lie there too."""
+        result = kernel(self.put(block), *arguments)
+        assert device.is_on_gpu(result) == (self.module is not None)
+        return device.to_host(result)
+
+
+@pytest.fixture(params=["numba", "cuda_on_cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def spelling(request):
+    """Numba, the CUDA sources on the CPU, and CUDA on a GPU."""
+    return Spelling(None if request.param == "numba" else request.getfixturevalue(request.param))

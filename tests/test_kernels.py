@@ -1,11 +1,14 @@
-"""The fast spelling of each kernel against its NumPy reference, and the references against analysis."""
+"""The fast spellings of each kernel against its NumPy reference, and the references against analysis.
+
+`spelling` is Numba, the CUDA sources compiled for the CPU, or CUDA on a GPU.
+"""
 
 import numpy as np
 import pytest
 
-from nntomo_dask import filters
-from nntomo_dask.kernels import backproject, project, sample
-from tests.conftest import ANGLES_DEG
+from nntomo_dask import device, filters
+from nntomo_dask.kernels import backproject, cuda, iterate, project, sample
+from tests.conftest import ANGLES_DEG, Spelling
 
 ANGLES_RAD = np.deg2rad(ANGLES_DEG)
 SLICES = [1, 3, 8, 11, 33]  # less, as much and more than a lane group
@@ -22,29 +25,30 @@ def close(actual, expected):
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("slices", SLICES)
-def test_forward(rng, slices, n):
+def test_forward(spelling, rng, slices, n):
     images = rng.standard_normal((slices, n, n)).astype(np.float32)
-    close(project.forward(images, ANGLES_RAD), project.forward_reference(images, ANGLES_RAD))
+    close(spelling(project.forward, images, ANGLES_RAD), project.forward_reference(images, ANGLES_RAD))
 
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("slices", SLICES)
-def test_back(rng, slices, n):
+def test_back(spelling, rng, slices, n):
     sinograms = rng.standard_normal((slices, ANGLES_RAD.size, n)).astype(np.float32)
-    close(project.back(sinograms, ANGLES_RAD), project.back_reference(sinograms, ANGLES_RAD))
+    close(spelling(project.back, sinograms, ANGLES_RAD), project.back_reference(sinograms, ANGLES_RAD))
 
 
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("slices", SLICES)
-def test_backproject(rng, slices, n):
+def test_backproject(spelling, rng, slices, n):
     filtered = rng.standard_normal((slices, ANGLES_RAD.size, n)).astype(np.float32)
-    close(backproject.backproject(filtered, ANGLES_RAD), backproject.backproject_reference(filtered, ANGLES_RAD))
+    actual = spelling(backproject.backproject, filtered, ANGLES_RAD)
+    close(actual, backproject.backproject_reference(filtered, ANGLES_RAD))
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("hidden", [1, 5, 8])
 @pytest.mark.parametrize("slices", [1, 11])
-def test_backproject_network(rng, slices, hidden, activation):
+def test_backproject_network(spelling, rng, slices, hidden, activation):
     filtered = rng.standard_normal((slices, hidden, ANGLES_RAD.size, 33)).astype(np.float32)
     end = backproject.NetworkEnd(
         hidden_bias=rng.standard_normal(hidden).astype(np.float32),
@@ -55,46 +59,98 @@ def test_backproject_network(rng, slices, hidden, activation):
         gain=3.0,
     )
     close(
-        backproject.backproject_network(filtered, ANGLES_RAD, end),
+        spelling(backproject.backproject_network, filtered, ANGLES_RAD, end),
         backproject.backproject_network_reference(filtered, ANGLES_RAD, end),
     )
 
 
 @pytest.mark.parametrize("value", [-200.0, -88.0, -20.0, 0.0, 1.0, 20.0, 200.0])
-def test_the_network_end_is_right_to_the_limits_of_the_sigmoid(value):
+def test_the_network_end_is_right_to_the_limits_of_the_sigmoid(spelling, value):
     """One hidden node, one angle: the output is a sigmoid of what was put in, and overflows nowhere."""
     filtered = np.full((1, 1, 1, 5), value, np.float32)
     end = backproject.NetworkEnd(np.zeros(1, np.float32), np.ones(1, np.float32), 0.0, "sigmoid", 0.0, 1.0)
     hidden = 1 / (1 + np.exp(-float(np.clip(value, -87, 87))))
     expected = 1 / (1 + np.exp(-hidden))
-    actual = backproject.backproject_network(filtered, np.zeros(1), end)
+    actual = spelling(backproject.backproject_network, filtered, np.zeros(1), end)
     np.testing.assert_allclose(actual[0, 2, 2], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("binning", ["exponential", "none"])
 @pytest.mark.parametrize("n", SIZES)
-def test_sample(rng, n, binning):
+def test_sample(spelling, rng, n, binning):
     sinograms = rng.standard_normal((3, ANGLES_RAD.size, n)).astype(np.float32)
     weights = rng.uniform(0.5, 2, ANGLES_RAD.size)
     edges = filters.bin_edges(n, binning=binning)
     voxels = np.column_stack([rng.integers(0, 3, 200), *rng.integers(0, n, (2, 200))])
     # Differences of running sums in double precision: rounding to float32 is all that is lost.
     close(
-        sample.sample(sinograms, ANGLES_RAD, weights, edges, voxels),
+        spelling(sample.sample, sinograms, ANGLES_RAD, weights, edges, voxels),
         sample.sample_reference(sinograms, ANGLES_RAD, weights, edges, voxels),
     )
 
 
-@pytest.mark.parametrize("slices", [1, 3, 8, 20])
-def test_a_slice_does_not_depend_on_its_neighbours(rng, slices):
+@pytest.mark.parametrize("width", [8, 64])
+def test_the_halves_of_a_sirt_iteration(spelling, rng, width):
+    """Against the formulas; 1000 entries are several parts of a sum, the last not full."""
+    if width == 8 and spelling.module is not None:
+        width = cuda.WARP
+    measured, projected, gradient = rng.standard_normal((3, 1000, width)).astype(np.float32)
+    weights = rng.random(1000, np.float32)
+    weights[::7] = 0
+    weighted = spelling.put(np.zeros_like(measured))
+    norms = spelling(iterate.residual, measured, spelling.put(projected), spelling.put(weights), weighted)
+    difference = measured - projected
+    # Sums in double precision of squares that are exact in it.
+    np.testing.assert_allclose(norms, np.linalg.norm(difference.astype(float), axis=0), rtol=1e-12)
+    np.testing.assert_array_equal(device.to_host(weighted), weights[:, None] * difference)
+
+    images, active = spelling.put(measured.copy()), rng.random(width) < 0.5
+    iterate.step(images, spelling.put(gradient), spelling.put(weights), spelling.put(active), np.float32(-0.25))
+    expected = np.maximum(measured + weights[:, None] * gradient, np.float32(-0.25))
+    stays = ~active[None, :] | (weights[:, None] == 0)
+    np.testing.assert_allclose(device.to_host(images), np.where(stays, measured, expected), rtol=2e-7)
+
+
+@pytest.mark.parametrize("slices", [1, 3, 8, 20, 33])
+def test_a_slice_does_not_depend_on_its_neighbours(spelling, rng, slices):
     """Bit for bit: lane groups of any width do the same operations in the same order."""
     images = rng.random((40, 20, 20), np.float32)
-    sinograms = project.forward(images, ANGLES_RAD)
+    sinograms = spelling(project.forward, images, ANGLES_RAD)
     part = slice(5, 5 + slices)
-    np.testing.assert_array_equal(project.forward(images[part], ANGLES_RAD), sinograms[part])
-    np.testing.assert_array_equal(project.back(sinograms[part], ANGLES_RAD), project.back(sinograms, ANGLES_RAD)[part])
-    whole = backproject.backproject(sinograms, ANGLES_RAD)
-    np.testing.assert_array_equal(backproject.backproject(sinograms[part], ANGLES_RAD), whole[part])
+    np.testing.assert_array_equal(spelling(project.forward, images[part], ANGLES_RAD), sinograms[part])
+    for kernel in (project.back, backproject.backproject):
+        whole = spelling(kernel, sinograms, ANGLES_RAD)
+        np.testing.assert_array_equal(spelling(kernel, sinograms[part], ANGLES_RAD), whole[part])
+
+
+@pytest.mark.parametrize("n_angles", [5, cuda.CHUNK + 6])
+@pytest.mark.parametrize("blocks", [1, 4096])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_cuda_does_what_numba_does(cuda_on_cpu, monkeypatch, rng, activation, blocks, n_angles):
+    """Bit for bit where both sum in the same order; one lane group a block or several, one chunk of angles or two."""
+    monkeypatch.setattr(cuda, "_BLOCKS", blocks)
+    angles = np.linspace(-1.5, 1.5, n_angles)
+    filtered = rng.standard_normal((35, 3, angles.size, 40)).astype(np.float32)
+    biases, weights = rng.standard_normal((2, 3)).astype(np.float32)
+    end = backproject.NetworkEnd(biases, weights, 0.3, activation, -1.0, 3.0)
+    for kernel, block, arguments in (
+        (project.back, filtered[:, 0], ()),
+        (backproject.backproject, filtered[:, 0], ()),
+        (backproject.backproject_network, filtered, (end,)),
+    ):
+        on_cpu, by_cuda = (Spelling(one)(kernel, block, angles, *arguments) for one in (None, cuda_on_cpu))
+        np.testing.assert_array_equal(by_cuda, on_cpu)
+
+
+@pytest.mark.parametrize("hidden", [12, 20])
+def test_wide_networks_use_more_warps(cuda_on_cpu, rng, hidden):
+    filtered = rng.standard_normal((1, hidden, ANGLES_RAD.size, 9)).astype(np.float32)
+    biases, weights = rng.standard_normal((2, hidden)).astype(np.float32)
+    end = backproject.NetworkEnd(biases, weights, 0.3, "relu", -1.0, 3.0)
+    on_cpu, by_cuda = (
+        Spelling(one)(backproject.backproject_network, filtered, ANGLES_RAD, end) for one in (None, cuda_on_cpu)
+    )
+    np.testing.assert_array_equal(by_cuda, on_cpu)
 
 
 def supersampled(inside, n, factor=8):

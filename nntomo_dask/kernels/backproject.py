@@ -7,14 +7,26 @@ sums ``s_k``: a volume per filter never exists.
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, store
-from nntomo_dask.kernels.layout import DETECTOR_FRONT, DETECTOR_PAD, Float32, Float64, lane_width, sinogram_to_lanes
+from nntomo_dask import device
+from nntomo_dask.kernels import cuda
+from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, store, store_transposed
+from nntomo_dask.kernels.layout import (
+    DETECTOR_FRONT,
+    DETECTOR_PAD,
+    Float32,
+    Float64,
+    aligned_zeros,
+    lane_width,
+    sinogram_to_lanes,
+)
 
 Activation = Literal["relu", "sigmoid"]
 
@@ -61,33 +73,65 @@ def backproject_network_reference(filtered: Float32, angles_rad: Float64, end: N
     return np.asarray(end.offset + end.gain / (1 + np.exp(-output)), np.float32)
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _locate(cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], weight: Float32) -> None:
+    """Detector index (in the padded row) and weight of its upper neighbour for TILE pixels of one line, (angle, pixel).
+
+    A loop of its own, over pixels innermost, so that the compiler computes several of them at once.
+    """
+    centre = (n - 1) / 2
+    end = np.float64(n)
+    for a in range(cos.size):
+        across = (y - centre) * sin[a]
+        for i in range(TILE):
+            t = (x0 + i - centre) * cos[a] + across + centre
+            t = min(max(t, -1.0), end) + DETECTOR_FRONT
+            lower = np.int32(t)
+            index[a * TILE + i] = lower
+            weight[a * TILE + i] = np.float32(t - lower)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _store_line(line: Float32, width: int, images: Float32, n_slices: int, n: int, y: int, x0: int, count: int) -> None:
+    """Write `count` pixels (pixel, lane) of one line to flat images (slice, y, x)."""
+    whole_slices = n_slices - n_slices % 8
+    whole = count - count % 8
+    for s in range(0, whole_slices, 8):
+        for i in range(0, whole, 8):
+            store_transposed(line, i * width + s, width, images, (s * n + y) * n + x0 + i, n * n)
+    for s in range(n_slices):
+        for i in range(whole if s < whole_slices else 0, count):
+            images[(s * n + y) * n + x0 + i] = line[i * width + s]
+
+
 @functools.cache
 def _plain_kernel(width: int) -> Any:
     @njit(nogil=True, cache=True, error_model="numpy")
-    def kernel(rows: Float32, cos: Float64, sin: Float64, images: Float32) -> None:
-        n_slices, n, _ = images.shape
-        centre = (n - 1) / 2
-        end = np.float64(n)
-        tile = np.empty(TILE * TILE * width, np.float32)
+    def kernel(rows: Float32, cos: Float64, sin: Float64, n: int, n_slices: int, images: Float32) -> None:
+        row = (n + DETECTOR_PAD) * width
+        index = np.empty(cos.size * TILE, np.int32)
+        weight = np.empty(cos.size * TILE, np.float32)
+        line = np.empty(TILE * width, np.float32)
         for y0 in range(0, n, TILE):
             for x0 in range(0, n, TILE):
-                y1, x1 = min(y0 + TILE, n), min(x0 + TILE, n)
-                for y in range(y0, y1):
-                    for x in range(x0, x1):
+                count = min(TILE, n - x0)
+                for y in range(y0, min(y0 + TILE, n)):
+                    _locate(cos, sin, n, y, x0, index, weight)
+                    for i in range(0, TILE, 2):  # two pixels at once: neither waits for the other's sums
                         total = fill(np.float32(0), width)
+                        other = fill(np.float32(0), width)
                         for a in range(cos.size):
-                            t = (x - centre) * cos[a] + (y - centre) * sin[a] + centre
-                            t = min(max(t, -1.0), end) + DETECTOR_FRONT
-                            lower = np.int64(t)
-                            weight = np.float32(t - lower)
-                            entry = (a * (n + DETECTOR_PAD) + lower) * width
-                            total = fma(np.float32(1) - weight, load(rows, entry, width), total)
-                            total = fma(weight, load(rows, entry + width, width), total)
-                        store(tile, ((y - y0) * TILE + x - x0) * width, total)
-                for s in range(n_slices):
-                    for y in range(y0, y1):
-                        for x in range(x0, x1):
-                            images[s, y, x] = tile[((y - y0) * TILE + x - x0) * width + s]
+                            upper = weight[a * TILE + i]
+                            entry = a * row + index[a * TILE + i] * width
+                            total = fma(np.float32(1) - upper, load(rows, entry, width), total)
+                            total = fma(upper, load(rows, entry + width, width), total)
+                            upper = weight[a * TILE + i + 1]
+                            entry = a * row + index[a * TILE + i + 1] * width
+                            other = fma(np.float32(1) - upper, load(rows, entry, width), other)
+                            other = fma(upper, load(rows, entry + width, width), other)
+                        store(line, i * width, total)
+                        store(line, (i + 1) * width, other)
+                    _store_line(line, width, images, n_slices, n, y, x0, count)
 
     return kernel
 
@@ -108,62 +152,67 @@ def _network_kernel(n_hidden: int, activation: Activation) -> Any:
         output_bias: np.float32,
         offset: np.float32,
         gain: np.float32,
+        n: int,
+        n_slices: int,
         images: Float32,
     ) -> None:
-        n_slices, n, _ = images.shape
-        centre = (n - 1) / 2
-        end = np.float64(n)
-        sums = np.empty(lanes, np.float32)
-        tile = np.empty(TILE * TILE * width, np.float32)
+        row = (n + DETECTOR_PAD) * lanes
+        index = np.empty(cos.size * TILE, np.int32)
+        weight = np.empty(cos.size * TILE, np.float32)
+        sums = np.empty(TILE * lanes, np.float32)
+        line = np.empty(TILE * width, np.float32)
         for y0 in range(0, n, TILE):
             for x0 in range(0, n, TILE):
-                y1, x1 = min(y0 + TILE, n), min(x0 + TILE, n)
-                for y in range(y0, y1):
-                    for x in range(x0, x1):
+                count = min(TILE, n - x0)
+                for y in range(y0, min(y0 + TILE, n)):
+                    _locate(cos, sin, n, y, x0, index, weight)
+                    for i in range(TILE):
                         total = fill(np.float32(0), lanes)
                         for a in range(cos.size):
-                            t = (x - centre) * cos[a] + (y - centre) * sin[a] + centre
-                            t = min(max(t, -1.0), end) + DETECTOR_FRONT
-                            lower = np.int64(t)
-                            weight = np.float32(t - lower)
-                            entry = (a * (n + DETECTOR_PAD) + lower) * lanes
-                            total = fma(np.float32(1) - weight, load(rows, entry, lanes), total)
-                            total = fma(weight, load(rows, entry + lanes, lanes), total)
-                        store(sums, 0, total)
+                            upper = weight[a * TILE + i]
+                            entry = a * row + index[a * TILE + i] * lanes
+                            total = fma(np.float32(1) - upper, load(rows, entry, lanes), total)
+                            total = fma(upper, load(rows, entry + lanes, lanes), total)
+                        store(sums, i * lanes, total)
+                    for i in range(TILE):  # apart from the sums, so that the pixels' divisions overlap
                         output = fill(-output_bias, width)
                         for k in range(n_hidden):
-                            hidden = add(load(sums, k * width, width), fill(-hidden_bias[k], width))
+                            hidden = add(load(sums, i * lanes + k * width, width), fill(-hidden_bias[k], width))
                             active = relu(hidden) if is_relu else sigmoid(hidden)
                             output = fma(output_weights[k], active, output)
-                        value = fma(gain, sigmoid(output), fill(offset, width))
-                        store(tile, ((y - y0) * TILE + x - x0) * width, value)
-                for s in range(n_slices):
-                    for y in range(y0, y1):
-                        for x in range(x0, x1):
-                            images[s, y, x] = tile[((y - y0) * TILE + x - x0) * width + s]
+                        store(line, i * width, fma(gain, sigmoid(output), fill(offset, width)))
+                    _store_line(line, width, images, n_slices, n, y, x0, count)
 
     return kernel
 
 
 def backproject(filtered: Float32, angles_rad: Float64) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
+    if device.is_on_gpu(filtered):
+        return _on_gpu(filtered[:, None], angles_rad, None)
     n_slices, _, n = filtered.shape
     width = lane_width(n_slices, WIDEST)
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
     images = np.empty((n_slices, n, n), np.float32)
     for z in range(0, n_slices, width):
         rows = sinogram_to_lanes(filtered[z : z + width], width)
-        _plain_kernel(width)(rows, cos, sin, images[z : z + width])
+        group = images[z : z + width]
+        _plain_kernel(width)(rows, cos, sin, n, len(group), group.reshape(-1))
     return images
 
 
-def backproject_network(filtered: Float32, angles_rad: Float64, end: NetworkEnd) -> Float32:
-    """Backproject (slice, hidden, angle, detector) and apply the network's end; gives (slice, y, x)."""
+def backproject_network(
+    filtered: Float32, angles_rad: Float64, end: NetworkEnd, *, out: Float32 | None = None
+) -> Float32:
+    """Backproject (slice, hidden, angle, detector) and apply the network's end; gives (slice, y, x), `out` if given."""
+    if device.is_on_gpu(filtered):
+        return _on_gpu(filtered, angles_rad, end, out)
     n_slices, n_hidden, n_angles, n = filtered.shape
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
     kernel = _network_kernel(n_hidden, end.activation)
-    images = np.empty((n_slices, n, n), np.float32)
-    rows = np.zeros((n_angles, n + DETECTOR_PAD, n_hidden, NETWORK_WIDTH), np.float32)
+    images = np.empty((n_slices, n, n), np.float32) if out is None else out
+    padded = n_angles, n + DETECTOR_PAD, n_hidden, NETWORK_WIDTH
+    rows = aligned_zeros(math.prod(padded)).reshape(padded)
     for z in range(0, n_slices, NETWORK_WIDTH):
         group = filtered[z : z + NETWORK_WIDTH]
         rows[:, DETECTOR_FRONT : DETECTOR_FRONT + n, :, : len(group)] = group.transpose(2, 3, 1, 0)
@@ -176,6 +225,46 @@ def backproject_network(filtered: Float32, angles_rad: Float64, end: NetworkEnd)
             np.float32(end.output_bias),
             np.float32(end.offset),
             np.float32(end.gain),
-            images[z : z + NETWORK_WIDTH],
+            n,
+            len(group),
+            images[z : z + NETWORK_WIDTH].reshape(-1),
         )
+    return images
+
+
+def _on_gpu(filtered: Any, angles_rad: Float64, end: NetworkEnd | None, out: Any = None) -> Any:
+    """Both backprojections of (slice, hidden, angle, detector), all lane groups in one launch."""
+    xp = device.namespace(filtered)
+    n_slices, n_hidden, n_angles, n = filtered.shape
+    n_groups = -(-n_slices // cuda.WARP)
+    rows = xp.zeros((n_groups, n_angles, n + DETECTOR_PAD, n_hidden, cuda.WARP), np.float32)
+    for group in range(n_groups):
+        part = filtered[group * cuda.WARP : (group + 1) * cuda.WARP]
+        rows[group, :, DETECTOR_FRONT : DETECTOR_FRONT + n, :, : len(part)] = part.transpose(2, 3, 1, 0)
+    network: tuple[Any, ...] = ()
+    if end is not None:
+        biases, weights = (xp.asarray(values) for values in (end.hidden_bias, end.output_weights))
+        network = (biases, weights, np.float32(end.output_bias), np.float32(end.offset), np.float32(end.gain))
+    images = xp.empty((n_slices, n, n), np.float32) if out is None else out
+    warps = cuda.warps(n_hidden)
+    kernel = cuda.get_function(
+        "backproject",
+        "backproject",
+        HIDDEN=n_hidden,
+        NETWORK=end is not None,
+        RELU=end is not None and end.activation == "relu",
+        WARPS=warps,
+    )
+    kernel(
+        cuda.image_grid(n, n_groups),
+        (cuda.WARP, warps),
+        (
+            rows,
+            cuda.on_device(np.cos(angles_rad), filtered),
+            cuda.on_device(np.sin(angles_rad), filtered),
+            *(np.int32(size) for size in (n_groups, n_angles, n, n_slices)),
+            *network,
+            images,
+        ),
+    )
     return images

@@ -18,6 +18,11 @@ from numba.extending import intrinsic, models, register_model
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
 
+# Elements 1, then 2, then 4 apart change places between two rows: the mask of the first row, that of the second.
+_TRANSPOSITION = [
+    [[k + 8 - d if k & d else k for k in range(8)], [k + 8 if k & d else k + d for k in range(8)]] for d in (1, 2, 4)
+]
+
 
 class Lanes(types.Type):
     """`width` float32 side by side."""
@@ -90,6 +95,36 @@ def store(typingctx: Any, array: Any, index: Any, lanes: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store_transposed(typingctx: Any, source: Any, index: Any, step: Any, target: Any, place: Any, stride: Any) -> Any:
+    """Write 8 × 8 values with rows and columns exchanged: of 8 pixels with 8 slices each, 8 slices with 8 pixels each.
+
+    ``target[place + s * stride + p] = source[index + p * step + s]`` for p and s in 0 … 7; flat float32 arrays, bounds
+    are not checked. Three rounds of register shuffles take the place of 64 scalar stores.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first, step_value, start, stride_value = args[1], args[2], args[4], args[5]
+
+        def at(which: int, base: Any, distance: Any, k: int) -> Any:
+            offset = builder.add(base, builder.mul(distance, ir.Constant(distance.type, k)))
+            return _pointer(context, builder, signature.args[which], args[which], offset, 8)
+
+        rows = [builder.load(at(0, first, step_value, p), align=4) for p in range(8)]
+        for masks, distance in zip(_TRANSPOSITION, (1, 2, 4), strict=True):
+            pairs = [(k, k + distance) for k in range(8) if not k & distance]
+            for low, high in pairs:
+                left, right = rows[low], rows[high]
+                rows[low], rows[high] = (
+                    builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INT, 8), mask)) for mask in masks
+                )
+        for s, row in enumerate(rows):
+            builder.store(row, at(3, start, stride_value, s), align=4)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), codegen
 
 
 @intrinsic

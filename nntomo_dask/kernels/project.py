@@ -14,8 +14,11 @@ import functools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
+from nntomo_dask import device
+from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import (
     DETECTOR_FRONT,
@@ -116,36 +119,71 @@ def _forward_kernel(width: int) -> Any:
     return kernel
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _locate(
+    cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], near: Float32, far: Float32
+) -> None:
+    """Of TILE pixels of one line, (angle, pixel): the first of the two rays that may touch each, and both weights.
+
+    A loop of its own, over pixels innermost, so that the compiler computes several of them at once.
+    """
+    centre = (n - 1) / 2
+    for a in range(cos.size):
+        reach = max(abs(cos[a]), abs(sin[a]))
+        across = (y - centre) * sin[a]
+        for i in range(TILE):
+            t = (x0 + i - centre) * cos[a] + across + centre
+            # The rays that touch this pixel lie strictly within ±reach of its own detector position.
+            ray = np.floor(t - reach) + 1.0
+            near[a * TILE + i] = np.float32(max(1.0 - abs(ray - t) / reach, 0.0) / reach)
+            far[a * TILE + i] = np.float32(max(1.0 - abs(ray + 1.0 - t) / reach, 0.0) / reach)
+            index[a * TILE + i] = np.int32(min(max(ray, -2.0), np.float64(n))) + DETECTOR_FRONT
+
+
 @functools.cache
 def _back_kernel(width: int) -> Any:
     @njit(nogil=True, cache=True, error_model="numpy")
     def kernel(sinogram: Float32, cos: Float64, sin: Float64, n: int, image: Float32) -> None:
-        centre = (n - 1) / 2
         stride = n + 2 * IMAGE_PAD
-        main = np.maximum(np.abs(cos), np.abs(sin))
+        row = (n + DETECTOR_PAD) * width
+        index = np.empty(cos.size * TILE, np.int32)
+        near = np.empty(cos.size * TILE, np.float32)
+        far = np.empty(cos.size * TILE, np.float32)
         for y0 in range(0, n, TILE):
             for x0 in range(0, n, TILE):
+                count = min(TILE, n - x0)
                 for y in range(y0, min(y0 + TILE, n)):
-                    for x in range(x0, min(x0 + TILE, n)):
+                    _locate(cos, sin, n, y, x0, index, near, far)
+                    first = ((y + IMAGE_PAD) * stride + x0 + IMAGE_PAD) * width
+                    for i in range(0, count, 2):  # two pixels at once: neither waits for the other's sums
                         total = fill(np.float32(0), width)
+                        other = fill(np.float32(0), width)
                         for a in range(cos.size):
-                            reach = main[a]
-                            t = (x - centre) * cos[a] + (y - centre) * sin[a] + centre
-                            # The rays that touch this pixel lie strictly within ±reach of its own detector position.
-                            ray = np.floor(t - reach) + 1.0
-                            near = np.float32(max(1.0 - abs(ray - t) / reach, 0.0) / reach)
-                            far = np.float32(max(1.0 - abs(ray + 1.0 - t) / reach, 0.0) / reach)
-                            index = np.int64(min(max(ray, -2.0), np.float64(n)))
-                            entry = (a * (n + DETECTOR_PAD) + index + DETECTOR_FRONT) * width
-                            total = fma(near, load(sinogram, entry, width), total)
-                            total = fma(far, load(sinogram, entry + width, width), total)
-                        store(image, ((y + IMAGE_PAD) * stride + x + IMAGE_PAD) * width, total)
+                            place = a * TILE + i
+                            entry = a * row + index[place] * width
+                            total = fma(near[place], load(sinogram, entry, width), total)
+                            total = fma(far[place], load(sinogram, entry + width, width), total)
+                            entry = a * row + index[place + 1] * width
+                            other = fma(near[place + 1], load(sinogram, entry, width), other)
+                            other = fma(far[place + 1], load(sinogram, entry + width, width), other)
+                        store(image, first + i * width, total)
+                        if i + 1 < count:
+                            store(image, first + (i + 1) * width, other)
 
     return kernel
 
 
+def group_width(block: Any) -> int:
+    """Slices of the lane groups into which a block (slice, …, detector or x) is cut where it lies."""
+    if device.is_on_gpu(block):
+        return cuda.lane_width(len(block), block.shape[-1])
+    return lane_width(len(block), WIDEST)
+
+
 def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
     """Project one lane group; `image` and the result lie as `layout` says."""
+    if device.is_on_gpu(image):
+        return _forward_on_gpu(image, angles_rad, n, width)
     sinogram = np.zeros(angles_rad.size * (n + DETECTOR_PAD) * width, np.float32)
     _forward_kernel(width)(image, np.cos(angles_rad), np.sin(angles_rad), n, sinogram)
     return sinogram
@@ -153,16 +191,57 @@ def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int) -> Fl
 
 def back_lanes(sinogram: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
     """Backproject one lane group; `sinogram` and the result lie as `layout` says."""
+    if device.is_on_gpu(sinogram):
+        return _back_on_gpu(sinogram, angles_rad, n, width)
     image = np.zeros((n + 2 * IMAGE_PAD) ** 2 * width, np.float32)
     _back_kernel(width)(sinogram, np.cos(angles_rad), np.sin(angles_rad), n, image)
+    return image
+
+
+def _forward_on_gpu(image: Any, angles_rad: Float64, n: int, width: int) -> Any:
+    xp = device.namespace(image)
+    sinogram = xp.zeros(angles_rad.size * (n + DETECTOR_PAD) * width, np.float32)
+    warps = cuda.warps()
+    cuda.get_function("project", "forward", WARPS=warps)(
+        (-(-n // warps), angles_rad.size, width // cuda.WARP),
+        (cuda.WARP, warps),
+        (
+            image,
+            cuda.on_device(np.cos(angles_rad), image),
+            cuda.on_device(np.sin(angles_rad), image),
+            np.int32(n),
+            np.int32(width),
+            sinogram,
+        ),
+    )
+    return sinogram
+
+
+def _back_on_gpu(sinogram: Any, angles_rad: Float64, n: int, width: int) -> Any:
+    xp = device.namespace(sinogram)
+    image = xp.zeros((n + 2 * IMAGE_PAD) ** 2 * width, np.float32)
+    warps = cuda.warps()
+    cuda.get_function("project", "back", WARPS=warps)(
+        cuda.image_grid(n, width // cuda.WARP),
+        (cuda.WARP, warps),
+        (
+            sinogram,
+            cuda.on_device(np.cos(angles_rad), sinogram),
+            cuda.on_device(np.sin(angles_rad), sinogram),
+            np.int32(angles_rad.size),
+            np.int32(n),
+            np.int32(width),
+            image,
+        ),
+    )
     return image
 
 
 def forward(images: Float32, angles_rad: Float64) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
-    width = lane_width(n_slices, WIDEST)
-    sinograms = np.empty((n_slices, angles_rad.size, n), np.float32)
+    width = group_width(images)
+    sinograms = device.namespace(images).empty((n_slices, angles_rad.size, n), np.float32)
     for z in range(0, n_slices, width):
         group = images[z : z + width]
         lanes = forward_lanes(image_to_lanes(group, width), angles_rad, n, width)
@@ -173,8 +252,8 @@ def forward(images: Float32, angles_rad: Float64) -> Float32:
 def back(sinograms: Float32, angles_rad: Float64) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x): the transpose of `forward`."""
     n_slices, _, n = sinograms.shape
-    width = lane_width(n_slices, WIDEST)
-    images = np.empty((n_slices, n, n), np.float32)
+    width = group_width(sinograms)
+    images = device.namespace(sinograms).empty((n_slices, n, n), np.float32)
     for z in range(0, n_slices, width):
         group = sinograms[z : z + width]
         lanes = back_lanes(sinogram_to_lanes(group, width), angles_rad, n, width)

@@ -5,13 +5,19 @@ interpolation. Interpolation commutes with summing, so the sum over a bin is a d
 running sum: the cost is O(bins) for each voxel and angle, not O(detector pixels).
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nntomo_dask import device
+from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.layout import Float32, Float64
 
 Integers = npt.NDArray[np.int64]
+
+_THREADS = 256  # of a block on a GPU
 
 
 def sample_reference(
@@ -84,9 +90,34 @@ def sample(sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Int
     -------
     (voxel, bin).
     """
+    if device.is_on_gpu(sinograms):
+        return _on_gpu(sinograms, angles_rad, weights, edges, voxels)
     n_slices, n_angles, n = sinograms.shape
     running = np.zeros((n_slices, n_angles, n + 1))
     np.cumsum(sinograms, axis=2, dtype=np.float64, out=running[:, :, 1:])
     inputs = np.empty((len(voxels), len(edges) - 1), np.float32)
     _sample(running, np.cos(angles_rad), np.sin(angles_rad), weights, edges, voxels, inputs)
+    return inputs
+
+
+def _on_gpu(sinograms: Any, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers) -> Any:
+    xp = device.namespace(sinograms)
+    n_slices, n_angles, n = sinograms.shape
+    running = xp.zeros((n_slices, n_angles, n + 1))
+    running[:, :, 1:] = xp.cumsum(sinograms, axis=2, dtype=np.float64)
+    inputs = xp.empty((len(voxels), len(edges) - 1), np.float32)
+    if inputs.size == 0:  # a slab of which no voxel was drawn; a launch of no threads is an error
+        return inputs
+    cuda.get_function("sample", "sample")(
+        (-(-inputs.size // _THREADS),),
+        (_THREADS,),
+        (
+            running,
+            *(cuda.on_device(values, sinograms) for values in (np.cos(angles_rad), np.sin(angles_rad), weights)),
+            *(xp.asarray(np.ascontiguousarray(values, np.int64)) for values in (edges, voxels)),
+            *(np.int32(size) for size in (n_angles, n, len(edges) - 1)),
+            np.int64(inputs.size),
+            inputs,
+        ),
+    )
     return inputs

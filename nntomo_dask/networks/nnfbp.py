@@ -24,7 +24,7 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from nntomo_dask import filters, geometry, schema
+from nntomo_dask import device, filters, geometry, schema
 from nntomo_dask.kernels.backproject import Activation, NetworkEnd
 from nntomo_dask.kernels.sample import sample
 
@@ -96,10 +96,11 @@ class InputLayout:
     def inputs(self, rows: Float32, voxels: npt.NDArray[np.int64]) -> Float32:
         """Inputs (voxel, input) of the network at voxels (voxel, 3) of measured rows (slice, angle, detector)."""
         rows, angles_rad, weights = self.rows(rows), np.deg2rad(self.used_angles_deg), self.weights
-        return np.concatenate(
+        inputs: Float32 = device.namespace(rows).concatenate(
             [sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels) for group in self.groups],
             axis=1,
         )
+        return inputs
 
     def check(self, series: Any, *, who: str) -> None:
         """Raise a SchemaError where the network was made for another series: its angles or its detector."""

@@ -1,10 +1,12 @@
 """Filtered backprojection."""
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import astra_engine, device, filters, geometry, projection, schema, slabs
+from nntomo_dask import astra_engine, device, filters, geometry, projection, schema, slabs, streams
 from nntomo_dask.kernels import backproject as kernel
 
 Float32 = npt.NDArray[np.float32]
@@ -59,11 +61,22 @@ def fbp(
 
 
 def _fbp_slab(slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine) -> Float32:
-    slab = device.on_host(slab, who="fbp")
-    shares = geometry.angular_cells(angles_deg).astype(np.float32)
     if engine == "astra":
+        slab = device.on_host(slab, who='fbp with engine="astra"')
+        shares = geometry.angular_cells(angles_deg).astype(np.float32)
         weighted = slab * (shares * np.float32(angles_deg.size))[None, :, None]  # ASTRA itself multiplies by π / count
         return astra_engine.fbp(weighted, angles_deg, window=window)
-    weighted = slab * (np.float32(np.pi) * shares)[None, :, None]
+    volume: Float32 = streams.streamed(
+        functools.partial(_native, angles_deg=angles_deg, window=window),
+        slab,
+        slice_bytes=streams.bytes_of_slice("fbp", angles=angles_deg.size, detector=slab.shape[-1]),
+        who="fbp",
+    )
+    return volume
+
+
+def _native(slab: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
+    shares = geometry.angular_cells(angles_deg).astype(np.float32)
+    weighted = slab * device.namespace(slab).asarray(np.float32(np.pi) * shares)[None, :, None]
     filtered = filters.filter_rows(weighted, filters.ramp(slab.shape[-1], window=window)[None, None])[:, 0]
     return kernel.backproject(filtered, np.deg2rad(angles_deg))

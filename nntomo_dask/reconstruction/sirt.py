@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import astra_engine, device, projection, schema, slabs
+from nntomo_dask import astra_engine, device, projection, schema, slabs, streams
 from nntomo_dask.kernels import iterate, layout
 from nntomo_dask.kernels import project as kernel
 
@@ -129,12 +129,40 @@ def sirt_slab(
     engine: projection.Engine,
 ) -> Float32:
     """`sirt` of a plain (slice, angle, detector)."""
-    slab = device.on_host(slab, who="sirt")
+    run = functools.partial(
+        _sirt,
+        angles_deg=angles_deg,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        minimum=minimum,
+        engine=engine,
+    )
+    if engine == "astra":
+        return run(device.on_host(slab, who='sirt with engine="astra"'))
+    volume: Float32 = streams.streamed(
+        run,
+        slab,
+        slice_bytes=streams.bytes_of_slice("sirt", angles=angles_deg.size, detector=slab.shape[-1]),
+        who="sirt",
+    )
+    return volume
+
+
+def _sirt(
+    slab: Float32,
+    *,
+    angles_deg: Float64,
+    tolerance: float,
+    max_iterations: int,
+    minimum: float | None,
+    engine: projection.Engine,
+) -> Float32:
+    xp = device.namespace(slab)
     n_slices, _, n = slab.shape
     operator: _Operator = (_NativeOperator if engine == "native" else _AstraOperator)(angles_deg, n)
-    row_weights, column_weights = _weights(engine, tuple(angles_deg.tolist()), n)
-    width = layout.lane_width(n_slices, kernel.WIDEST)
-    volume = np.empty((n_slices, n, n), np.float32)
+    row_weights, column_weights = (xp.asarray(one) for one in _weights(engine, tuple(angles_deg.tolist()), n))
+    width = kernel.group_width(slab)
+    volume: Float32 = xp.empty((n_slices, n, n), np.float32)
     for z in range(0, n_slices, width):
         group = slab[z : z + width]
         measured = layout.sinogram_to_lanes(group, width).reshape(-1, width)
@@ -153,9 +181,10 @@ def _iterate(
     minimum: float | None,
 ) -> Float32:
     """SIRT on one lane group until its last lane has stopped; gives the images."""
-    images = np.zeros((column_weights.size, measured.shape[1]), np.float32)
-    weighted = np.empty_like(measured)
-    norms = iterate.residual(measured, np.zeros_like(measured), row_weights, weighted)
+    xp = device.namespace(measured)
+    images: Float32 = xp.zeros((column_weights.size, measured.shape[1]), np.float32)
+    weighted = xp.empty_like(measured)
+    norms = iterate.residual(measured, xp.zeros_like(measured), row_weights, weighted)
     active = norms > 0
     bound = np.float32(-np.inf if minimum is None else minimum)
     for _ in range(max_iterations):

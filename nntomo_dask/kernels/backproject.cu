@@ -1,0 +1,121 @@
+// Backprojection by interpolation on the detector, alone or with the end of a network; see backproject.py.
+//
+// Rows lie as (group, angle, detector + pad, hidden, lane), images as (slice, y, x). A block makes TILE pixels of one
+// image row. Its threads first find, together and in double precision, the detector pixel and the weight of each of
+// these pixels at CHUNK angles; then every warp sums its own pixels, one slice a lane. What comes out is turned in
+// shared memory, so that it is written along x.
+//
+// Macros: HIDDEN sums a pixel; NETWORK 0 or 1, whether the network's end follows; RELU 0 or 1, its hidden activation;
+// WARPS of a block; LANES, TILE, CHUNK, DETECTOR_FRONT and DETECTOR_PAD as cuda.py and layout.py have them.
+
+#define PIXELS (TILE / WARPS)
+
+#if NETWORK
+// 1 / (1 + exp(-x)), operation by operation as in lanes.py.
+__device__ __forceinline__ float sigmoid(float x)
+{
+    x = -x;
+    x = x > 87.0f ? 87.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    const float power = floorf(fmaf(x, 1.44269504088896341f, 0.5f));
+    float rest = fmaf(power, -0.693145751953125f, x);
+    rest = fmaf(power, -1.4286067653e-06f, rest);
+    float series = (float)(1.0 / 5040);
+    series = fmaf(series, rest, (float)(1.0 / 720));
+    series = fmaf(series, rest, (float)(1.0 / 120));
+    series = fmaf(series, rest, (float)(1.0 / 24));
+    series = fmaf(series, rest, (float)(1.0 / 6));
+    series = fmaf(series, rest, 0.5f);
+    series = fmaf(series, rest, 1.0f);
+    series = fmaf(series, rest, 1.0f);
+    return 1.0f / (1.0f + series * __int_as_float(((int)power + 127) << 23));
+}
+#endif
+
+extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
+    const float* __restrict__ rows,
+    const double* __restrict__ cosines,
+    const double* __restrict__ sines,
+    int n_groups,
+    int n_angles,
+    int n,
+    int n_slices,
+#if NETWORK
+    const float* __restrict__ hidden_bias,
+    const float* __restrict__ output_weights,
+    float output_bias,
+    float offset,
+    float gain,
+#endif
+    float* __restrict__ images)
+{
+    __shared__ int lowers[CHUNK][TILE];
+    __shared__ float weights[CHUNK][TILE];
+    __shared__ float tile[TILE][LANES + 1];  // one column more: lanes of a warp then lie in different banks
+    const int lane = threadIdx.x, warp = threadIdx.y;
+    const int x = blockIdx.x * TILE + lane, y = blockIdx.y;
+    const double centre = (n - 1) / 2.0, end = n;
+
+    for (int group = blockIdx.z; group < n_groups; group += gridDim.z) {
+        float sums[PIXELS][HIDDEN];
+#pragma unroll
+        for (int p = 0; p < PIXELS; p++)
+#pragma unroll
+            for (int k = 0; k < HIDDEN; k++) sums[p][k] = 0.0f;
+
+        for (int first = 0; first < n_angles; first += CHUNK) {
+            const int count = min(CHUNK, n_angles - first);
+            if (group == (int)blockIdx.z || n_angles > CHUNK) {  // else what is there holds for this group too
+                __syncthreads();
+                for (int a = warp; a < count; a += WARPS) {
+                    double t = (x - centre) * cosines[first + a] + (y - centre) * sines[first + a] + centre;
+                    t = fmin(fmax(t, -1.0), end) + DETECTOR_FRONT;
+                    const int lower = (int)t;
+                    lowers[a][lane] = lower;
+                    weights[a][lane] = (float)(t - lower);
+                }
+                __syncthreads();
+            }
+            for (int a = 0; a < count; a++) {
+                const long long row = ((long long)group * n_angles + first + a) * (n + DETECTOR_PAD);
+                const float* lanes = rows + row * (HIDDEN * LANES) + lane;
+#pragma unroll
+                for (int p = 0; p < PIXELS; p++) {
+                    const float weight = weights[a][warp * PIXELS + p];
+                    const float* entry = lanes + lowers[a][warp * PIXELS + p] * (HIDDEN * LANES);
+#pragma unroll
+                    for (int k = 0; k < HIDDEN; k++) {
+                        sums[p][k] = fmaf(1.0f - weight, entry[k * LANES], sums[p][k]);
+                        sums[p][k] = fmaf(weight, entry[(HIDDEN + k) * LANES], sums[p][k]);
+                    }
+                }
+            }
+        }
+
+#pragma unroll
+        for (int p = 0; p < PIXELS; p++) {
+#if NETWORK
+            float output = -output_bias;
+#pragma unroll
+            for (int k = 0; k < HIDDEN; k++) {
+                const float hidden = sums[p][k] - hidden_bias[k];
+#if RELU
+                const float active = hidden > 0.0f ? hidden : 0.0f;
+#else
+                const float active = sigmoid(hidden);
+#endif
+                output = fmaf(output_weights[k], active, output);
+            }
+            tile[warp * PIXELS + p][lane] = fmaf(gain, sigmoid(output), offset);
+#else
+            tile[warp * PIXELS + p][lane] = sums[p][0];
+#endif
+        }
+        __syncthreads();
+        for (int s = warp; s < LANES; s += WARPS) {
+            const int slice = group * LANES + s;
+            if (slice < n_slices && x < n) images[((long long)slice * n + y) * n + x] = tile[lane][s];
+        }
+        __syncthreads();
+    }
+}
