@@ -6,11 +6,19 @@ from nntomo_dask import schema
 
 SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task's overhead, small beside a memory
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
+NETWORK_GROUP = 8  # slices of which NN-FBP holds the filtered rows at once: as many as its kernel takes
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
+WORKER_BYTES = 320 * 2**20  # a Dask worker process with the same, before it has a slab, measured
+
+GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is computed
+# Whose kernels gain by every lane, also where a slab of 32 slices is more than SLAB_BYTES.
+_WANT_LANES = frozenset({"fbp", "sirt", "project", "backproject"})
 
 JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
+TABLE_ROWS = 8 * JACOBIAN_VOXELS  # voxels of a chunk of a stored training set
 
-Operation = Literal["fbp", "sirt", "nnfbp", "project", "phantom", "copy"]
+_MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
+Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare"]
 
 
 def slab_slices(shape: tuple[int, ...]) -> int:
@@ -28,22 +36,52 @@ def slab_chunks(count: int, slices: int) -> tuple[int, ...]:
     return (slices,) * whole + ((rest,) if rest else ())
 
 
-def peak_bytes(operation: Operation, *, slices: int, angles: int, detector: int, workers: int, hidden: int = 0) -> int:
-    """Bytes at the peak of an operation, when `workers` slabs of `slices` slices are in work at once."""
+def peak_bytes(
+    operation: Operation,
+    *,
+    slices: int,
+    angles: int,
+    detector: int,
+    workers: int,
+    processes: int = 0,
+    hidden: int = 0,
+) -> int:
+    """Bytes at the peak of an operation over this process and its workers.
+
+    Parameters
+    ----------
+    slices, angles, detector
+        Of a slab; `angles` of the projections that are used, those that fill the wedge among them.
+    workers
+        Slabs in work at once.
+    processes
+        Worker processes beside this one; 0 where its own threads work.
+    hidden
+        Hidden nodes of a network.
+    """
+    slab = _slab_bytes(operation, slices=slices, angles=angles, detector=detector, hidden=hidden)
+    return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab
+
+
+def _slab_bytes(operation: Operation, *, slices: int, angles: int, detector: int, hidden: int) -> int:
     image = 4 * detector**2
     sinogram = 4 * angles * detector
     lanes = 8 if slices <= 8 else 16 if slices <= 16 else 32
     padded_image = 4 * (detector + 2) ** 2 * lanes
     spectrum = 4 * sinogram  # complex64 of rows of twice the length
-    slab = {
-        "copy": 2 * slices * sinogram,
-        "phantom": 2 * slices * image + 12 * image,
-        "project": slices * (image + 2 * sinogram) + padded_image,
-        "fbp": slices * (2 * image + 2 * sinogram + 2 * spectrum),
-        "nnfbp": slices * (2 * image + sinogram + spectrum + hidden * (2 * sinogram + 2 * spectrum)),
-        "sirt": slices * (2 * image + sinogram) + 3 * padded_image + 4 * lanes * sinogram,
+    # What is read is there packed and unpacked; what is written plain, packed, and packed with its checksum.
+    read, write = 2, 3
+    return {
+        "compare": slices * 2 * read * image + 24 * image,  # two slabs, and what one slice's similarity takes
+        "copy": slices * (read + write) * sinogram,
+        "phantom": slices * write * image + 12 * image,
+        "project": slices * (read * image + write * sinogram) + padded_image + lanes * 2 * sinogram,
+        "backproject": slices * (write * image + read * sinogram) + padded_image + lanes * 2 * sinogram,
+        "fbp": slices * (write * image + (read + 2) * sinogram + 2 * spectrum) + lanes * sinogram,
+        "nnfbp": slices * (write * image + (read + 1) * sinogram + spectrum)
+        + min(slices, NETWORK_GROUP) * hidden * (3 * sinogram + 2 * spectrum),
+        "sirt": slices * (write * image + read * sinogram) + 3 * padded_image + 4 * lanes * sinogram,
     }[operation]
-    return PROCESS_BYTES + workers * slab
 
 
 def slices_within(
@@ -54,9 +92,11 @@ def slices_within(
     angles: int,
     detector: int,
     workers: int,
+    processes: int = 0,
     hidden: int = 0,
+    on_gpu: bool = False,
 ) -> int:
-    """Slices of the largest slab, up to the default of an array of `shape`, at which an operation fits the budget.
+    """Slices of the largest slab, up to what the operation gains by, at which it fits the budget.
 
     Raises
     ------
@@ -65,23 +105,47 @@ def slices_within(
     """
 
     def need(slices: int) -> int:
-        return peak_bytes(operation, slices=slices, angles=angles, detector=detector, workers=workers, hidden=hidden)
+        return peak_bytes(
+            operation,
+            slices=slices,
+            angles=angles,
+            detector=detector,
+            workers=workers,
+            processes=processes,
+            hidden=hidden,
+        )
 
-    slices = slab_slices(shape)
+    wanted = GPU_SLAB_SLICES if on_gpu else SLAB_SLICES if operation in _WANT_LANES else slab_slices(shape)
+    slices = 1
+    while 2 * slices <= min(wanted, shape[0]):
+        slices *= 2
     while slices > 1 and need(slices) > budget_bytes:
         slices //= 2
-    check_budget(budget_bytes, need(slices), operation, f"one slice of {detector} pixels on each of {workers} workers")
+    check_budget(budget_bytes, need(slices), operation, f"one slice of {detector} pixels a worker, {workers} in all")
     return slices
 
 
 def training_bytes(
-    *, samples: int, inputs: int, hidden: int, slices: int, angles: int, detector: int, workers: int
+    *, samples: int, inputs: int, hidden: int, slices: int, angles: int, detector: int, workers: int, processes: int = 0
 ) -> int:
-    """Bytes at the peak of making both training sets from phantoms and training on them."""
-    making = peak_bytes("phantom", slices=slices, angles=angles, detector=detector, workers=workers)
-    making += peak_bytes("project", slices=slices, angles=angles, detector=detector, workers=workers) - PROCESS_BYTES
+    """Bytes at the peak of making both training sets from phantoms and training on them.
+
+    Parameters
+    ----------
+    samples
+        Voxels of each set that are held in memory; 0 where the sets are stores and the training reads them in chunks.
+    """
+    making = sum(
+        _slab_bytes(operation, slices=slices, angles=angles, detector=detector, hidden=0)
+        for operation in _MAKING_SAMPLES
+    )
     parameters = (inputs + 2) * hidden + 1
-    return making + 2 * samples * (inputs + 1) * 20 + 3 * 8 * JACOBIAN_VOXELS * parameters
+    # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
+    held = 2 * samples * (inputs + 1) * 8
+    derivatives = 8 * JACOBIAN_VOXELS * (parameters + 2 * inputs) + 3 * 8 * parameters**2
+    if samples == 0:
+        derivatives += 12 * TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
+    return PROCESS_BYTES + processes * WORKER_BYTES + workers * (making + derivatives) + held
 
 
 def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:
@@ -91,7 +155,7 @@ def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> N
             who,
             needs=f"{_mebibytes(needed_bytes)} ({_mebibytes(PROCESS_BYTES)} of it the program itself) for {what}",
             got=f"a memory budget of {_mebibytes(budget_bytes)}",
-            do="raise --memory or lower --workers",
+            do="raise --memory or lower --workers" if needed_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
         )
 
 

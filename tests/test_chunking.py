@@ -34,7 +34,8 @@ def test_slabs_shrink_with_the_budget_until_they_are_refused(operation):
         peaks.append(slices)
     assert peaks == sorted(peaks, reverse=True)
     with pytest.raises(
-        nt.SchemaError, match=r"needs \d+ MiB \(450 MiB of it the program itself\) for one slice of 1024 pixels on"
+        nt.SchemaError,
+        match=r"needs \d+ MiB \(450 MiB of it the program itself\) for one slice of 1024 pixels a worker",
     ):
         chunking.slices_within(least - 1, operation, **arguments)
 

@@ -1,0 +1,350 @@
+"""Zarr in and out: written slab by slab, taken up again where a run ended, with the recipe beside the data.
+
+A store is a Zarr v3 group with one data array and its coordinates. Its metadata are written first, complete or not at
+all; then one Dask task writes whole chunks, never part of one, each atomically and with a checksum. Every chunk has a
+file even where it holds only zeros: a store is complete when no file is missing, and nothing else has to be kept in
+step with the data.
+"""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any, overload
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from dask.base import compute as dask_compute
+from dask.delayed import delayed
+
+from nntomo_dask import chunking, cluster, device, schema, slabs
+from nntomo_dask.store import files, lock, samples
+from nntomo_dask.store.files import chunk_count, is_store, missing_chunks, missing_coordinates, recipe
+
+StorePath = str | os.PathLike[str]
+
+__all__ = ["chunk_count", "is_store", "missing_chunks", "missing_coordinates", "open", "recipe", "save", "verify"]
+
+
+@overload
+def save(
+    array: xr.DataArray, path: StorePath, *, overwrite: bool = ..., progress: cluster.Progress = ...
+) -> xr.DataArray: ...
+@overload
+def save(
+    array: xr.Dataset, path: StorePath, *, overwrite: bool = ..., progress: cluster.Progress = ...
+) -> xr.Dataset: ...
+def save(
+    array: xr.DataArray | xr.Dataset,
+    path: StorePath,
+    *,
+    overwrite: bool = False,
+    progress: cluster.Progress = "none",
+) -> xr.DataArray | xr.Dataset:
+    """Compute an array into a Zarr store and open that store.
+
+    Killed at any moment, the same call later computes only what is missing and gives the same bytes. Where the store
+    holds the same recipe complete, it is opened at once. A file that is lacking or was removed is made again.
+
+    Parameters
+    ----------
+    array
+        A volume or tilt series, or a training set from `training_samples`; lazy or not.
+    path
+        Folder of the store; ends in .zarr by custom.
+    overwrite
+        Take the place of a store with another recipe, once the new one is complete.
+    progress
+        "bar" shows how many slabs are done.
+
+    Returns
+    -------
+    The store's array, lazy, as `open` gives it.
+
+    Raises
+    ------
+    SchemaError
+        `path` holds a store with another recipe, or something that is no store; another run is writing to it.
+    OSError
+        The place cannot be written. What was written stays, and the same call goes on from it.
+    """
+    target = Path(path).resolve()
+    lazy, made_by = _checked(array)
+    if not _is_complete(target, made_by):
+        with lock.held(target):
+            _settle(target)
+            files.remove_partial(target)
+            _save(lazy, made_by, target, overwrite, progress)
+    elif progress == "bar":
+        cluster.tell(f"{target.name}: found complete, nothing to compute")
+    opened: xr.DataArray | xr.Dataset = open(target)
+    return opened
+
+
+def _save(
+    array: xr.DataArray,
+    made_by: slabs.Recipe,
+    target: Path,
+    overwrite: bool,  # noqa: FBT001
+    progress: cluster.Progress,
+) -> None:
+    if not overwrite or not target.exists() or (is_store(target) and slabs.same(recipe(target), made_by)):
+        _write(array, made_by, target, progress)
+        return
+    # Beside the old store, which stays in use until the new one is complete: the new one may be made from it.
+    _check_is_ours(target)
+    fresh = _fresh(target)
+    if fresh.exists() and not (is_store(fresh) and slabs.same(recipe(fresh), made_by)):
+        shutil.rmtree(fresh)
+    _write(array, made_by, fresh, progress)
+    old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
+    target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old)
+
+
+def open(path: StorePath, *, slices: int | None = None) -> Any:
+    """Open a store as a lazy array.
+
+    Parameters
+    ----------
+    path
+        What `save` wrote.
+    slices
+        Slices of a chunk of the lazy array; by default those of the store.
+
+    Returns
+    -------
+    Volume or tilt series: a DataArray over Dask, float32. Training set: the Dataset that was saved.
+
+    Raises
+    ------
+    SchemaError
+        There is no store at `path`, or it is not complete.
+    """
+    source = Path(path).resolve()
+    if not lock.is_held(source):
+        _settle(source)
+    if not source.exists():
+        schema.refuse("open", needs="a store", got=f"nothing at {source}", do="check the path")
+    if not is_store(source):
+        schema.refuse(
+            "open",
+            needs="a store that nntomo_dask wrote",
+            got=f"{source}",
+            do="nntomo import for an MRC file; in Python nt.save(nt.volume(array), path) or nt.tilt_series for others",
+        )
+    lacking = [f"coordinate {dim}" for dim in missing_coordinates(source)]
+    if missing := missing_chunks(source):
+        lacking.append(f"{len(missing)} of {files.chunk_count(source)} chunks")
+    if lacking:
+        schema.refuse(
+            "open",
+            needs="a complete store",
+            got=f"{source} without {' and '.join(lacking)}",
+            do="run what wrote it again; it computes only what is missing",
+        )
+    array = files.data_array(source)
+    data = _lazy_data(source, array, slices)
+    name = files.array_name(source)
+    if name == files.TABLE:
+        return samples.from_table(data, files.attributes(source))
+    dims: tuple[str, ...] = tuple(array.metadata.dimension_names)
+    attributes = files.attributes(source)
+    return slabs.label(
+        data,
+        dims=dims,
+        coords={dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims},
+        attrs={key: value for key, value in attributes.items() if key != "recipe"},
+        recipe=attributes["recipe"],
+        name=name,
+    )
+
+
+def verify(path: StorePath) -> list[int]:
+    """Read every chunk of a store, set those aside that are damaged, and return which.
+
+    A damaged chunk's file gets the suffix ``.damaged``: the store then lacks it, and running again what wrote it makes
+    it anew and removes that file.
+
+    Raises
+    ------
+    SchemaError
+        There is no store at `path`, or another run is writing to it.
+    """
+    target = Path(path).resolve()
+    if not is_store(target):
+        schema.refuse("verify", needs="a store that nntomo_dask wrote", got=f"{target}", do="check the path")
+    with lock.held(target):
+        missing = set(missing_chunks(target))
+        there = [index for index in range(files.chunk_count(target)) if index not in missing]
+        found = dask_compute(*(delayed(files.is_damaged)(target, index) for index in there))
+        damaged = [index for index, is_damaged in zip(there, found, strict=True) if is_damaged]
+        for index in damaged:
+            files.set_aside(target, index)
+    return damaged
+
+
+def _checked(array: Any) -> tuple[xr.DataArray, slabs.Recipe]:
+    """What is stored, over Dask, and its recipe; a SchemaError for what is neither volume, series nor training set."""
+    if isinstance(array, xr.Dataset):
+        return samples.to_table(array), array.attrs["recipe"]
+    if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
+        schema.check_tilt_series(array, who="save")
+    else:
+        schema.check_volume(array, who="save")
+    name = "tilt_series" if schema.ANGLE in array.dims else "volume"
+    return slabs.lazy(array).rename(name), slabs.recipe_of(array)
+
+
+def _is_complete(target: Path, made_by: slabs.Recipe) -> bool:
+    return (
+        is_store(target)
+        and slabs.same(recipe(target), made_by)
+        and not missing_chunks(target)
+        and not missing_coordinates(target)
+    )
+
+
+def _settle(target: Path) -> None:
+    """Put right what a killed `overwrite` left beside a store."""
+    fresh = _fresh(target)
+    if not target.exists() and is_store(fresh) and not missing_chunks(fresh):
+        fresh.rename(target)
+    if target.exists():
+        for old in target.parent.glob(f".{target.name}.old-*"):
+            shutil.rmtree(old)
+
+
+def _fresh(target: Path) -> Path:
+    """Where a store is written that will take the place of another."""
+    return target.with_name(f".{target.name}.new")
+
+
+def _write(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, progress: cluster.Progress) -> None:
+    """Create the store unless it is there, and compute the chunks that are missing."""
+    if folder.exists():
+        _check_is_ours(folder)
+        _check_recipe(folder, made_by)
+        if missing_coordinates(folder):
+            files.write_coordinates(folder, array.coords)
+    else:
+        files.create(samples.with_level(array), made_by, folder, _chunk_slices(array))
+    per_chunk = files.data_array(folder).chunks[0]
+    data = _in_whole_chunks(array, per_chunk).data
+    missing = set(missing_chunks(folder))
+    plan = []  # of each slab its first index and the chunks of it that are wanted
+    first = 0
+    for size in data.chunks[0]:
+        chunks = range(first // per_chunk, -(-(first + size) // per_chunk))
+        plan.append((first, tuple(index for index in chunks if index in missing)))
+        first += size
+    # Written by an array operation, so that Dask makes one task of reading, computing and writing a slab.
+    written = da.map_blocks(
+        _write_slab,
+        data,
+        chunks=((1,) * len(plan), *((1,) for _ in data.shape[1:])),
+        dtype=bool,
+        meta=np.empty((0,) * data.ndim, bool),
+        plan=plan,
+        path=str(folder / files.array_name(folder)),
+        recipe=recipe(folder),
+    ).to_delayed()
+    tasks = [task for task, (_, wanted) in zip(written.ravel(), plan, strict=True) if wanted]
+    try:
+        cluster.compute(tasks, description=folder.name, progress=progress)
+    finally:
+        files.wait_until_flushed()
+
+
+def _write_slab(
+    block: Any,
+    *,
+    plan: list[tuple[int, tuple[int, ...]]],
+    path: str,
+    recipe: slabs.Recipe,
+    block_id: tuple[int, ...],
+) -> npt.NDArray[np.bool_]:
+    # A worker elsewhere may outlive the run that sent it here, and another store stand here by now.
+    _check_same_store("save", path, recipe)
+    files.write_chunks(device.to_host(block), *plan[block_id[0]], path)
+    return np.ones((1,) * block.ndim, bool)
+
+
+def _in_whole_chunks(array: xr.DataArray, per_chunk: int) -> xr.DataArray:
+    """The array in slabs that are whole chunks of the store: as it is, if it can be."""
+    slabs_now = array.data.chunks[0]
+    if all(size % per_chunk == 0 for size in slabs_now[:-1]):
+        return array
+    return array.chunk({array.dims[0]: max(slabs_now[0] // per_chunk, 1) * per_chunk})
+
+
+def _chunk_slices(array: xr.DataArray) -> int:
+    """Slices of a chunk of a new store: the default, or fewer where the array comes in smaller slabs."""
+    if array.name == files.TABLE:
+        return min(chunking.TABLE_ROWS, array.shape[0])
+    return min(chunking.slab_slices(array.shape), int(array.data.chunks[0][0]))
+
+
+def _lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
+    """Lazy blocks of a store, each read when it is computed."""
+    count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
+    chunks = chunking.slab_chunks(count, per_chunk)
+    rest = [(size,) for size in array.shape[1:]]
+    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
+        _read,
+        dtype=np.float32,
+        new_axis=list(range(1, array.ndim)),
+        chunks=(chunks, *rest),
+        meta=np.empty((0,) * array.ndim, np.float32),
+        path=str(source / files.array_name(source)),
+        recipe=files.recipe(source),
+    )
+    return blocks
+
+
+def _read(indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe) -> npt.NDArray[np.float32]:
+    array = _check_same_store("open", path, recipe)
+    first, last = int(indices[0]), int(indices[-1])
+    try:
+        return np.asarray(array[first : last + 1], np.float32)
+    except (ValueError, RuntimeError) as error:
+        place = Path(path).parent
+        schema.refuse(
+            "open",
+            needs="chunks as they were written",
+            got=f"a damaged one between {first} and {last} of {place} ({error})",
+            do=f"nntomo info --verify {place}, and run again what wrote it",
+        )
+
+
+def _check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
+    """The Zarr array at `path`; a SchemaError where it belongs to another store than when the work was planned."""
+    array = files.opened(Path(path))
+    if array.attrs["recipe"] != recipe:
+        schema.refuse(who, needs=f"the store that was opened at {path}", got="another by now", do="open it again")
+    return array
+
+
+def _check_is_ours(folder: Path) -> None:
+    if not is_store(folder):
+        schema.refuse(
+            "save",
+            needs="a free path, or one of a store that nntomo_dask wrote",
+            got=f"{folder}, which is something else",
+            do="give another path",
+        )
+
+
+def _check_recipe(folder: Path, wanted: slabs.Recipe) -> None:
+    existing = recipe(folder)
+    if not slabs.same(existing, wanted):
+        schema.refuse(
+            "save",
+            needs="a free path, or one that holds what this call would write",
+            got=f"{folder}, made otherwise: {slabs.difference(existing, wanted)}",
+            do="overwrite=True (on the command line --overwrite), or give another path",
+        )
