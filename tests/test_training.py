@@ -8,7 +8,7 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import parameter_count
 from nntomo_dask.training import history as history_room
-from nntomo_dask.training import levenberg_marquardt
+from nntomo_dask.training import levenberg_marquardt, sets
 from nntomo_dask.training import nnfbp as training_room
 
 ANGLES = nt.tilt_angles("tem", 8)
@@ -102,7 +102,9 @@ def test_normal_equations_against_finite_differences(rng, activation):
         upper, lower = (levenberg_marquardt.predict(parameters + s * shift, inputs, activation) for s in (1, -1))
         jacobian[:, i] = (upper - lower) / (2 * step)
     residual = levenberg_marquardt.predict(parameters, inputs, activation) - targets
-    hessian, gradient, total = levenberg_marquardt.normal_equations(parameters, inputs, targets, activation)
+    hessian, gradient, total = levenberg_marquardt.normal_equations(
+        parameters, sets.InMemory(inputs, targets), activation
+    )
     # Central differences of step 1e-6: rounding 1e-16 / 1e-6 a difference, and the square of the step.
     np.testing.assert_allclose(hessian, jacobian.T @ jacobian, atol=1e-7)
     np.testing.assert_allclose(gradient, jacobian.T @ residual, atol=1e-7)
@@ -127,9 +129,10 @@ def test_levenberg_marquardt_finds_a_network_again(rng, activation):
     inputs = rng.uniform(-1, 1, (2000, 4))
     truth = 2 * rng.standard_normal(parameter_count(4, 3))
     targets = levenberg_marquardt.predict(truth, inputs, activation)
-    state = levenberg_marquardt.start(rng.standard_normal(truth.size), inputs, targets, activation)
+    samples = sets.InMemory(inputs, targets)
+    state = levenberg_marquardt.start(rng.standard_normal(truth.size), samples, activation)
     losses = [state.loss]
-    later = levenberg_marquardt.iterate(state, inputs, targets, activation)
+    later = levenberg_marquardt.iterate(state, samples, activation)
     losses += [state.loss for state in itertools.islice(later, 60)]
     assert all(later < earlier for earlier, later in itertools.pairwise(losses))
     assert losses[-1] < 0.1 * targets.var()

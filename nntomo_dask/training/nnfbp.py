@@ -1,5 +1,6 @@
 """Training of an NN-FBP network: start, solver, early stopping, checkpoints."""
 
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -12,13 +13,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from dask.base import compute
 from tqdm.auto import tqdm
 
 from nntomo_dask import schema, slabs
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
-from nntomo_dask.training import levenberg_marquardt
+from nntomo_dask.training import levenberg_marquardt, sets
 from nntomo_dask.training.history import History, resume
 from nntomo_dask.training.samples import is_as_recorded, layout_of
 
@@ -30,6 +30,7 @@ CHECKPOINT_SECONDS = 20.0  # between two checkpoints; the promise is 30, the res
 MAX_EPOCHS: dict[str, int] = {"lm": 500, "adam": 10_000}
 # Levenberg–Marquardt tries so many random starting points, each for some iterations on a part of the set.
 _STARTS, _START_ITERATIONS, _START_VOXELS = 8, 12, 10_000
+_PERMUTED_VOXELS = 2**20  # of a larger set that part is drawn without a permutation of all
 
 
 def train_nnfbp(
@@ -49,10 +50,15 @@ def train_nnfbp(
 ) -> nnfbp.NNFBPNetwork:
     """Train an NN-FBP network and return the one with the least validation loss.
 
+    A lazy set of more than 2²⁰ voxels is read from its store chunk by chunk in every iteration of "lm", by tasks of
+    Dask, and never held whole; any other is loaded. The network is the same, bit for bit, either way and with any
+    number of workers, as long as their processors are of one kind.
+
     Parameters
     ----------
     training, validation
-        From `training_samples`, of one input layout; from different volumes, or the validation says nothing.
+        From `training_samples`, of one input layout; from different volumes, or the validation says nothing. Larger
+        ones than fit memory: saved, and opened again.
     hidden_nodes
         Learned filters; 8 is where more stops helping.
     activation
@@ -77,8 +83,8 @@ def train_nnfbp(
     Raises
     ------
     SchemaError
-        The two sets differ in layout, hold nothing to learn or values that are not finite; a parameter is out of range;
-        the checkpoint belongs to another training.
+        The two sets differ in layout, hold nothing to learn or values that are not finite; a large one is not stored,
+        or "adam" is to train on it; a parameter is out of range; the checkpoint belongs to another training.
 
     References
     ----------
@@ -107,10 +113,17 @@ def train_nnfbp(
     history = resume(path, recipe)
     if history is not None and history.ended and is_as_recorded(training) and is_as_recorded(validation):
         return history.best_network()
-    sets = _load(training, validation)
+    if solver == "adam" and sets.is_large(training):
+        schema.refuse(
+            "train_nnfbp",
+            needs=f"a training set in memory for adam, or one of at most {sets.IN_MEMORY_VOXELS} voxels",
+            got=f"a lazy one of {training.sizes['voxel']}",
+            do='solver="lm", which reads it chunk by chunk, or training.load() where memory holds it',
+        )
+    data = _load(training, validation)
     if history is None:
-        history = History(_frame(sets, layout_of(training), settings, recipe), sets.digest)
-    elif history.digest != sets.digest:
+        history = History(_frame(data, layout_of(training), settings, recipe), data.digest)
+    elif history.digest != data.digest:
         schema.refuse(
             "train",
             needs=f"the samples with which the training in {path} began",
@@ -118,7 +131,7 @@ def train_nnfbp(
             do="delete that file (on the command line --overwrite), or give another path",
         )
     if not history.ended:
-        _run(history, sets, settings, path, progress)
+        _run(history, data, settings, path, progress)
     return history.best_network()
 
 
@@ -147,62 +160,39 @@ class _Settings:
 
 
 @dataclass(frozen=True)
-class _Sets:
-    """Both sets in memory, scaled: inputs (voxel, input) to [-1, 1], targets (voxel,) to [0, 1]."""
+class _Data:
+    """Both sets, and what of them the network keeps."""
 
-    inputs: Float64
-    targets: Float64
-    validation_inputs: Float64
-    validation_targets: Float64
-    input_low: Float64
-    input_high: Float64
-    target_low: float
-    target_high: float
+    training: sets.Samples
+    validation: sets.Samples
+    scaling: sets.Scaling
     level: float
-
-    @property
-    def digest(self) -> str:
-        """Digest of all samples."""
-        state = hashlib.sha256()
-        for values in (self.inputs, self.targets, self.validation_inputs, self.validation_targets):
-            state.update(np.ascontiguousarray(values).data)
-        return state.hexdigest()[:16]
+    digest: str
 
 
-def _load(training: xr.Dataset, validation: xr.Dataset) -> _Sets:
-    names = ("inputs", "target", "level")
-    # One call: what both sets share is computed once.
-    loaded = compute(*(training[name].data for name in names), *(validation[name].data for name in names[:2]))
-    inputs, targets, level, validation_inputs, validation_targets = loaded
-    for values in loaded:
-        if not np.isfinite(values).all():
-            schema.refuse(
-                "train_nnfbp", needs="finite samples", got="NaN or infinite ones", do="check series and volume"
-            )
-    low, high = inputs.min(axis=0).astype(float), inputs.max(axis=0).astype(float)
-    target_low, target_high = float(targets.min()), float(targets.max())
-    if target_low == target_high:
+def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
+    train_set, validation_set, level = sets.load(training, validation)
+    summary, validation_summary = sets.summary(train_set), sets.summary(validation_set)
+    if not (summary.finite and validation_summary.finite and np.isfinite(level)):
+        schema.refuse("train_nnfbp", needs="finite samples", got="NaN or infinite ones", do="check series and volume")
+    if summary.target_low == summary.target_high:
         schema.refuse(
             "train_nnfbp",
             needs="training volumes with something in them",
-            got=f"the value {target_low:g} everywhere",
+            got=f"the value {summary.target_low:g} everywhere",
             do="check the volume",
         )
-    span = target_high - target_low
-    return _Sets(
-        inputs=nnfbp.scale_inputs(inputs, low, high),
-        targets=(targets.astype(float) - target_low) / span,
-        validation_inputs=nnfbp.scale_inputs(validation_inputs, low, high),
-        validation_targets=(validation_targets.astype(float) - target_low) / span,
-        input_low=low,
-        input_high=high,
-        target_low=target_low,
-        target_high=target_high,
-        level=float(level),
+    scaling = sets.Scaling(summary.input_low, summary.input_high, summary.target_low, summary.target_high)
+    return _Data(
+        training=dataclasses.replace(train_set, scaling=scaling),
+        validation=dataclasses.replace(validation_set, scaling=scaling),
+        scaling=scaling,
+        level=level,
+        digest=hashlib.sha256(summary.digest + validation_summary.digest).hexdigest()[:16],
     )
 
 
-def _frame(sets: _Sets, layout: nnfbp.InputLayout, settings: _Settings, recipe: slabs.Recipe) -> nnfbp.NNFBPNetwork:
+def _frame(data: _Data, layout: nnfbp.InputLayout, settings: _Settings, recipe: slabs.Recipe) -> nnfbp.NNFBPNetwork:
     """A network with all but its weights."""
     zeros = np.zeros(nnfbp.parameter_count(layout.n_inputs, settings.hidden_nodes))
     weights, bias, output_weights, output_bias = nnfbp.unpack(zeros, layout.n_inputs, settings.hidden_nodes)
@@ -213,11 +203,11 @@ def _frame(sets: _Sets, layout: nnfbp.InputLayout, settings: _Settings, recipe: 
         hidden_bias=bias,
         output_weights=output_weights,
         output_bias=output_bias,
-        input_low=sets.input_low,
-        input_high=sets.input_high,
-        target_low=sets.target_low,
-        target_high=sets.target_high,
-        level=sets.level,
+        input_low=data.scaling.input_low,
+        input_high=data.scaling.input_high,
+        target_low=data.scaling.target_low,
+        target_high=data.scaling.target_high,
+        level=data.level,
         recipe=recipe,
     )
 
@@ -233,32 +223,34 @@ class _Solver(Protocol):
 
 
 class _LevenbergMarquardt:
-    def __init__(self, sets: _Sets, settings: _Settings) -> None:
-        self.sets, self.settings = sets, settings
+    def __init__(self, data: _Data, settings: _Settings) -> None:
+        self.samples, self.settings = data.training, settings
 
     def start(self) -> levenberg_marquardt.State:
         """The best of some starting points after a few iterations on a part of the set."""
-        sets, activation = self.sets, self.settings.activation
+        activation = self.settings.activation
+        voxels, n_inputs = self.samples.shape
         rng = np.random.default_rng(self.settings.seed)
-        part = rng.permutation(sets.targets.size)[:_START_VOXELS]
-        inputs, targets = sets.inputs[part], sets.targets[part]
+        if voxels <= _PERMUTED_VOXELS:
+            chosen = rng.permutation(voxels)[:_START_VOXELS]
+        else:
+            chosen = rng.choice(voxels, _START_VOXELS, replace=False)
+        part = self.samples.rows(chosen)
         best: levenberg_marquardt.State | None = None
         for _ in range(_STARTS):
-            state = levenberg_marquardt.start(
-                _initial(rng, inputs.shape[1], self.settings), inputs, targets, activation
-            )
-            iterations = levenberg_marquardt.iterate(state, inputs, targets, activation)
+            state = levenberg_marquardt.start(_initial(rng, n_inputs, self.settings), part, activation)
+            iterations = levenberg_marquardt.iterate(state, part, activation)
             *_, state = state, *itertools.islice(iterations, _START_ITERATIONS)
             if best is None or state.loss < best.loss:
                 best = state
         assert best is not None
-        return levenberg_marquardt.start(best.parameters, sets.inputs, sets.targets, activation)
+        return levenberg_marquardt.start(best.parameters, self.samples, activation)
 
     def resume(self, arrays: dict[str, Any]) -> levenberg_marquardt.State:
         return levenberg_marquardt.from_arrays(arrays)
 
     def iterate(self, state: levenberg_marquardt.State) -> Iterator[levenberg_marquardt.State]:
-        return levenberg_marquardt.iterate(state, self.sets.inputs, self.sets.targets, self.settings.activation)
+        return levenberg_marquardt.iterate(state, self.samples, self.settings.activation)
 
     def arrays(self, state: levenberg_marquardt.State) -> dict[str, Any]:
         return levenberg_marquardt.to_arrays(state)
@@ -268,14 +260,17 @@ class _LevenbergMarquardt:
 
 
 class _Adam:
-    def __init__(self, sets: _Sets, settings: _Settings) -> None:
+    def __init__(self, data: _Data, settings: _Settings) -> None:
         from nntomo_dask.training import adam
 
-        self.adam, self.sets, self.settings = adam, sets, settings
+        self.adam, self.settings = adam, settings
+        assert isinstance(data.training, sets.InMemory)
+        self.inputs = data.scaling.inputs(data.training.inputs)
+        self.targets = data.scaling.targets(data.training.targets)
 
     def start(self) -> Any:
         rng = np.random.default_rng(self.settings.seed)
-        return self.adam.start(_initial(rng, self.sets.inputs.shape[1], self.settings))
+        return self.adam.start(_initial(rng, self.inputs.shape[1], self.settings))
 
     def resume(self, arrays: dict[str, Any]) -> Any:
         return self.adam.from_arrays(arrays)
@@ -284,8 +279,8 @@ class _Adam:
         settings = self.settings
         return self.adam.iterate(
             state,
-            self.sets.inputs,
-            self.sets.targets,
+            self.inputs,
+            self.targets,
             settings.activation,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
@@ -299,9 +294,9 @@ class _Adam:
         return bool(state.batch == 0)
 
 
-def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, progress: Progress) -> None:
+def _run(history: History, data: _Data, settings: _Settings, path: Path | None, progress: Progress) -> None:
     """Train until the validation loss stops falling; `history` holds the outcome."""
-    solver: _Solver = (_LevenbergMarquardt if settings.solver == "lm" else _Adam)(sets, settings)
+    solver: _Solver = (_LevenbergMarquardt if settings.solver == "lm" else _Adam)(data, settings)
     began = saved = time.monotonic()
     began -= history.seconds[-1] if history.seconds else 0
     start = solver.resume(history.state) if history.state else solver.start()
@@ -316,10 +311,7 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
             history.state = solver.arrays(state)
             if solver.epoch_is_complete(state):
                 validation_loss = levenberg_marquardt.mean_square_error(
-                    np.asarray(state.parameters, np.float64),
-                    sets.validation_inputs,
-                    sets.validation_targets,
-                    settings.activation,
+                    np.asarray(state.parameters, np.float64), data.validation, settings.activation
                 )
                 history.add(state.parameters, state.loss, validation_loss, time.monotonic() - began)
                 bar.set_postfix(loss=f"{state.loss:.6f}", validation=f"{validation_loss:.6f}", refresh=False)
@@ -331,8 +323,7 @@ def _run(history: History, sets: _Sets, settings: _Settings, path: Path | None, 
                 saved = time.monotonic()
         if not history.losses:  # no step lowers the loss: where training began is where it ends
             parameters = np.asarray(start.parameters, np.float64)
-            sample = (sets.validation_inputs, sets.validation_targets, settings.activation)
-            validation_loss = levenberg_marquardt.mean_square_error(parameters, *sample)
+            validation_loss = levenberg_marquardt.mean_square_error(parameters, data.validation, settings.activation)
             history.add(parameters, start.loss, validation_loss, time.monotonic() - began)
     history.ended = True
     if path is not None:

@@ -23,6 +23,7 @@ Integers = npt.NDArray[np.int64]
 Phantom = Literal["ellipses", "mixed", "spheres"]
 
 VOXEL, INPUT = "voxel", "input"
+_SAMPLING = "training_samples-"  # how the names of the layers begin that draw samples
 _PHANTOMS: dict[str, Callable[..., xr.DataArray]] = {
     "ellipses": phantoms.training_stack,
     "mixed": phantoms.mixed_stack,
@@ -225,7 +226,7 @@ def _pair_samples(
         concatenate=True,
         dtype=np.float32,
         meta=np.empty((0, 0), np.float32),
-        name=f"training_samples-{token}",
+        name=f"{_SAMPLING}{token}",
         counts=counts,
         layout=layout,
         seed=seed,
@@ -236,8 +237,8 @@ def _pair_samples(
 def _slab_samples(
     z_indices: Integers, rows: Float32, images: Float32, *, counts: Integers, layout: InputLayout, seed: list[int]
 ) -> Float32:
-    """(voxel, input + 1) of one slab."""
-    rows = device.on_host(rows, who="training_samples")
+    """(voxel, input + 1) of one slab, where its rows lie."""
+    xp = device.namespace(rows)
     voxels = np.concatenate(
         [
             np.column_stack(
@@ -247,8 +248,10 @@ def _slab_samples(
         ]
     ).astype(np.int64)
     inputs = layout.inputs(rows, voxels)
-    target = np.asarray(images)[voxels[:, 0], voxels[:, 1], voxels[:, 2]]
-    return np.concatenate([inputs, target[:, None]], axis=1)
+    images = xp.asarray(images) if device.is_on_gpu(rows) else device.to_host(images)
+    target = images[voxels[:, 0], voxels[:, 1], voxels[:, 2]]
+    table: Float32 = xp.concatenate([inputs, target[:, None]], axis=1)
+    return table
 
 
 def _positions(size: int, count: int, seed: list[int]) -> Integers:
@@ -261,7 +264,14 @@ def _positions(size: int, count: int, seed: list[int]) -> Integers:
 def is_as_recorded(samples: xr.Dataset) -> bool:
     """Whether a training set is lazy still and just what its recipe says; of one in memory that cannot be known."""
     names = [getattr(samples[name].data, "name", None) for name in ("inputs", "target")]
-    return bool(names == samples.attrs["names"])
+    return bool(names == samples.attrs.get("names"))
+
+
+def would_be_sampled(samples: xr.Dataset) -> bool:
+    """Whether computing a set draws its samples from volumes and series, instead of reading them."""
+    graphs = (getattr(samples[name].data, "dask", None) for name in ("inputs", "target"))
+    layers = itertools.chain.from_iterable(graph.layers for graph in graphs if graph is not None)
+    return any(str(layer).startswith(_SAMPLING) for layer in layers)
 
 
 def layout_of(samples: xr.Dataset) -> InputLayout:
