@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
+from nntomo_dask import cli_report as report
 from nntomo_dask import cli_support as support
 from nntomo_dask import cluster, schema
 
@@ -53,7 +54,7 @@ def demo(options: tuple[str, ...]) -> None:
     "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
 )
 @click.option("--fill", type=float, help="Value for pixels that are NaN or infinite; without it they are refused.")
-@support.OUTPUT
+@support.output
 @support.computing
 def import_(
     source: Path,
@@ -82,7 +83,7 @@ def import_(
         )
     support.check_memory("copy", array, memory)
     nt.check_finite(array, who="import")
-    support.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+    report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
@@ -91,7 +92,7 @@ def import_(
 @click.option("--seed", default=0, show_default=True, help="Another seed, another phantom.")
 @click.option("--number", type=int, help="Spheres in all, ellipses a slice, or pores of the particle.")
 @click.option("--pixel-size", default=1.0, show_default=True, help="Edge of a voxel, in pixels of the specimen.")
-@support.OUTPUT
+@support.output
 @support.computing
 def phantom(
     kind: str,
@@ -121,7 +122,8 @@ def phantom(
         counts[counted] = number
     volume = make(size, seed=seed, pixel_size=pixel_size, **counts)
     support.check_memory("phantom", volume, memory)
-    support.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    cluster.expect(volume.data.numblocks[0])
+    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
@@ -130,7 +132,7 @@ def phantom(
 @click.option("--count", type=int, help="Projections in the range.")
 @click.option("--angles", type=support.PATH, help="A file of tilt angles instead of --range and --count.")
 @click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True)
-@support.OUTPUT
+@support.output
 @support.computing
 def project(
     volume: Path,
@@ -149,8 +151,9 @@ def project(
     source = nt.open(volume)
     nt.check_volume(source, who="project")
     slices = support.slices_within_memory("project", source, len(angles_deg), memory)
+    cluster.expect(source.sizes[schema.Z] // slices)
     projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
-    support.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
+    report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
@@ -186,6 +189,7 @@ def project(
 @click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
+@support.OVERWRITE
 @support.computing
 def train(
     target: Path | None,
@@ -220,11 +224,9 @@ def train(
     else:
         pairs = (all_series, volumes), (validation_series, validation_volume)
         sets = support.own_pairs(*pairs, seed=seed, **common)
-    support.check_training_memory(sets[0], hidden, memory)
     checkpoint = output.with_name(f"{output.stem}.training.safetensors")
     support.check_network_output(output, checkpoint, overwrite=overwrite)
-    if not checkpoint.exists():
-        sets = cluster.load(*sets, description="training voxels", progress="bar")
+    sets = support.prepared_sets(sets, output, checkpoint, hidden, memory)
     network = nt.train_nnfbp(
         *sets,
         hidden_nodes=hidden,
@@ -235,11 +237,7 @@ def train(
         checkpoint=checkpoint,
     )
     nt.save_network(network, output)
-    outcome = network.recipe["outcome"]
-    click.echo(
-        f"{output}: epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
-        f"validation loss {outcome['validation_loss']:.6f} (mean square errors of voxels in [0, 1])"
-    )
+    report.print_outcome(output, network)
 
 
 @main.command()
@@ -261,7 +259,7 @@ def train(
 @click.option(
     "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
 )
-@support.OUTPUT
+@support.output
 @support.computing
 def reconstruct(
     series: Path,
@@ -290,20 +288,23 @@ def reconstruct(
             raise click.UsageError("--method nnfbp needs --network FILE; nntomo train makes one")
         network = nt.load_network(network_path)
         network.layout.check(source, who=method)
-    hidden = network.n_hidden if network else 0
-    count = source.sizes[schema.ANGLE]
-    slices = support.slices_within_memory(method, source, count, memory, hidden=hidden)
-    source = nt.open(series, slices=slices)
-    nt.check_finite(source, who=method)
+    hidden, angles = 0, source.sizes[schema.ANGLE]
     if network is not None:
-        factor = support.scale_of(scale)
-        volume = nt.nnfbp(source, network, scale=factor)
+        hidden, angles = network.n_hidden, network.layout.used_angles_deg.size
+    slices = support.slices_within_memory(method, source, angles, memory, hidden=hidden)
+    cluster.expect(source.sizes[schema.Z] // slices)
+    nt.check_finite(source, who=method)
+    factor = support.scale_of(scale)
+    if network is not None:
         support.report_outside_range(source, network, factor)
+    source = nt.open(series, slices=slices)
+    if network is not None:
+        volume = nt.nnfbp(source, network, scale=factor)
     elif method == "sirt":
         volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
     else:
         volume = nt.fbp(source, window=window, engine=engine)
-    support.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @main.command()
@@ -318,17 +319,13 @@ def reconstruct(
 )
 @click.option("--figure", type=support.PATH, help="Also draw slices and isosurfaces to this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
-@click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already.")
-@support.MEMORY
+@support.computing
 def compare(
     volumes: tuple[Path, ...],
     reference: Path,
     region: Any,
     figure: Path | None,
     as_json: bool,  # noqa: FBT001
-    workers: int | None,
-    scheduler: str | None,
     memory: int | None,
 ) -> None:
     """Compare volumes with a reference.
@@ -336,28 +333,15 @@ def compare(
     Mean square error, peak signal-to-noise ratio, structural similarity, and the resolution at which the Fourier shell
     correlation falls below 0.5 and 0.143.
     """
-    """Compare volumes with a reference: MSE, PSNR, SSIM, and resolution by Fourier shell correlation."""
-    with cluster.session(workers=workers, scheduler=scheduler):
-        truth = nt.open(reference)
-        table = {
-            str(path): support.errors_of(nt.open(path), truth, region, memory or cluster.free_memory_bytes() // 4)
-            for path in volumes
-        }
-        if figure is not None:
-            support.draw_comparison(table, truth, reference, figure)
+    truth = nt.open(reference)
+    budget = support.compare_memory(truth, memory)
+    table = {str(path): report.errors_of(nt.open(path), truth, region, budget) for path in volumes}
+    if figure is not None:
+        report.draw_comparison(table, truth, reference, figure)
     if as_json:
-        click.echo(json.dumps(support.finite(table), indent=2))
-        return
-    unit = truth.attrs["units"]
-    width = max(len(path) for path in table)
-    click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
-    halves, seventh = f"FSC=0.5 [{unit}]", f"FSC=0.143 [{unit}]"
-    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {halves:>13}  {seventh:>15}")
-    for path, value in table.items():
-        click.echo(
-            f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
-            f"{support.resolution_text(value, 'fsc_0.5'):>13}  {support.resolution_text(value, 'fsc_0.143'):>15}"
-        )
+        click.echo(json.dumps(report.finite(table), indent=2))
+    else:
+        report.print_table(table, reference, region, truth.attrs["units"])
 
 
 @main.command()
@@ -379,13 +363,20 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
 @main.command()
 @click.argument("path", type=support.PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole recipe as JSON.")
-def info(path: Path, as_json: bool) -> None:  # noqa: FBT001
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read a store's every chunk; damaged ones are set aside, and made again by running what wrote it.",
+)
+def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Say what a store or a network is, and how it was made."""
+    whole = report.verify(path) if verify else True
     if path.is_file():
-        recipe = support.describe_file(path)
+        recipe = report.describe_file(path)
     else:
-        recipe = support.describe_store(path)
-    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(support.recipe_lines(recipe)))
+        recipe = report.describe_store(path)
+    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(report.recipe_lines(recipe)))
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

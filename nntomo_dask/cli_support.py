@@ -1,7 +1,6 @@
 """What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
 
 import functools
-import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +10,14 @@ import click
 import numpy as np
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, cluster, schema, store
+from nntomo_dask import chunking, cluster, schema
+from nntomo_dask.cli_report import MRC_SUFFIXES
 from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
-from nntomo_dask.training.history import History
 from nntomo_dask.training.samples import layout_of
+from nntomo_dask.training.sets import is_large
 
 PATH = click.Path(path_type=Path)
 WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
 # Options of `reconstruct` that only some methods know.
 _METHODS_OF_OPTION = {
     "network_path": ("nnfbp",),
@@ -77,6 +76,8 @@ class Group(click.Group):
             raise
         except schema.SchemaError as error:
             raise _refusal(str(error)) from error
+        except MemoryError as error:
+            raise _refusal(str(error) or "out of memory; lower --memory or --workers") from error
         except OSError as error:
             place = f"{error.filename}: " if error.filename else ""
             text = f"{place}{error.strerror or error}. Mend that and run the command again: what was written is kept"
@@ -93,24 +94,43 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
-OUTPUT = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
 MEMORY = click.option(
     "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
 )
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
+_SESSION = [
+    click.option("--workers", type=int, help="Slabs in work at once. Default: one a CPU core."),
+    click.option("--gpus", metavar="all|N|0,2", help="Compute on GPUs: all, so many, or these."),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="A Dask scheduler that runs already, tcp://host:8786; or threads or processes of this machine "
+        "(default: threads for up to 4 workers).",
+    ),
+    click.option("--tls-ca-file", type=click.Path(exists=True), help="For a tls:// scheduler; as Dask's own options."),
+    click.option("--tls-cert", type=click.Path(exists=True), help="Likewise."),
+    click.option("--tls-key", type=click.Path(exists=True), help="Likewise."),
+]
+SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
+
+
+def output(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every verb that writes a store."""
+    where = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
+    return where(OVERWRITE(command))
 
 
 def computing(command: Callable[..., None]) -> Callable[..., None]:
     """Options of every verb that computes; the verb runs inside the session they ask for."""
 
-    @click.option("--workers", type=int, help="Slabs in work at once. Default: the CPU cores.")
-    @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler that runs already, tcp://host:8786.")
-    @MEMORY
-    @click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
     @functools.wraps(command)
-    def wrapped(*, workers: int | None, scheduler: str | None, **arguments: Any) -> None:
-        with cluster.session(workers=workers, scheduler=scheduler):
+    def wrapped(**arguments: Any) -> None:
+        options = {name: arguments.pop(name) for name in SESSION_OPTIONS}
+        with cluster.session(**options, progress="bar"):
             command(**arguments)
 
+    for option in reversed([*_SESSION, MEMORY]):
+        wrapped = option(wrapped)
     return wrapped
 
 
@@ -127,24 +147,67 @@ def check_memory(operation: Any, array: Any, memory: int | None) -> None:
         angles=middle,
         detector=detector,
         workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
     )
     chunking.check_budget(_budget(memory), needed, operation, "its slabs")
 
 
-def check_training_memory(samples: Any, hidden: int, memory: int | None) -> None:
-    """Raise a SchemaError where making samples and training on them cannot keep to the memory."""
+def compare_memory(truth: Any, memory: int | None) -> int:
+    """Bytes that the correlation of a comparison may hold: what the program and its slabs leave of the memory."""
+    detector = truth.shape[-1]
+    slices = truth.data.chunks[0][0]
+    needed = chunking.peak_bytes(
+        "compare",
+        slices=slices,
+        angles=0,
+        detector=detector,
+        workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
+    )
+    budget = _budget(memory)
+    chunking.check_budget(budget, needed, "compare", "its slabs")
+    return max(budget - needed, 1) if memory is not None else (budget - needed) // 2
+
+
+def prepared_sets(
+    sets: tuple[Any, Any], output: Path, checkpoint: Path, hidden: int, memory: int | None
+) -> tuple[Any, Any]:
+    """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
+
+    Raises
+    ------
+    SchemaError
+        They cannot keep to the memory.
+    """
+    large = any(is_large(part) for part in sets)
+    in_memory = 0 if large else max(part.sizes["voxel"] for part in sets)
+    chunking.check_budget(_budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
+    if large:
+        folder = output.with_name(f"{output.stem}.samples")
+        names = ("training", "validation")
+        first, second = (
+            nt.save(part, folder / f"{name}.zarr", progress="bar") for name, part in zip(names, sets, strict=True)
+        )
+    elif checkpoint.exists():
+        return sets  # a training that has ended needs no samples
+    else:
+        first, second = cluster.load(*sets, description="training voxels", progress="bar")
+    return first, second
+
+
+def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
     layout = layout_of(samples)
     size = layout.detector_count
-    needed = chunking.training_bytes(
-        samples=samples.sizes["voxel"],
+    return chunking.training_bytes(
+        samples=voxels_in_memory,
         inputs=layout.n_inputs,
         hidden=hidden,
         slices=chunking.slab_slices((2**20, size, size)),
         angles=len(layout.angles_deg),
         detector=size,
         workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
     )
-    chunking.check_budget(_budget(memory), needed, "train", "its samples and their derivatives")
 
 
 def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
@@ -157,7 +220,9 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
         angles=angles,
         detector=detector,
         workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
         hidden=hidden,
+        on_gpu=cluster.on_gpus(),
     )
 
 
@@ -268,99 +333,3 @@ def scale_of(text: str) -> Any:
         return float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None
-
-
-def describe(array: Any, path: Path) -> None:
-    """Print what an array is, in one line."""
-    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
-    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
-    kind = str(array.name).replace("_", " ")
-    mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
-    click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
-
-
-def describe_store(path: Path) -> Any:
-    """Say what a store is, also one that is not complete, and give its recipe."""
-    missing = store.missing_chunks(path) if path.is_dir() and store.is_store(path) else []
-    if missing:
-        click.echo(f"{path}: not complete, {len(missing)} chunks are missing; run again what wrote it")
-        return store.recipe(path)
-    array = nt.open(path)
-    describe(array, path)
-    if schema.ANGLE in array.dims:
-        click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
-    return array.attrs["recipe"]
-
-
-def describe_file(path: Path) -> Any:
-    """Say what a file is that is no store, and give its recipe."""
-    if path.suffix in MRC_SUFFIXES:
-        schema.refuse("info", needs="a store or a network", got=f"an MRC file, {path}", do="nntomo import it")
-    if path.name.endswith(".training.safetensors"):
-        history = History.load(path)
-        state = "ended" if history.ended else "interrupted"
-        click.echo(f"training of an NN-FBP network: {len(history.losses)} epochs, {state}")
-        return history.best_network().recipe
-    network = nt.load_network(path)
-    layout = network.layout
-    click.echo(
-        f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
-        f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
-    )
-    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in layout.angles_deg)}")
-    outcome = network.recipe.get("outcome", {})
-    click.echo(", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()))
-    return network.recipe
-
-
-def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
-    """A recipe as indented lines, inputs below what was made of them."""
-    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe["parameters"].items())
-    lines = [f"{'  ' * depth}{recipe['operation']}({parameters})"]
-    for item in recipe["inputs"]:
-        lines += recipe_lines(item, depth + 1)
-    return lines
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
-    """A volume's errors by name."""
-    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
-    return {
-        "mse": float(nt.mse(volume, truth, region=region)),
-        "psnr": float(nt.psnr(volume, truth, region=region)),
-        "ssim": float(nt.ssim(volume, truth, region=region)),
-        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
-        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
-        "nyquist": 2 * truth.attrs["pixel_size"],
-    }
-
-
-def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """The table with None for what is infinite, since JSON has no word for it."""
-    return {
-        path: {key: value if np.isfinite(value) else None for key, value in errors.items()}
-        for path, errors in table.items()
-    }
-
-
-def resolution_text(errors: dict[str, float], key: str) -> str:
-    """A resolution; one that the pixels limit, not the volume, as at most that."""
-    limited = errors[key] <= errors["nyquist"] * (1 + 1e-9)
-    return f"≤ {errors['nyquist']:.3g}" if limited else f"{errors[key]:.3g}"
-
-
-def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
-    """Draw the volumes of a table of errors beside their reference."""
-    from nntomo_dask import plotting
-
-    stems = [reference.stem, *(Path(path).stem for path in table)]
-    titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
-    volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
-    captions = {title: f"MSE {value['mse']:.4g}" for title, value in zip(titles[1:], table.values(), strict=True)}
-    drawn = plotting.compare_volumes(volumes, captions=captions, level=plotting.otsu_level(truth), reference=titles[0])
-    click.echo(plotting.save_figure(drawn, figure), err=True)

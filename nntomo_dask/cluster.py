@@ -1,9 +1,12 @@
-"""Where Dask computes: on the threads of this process, or on a cluster that runs already."""
+"""Where Dask computes: threads, worker processes of this machine, one worker a GPU, or a cluster that runs already."""
 
 import contextlib
 import os
+import queue
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import dask
@@ -14,8 +17,62 @@ from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
 from nntomo_dask import schema
+from nntomo_dask import workers as workers_room
 
 Progress = Literal["bar", "none"]
+
+# So many slabs at once are computed by threads of this process: kernels, transforms and codecs release the interpreter,
+# and worker processes take seconds to start. More of them wait for each other, and are spread over processes.
+THREADS_OF_A_PROCESS = 4
+_LOOK_SECONDS = 5.0  # between two looks at whether the scheduler is there still
+LEAST_TASKS_FOR_PROCESSES = 8  # a job of fewer slabs is done by threads before worker processes have started
+
+
+@dataclass
+class _Session:
+    """What `session` was asked for, and the cluster once it runs."""
+
+    workers: int
+    processes: int
+    gpus: list[int] | None
+    progress: Progress
+    running: contextlib.ExitStack
+    starting: Future[Any] | None = None
+
+    def begin(self) -> None:
+        """Start the workers in the background, unless they run."""
+        if self.starting is None:
+            background = self.running.enter_context(ThreadPoolExecutor(1))
+            self.starting = background.submit(self._start)
+
+    def start(self) -> Any:
+        """Start the workers, unless they run, and give the client once it is there."""
+        self.begin()
+        assert self.starting is not None
+        return self.starting.result()
+
+    @property
+    def client(self) -> Any | None:
+        """The client, if the workers run."""
+        return self.starting.result() if self.starting is not None and self.starting.done() else None
+
+    def _start(self) -> Any:
+        local = self.running.enter_context(workers_room.local_cluster(self.workers, self.processes, self.gpus))
+        client = self.running.enter_context(workers_room.client(local))
+        client.run(workers_room.import_rooms)
+        if self.progress == "bar":
+            kind = "worker process" if self.gpus is None else "GPU worker"
+            plural = "" if self.processes == 1 else "es" if self.gpus is None else "s"
+            tell(f"{self.processes} {kind}{plural}, dashboard {local.dashboard_link}")
+        return client
+
+
+_session: _Session | None = None
+
+
+def tell(line: str) -> None:
+    """Print a line for whoever watches, beside a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def hidden(progress: Progress) -> bool | None:
@@ -29,79 +86,214 @@ def default_workers() -> int:
 
 
 def current_workers() -> int:
-    """Slabs that are in work at once on one machine, in the present session."""
+    """Slabs that are in work at once in the present session."""
+    if _session is not None:
+        return _session.workers
+    client = _current_client()
+    if client is not None:
+        return max(sum(int(worker["nthreads"]) for worker in _workers(client)), 1)
     return int(dask.config.get("num_workers", None) or default_workers())
 
 
+def current_processes() -> int:
+    """Worker processes of the present session, beside this one; 0 where its threads compute."""
+    if _session is not None:
+        return _session.processes
+    client = _current_client()
+    return 0 if client is None else max(len(_workers(client)), 1)
+
+
+def on_gpus() -> bool:
+    """Whether the workers of the present session compute on GPUs."""
+    return _session is not None and _session.gpus is not None
+
+
 def free_memory_bytes() -> int:
-    """Memory of this machine that is free now."""
+    """Memory that is free now: of this machine, or within the limits of the workers of a cluster elsewhere."""
+    client = _current_client()
+    if _session is None and client is not None:
+        limits = [worker["memory_limit"] for worker in _workers(client) if worker["memory_limit"]]
+        if limits:
+            return int(min(limits) * len(limits))
     return int(psutil.virtual_memory().available)
 
 
 @contextlib.contextmanager
-def session(*, workers: int | None = None, scheduler: str | None = None) -> Iterator[None]:
-    """Compute within this context on `workers` threads, or on the cluster at address `scheduler`.
+def session(
+    *,
+    workers: int | None = None,
+    gpus: str | None = None,
+    scheduler: str | None = None,
+    tls_ca_file: str | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    progress: Progress = "none",
+) -> Iterator[None]:
+    """Compute within this context on threads, worker processes, GPUs or a cluster.
+
+    Worker processes form a Dask cluster that listens on this machine's loopback interface alone. They start with the
+    first job of at least `LEAST_TASKS_FOR_PROCESSES` slabs; smaller ones are done by threads meanwhile. In a script of
+    your own the call has to stand under ``if __name__ == "__main__":``, since worker processes import the script.
+
+    Parameters
+    ----------
+    workers
+        Slabs in work at once; by default one a core.
+    gpus
+        "all", how many, or which ("0,2"): one worker process a GPU, through dask-cuda.
+    scheduler
+        By default up to `THREADS_OF_A_PROCESS` workers are threads of this process, and more of them threads of worker
+        processes. "threads": of this process in any case. "processes": every worker is a process.
+        ``tcp://host:8786`` or ``tls://…``: the workers of that Dask scheduler.
+    tls_ca_file, tls_cert, tls_key
+        Files by which this client and a ``tls://`` scheduler know each other; as for ``dask scheduler``.
+    progress
+        "bar" prints the address of the dashboard.
 
     Raises
     ------
     SchemaError
-        Fewer than one worker, or no scheduler answers at the address.
+        Fewer than one worker, no such GPU, no scheduler answers at the address, or its workers lack nntomo_dask.
     """
     if workers is not None and workers < 1:
         schema.refuse("cluster", needs="at least 1 worker", got=f"{workers}", do="raise --workers")
-    if scheduler is None:
-        with dask.config.set(scheduler="threads", num_workers=workers or default_workers()):
-            yield
-        return
-    from distributed import Client
-
-    try:
-        client = Client(scheduler, timeout="10s")
-    except (OSError, ValueError) as error:
+    if gpus is not None and scheduler is not None:
         schema.refuse(
-            "cluster",
-            needs="a Dask scheduler that answers",
-            got=f"none at {scheduler} ({error})",
-            do="start one, dask scheduler, or leave --scheduler out",
+            "cluster", needs="either --gpus or --scheduler", got="both", do="start the scheduler's workers on GPUs"
         )
-    with client:
-        yield
+    if scheduler not in (None, "threads", "processes") and ":" not in scheduler:
+        schema.refuse(
+            "cluster", needs="threads, processes or an address", got=scheduler, do="--scheduler tcp://host:8786"
+        )
+    count = workers or default_workers()
+    local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
+    if local:
+        chosen = None if gpus is None else workers_room.chosen_gpus(gpus)
+        each = 1 if scheduler == "processes" else THREADS_OF_A_PROCESS
+        with _local_session(count, -(-count // each) if chosen is None else len(chosen), chosen, progress):
+            yield
+    elif scheduler in (None, "threads"):
+        workers_room.keep_freed_memory()
+        with dask.config.set(scheduler="threads", num_workers=count):
+            yield
+    else:
+        with workers_room.client(scheduler, workers_room.security(tls_ca_file, tls_cert, tls_key)) as client:
+            if not _workers(client):  # memory is planned by them
+                if progress == "bar":
+                    tell(f"{scheduler} has no workers yet; waiting for one")
+                client.wait_for_workers(1)
+            workers_room.check_workers(client)
+            yield
+
+
+@contextlib.contextmanager
+def _local_session(workers: int, processes: int, gpus: list[int] | None, progress: Progress) -> Iterator[None]:
+    global _session
+    outer = _session
+    threads = workers if gpus is None else max(workers, len(gpus))
+    workers_room.keep_freed_memory()
+    # The cluster ends before the configuration is put back: a client restores what it found.
+    with dask.config.set(scheduler="threads", num_workers=threads), contextlib.ExitStack() as running:
+        _session = _Session(threads, processes, gpus, progress, running)
+        try:
+            yield
+        finally:
+            if _session.starting is not None:
+                wait([_session.starting])  # what has begun to start is ended by `running`
+            _session = outer
+
+
+def expect(slabs: int) -> None:
+    """Let the workers start in the background where a job of so many slabs is going to need them."""
+    if _session is not None and (_session.gpus or slabs >= LEAST_TASKS_FOR_PROCESSES):
+        _session.begin()
 
 
 def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> None:
-    """Run delayed tasks for what they do, on the current cluster or on threads, with a progress bar."""
+    """Run delayed tasks for what they do, on the current cluster or on threads, with a progress bar.
+
+    Raises
+    ------
+    MemoryError
+        Several workers died on one task: as a rule, of the machine's memory.
+    ConnectionError
+        The scheduler is gone.
+    """
     if not tasks:
         if progress == "bar":
-            tqdm.write(f"{description}: found complete, nothing to compute", file=sys.stderr)
+            tell(f"{description}: found complete, nothing to compute")
         return
+    client = _current_client()
+    if client is None and _session is not None and (_session.gpus or len(tasks) >= LEAST_TASKS_FOR_PROCESSES):
+        client = _session.start()
     with tqdm(total=len(tasks), desc=description, unit="slab", disable=hidden(progress)) as bar:
-        client = _current_client()
         if client is None:
             with _Counter({task.key for task in tasks}, bar):
                 dask_compute(*tasks, scheduler=dask.config.get("scheduler", "threads"))
-        else:
-            from distributed import as_completed
+            return
+        from distributed import CancelledError, KilledWorker
 
-            for future in as_completed(client.compute(list(tasks))):
-                future.result()
+        futures = client.compute(list(tasks))
+        finished: queue.Queue[Any] = queue.Queue()
+        try:
+            for future in futures:
+                future.add_done_callback(finished.put)
+            for _ in futures:
+                _next_finished(finished, client).result()
                 bar.update()
+        except KilledWorker as error:
+            raise MemoryError(
+                f"{description}: several workers died on the same slab, as a rule because the machine ran out of "
+                "memory; lower --memory or --workers and run it again, what was written is kept"
+            ) from error
+        except CancelledError as error:  # nobody else cancels
+            raise _lost(description) from error
+        except TimeoutError as error:
+            raise _lost(description) from error
+        finally:
+            if client.status == "running":
+                client.cancel(futures)
+
+
+def _next_finished(finished: "queue.Queue[Any]", client: Any) -> Any:
+    """A future that has ended; a TimeoutError where none can, since the scheduler is gone."""
+    while True:
+        try:
+            return finished.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            if client.status != "running":
+                raise TimeoutError from None
+
+
+def _lost(description: str) -> ConnectionError:
+    return ConnectionError(f"{description}: the connection to the Dask scheduler was lost")
 
 
 def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[xr.Dataset, ...]:
     """Compute datasets in one go, what they share once, with a progress bar; the attributes stay."""
-    if _current_client() is not None:
-        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
+    client = _current_client()
+    if client is None and _session is not None and _session.gpus:
+        client = _session.start()
+    if client is not None:
+        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets, scheduler=client))
     with tqdm(desc=description, unit="task", disable=hidden(progress)) as bar, _Counter(None, bar):
         return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
 
 
 def _current_client() -> Any | None:
+    """The client of this session, or one that the user made; None where threads compute."""
+    if _session is not None:
+        return _session.client
     if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "dask.distributed"):
         return None
     try:
         return sys.modules["distributed"].default_client()
     except ValueError:
         return None
+
+
+def _workers(client: Any) -> list[dict[str, Any]]:
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
 
 
 class _Counter(Callback):

@@ -7,7 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 import nntomo_dask as nt
+from nntomo_dask import device
 from nntomo_dask.cli import main
+from nntomo_dask.training import sets
 from tests.shared_data import TILT, needs_shared_data
 
 VERBS = ["demo", "import", "phantom", "project", "train", "reconstruct", "compare", "export", "info"]
@@ -138,6 +140,41 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_pa
     assert message in text
     assert "Traceback" not in text
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_more_training_voxels_than_memory_holds_go_to_stores(run, series_store, tmp_path, monkeypatch):
+    """The same network, bit for bit, as from memory; and the finished training is not repeated."""
+    words = ("train", "--for", series_store, "--slices", 40, "--samples", 20_000, "--max-epochs", 3)
+    run(*words, "-o", "memory.safetensors")
+    monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 10_000)
+    run(*words, "-o", "stored.safetensors")
+    assert {path.name for path in (tmp_path / "stored.samples").iterdir()} == {"training.zarr", "validation.zarr"}
+    assert nt.load_network("memory.safetensors").digest == nt.load_network("stored.safetensors").digest
+    assert "training set, 20000 voxels of 12 inputs" in run("info", "stored.samples/training.zarr").output
+    run(*words, "-o", "stored.safetensors")
+
+
+def test_verify_finds_and_the_rerun_mends(run, series_store, tmp_path):
+    assert "every chunk that is there is whole" in run("info", series_store, "--verify").output
+    chunk = tmp_path / "series.zarr/tilt_series/c/0/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    text = run("info", series_store, "--verify", exit_code=1).output
+    assert "damaged, and set aside: chunks 0 of 1" in text
+    assert "not complete, 1 chunks are missing; run again what wrote it" in text
+    run("project", "particle.zarr", "--range", "tem", "--count", 8, "-o", "series.zarr")
+    assert "every chunk that is there is whole" in run("info", series_store, "--verify").output
+
+
+def test_gpus_without_one_are_refused(run, series_store):
+    if device.gpu_count():
+        pytest.skip("there is a GPU")
+    words = ("reconstruct", series_store, "--method", "fbp", "-o", "fbp.zarr", "--gpus")
+    assert "--gpus: needs an NVIDIA GPU, CuPy and dask-cuda; got no GPU" in run(*words, "all", exit_code=2).output
+    assert (
+        "needs either --gpus or --scheduler; got both" in run(*words, 1, "--scheduler", "threads", exit_code=2).output
+    )
 
 
 def test_a_network_for_another_series_is_refused(run, series_store, trained):

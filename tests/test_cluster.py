@@ -12,6 +12,11 @@ def test_workers_are_threads_of_this_process():
     with cluster.session(workers=3):
         assert dask.config.get("scheduler") == "threads"
         assert cluster.current_workers() == 3
+        assert cluster.current_processes() == 0
+    with cluster.session(workers=9):
+        assert (cluster.current_workers(), cluster.current_processes()) == (9, 3)
+    with cluster.session(workers=3, scheduler="processes"):
+        assert (cluster.current_workers(), cluster.current_processes()) == (3, 3)
     assert cluster.current_workers() == cluster.default_workers()
 
 
