@@ -19,7 +19,7 @@ _ROOMS = {
     "training.nnfbp": ["train_nnfbp"],
     "training.history": ["intermediate_networks"],
     "metrics": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
-    "store": ["open", "save"],
+    "store": ["open", "save", "verify"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }

@@ -1,24 +1,35 @@
-"""How fast the pieces are, side by side with ASTRA on the same core in the same run.
+"""How fast the pieces and the whole are, side by side with ASTRA on the same cores in the same run.
 
-``make benchmark`` runs it: some minutes, a table, and ``stores/benchmark/benchmark.json``. Machines are noisy: every
-figure is a median of alternating repetitions, and what counts are the ratios. docs/performance.md explains the floors.
+``make benchmark`` runs it: half an hour or so, tables, and a JSON file and a figure in ``stores/benchmark``. Machines
+are noisy: figures are medians of alternating repetitions, and what counts are the ratios. docs/performance.md explains
+the floors. ``--parts`` chooses, ``--size`` makes all of it smaller.
 """
 
 import json
 import os
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import astra
 import click
 import numpy as np
+import psutil
 
 import nntomo_dask as nt
-from nntomo_dask import astra_engine, cluster, filters
+from nntomo_dask import astra_engine, cluster, device, filters
 from nntomo_dask.kernels import backproject, project
 from nntomo_dask.networks.nnfbp import folded
+from nntomo_dask.reconstruction.sirt import sirt_slab
 from nntomo_dask.training.history import History
+
+HIDDEN = 8  # hidden nodes, where nothing else is said
 
 
 def seconds(function):
@@ -32,55 +43,305 @@ def side_by_side(ours, theirs, slices, repetitions=5):
     ours(), theirs()
     pairs = [(seconds(ours) / slices, seconds(theirs)) for _ in range(repetitions)]
     mine, other = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-    ratio = statistics.median(astra / own for own, astra in pairs)
+    ratio = statistics.median(astra_time / own for own, astra_time in pairs)
     return {"milliseconds a slice": mine, "ASTRA, milliseconds a slice": other, "ratio": ratio}
 
 
-def network_backprojection(size):
-    """A network of 8 hidden nodes at 9 angles: filtering and fused kernel, against 8 FBPs of each slice."""
-    slices, angles = 8, nt.tilt_angles("full", 9)
-    rng = np.random.default_rng(0)
-    rows = rng.random((slices, 9, size), np.float32)
-    series = nt.tilt_series(rows, angles)
+def on_one_core(function):
+    """Run a function on one core of this process, and give its result."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        return function()
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def network_for(angles, size, hidden=HIDDEN):
+    """Some network of the right shape; how well it is trained does not matter to its speed."""
+    series = nt.tilt_series(np.zeros((1, angles.size, size), np.float32), angles)
     sets = nt.phantom_samples(series, n_slices=4, n_samples=1000)
-    network = nt.train_nnfbp(*sets, max_epochs=1, progress="none")
-    responses, end = folded(network, 1.0)
+    return nt.train_nnfbp(*sets, hidden_nodes=hidden, max_epochs=1, progress="none")
+
+
+def network_slab(angles, size, hidden=HIDDEN, slices=8):
+    """Reconstruction of a slab by a network: filtering, and the kernel alone."""
+    rows = np.random.default_rng(0).random((slices, angles.size, size), np.float32)
+    responses, end = folded(network_for(angles, size, hidden), 1.0)
     filtered = filters.filter_rows(rows, responses)
+    images = np.empty((slices, size, size), np.float32)
+    radians = np.deg2rad(angles)
 
     def kernel():
-        backproject.backproject_network(filtered, np.deg2rad(angles), end)
+        backproject.backproject_network(filtered, radians, end, out=images)
 
     def with_filtering():
-        backproject.backproject_network(filters.filter_rows(rows, responses), np.deg2rad(angles), end)
+        backproject.backproject_network(filters.filter_rows(rows, responses), radians, end, out=images)
 
-    def one_slice_by_astra():
-        for _ in range(8):
+    return kernel, with_filtering, rows
+
+
+def kernels(size):
+    """NN-FBP, FBP, the projector pair and a SIRT iteration, one core each."""
+    angles, many = nt.tilt_angles("full", 9), nt.tilt_angles("tem", 29)
+    kernel, with_filtering, rows = network_slab(angles, size)
+    rng = np.random.default_rng(0)
+    images = rng.random((32, size, size), np.float32)
+    sinograms = rng.random((32, 29, size), np.float32)
+    radians = np.deg2rad(many)
+    ramp = filters.ramp(size)[None, None]
+
+    def fbp():
+        backproject.backproject(filters.filter_rows(sinograms, ramp)[:, 0], radians)
+
+    def eight_fbps_by_astra():
+        for _ in range(HIDDEN):
             astra_engine.fbp(rows[:1], angles, window="ram-lak")
 
+    result = {
+        "NN-FBP kernel, 9 angles, 8 hidden nodes (ASTRA: 8 FBPs)": side_by_side(kernel, eight_fbps_by_astra, 8),
+        "the same with filtering": side_by_side(with_filtering, eight_fbps_by_astra, 8),
+        "FBP, 29 angles": side_by_side(
+            fbp, lambda: astra_engine.fbp(sinograms[:1], many, window="ram-lak"), 32, repetitions=3
+        ),
+        "projection, 29 angles": side_by_side(
+            lambda: project.forward(images, radians), lambda: astra_engine.forward(images[:1], many), 32, repetitions=3
+        ),
+        "its transpose, 29 angles": side_by_side(
+            lambda: project.back(sinograms, radians), lambda: astra_engine.back(sinograms[:1], many), 32, repetitions=3
+        ),
+    }
+    for slices in (8, 32):
+        result[f"SIRT iteration, 29 angles, slabs of {slices}"] = sirt_iteration(sinograms[:slices], many)
+    return result
+
+
+def sirt_iteration(rows, angles, iterations=4):
+    """One iteration: the difference of runs with more and with one of them, against ASTRA's CPU SIRT."""
+    slices, _, size = rows.shape
+
+    def run(count):
+        sirt_slab(rows, angles_deg=angles, tolerance=0, max_iterations=count, minimum=0.0, engine="native")
+
+    run(1)
+    with astra_sirt(rows[0], angles) as algorithm:
+        astra.algorithm.run(algorithm, 1)
+        pairs = []
+        for _ in range(3):
+            ours = (seconds(lambda: run(1 + iterations)) - seconds(lambda: run(1))) / iterations / slices
+            pairs.append((ours, seconds(lambda: astra.algorithm.run(algorithm, iterations)) / iterations))
     return {
-        name: side_by_side(ours, one_slice_by_astra, slices)
-        for name, ours in (("kernel", kernel), ("with filtering", with_filtering))
+        "milliseconds a slice": 1000 * statistics.median(ours for ours, _ in pairs),
+        "ASTRA, milliseconds a slice": 1000 * statistics.median(theirs for _, theirs in pairs),
+        "ratio": statistics.median(theirs / ours for ours, theirs in pairs),
+        "size": size,
     }
 
 
-def projector_pair(size):
-    """Joseph's projector and its transpose at 29 angles, 32 slices, against ASTRA's `linear` on one of them."""
-    slices, angles = 32, nt.tilt_angles("tem", 29)
-    rng = np.random.default_rng(0)
-    images = rng.random((slices, size, size), np.float32)
-    rows = rng.random((slices, 29, size), np.float32)
-    radians = np.deg2rad(angles)
-    pairs = {
-        "forward": (lambda: project.forward(images, radians), lambda: astra_engine.forward(images[:1], angles)),
-        "back": (lambda: project.back(rows, radians), lambda: astra_engine.back(rows[:1], angles)),
+class astra_sirt:
+    """ASTRA's CPU SIRT of one slice with values of at least 0, as an algorithm's id."""
+
+    def __init__(self, rows, angles):
+        self.rows, self.angles = np.ascontiguousarray(rows), angles
+
+    def __enter__(self):
+        size = self.rows.shape[-1]
+        volume = astra.create_vol_geom(size, size)
+        projections = astra.create_proj_geom("parallel", 1.0, size, -np.deg2rad(self.angles))
+        self.projector = astra.create_projector("linear", projections, volume)
+        self.data = [astra.data2d.create("-sino", projections, self.rows), astra.data2d.create("-vol", volume)]
+        settings = astra.astra_dict("SIRT")
+        settings.update(ProjectorId=self.projector, ProjectionDataId=self.data[0], ReconstructionDataId=self.data[1])
+        settings["option"] = {"MinConstraint": 0.0}
+        self.algorithm = astra.algorithm.create(settings)
+        return self.algorithm
+
+    def __exit__(self, *_):
+        astra.algorithm.delete(self.algorithm)
+        astra.data2d.delete(self.data)
+        astra.projector.delete(self.projector)
+
+
+def scaling(size):
+    """NN-FBP with filtering, milliseconds a slice on one core, against pixels, angles and hidden nodes."""
+
+    def cost(angles, pixels, hidden):
+        _, run, _ = network_slab(nt.tilt_angles("full", angles), pixels, hidden)
+        run()
+        return 1000 * statistics.median(seconds(run) for _ in range(5)) / 8
+
+    return {
+        "pixels": {pixels: cost(9, pixels, HIDDEN) for pixels in (size // 4, size // 2, size)},
+        "angles": {angles: cost(angles, size, HIDDEN) for angles in (9, 18, 36)},
+        "hidden nodes": {hidden: cost(9, size, hidden) for hidden in (1, 2, 4, 8, 16)},
     }
-    return {name: side_by_side(*pair, slices, repetitions=3) for name, pair in pairs.items()}
+
+
+def tree_memory(process):
+    """Bytes of a process and its descendants now, what they share counted once; the same with it counted for each."""
+    proportional = resident = 0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            resident += one.memory_info().rss
+            proportional += one.memory_full_info().pss
+        except psutil.Error:
+            continue  # it has just ended
+    return proportional, resident
+
+
+def command(*words):
+    """Run `nntomo` and measure the wall time and the peak memory of its process tree."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-m", "nntomo_dask.cli", *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        errors = []
+        reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
+        reader.start()
+        peaks = []
+        while process.poll() is None:
+            try:
+                peaks.append(tree_memory(psutil.Process(process.pid)))
+            except psutil.NoSuchProcess:
+                break
+            time.sleep(0.1)
+        reader.join()
+    if process.returncode:
+        raise click.ClickException(errors[0].decode())
+    return {
+        "seconds": time.perf_counter() - start,
+        "peak MiB": max(proportional for proportional, _ in peaks) / 2**20,
+        "peak MiB, shared pages counted for each process": max(resident for _, resident in peaks) / 2**20,
+    }
+
+
+def whole(size, folder, memory="2GiB"):
+    """The verbs of the command from Zarr to Zarr on a volume of size³, against ASTRA on the same cores."""
+    volume, series, network = folder / "volume.zarr", folder / "series.zarr", folder / "network.safetensors"
+    common = ("--memory", memory)
+    result = {
+        f"phantom {size}³": command("phantom", "ellipses", "--size", size, *common, "-o", volume),
+        "project, 9 angles": command("project", volume, "--range", "full", "--count", 9, *common, "-o", series),
+        "train": command("train", "--for", series, *common, "-o", network),
+    }
+    nnfbp = ("reconstruct", "--method", "nnfbp", "--network", network, *common)
+    scratch = folder / "reconstruction.zarr"
+    for name, source, options in (
+        ("NN-FBP", series, ()),
+        ("NN-FBP, 1 worker", series, ("--workers", 1)),
+        ("NN-FBP, worker processes", series, ("--scheduler", "processes")),
+        ("NN-FBP again", series, ()),
+    ):
+        result[name] = command(*nnfbp, source, *options, "-o", scratch)
+        shutil.rmtree(scratch)
+    tall = nt.open(series)
+    twice = nt.tilt_series(np.concatenate([tall.values, tall.values]), tall.angle.values)
+    nt.save(twice, folder / "twice.zarr")
+    result[f"NN-FBP, {2 * size} slices"] = command(*nnfbp, folder / "twice.zarr", "-o", scratch)
+    shutil.rmtree(scratch)
+    result["FBP"] = command("reconstruct", "--method", "fbp", series, *common, "-o", scratch)
+    if device.gpu_count():
+        shutil.rmtree(scratch)
+        result["NN-FBP on GPUs"] = command(*nnfbp, series, "--gpus", "all", "-o", scratch)
+    result["compare"] = command("compare", scratch, "--reference", volume, *common)
+    result["8 ASTRA FBPs of every slice, the same cores, from 4 slices a core [s]"] = theirs = astra_fbps(tall, size)
+    result["ratio to ASTRA"] = theirs / statistics.median(
+        [result["NN-FBP"]["seconds"], result["NN-FBP again"]["seconds"]]
+    )
+    result["workers, without the program's start"] = workers(series, network, folder)
+    result["10⁶ training voxels [s]"] = seconds(
+        lambda: nt.training_samples(nt.open(series), nt.open(volume), n_samples=10**6)[["inputs", "target"]].compute()
+    )
+    return result
+
+
+def workers(series, network, folder, slices=256, repetitions=3):
+    """Seconds of NN-FBP of some slices, without any program's start, by the number of workers.
+
+    From Zarr to Zarr, and as far as the volume in memory.
+    """
+    volume = nt.nnfbp(nt.open(series, slices=8).isel(z=slice(0, slices)), nt.load_network(network), scale=1)
+    counts = sorted({1, cluster.default_workers()})
+
+    def run(count):
+        with cluster.session(workers=count, scheduler="threads"):
+            taken = seconds(lambda: nt.save(volume, folder / "workers.zarr"))
+        shutil.rmtree(folder / "workers.zarr")
+        return taken
+
+    corners = volume.data.map_blocks(_corner, dtype=np.float32, chunks=(volume.data.chunks[0], (1,), (1,)))
+
+    def compute_only(count):
+        return seconds(lambda: corners.compute(scheduler="threads", num_workers=count))
+
+    run(counts[-1]), compute_only(counts[-1])
+    times = [[run(count) for count in counts] for _ in range(repetitions)]
+    unwritten = [[compute_only(count) for count in counts] for _ in range(repetitions)]
+    return {
+        "without writing: 1 worker over all": statistics.median(row[0] / row[-1] for row in unwritten),
+        "seconds": {
+            count: statistics.median(column) for count, column in zip(counts, zip(*times, strict=True), strict=True)
+        },
+        "1 worker over all": statistics.median(row[0] / row[-1] for row in times),
+    }
+
+
+def _corner(block):
+    """All that is kept of a slab whose computation is timed."""
+    return block[:, :1, :1]
+
+
+def astra_fbps(series, size, slices=4):
+    """Seconds of eight FBPs of every slice by ASTRA, a slice a core, from some slices on every core."""
+    rows, angles = series.isel(z=slice(0, slices)).values, series.angle.values
+    cores = cluster.default_workers()
+
+    def core(_):
+        for _ in range(HIDDEN):
+            astra_engine.fbp(rows, angles, window="ram-lak")
+
+    with ThreadPoolExecutor(cores) as pool:  # ASTRA releases the interpreter
+        taken = seconds(lambda: list(pool.map(core, range(cores))))
+    return taken / slices / cores * size
+
+
+def stores(size, folder):
+    """Writing and reading a chunk of 8 slices of a reconstruction by several codecs, one core."""
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    volume = nt.fbp(nt.project(nt.ellipse_stack((8, size, size)), nt.tilt_angles("full", 9))).values
+    blosc = {
+        f"{name}, {shuffle}": [BloscCodec(cname=name, clevel=5, shuffle=shuffle, typesize=4)]
+        for name in ("lz4", "zstd")
+        for shuffle in ("shuffle", "bitshuffle")
+    }
+    result = {}
+    for name, compressors in {"Zarr's default": "auto", "none": None, **blosc}.items():
+        array = zarr.create_array(
+            folder / "codec.zarr",
+            shape=volume.shape,
+            chunks=volume.shape,
+            dtype="float32",
+            compressors=compressors,
+            overwrite=True,
+        ).with_config({"write_empty_chunks": True})
+        array[:] = volume
+        result[name] = {
+            "writing, ms a slice": statistics.median(
+                seconds(lambda a=array: a.__setitem__(..., volume)) for _ in range(5)
+            )
+            * 125,
+            "reading, ms a slice": statistics.median(seconds(lambda a=array: a[:]) for _ in range(5)) * 125,
+            "share of the bytes": array.nbytes_stored() / volume.nbytes,
+        }
+    return result
 
 
 def training_set(folder):
     """100,000 voxels from 100 slices of 512² at 9 angles, Zarr to memory, on all cores."""
-    volume = nt.save(nt.ellipse_stack((100, 512, 512), seed=1), folder / "volume.zarr")
-    series = nt.save(nt.project(volume, nt.tilt_angles("full", 9)), folder / "series.zarr")
+    volume = nt.save(nt.ellipse_stack((100, 512, 512), seed=1), folder / "volume-512.zarr")
+    series = nt.save(nt.project(volume, nt.tilt_angles("full", 9)), folder / "series-512.zarr")
     samples = nt.training_samples(series, volume)[["inputs", "target"]]
     samples.compute()
     times = [seconds(samples.compute) for _ in range(3)]
@@ -98,12 +359,7 @@ def training(folder, adam_seconds):
     def run(name, **settings):
         path = folder / f"{name}.safetensors"
         path.unlink(missing_ok=True)
-        cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {min(cores)})
-        try:
-            nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings)
-        finally:
-            os.sched_setaffinity(0, cores)
+        on_one_core(lambda: nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings))
         history = History.load(path)
         losses = np.minimum.accumulate([validation for _, validation in history.losses])
         return np.array(history.seconds), losses
@@ -131,26 +387,106 @@ def training(folder, adam_seconds):
     return result
 
 
-@click.command(help="Measure the pieces against ASTRA and against the numbers in docs/performance.md.")
-@click.option("--size", default=1024, show_default=True, help="Pixels along a slice, for the kernels.")
+def large_training(folder, voxels=4_000_000):
+    """One pass over a stored set of some million voxels, in chunks on all cores; seconds for a million."""
+    from nntomo_dask.training import levenberg_marquardt, sets
+
+    volume = nt.open(folder / "volume-512.zarr")
+    series = nt.open(folder / "series-512.zarr")
+    saved = nt.save(nt.training_samples(series, volume, n_samples=voxels), folder / "samples.zarr")
+    chunked = sets.Chunked.of(saved["inputs"].data, saved["target"].data)
+    parameters = np.random.default_rng(0).normal(size=(saved.sizes["input"] + 2) * HIDDEN + 1)
+    one_pass = [seconds(lambda: levenberg_marquardt.normal_equations(parameters, chunked, "relu")) for _ in range(3)]
+    return {"voxels": voxels, "normal equations, seconds for 10⁶": statistics.median(one_pass) / voxels * 10**6}
+
+
+def gpu(size, angles=9, slices=128):
+    """NN-FBP on one GPU: device time of filtering and kernel, and the rates that come of it."""
+    cupy = device.cupy()
+    network = network_for(nt.tilt_angles("full", angles), size)
+    responses, end = folded(network, 1.0)
+    rows = cupy.random.default_rng(0).random((slices, angles, size), dtype=np.float32)
+    radians = np.deg2rad(network.layout.used_angles_deg)
+
+    def run():
+        for first in range(0, slices, 32):
+            backproject.backproject_network(filters.filter_rows(rows[first : first + 32], responses), radians, end)
+
+    run()
+    begin, finish = cupy.cuda.Event(), cupy.cuda.Event()
+    times = []
+    for _ in range(5):
+        begin.record()
+        run()
+        finish.record()
+        finish.synchronize()
+        times.append(cupy.cuda.get_elapsed_time(begin, finish) / 1000)
+    taken = statistics.median(times) * size / slices
+    voxels = size**3
+    return {
+        "device": cupy.cuda.runtime.getDeviceProperties(0)["name"].decode(),
+        f"seconds for {size} slices, copies excluded": taken,
+        "written, GB/s": 4 * voxels / taken / 1e9,
+        "read by the interpolation, GB/s": voxels * angles * HIDDEN * 2 * 4 / taken / 1e9,
+    }
+
+
+def draw(result, path):
+    """A figure of the ratios and of the cost against sizes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    axes = figure.subplots(1, 4, width_ratios=[1.6, 1, 1, 1])
+    ratios = {name: value["ratio"] for name, value in result.get("kernels, one core", {}).items()}
+    axes[0].barh(list(ratios), list(ratios.values()), color="tab:blue")
+    axes[0].invert_yaxis()
+    axes[0].set_xlabel("times faster than ASTRA on the same core")
+    for ax, (name, costs) in zip(axes[1:], result.get("NN-FBP against sizes, ms a slice", {}).items(), strict=False):
+        ax.loglog(sizes := [int(key) for key in costs], list(costs.values()), "o-")
+        ax.set_ylim(0.5, 100)
+        ax.set_yticks([1, 10, 100], ["1", "10", "100"])
+        ax.set_xlabel(name)
+        ax.set_xticks(sizes, [str(size) for size in sizes])
+        ax.minorticks_off()
+        ax.set_ylabel("ms a slice, one core")
+    figure.savefig(path, dpi=120)
+
+
+@click.command(help="Measure the pieces and the whole against ASTRA and against the numbers in docs/performance.md.")
+@click.option("--size", default=1024, show_default=True, help="Pixels along a slice, and slices of a volume.")
+@click.option("--parts", default="all", show_default=True, help="Some of kernels,scaling,whole,stores,training,gpu.")
 @click.option("--adam-seconds", default=100.0, show_default=True, help="How long Adam may train; 0 leaves it out.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("stores/benchmark"), show_default=True)
-def main(size: int, adam_seconds: float, out: Path) -> None:
-    result = {"cores": os.cpu_count(), "size": size}
+def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        parts = {
-            "NN-FBP, 9 angles, 8 hidden nodes, one core": lambda: network_backprojection(size),
-            "projector pair, 29 angles, one core": lambda: projector_pair(size),
-            "training set, 100,000 voxels from 512², 9 angles": lambda: training_set(Path(folder)),
-            "training, 100,000 + 100,000 voxels, one core": lambda: training(Path(folder), adam_seconds),
+    result = {"cores": cluster.default_workers(), "size": size}
+    with tempfile.TemporaryDirectory(dir=out) as temporary:
+        folder = Path(temporary)
+        sections = {
+            "whole": [(f"whole, {size}³, Zarr to Zarr", lambda: whole(size, folder))],
+            "kernels": [("kernels, one core", lambda: on_one_core(lambda: kernels(size)))],
+            "scaling": [("NN-FBP against sizes, ms a slice", lambda: on_one_core(lambda: scaling(size)))],
+            "stores": [("stores, one core", lambda: on_one_core(lambda: stores(size, folder)))],
+            "training": [
+                ("training set, 100,000 voxels from 512², 9 angles", lambda: training_set(folder)),
+                ("training, 100,000 + 100,000 voxels, one core", lambda: training(folder, adam_seconds)),
+                ("training on a stored set", lambda: large_training(folder)),
+            ],
+            "gpu": [("GPU", lambda: gpu(size) if device.gpu_count() else "none at hand")],
         }
-        for title, part in parts.items():
-            click.echo(f"\n{title}")
-            result[title] = part()
-            click.echo(json.dumps(result[title], indent=2, default=float, ensure_ascii=False))
-    (out / "benchmark.json").write_text(json.dumps(result, indent=2, default=float, ensure_ascii=False))
-    click.echo(f"\n{out / 'benchmark.json'}")
+        chosen = list(sections) if parts == "all" else parts.split(",")
+        if unknown := set(chosen) - set(sections):
+            raise click.BadParameter(
+                f"{', '.join(sorted(unknown))}; there are {', '.join(sections)}", param_hint="--parts"
+            )
+        with cluster.session(scheduler="threads"):
+            for title, part in (section for name in chosen for section in sections[name]):
+                click.echo(f"\n{title}")
+                result[title] = part()
+                click.echo(json.dumps(result[title], indent=2, default=float, ensure_ascii=False))
+                (out / "benchmark.json").write_text(json.dumps(result, indent=2, default=float, ensure_ascii=False))
+    draw(result, out / "benchmark.png")
+    click.echo(f"\n{out / 'benchmark.json'}\n{out / 'benchmark.png'}")
 
 
 if __name__ == "__main__":
