@@ -5,6 +5,7 @@ are noisy: figures are medians of alternating repetitions, and what counts are t
 the floors. ``--parts`` chooses, ``--size`` makes all of it smaller.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -48,13 +49,20 @@ def side_by_side(ours, theirs, slices, repetitions=5):
 
 
 def on_one_core(function):
-    """Run a function on one core of this process, and give its result."""
+    """Run a function with all threads of this process on one core, and give its result."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(cores)})
+    pin({min(cores)})
     try:
         return function()
     finally:
-        os.sched_setaffinity(0, cores)
+        pin(cores)
+
+
+def pin(cores):
+    """Bind every thread that this process has to some cores; threads to come inherit them."""
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def network_for(angles, size, hidden=HIDDEN):
@@ -258,7 +266,8 @@ def whole(size, folder, memory="2GiB"):
 def workers(series, network, folder, slices=256, repetitions=3):
     """Seconds of NN-FBP of some slices, without any program's start, by the number of workers.
 
-    From Zarr to Zarr, and as far as the volume in memory.
+    From Zarr to Zarr, with one worker on one core and on all of them, whose others then flush and unpack; and as far as
+    the volume in memory.
     """
     volume = nt.nnfbp(nt.open(series, slices=8).isel(z=slice(0, slices)), nt.load_network(network), scale=1)
     counts = sorted({1, cluster.default_workers()})
@@ -276,6 +285,7 @@ def workers(series, network, folder, slices=256, repetitions=3):
 
     run(counts[-1]), compute_only(counts[-1])
     times = [[run(count) for count in counts] for _ in range(repetitions)]
+    on_one = [(on_one_core(lambda: run(1)), run(counts[-1])) for _ in range(repetitions)]
     unwritten = [[compute_only(count) for count in counts] for _ in range(repetitions)]
     return {
         "without writing: 1 worker over all": statistics.median(row[0] / row[-1] for row in unwritten),
@@ -283,6 +293,7 @@ def workers(series, network, folder, slices=256, repetitions=3):
             count: statistics.median(column) for count, column in zip(counts, zip(*times, strict=True), strict=True)
         },
         "1 worker over all": statistics.median(row[0] / row[-1] for row in times),
+        "1 worker on one core over all on all": statistics.median(one / every for one, every in on_one),
     }
 
 
