@@ -17,6 +17,9 @@ _WANT_LANES = frozenset({"fbp", "sirt", "project", "backproject"})
 JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
 TABLE_ROWS = 8 * JACOBIAN_VOXELS  # voxels of a chunk of a stored training set
 
+SIMULATED_BATCH_BYTES = 64 * 2**20  # of plane waves that are propagated together
+SIMULATED_PROBES = 128  # that are made of a scattering matrix together
+
 _MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
 Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare"]
 
@@ -146,6 +149,32 @@ def training_bytes(
     if samples == 0:
         derivatives += 12 * TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
     return PROCESS_BYTES + processes * WORKER_BYTES + workers * (making + derivatives) + held
+
+
+def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:
+    """Bytes of a worker at the peak of simulating a projection.
+
+    Parameters
+    ----------
+    grid
+        Points of a wave along an axis.
+    slices
+        Of the specimen along the beam.
+    matrix
+        Bytes of the scattering matrix.
+    window
+        Points of a probe along an axis.
+    positions
+        Of the probe.
+    pattern
+        Pixels of a diffraction pattern along an axis.
+    """
+    wave, probe = 8 * grid**2, 8 * window**2
+    potential = 4 * slices * grid**2 + 4 * wave
+    propagating = 3 * max(SIMULATED_BATCH_BYTES, 2 * wave) + 8 * wave
+    reducing = 4 * SIMULATED_PROBES * probe
+    patterns = 3 * 4 * positions * pattern**2
+    return potential + matrix + max(propagating, reducing + patterns)
 
 
 def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:

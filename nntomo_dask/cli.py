@@ -10,8 +10,8 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask import cli_report as report
+from nntomo_dask import cli_simulation, cluster, schema
 from nntomo_dask import cli_support as support
-from nntomo_dask import cluster, schema
 
 
 @click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -377,6 +377,10 @@ def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
         recipe = report.describe_store(path)
     click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(report.recipe_lines(recipe)))
     sys.exit(0 if whole else 1)
+
+
+for verb in (cli_simulation.simulate, cli_simulation.truth, cli_simulation.structures):
+    main.add_command(verb)
 
 
 if __name__ == "__main__":

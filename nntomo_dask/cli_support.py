@@ -134,7 +134,8 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def _budget(memory: int | None) -> int:
+def budget(memory: int | None) -> int:
+    """Bytes that a verb may hold: those of --memory, or what is free."""
     return cluster.free_memory_bytes() if memory is None else memory
 
 
@@ -149,7 +150,7 @@ def check_memory(operation: Any, array: Any, memory: int | None) -> None:
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
     )
-    chunking.check_budget(_budget(memory), needed, operation, "its slabs")
+    chunking.check_budget(budget(memory), needed, operation, "its slabs")
 
 
 def compare_memory(truth: Any, memory: int | None) -> int:
@@ -164,9 +165,9 @@ def compare_memory(truth: Any, memory: int | None) -> int:
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
     )
-    budget = _budget(memory)
-    chunking.check_budget(budget, needed, "compare", "its slabs")
-    return max(budget - needed, 1) if memory is not None else (budget - needed) // 2
+    available = budget(memory)
+    chunking.check_budget(available, needed, "compare", "its slabs")
+    return max(available - needed, 1) if memory is not None else (available - needed) // 2
 
 
 def prepared_sets(
@@ -181,7 +182,7 @@ def prepared_sets(
     """
     large = any(is_large(part) for part in sets)
     in_memory = 0 if large else max(part.sizes["voxel"] for part in sets)
-    chunking.check_budget(_budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
+    chunking.check_budget(budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
     if large:
         folder = output.with_name(f"{output.stem}.samples")
         names = ("training", "validation")
@@ -214,7 +215,7 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
     """Slices of a slab that keep an operation within the memory."""
     detector = source.shape[-1]
     return chunking.slices_within(
-        _budget(memory),
+        budget(memory),
         operation,
         shape=(source.sizes[schema.Z], detector, detector),
         angles=angles,

@@ -5,7 +5,7 @@ once for the volume or from a generator of each slice's own. Lengths are fractio
 phantom looks alike at every size.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -181,7 +181,7 @@ def _stack(
     pixel_size: float,
 ) -> xr.DataArray:
     shape = _shape(operation, shape, count[0], seed)
-    parameters = {"count": count, "facets": facets, "holes": holes, "kinds": kinds, "seed": seed}
+    parameters: dict[str, Any] = {"count": count, "facets": facets, "holes": holes, "kinds": kinds, "seed": seed}
     recipe = slabs.record(operation, {"shape": shape, "pixel_size": pixel_size, **parameters})
     return slabs.generate_slabs(_stack_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], **parameters)
 

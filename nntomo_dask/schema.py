@@ -154,6 +154,14 @@ def check_tilt_series(array: xr.DataArray, *, who: str) -> None:
 
 
 def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
+    if isinstance(array, xr.Dataset) and array.data_vars:
+        names = [str(name) for name in array]
+        refuse(
+            who,
+            needs=f"one {kind}",
+            got=f"a dataset of {', '.join(names)}",
+            do=f'dataset["{names[0]}"], or on the command line STORE/{names[0]}',
+        )
     if not isinstance(array, xr.DataArray):
         maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
         refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, do=maker)

@@ -39,7 +39,7 @@ def recipe_of(array: xr.DataArray) -> Recipe:
     recipe = array.attrs.get("recipe")
     if recipe is not None and isinstance(array.data, da.Array) and array.data.name == _name(recipe, array):
         return cast("Recipe", recipe)
-    token = tokenize(array.data.name if isinstance(array.data, da.Array) else _digest(array.values), _labels(array))
+    token = tokenize(array.data.name if isinstance(array.data, da.Array) else digest(array.values), _labels(array))
     parameters = {"token": token[:_DIGITS], "shape": list(array.shape)}
     return record("array", parameters, [recipe] if recipe is not None else [])
 
@@ -97,6 +97,7 @@ def generate_slabs(
     *,
     recipe: Recipe,
     pixel_size: float,
+    units: schema.Units = "px",
     **parameters: Any,
 ) -> xr.DataArray:
     """A volume whose slab is ``function(z_indices, **parameters)``, (slice,) to (slice, y, x)."""
@@ -110,7 +111,7 @@ def generate_slabs(
         **parameters,
     )
     coords = schema.volume_coords(shape, pixel_size)
-    attrs = {"units": "px", "pixel_size": pixel_size}
+    attrs = {"units": units, "pixel_size": pixel_size}
     return label(data, dims=schema.VOLUME_DIMS, coords=coords, attrs=attrs, recipe=recipe, name="volume")
 
 
@@ -164,7 +165,12 @@ def _name(recipe: Recipe, array: xr.DataArray) -> str:
     return f"{recipe['operation']}-{tokenize(recipe, array.data.chunks, _labels(array))}"
 
 
-def _digest(values: np.ndarray[Any, Any]) -> str:
+def token(recipe: Recipe) -> str:
+    """A short name of a recipe, for the layers of a graph."""
+    return str(tokenize(recipe))[:_DIGITS]
+
+
+def digest(values: np.ndarray[Any, Any]) -> str:
     """Digest of the values, however they lie in memory."""
     contiguous = np.ascontiguousarray(values)
     return hashlib.sha256(contiguous.data).hexdigest() + str((contiguous.shape, contiguous.dtype.str))

@@ -21,7 +21,7 @@ from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
 from nntomo_dask import chunking, cluster, device, schema, slabs
-from nntomo_dask.store import files, lock, samples
+from nntomo_dask.store import files, lock, projections, samples
 from nntomo_dask.store.files import chunk_count, is_store, missing_chunks, missing_coordinates, recipe
 
 StorePath = str | os.PathLike[str]
@@ -52,7 +52,8 @@ def save(
     Parameters
     ----------
     array
-        A volume or tilt series, or a training set from `training_samples`; lazy or not.
+        A volume or tilt series, or a training set from `training_samples`; lazy or not. A series in chunks of single
+        projections, or a Dataset of several, as `simulate` gives, is written projection by projection.
     path
         Folder of the store; ends in .zarr by custom.
     overwrite
@@ -112,20 +113,20 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     Parameters
     ----------
     path
-        What `save` wrote.
+        What `save` wrote. Of a store of several series, ``store.zarr/name`` is one of them.
     slices
         Slices of a chunk of the lazy array; by default those of the store.
 
     Returns
     -------
-    Volume or tilt series: a DataArray over Dask, float32. Training set: the Dataset that was saved.
+    Volume or tilt series: a DataArray over Dask, float32. Training set, or several series: the Dataset that was saved.
 
     Raises
     ------
     SchemaError
         There is no store at `path`, or it is not complete.
     """
-    source = Path(path).resolve()
+    source, wanted = _member(Path(path).resolve())
     if not lock.is_held(source):
         _settle(source)
     if not source.exists():
@@ -148,20 +149,32 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
             do="run what wrote it again; it computes only what is missing",
         )
     array = files.data_array(source)
-    data = _lazy_data(source, array, slices)
     name = files.array_name(source)
-    if name == files.TABLE:
-        return samples.from_table(data, files.attributes(source))
-    dims: tuple[str, ...] = tuple(array.metadata.dimension_names)
     attributes = files.attributes(source)
+    if name == files.TABLE:
+        return samples.from_table(_lazy_data(source, array, slices), attributes)
+    dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else tuple(array.metadata.dimension_names)
+    coords: dict[Any, Any] = {dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims}
+    if name == files.PROJECTIONS:
+        return projections.from_stack(
+            lambda member: _lazy_series(source, array, slices, member), attributes, coords, wanted, source
+        )
     return slabs.label(
-        data,
+        _lazy_data(source, array, slices),
         dims=dims,
-        coords={dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims},
+        coords=coords,
         attrs={key: value for key, value in attributes.items() if key != "recipe"},
         recipe=attributes["recipe"],
         name=name,
     )
+
+
+def _member(path: Path) -> tuple[Path, str | None]:
+    """The store of a path, and which of its series is meant: ``store.zarr/name``."""
+    parent = path.parent
+    if not path.exists() and is_store(parent) and files.array_name(parent) == files.PROJECTIONS:
+        return parent, path.name
+    return path, None
 
 
 def verify(path: StorePath) -> list[int]:
@@ -190,6 +203,8 @@ def verify(path: StorePath) -> list[int]:
 
 def _checked(array: Any) -> tuple[xr.DataArray, slabs.Recipe]:
     """What is stored, over Dask, and its recipe; a SchemaError for what is neither volume, series nor training set."""
+    if projections.come_by_angle(array):
+        return projections.to_stack(array)
     if isinstance(array, xr.Dataset):
         return samples.to_table(array), array.attrs["recipe"]
     if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
@@ -286,6 +301,8 @@ def _chunk_slices(array: xr.DataArray) -> int:
     """Slices of a chunk of a new store: the default, or fewer where the array comes in smaller slabs."""
     if array.name == files.TABLE:
         return min(chunking.TABLE_ROWS, array.shape[0])
+    if array.name == files.PROJECTIONS:
+        return 1
     return min(chunking.slab_slices(array.shape), int(array.data.chunks[0][0]))
 
 
@@ -306,10 +323,32 @@ def _lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
     return blocks
 
 
-def _read(indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe) -> npt.NDArray[np.float32]:
+def _lazy_series(source: Path, array: Any, slices: int | None, member: int) -> da.Array:
+    """Lazy slabs (z, angle, detector) of one series of a store that is chunked by angle."""
+    angles, _, count, detector = array.shape
+    chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
+    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
+        _read,
+        dtype=np.float32,
+        new_axis=[1, 2],
+        chunks=(chunks, (angles,), (detector,)),
+        meta=np.empty((0, 0, 0), np.float32),
+        path=str(source / files.PROJECTIONS),
+        recipe=files.recipe(source),
+        member=member,
+    )
+    return blocks
+
+
+def _read(
+    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, member: int | None = None
+) -> npt.NDArray[np.float32]:
+    """A slab of an array chunked along the first dim, or of the series at a place of one that is chunked by angle."""
     array = _check_same_store("open", path, recipe)
     first, last = int(indices[0]), int(indices[-1])
     try:
+        if member is not None:
+            return projections.read_slab(array, member, first, last + 1)
         return np.asarray(array[first : last + 1], np.float32)
     except (ValueError, RuntimeError) as error:
         place = Path(path).parent

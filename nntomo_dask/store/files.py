@@ -21,6 +21,8 @@ from nntomo_dask import schema, slabs
 
 TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")
+PROJECTIONS = "projections"
+PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
 _COORDINATES = frozenset({*schema.VOLUME_DIMS, *schema.SERIES_DIMS})
 _DAMAGED = ".damaged"
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer

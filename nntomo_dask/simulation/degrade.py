@@ -1,0 +1,37 @@
+"""What an experiment does to a perfect signal: source size, unsteady scan lines, counted electrons, blur.
+
+Signals are (x, z, …), x along the detector and along the scan lines, periodic as the scanned box is.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.ndimage
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian, in standard deviations
+
+
+def blurred(signal: Float32, sigma_px: float) -> Float32:
+    """A signal convolved with a Gaussian over the positions; the sum stays."""
+    if sigma_px == 0:
+        return signal
+    return np.asarray(scipy.ndimage.gaussian_filter(signal, sigma_px, mode="wrap", axes=(0, 1), truncate=5), np.float32)
+
+
+def jittered(signal: Float32, shifts_px: Float64) -> Float32:
+    """A signal whose lines (z,) are displaced along x, by interpolation in Fourier space, and cut off at 0."""
+    if not shifts_px.any():
+        return signal
+    phase = np.exp(-2j * np.pi * np.outer(np.fft.rfftfreq(len(signal)), shifts_px))
+    spectrum = np.fft.rfft(signal, axis=0) * phase.reshape(*phase.shape, *(1,) * (signal.ndim - 2))
+    moved = np.fft.irfft(spectrum, n=len(signal), axis=0)
+    return np.maximum(moved, 0).astype(np.float32)
+
+
+def counted(signal: Float32, electrons: float | None, rng: np.random.Generator) -> Float32:
+    """A share of the beam counted with so many electrons a position, as a share again; None: as it is."""
+    if electrons is None:
+        return signal
+    return (rng.poisson(np.maximum(signal, 0) * electrons) / electrons).astype(np.float32)

@@ -1,0 +1,91 @@
+"""Integrated differential phase contrast: from diffraction patterns to the phase. The only room that imports py4DSTEM.
+
+The centre of mass of a diffraction pattern is the gradient of the specimen's phase, seen with the probe's intensity;
+integrated over the positions it is the phase itself, up to a constant. The box is scanned periodically, so integration
+needs no edges.
+"""
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask.simulation import multislice
+from nntomo_dask.simulation.optics import Imaging
+
+Float32 = npt.NDArray[np.float32]
+
+# A uniform disc of radius r, displaced by d, shows a difference of 2√2 d / (π r) of its intensity between opposite
+# quadrants: what crosses the lines at 45° that bound them.
+_QUADRANT = np.pi / (2 * np.sqrt(2))
+# py4DSTEM's inverse gradient carries this factor, which damps its iteration.
+_DAMPING = 0.25
+
+
+def phase(patterns: Float32, step: tuple[float, float], pixel_nm: float, imaging: Imaging) -> Float32:
+    """Phase (x, z) in radians, its constant not known.
+
+    Parameters
+    ----------
+    patterns
+        (x, z, kx, kz), or (x, z, 1, 4) of a segmented detector; intensities.
+    step
+        Of kx and kz, [1/Å].
+    """
+    if imaging.idpc == "py4dstem":
+        return by_py4dstem(patterns, step, pixel_nm, imaging.energy_ev)
+    if imaging.idpc == "segmented":
+        gradient = quadrant_gradient(patterns, imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm))
+    else:
+        gradient = centre_of_mass(patterns, step)
+    # In units of 1/Å over 2π; ten of these are one 1/nm.
+    return np.float32(20 * np.pi) * multislice.integrate_gradient(gradient, pixel_nm)
+
+
+def centre_of_mass(patterns: Float32, step: tuple[float, float]) -> npt.NDArray[np.complex64]:
+    """Centre of mass x + i z of every pattern (x, z), [1/Å]; of one without electrons, 0."""
+    kx, kz = (
+        ((np.arange(count) - count // 2) * size).astype(np.float32)
+        for count, size in zip(patterns.shape[2:], step, strict=True)
+    )
+    total = patterns.sum(axis=(2, 3), dtype=np.float64)
+    first = np.einsum("xzij,i->xz", patterns, kx, optimize=True) + 1j * np.einsum(
+        "xzij,j->xz", patterns, kz, optimize=True
+    )
+    centre = np.divide(first, total, out=np.zeros(total.shape, complex), where=total > 0)
+    return np.asarray(centre, np.complex64)
+
+
+def quadrant_gradient(quadrants: Float32, radius: float) -> npt.NDArray[np.complex64]:
+    """Estimate of the centre of mass x + i z from four quadrants, for a beam of so many 1/Å that fills its disc."""
+    right, up, left, down = np.moveaxis(quadrants[:, :, 0], -1, 0).astype(np.float64)
+    total = right + up + left + down
+    difference = (right - left) + 1j * (up - down)
+    scaled = np.divide(difference, total, out=np.zeros(total.shape, complex), where=total > 0)
+    return np.asarray(scaled * radius * _QUADRANT, np.complex64)
+
+
+def by_py4dstem(patterns: Float32, step: tuple[float, float], pixel_nm: float, energy_ev: float) -> Float32:
+    """The phase by py4DSTEM's reconstruction, one step from the centre of mass, without its fits and filters."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import py4DSTEM
+
+        cube = py4DSTEM.DataCube(data=patterns)
+        cube.calibration.set_R_pixel_size(10 * pixel_nm)
+        cube.calibration.set_R_pixel_units("A")
+        cube.calibration.set_Q_pixel_size(step[0])
+        cube.calibration.set_Q_pixel_units("A^-1")
+        dpc = py4DSTEM.process.phase.DPC(datacube=cube, energy=energy_ev, verbose=False, device="cpu")
+        dpc.preprocess(
+            force_com_rotation=0,
+            force_com_transpose=False,
+            force_com_shifts=[patterns.shape[2] // 2, patterns.shape[3] // 2],  # the beam's own place: no fit
+            padding_factor=1,
+            plot_center_of_mass=False,
+            plot_rotation=False,
+        )
+        dpc.reconstruct(max_iter=1, step_size=1, reset=True, progress_bar=False)
+    return np.asarray(dpc.object_phase / _DAMPING, np.float32)

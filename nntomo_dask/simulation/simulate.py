@@ -1,0 +1,172 @@
+"""Crystal to tilt series: one angle, one task."""
+
+import os
+from dataclasses import asdict
+from typing import Any, get_args
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from ase import Atoms
+
+from nntomo_dask import device, schema, slabs
+from nntomo_dask.simulation import degrade, optics
+from nntomo_dask.simulation.optics import Imaging, Mode, Modes, Plan
+from nntomo_dask.simulation.specimen import Specimen, specimen
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_VACUUM = 0.5  # of the largest distance from the specimen: pixels that are farther away show vacuum at every angle
+
+
+def simulate(
+    structure: Specimen | str | os.PathLike[str] | Atoms,
+    angles_deg: npt.ArrayLike,
+    *,
+    mode: Modes = "both",
+    imaging: Imaging | None = None,
+) -> Any:
+    """Simulate the STEM tilt series of a crystal.
+
+    Lazy, one task an angle, in chunks of one projection: save it first, `open` then gives slices. Both modes come from
+    the same calculation.
+
+    Parameters
+    ----------
+    structure
+        A specimen; or what `specimen` makes one cell of: a name, a file, ASE atoms.
+    angles_deg
+        (angle,), [degrees].
+    mode
+        "haadf", "idpc" or "both".
+    imaging
+        The microscope, the grid, what degrades the images; by default 300 kV, 15 mrad, no noise.
+
+    Returns
+    -------
+    A tilt series, dims (z, angle, detector), float32, coordinates in nm; for "both" a Dataset of two, haadf and idpc.
+    HAADF is the share of the beam that meets the detector. iDPC is the phase in radians; its mean in the vacuum around
+    the specimen is 0, over the same pixels at every angle.
+
+    Raises
+    ------
+    SchemaError
+        The structure or an angle is refused, or settings that do not go together: see `Imaging`.
+
+    References
+    ----------
+    See `Imaging`; docs/simulation.md says why it is done so.
+    """
+    settings = imaging or Imaging()
+    modes: tuple[Mode, ...] = get_args(Mode) if mode == "both" else (mode,)
+    if mode not in get_args(Modes):
+        schema.refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", do="choose one")
+    held = structure if isinstance(structure, Specimen) else specimen(structure)
+    angles = schema.check_angles(angles_deg, who="simulate")
+    plan = optics.plan(held, settings, modes)
+    parameters = asdict(settings) | {"field_of_view_nm": plan.field_of_view_nm, "interpolation": plan.interpolation}
+    parameters |= {"grid": plan.grid, "angles_deg": angles}
+    made_by = slabs.record("simulate", parameters | {"mode": mode}, [held.recipe])
+    projections = da.map_blocks(
+        _projections,
+        da.arange(len(angles), chunks=1),
+        new_axis=[1, 2, 3],
+        chunks=((1,) * len(angles), (len(modes),), (settings.pixels,), (settings.pixels,)),
+        dtype=np.float32,
+        meta=np.empty((0,) * 4, np.float32),
+        name=f"simulate-{slabs.token(made_by)}",
+        held=held,
+        angles=angles,
+        plan=plan,
+        imaging=settings,
+        modes=modes,
+    )
+    positions = schema.centred(settings.pixels, plan.pixel_nm)
+    series = {
+        name: slabs.label(
+            projections[:, index].transpose(1, 0, 2),
+            dims=schema.SERIES_DIMS,
+            coords=schema.series_coords(positions, angles, positions),
+            attrs={"units": "nm", "pixel_size": plan.pixel_nm, "quantity": _QUANTITIES[name]},
+            recipe=slabs.record("simulate", parameters | {"mode": name}, [held.recipe]),
+            name=name,
+        )
+        for index, name in enumerate(modes)
+    }
+    return xr.Dataset(series) if mode == "both" else series[mode].rename("tilt_series")
+
+
+_QUANTITIES: dict[Mode, str] = {"haadf": "share of the beam on the detector", "idpc": "phase in radians"}
+
+
+def _projections(
+    index: npt.NDArray[np.int64],
+    *,
+    held: Specimen,
+    angles: Float64,
+    plan: Plan,
+    imaging: Imaging,
+    modes: tuple[Mode, ...],
+) -> Float32:
+    """The block (1, mode, z, detector) of one angle."""
+    return projection(held, float(angles[index[0]]), plan, imaging, modes, n_angles=len(angles))[None]
+
+
+def projection(
+    held: Specimen, angle_deg: float, plan: Plan, imaging: Imaging, modes: tuple[Mode, ...], *, n_angles: int = 1
+) -> Float32:
+    """The images (mode, z, detector) of one tilt angle.
+
+    Parameters
+    ----------
+    n_angles
+        Projections that share the dose of a series.
+    """
+    from nntomo_dask.simulation import idpc, multislice
+
+    # Of the seed and the angle alone, so a projection is the same in any series, by any worker.
+    sequence = np.random.SeedSequence([imaging.seed, round((angle_deg + 360) * 1000)])
+    vibrations, drift, lines, dark, bright = (np.random.default_rng(child) for child in sequence.spawn(5))
+    pixel = plan.pixel_nm
+    signals = multislice.detect(
+        held.numbers,
+        held.tilted(angle_deg),
+        plan,
+        imaging,
+        dark_field="haadf" in modes,
+        diffraction="idpc" in modes,
+        offset_nm=imaging.drift_nm * drift.standard_normal(2),
+        rng=vibrations,
+        device="gpu" if device.computes_on_gpu() else "cpu",
+    )
+    shifts = imaging.jitter_nm / pixel * lines.standard_normal(imaging.pixels)
+    electrons = None if imaging.dose is None else imaging.dose * (10 * pixel) ** 2
+    if electrons is not None and imaging.dose_per == "series":
+        electrons /= n_angles
+
+    def recorded(signal: Float32, rng: np.random.Generator) -> Float32:
+        spread = degrade.blurred(signal, imaging.source_size_nm / degrade.FWHM / pixel)
+        return degrade.counted(degrade.jittered(spread, shifts), electrons, rng)
+
+    images = []
+    for mode in modes:
+        if mode == "haadf":
+            assert signals.dark_field is not None
+            image = recorded(signals.dark_field, dark)
+        else:
+            assert signals.patterns is not None
+            image = idpc.phase(recorded(signals.patterns, bright), signals.spatial_step, pixel, imaging)
+            image -= image[vacuum(held, plan, imaging)].mean()
+        images.append(degrade.blurred(image, imaging.blur_nm / pixel).T)
+    return np.stack(images).astype(np.float32)
+
+
+def vacuum(held: Specimen, plan: Plan, imaging: Imaging) -> npt.NDArray[np.bool_]:
+    """Pixels (x, z) in which no angle shows any of the specimen."""
+    position = np.abs(schema.centred(imaging.pixels, plan.pixel_nm))
+    beside = np.maximum(position - held.radius_nm, 0)[:, None]
+    beyond = np.maximum(position - held.half_height_nm, 0)[None]
+    distance = np.hypot(beside, beyond)
+    return np.asarray(distance >= _VACUUM * distance.max())

@@ -1,0 +1,266 @@
+"""From a crystal to a specimen on the tilt axis: cells or a particle, and how it stands at a tilt angle."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+from ase import Atoms
+from ase.data import covalent_radii
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from nntomo_dask import schema, slabs
+from nntomo_dask.simulation import structures
+
+Float64 = npt.NDArray[np.float64]
+Shape = Literal["cells", "sphere", "cuboid", "octahedron"]
+Axis = Literal["a", "b", "c"]
+
+_AXES: tuple[Axis, ...] = get_args(Axis)
+_SLACK = 0.3  # Å by which a bond may be longer than its two covalent radii
+_LARGEST_UNIT = 400  # atoms of a building unit; what is larger is a framework, and is cut atom by atom
+# Corners of a cube that a truncated octahedron of the same width along x, y and z leaves off: |x|+|y|+|z| ≤ 3/2 · half.
+_TRUNCATION = 1.5
+_NONMETALS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 51, 52, 53, 54})
+
+
+@dataclass(frozen=True, eq=False)
+class Specimen:
+    """Atoms that stand on the tilt axis.
+
+    Parameters
+    ----------
+    numbers
+        (atom,), atomic numbers.
+    positions_nm
+        (atom, 3): x, y, z of the volume, z along the tilt axis, zero at the centre.
+    recipe
+        How it was made.
+    """
+
+    numbers: npt.NDArray[np.int64]
+    positions_nm: Float64
+    recipe: slabs.Recipe
+
+    @property
+    def radius_nm(self) -> float:
+        """Largest distance of an atom from the tilt axis."""
+        return float(np.hypot(self.positions_nm[:, 0], self.positions_nm[:, 1]).max())
+
+    @property
+    def half_height_nm(self) -> float:
+        """Largest distance of an atom from the centre along the tilt axis."""
+        return float(np.abs(self.positions_nm[:, 2]).max())
+
+    def tilted(self, angle_deg: float) -> Float64:
+        """Positions (atom, 3) as the microscope sees them: detector, z, depth along the beam, [nm].
+
+        The detector coordinate is ``x cos θ + y sin θ``; the beam runs so that this is a rotation, not a mirror image.
+        """
+        x, y, z = self.positions_nm.T
+        cosine, sine = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
+        return np.stack([x * cosine + y * sine, z, x * sine - y * cosine], axis=1)
+
+
+def specimen(
+    structure: str | os.PathLike[str] | Atoms,
+    *,
+    shape: Shape = "cells",
+    repeat: int | tuple[int, int, int] = 1,
+    size_nm: float | tuple[float, float, float] | None = None,
+    tilt_axis: Axis = "c",
+) -> Specimen:
+    """Cells of a crystal, or a particle cut from it, centred on the tilt axis.
+
+    Parameters
+    ----------
+    structure
+        A name, a file or ASE atoms; see `structures.structure`.
+    shape
+        "cells": whole cells, begun where their faces cut the fewest bonds, so that metal clusters stay whole. "sphere",
+        "cuboid", "octahedron" (truncated): a particle of `size_nm`, of whole building units: a metal cluster or a
+        linker is inside if its centre is. A framework without such units (a covalent one) is cut atom by atom.
+    repeat
+        "cells": how many along a, b and c.
+    size_nm
+        Diameter of a sphere, width of an octahedron, edges (x, y, z) of a cuboid, z along the tilt axis.
+    tilt_axis
+        Cell vector along the tilt axis; the next one (a, b, c, a, …) lies in the plane of x and z.
+
+    Raises
+    ------
+    SchemaError
+        The structure is refused, or the parameters do not fit each other.
+    """
+    if shape not in get_args(Shape) or tilt_axis not in _AXES:
+        schema.refuse(
+            "specimen",
+            needs=f"a shape of {', '.join(get_args(Shape))}, and a, b or c as tilt axis",
+            got=f"{shape!r} and {tilt_axis!r}",
+            do="choose",
+        )
+    atoms = structures.structure(structure)
+    if shape == "cells":
+        if size_nm is not None:
+            schema.refuse("specimen", needs="repeat for cells", got="size_nm", do="leave it out, or choose a shape")
+        counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
+        if len(counts) != 3 or min(counts) < 1:
+            schema.refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", do="repeat=(2, 2, 1)")
+        cut = _cells(atoms, counts)
+    else:
+        if repeat != 1:
+            schema.refuse("specimen", needs=f"size_nm for a {shape}", got="repeat", do="leave it out")
+        half = _half_edges(shape, size_nm)
+        cut = _particle(_oriented(atoms, tilt_axis), shape, half)
+    if shape == "cells":
+        cut = _oriented(cut, tilt_axis)
+    positions = cut.positions / 10
+    parameters: dict[str, Any] = {
+        "shape": shape,
+        "repeat": repeat if shape == "cells" else None,
+        "size_nm": size_nm,
+        "tilt_axis": tilt_axis,
+        "structure": atoms.get_chemical_formula(),
+        "atoms": slabs.digest(np.concatenate([cut.numbers[:, None], np.round(positions, 6)], axis=1)),
+    }
+    return Specimen(cut.numbers.astype(np.int64), centred(positions), slabs.record("specimen", parameters))
+
+
+def centred(positions: Float64) -> Float64:
+    """Positions about the middle of their bounding box."""
+    return np.asarray(positions - (positions.max(axis=0) + positions.min(axis=0)) / 2)
+
+
+def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None) -> Float64:
+    """Half the edges of the box around a particle, [Å]."""
+    edges = np.atleast_1d(np.asarray(np.nan if size_nm is None else size_nm, float))
+    fits = edges.size in ((1, 3) if shape == "cuboid" else (1,))
+    if not fits or not (np.isfinite(edges) & (edges > 0)).all():
+        schema.refuse(
+            "specimen",
+            needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
+            got=f"{size_nm}",
+            do="size_nm=3",
+        )
+    return np.asarray(np.broadcast_to(edges, 3) * 5)
+
+
+def _oriented(atoms: Atoms, tilt_axis: Axis) -> Atoms:
+    """The crystal turned so that a cell vector lies along z and the next one in the plane of x and z."""
+    place = _AXES.index(tilt_axis)
+    along, across = atoms.cell.array[place], atoms.cell.array[(place + 1) % 3]
+    e_z = along / np.linalg.norm(along)
+    e_x = across - (across @ e_z) * e_z
+    e_x /= np.linalg.norm(e_x)
+    frame = np.stack([e_x, np.cross(e_z, e_x), e_z])
+    turned = atoms.copy()
+    turned.set_cell(atoms.cell.array @ frame.T)
+    turned.positions = atoms.positions @ frame.T
+    return cast("Atoms", turned)
+
+
+def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bonds of a periodic crystal by covalent radii: first atom, second atom, cells (bond, 3) between them."""
+    first, second, cells = structures.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
+    vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
+    limit = covalent_radii[atoms.numbers[first]] + covalent_radii[atoms.numbers[second]] + _SLACK
+    kept = np.linalg.norm(vectors, axis=1) < limit
+    return first[kept], second[kept], cells[kept]
+
+
+def _cells(atoms: Atoms, counts: tuple[int, ...]) -> Atoms:
+    """Whole cells that begin, along each axis, where a face cuts the fewest bonds, heavy atoms counting more."""
+    first, second, cells = bonds(atoms)
+    scaled = atoms.get_scaled_positions(wrap=False)
+    weight = atoms.numbers[first] * atoms.numbers[second]
+    for axis in range(3):
+        begins, ends = scaled[first, axis], scaled[second, axis] + cells[:, axis]
+        low, high = np.minimum(begins, ends), np.maximum(begins, ends)
+        places = np.unique(np.round(np.mod(scaled[:, axis], 1), 4))
+        faces = (places + np.append(places[1:], places[0] + 1)) / 2
+        crossed = [float((weight * (np.floor(high - face) - np.floor(low - face))).sum()) for face in faces]
+        # Of faces that cut alike, the one in the widest gap.
+        gaps = np.append(places[1:], places[0] + 1) - places
+        best = min(range(len(faces)), key=lambda index: (crossed[index], -round(float(gaps[index]), 3)))
+        scaled[:, axis] = np.mod(scaled[:, axis] - faces[best], 1)
+    moved = atoms.copy()
+    moved.set_scaled_positions(scaled)
+    repeated: Atoms = moved.repeat(counts)
+    return repeated
+
+
+def _particle(atoms: Atoms, shape: Shape, half: Float64) -> Atoms:
+    """The building units of a crystal whose centre lies in a shape around the origin."""
+    unit_of, offset = building_units(atoms)
+    scaled = atoms.get_scaled_positions(wrap=False)
+    whole = (scaled + offset) @ atoms.cell.array  # every unit in one piece, somewhere
+    sums = np.stack([np.bincount(unit_of, whole[:, axis]) for axis in range(3)], axis=1)
+    centres = np.asarray(sums / np.bincount(unit_of)[:, None])
+    reach = np.ceil(np.linalg.norm(half) / (1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0))).astype(int)
+    # One more: a unit's centre may lie outside the cell in which its atoms are counted.
+    ranges = (np.arange(-count - 1, count + 2) for count in reach)
+    shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3) @ atoms.cell.array
+    wrapped = np.floor(np.linalg.solve(atoms.cell.array.T, centres.T).T) @ atoms.cell.array
+    numbers, positions = [], []
+    for shift in shifts:
+        chosen = _inside(shape, centres - wrapped + shift, half)[unit_of]
+        numbers.append(atoms.numbers[chosen])
+        positions.append((whole - wrapped[unit_of] + shift)[chosen])
+    found = np.concatenate(numbers)
+    if not found.size:
+        edges = " × ".join(f"{edge / 5:g}" for edge in half)
+        schema.refuse("specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", do="size_nm=…")
+    return Atoms(found, np.concatenate(positions))
+
+
+def _inside(shape: Shape, points: Float64, half: Float64) -> npt.NDArray[np.bool_]:
+    """Which points lie in a shape around the origin."""
+    share = np.abs(points) / half
+    inside = (share <= 1).all(axis=1)
+    if shape == "sphere":
+        inside &= (share**2).sum(axis=1) <= 1
+    elif shape == "octahedron":
+        inside &= share.sum(axis=1) <= _TRUNCATION
+    return np.asarray(inside)
+
+
+def building_units(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Which building unit each atom belongs to, and the cells (atom, 3) to add so that each unit is in one piece.
+
+    Units are what remains connected when the bonds between a metal and an atom of a linker, one that is bonded to
+    carbon, are taken out: metal clusters with their bridging oxygen, and linkers. A unit that goes on into its own
+    image, a chain or a framework, is taken apart into atoms.
+    """
+    first, second, cells = bonds(atoms)
+    metal = ~np.isin(atoms.numbers, list(_NONMETALS))
+    carbon = atoms.numbers == 6
+    linker = carbon.copy()
+    for one, other in ((first, second), (second, first)):
+        linker[one[carbon[other] & ~metal[one]]] = True
+    kept = ~((metal[first] & linker[second]) | (metal[second] & linker[first]))
+    first, second, cells = first[kept], second[kept], cells[kept]
+    graph = coo_matrix((np.ones(first.size), (first, second)), shape=(len(atoms),) * 2)
+    _, unit_of = connected_components(graph, directed=False)
+    offset = np.zeros((len(atoms), 3), int)
+    placed = np.zeros(len(atoms), bool)
+    seen: set[int] = set()
+    for atom, unit in enumerate(unit_of):  # the first atom of each unit stays, its neighbours follow
+        if unit not in seen:
+            seen.add(int(unit))
+            placed[atom] = True
+    while True:
+        forward, backward = placed[first] & ~placed[second], placed[second] & ~placed[first]
+        if not (forward.any() or backward.any()):
+            break
+        offset[second[forward]] = offset[first[forward]] + cells[forward]
+        placed[second[forward]] = True
+        backward = placed[second] & ~placed[first]
+        offset[first[backward]] = offset[second[backward]] - cells[backward]
+        placed[first[backward]] = True
+    torn = (offset[first] + cells != offset[second]).any(axis=1)  # bonds into another image of the same unit
+    endless = np.isin(unit_of, unit_of[first[torn]]) | (np.bincount(unit_of)[unit_of] > _LARGEST_UNIT)
+    offset[endless] = 0
+    units = np.where(endless, unit_of.max() + 1 + np.arange(len(atoms)), unit_of)
+    return np.unique(units, return_inverse=True)[1], offset

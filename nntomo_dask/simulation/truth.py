@@ -1,0 +1,158 @@
+"""What a perfect reconstruction of a simulated series would show, from the crystal itself.
+
+An image is, as far as a linear model can say, the projection of a density blurred with the probe. A blur that is the
+same in all directions can be given to the density instead: by the Fourier slice theorem, a radial function of three
+dimensions whose transform is the probe's, projects to the probe in every direction. So an atom is a radial profile
+
+    g(r) = 4π ∫ f(k) D(k) H(k) k² sinc(2 k r) dk,    0 ≤ k ≤ 2α/λ,
+
+with its form factor f, the thermal broadening D of its vibrations, and the probe's transfer function H.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from nntomo_dask import slabs
+from nntomo_dask.kernels.place import place
+from nntomo_dask.simulation import degrade, multislice, optics
+from nntomo_dask.simulation.optics import Imaging, Mode
+from nntomo_dask.simulation.specimen import Specimen, specimen
+
+Float64 = npt.NDArray[np.float64]
+
+_STEPS = 32  # of a profile, a voxel
+_REACH_NM = 0.8  # of a profile; what lies beyond oscillates at less than 1e-3 of the middle
+_POINTS = 1024  # of the integral over k
+
+
+def ground_truth(
+    structure: Specimen | str | os.PathLike[str] | Atoms,
+    *,
+    mode: Mode,
+    imaging: Imaging | None = None,
+    exponent: float | None = None,
+) -> xr.DataArray:
+    """The volume whose projections a simulated series shows, on that series' own grid.
+
+    Lazy, slice by slice.
+
+    Parameters
+    ----------
+    structure
+        As for `simulate`.
+    mode
+        "idpc": the electrostatic potential, as phase a voxel. "haadf": atoms by what they scatter to the detector.
+    imaging
+        As for `simulate`; what is random in it plays no part, but vibrations (`phonons` above 0), the source's size and
+        the blur broaden the atoms. Aberrations are left out: a truth is in focus.
+    exponent
+        Of "haadf": weigh atoms by this power of their atomic number, in units in which the heaviest keeps its weight;
+        None: by their scattering factors between the detector's angles.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, `pixels` along each; coordinates in nm. Its line integrals, counted in pixels, are in the
+    units of the series: radians, or the share of the beam on the detector.
+
+    Raises
+    ------
+    SchemaError
+        As `simulate`.
+    """
+    settings = imaging or Imaging()
+    held = structure if isinstance(structure, Specimen) else specimen(structure)
+    plan = optics.plan(held, settings, (mode,))
+    elements = np.unique(held.numbers)
+    radii = np.arange(int(_REACH_NM / plan.pixel_nm * _STEPS) + 1) / _STEPS * plan.pixel_nm * 10
+    weights = _weights(elements, mode, settings, exponent)
+    profiles = np.stack(
+        [
+            profile(radii, weight(k := _frequencies(settings)), _broadening(number, k, settings), k)
+            for number, weight in zip(elements, weights, strict=True)
+        ]
+    )
+    centre = (settings.pixels - 1) / 2
+    places = np.concatenate(
+        [held.positions_nm / plan.pixel_nm + centre, np.full((len(held.numbers), 1), float(_STEPS))], axis=1
+    )
+    parameters = {"mode": mode, "exponent": exponent} | {
+        name: getattr(settings, name)
+        for name in ("energy_ev", "convergence_mrad", "detector_mrad", "pixels", "source_size_nm", "blur_nm")
+    }
+    parameters |= {"field_of_view_nm": plan.field_of_view_nm}
+    parameters |= {"sigma_nm": settings.sigma_nm if settings.phonons else 0}
+    return slabs.generate_slabs(
+        _slab,
+        (settings.pixels,) * 3,
+        recipe=slabs.record("ground_truth", parameters, [held.recipe]),
+        pixel_size=plan.pixel_nm,
+        units="nm",
+        positions=places,
+        kinds=np.searchsorted(elements, held.numbers),
+        profiles=profiles * (10 * plan.pixel_nm),
+        size=settings.pixels,
+    )
+
+
+def _slab(z_indices: npt.NDArray[np.int64], **arguments: Any) -> Any:
+    return place(z_indices, **arguments)
+
+
+def _frequencies(imaging: Imaging) -> Float64:
+    """Spatial frequencies up to the probe's limit, [1/Å]."""
+    limit = 2 * imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm)
+    return (np.arange(_POINTS) + 0.5) / _POINTS * limit
+
+
+def transfer(share: Float64) -> Float64:
+    """Transfer function of a probe without aberrations at a share of its limit 2α/λ: its aperture's autocorrelation."""
+    inside = np.clip(share, 0, 1)
+    return np.asarray(2 / np.pi * (np.arccos(inside) - inside * np.sqrt(1 - inside**2)))
+
+
+def profile(radii: Float64, factor: Float64, broadening: Float64, k: Float64) -> Float64:
+    """g(r) of the module's formula, by the midpoint rule, [of the factor / Å³]."""
+    limit = k[-1] + k[0]
+    spectrum = factor * broadening * transfer(k / limit) * k**2
+    return np.asarray(4 * np.pi * np.sinc(2 * radii[:, None] * k) @ spectrum * (limit / len(k)))
+
+
+def _broadening(number: int, k: Float64, imaging: Imaging) -> Float64:
+    """Transfer function of vibrations, source size and blur."""
+    vibration = imaging.sigma_of(chemical_symbols[number]) if imaging.phonons else 0.0
+    variance = vibration**2 + (imaging.source_size_nm / degrade.FWHM) ** 2 + imaging.blur_nm**2
+    return np.asarray(np.exp(-2 * np.pi**2 * 100 * variance * k**2))
+
+
+def _weights(elements: Any, mode: Mode, imaging: Imaging, exponent: float | None) -> list[Any]:
+    """Of every element its form factor as a function of k [1/Å], in [Å²] of a phase or of a share of the beam."""
+    sigma = multislice.interaction(imaging.energy_ev)
+    if mode == "idpc":
+        return [
+            lambda k, symbol=chemical_symbols[number]: sigma * multislice.scattering_factor(symbol, k)
+            for number in elements
+        ]
+    sections = [_cross_section(number, imaging) for number in elements]
+    if exponent is not None:
+        sections = [sections[-1] * (number / elements[-1]) ** exponent for number in elements]
+    return [lambda k, section=section: np.full(k.shape, section) for section in sections]
+
+
+def _cross_section(number: int, imaging: Imaging) -> float:
+    """What an atom scatters between the detector's angles, of a beam of one electron a square ångström, [Å²].
+
+    In first order the wave is scattered by the transform of σ times the projected potential; the sum is over the
+    annulus.
+    """
+    inner, outer = (angle * 1e-3 / (10 * imaging.wavelength_nm) for angle in imaging.detector_mrad)
+    k = np.linspace(inner, outer, 257)
+    scattered = (
+        multislice.interaction(imaging.energy_ev) * multislice.scattering_factor(chemical_symbols[number], k)
+    ) ** 2
+    return float(np.trapezoid(scattered * 2 * np.pi * k, k))

@@ -1,0 +1,86 @@
+"""Tilt series that come projection by projection, as the array that is stored: a chunk an angle, one or more series."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask import schema, slabs
+from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS
+
+_SHARED = ("units", "pixel_size")
+
+
+def come_by_angle(array: Any) -> bool:
+    """Whether an array is a tilt series, or a Dataset of some, in chunks of single projections."""
+    if isinstance(array, xr.Dataset):
+        return bool(array.data_vars) and all(come_by_angle(series) for series in array.data_vars.values())
+    return (
+        isinstance(array, xr.DataArray)
+        and array.dims == schema.SERIES_DIMS
+        and len(schema.chunks_of(array, schema.ANGLE)) > 1
+        and set(schema.chunks_of(array, schema.ANGLE)) == {1}
+    )
+
+
+def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Recipe]:
+    """The lazy stack (angle, mode, z, detector) of one or more series of one grid, and its recipe."""
+    series = {str(name): one for name, one in array.items()} if isinstance(array, xr.Dataset) else {"": array}
+    for one in series.values():
+        schema.check_tilt_series(one.chunk({schema.Z: -1, schema.ANGLE: -1}), who="save")
+    first = next(iter(series.values()))
+    blocks = [one.data.rechunk({0: -1}).transpose(1, 0, 2) for one in series.values()]
+    stacked = da.stack(blocks, axis=1).rechunk({1: -1})
+    own = [
+        {key: value for key, value in one.attrs.items() if key not in (*_SHARED, "recipe")} for one in series.values()
+    ]
+    attrs = {key: first.attrs[key] for key in _SHARED} | {"modes": list(series), "attributes": own}
+    recipes = [slabs.recipe_of(one) for one in series.values()]
+    recipe = recipes[0] if len(recipes) == 1 else slabs.record("together", {"names": list(series)}, recipes)
+    coords = {dim: first[dim] for dim in schema.SERIES_DIMS}
+    return xr.DataArray(stacked, dims=PROJECTION_DIMS, coords=coords, attrs=attrs, name=PROJECTIONS), recipe
+
+
+def from_stack(
+    blocks_of: Any, attributes: dict[str, Any], coords: dict[Any, Any], wanted: str | None, source: Path
+) -> xr.DataArray | xr.Dataset:
+    """The series that were stored, in slabs of slices: one of them, or a Dataset of all.
+
+    Parameters
+    ----------
+    blocks_of
+        Gives, for the place of a series in the stack, its lazy array (z, angle, detector).
+    wanted
+        Name of one series.
+    source
+        The store, for errors.
+    """
+    modes: list[str] = attributes["modes"]
+    if wanted is not None and wanted not in modes:
+        schema.refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, do="choose one")
+    recipe = attributes["recipe"]
+    recipes = [recipe] if len(modes) == 1 else recipe["inputs"]
+    series = {
+        name: slabs.label(
+            blocks_of(place),
+            dims=schema.SERIES_DIMS,
+            coords=coords,
+            attrs={key: attributes[key] for key in _SHARED} | attributes["attributes"][place],
+            recipe=recipes[place],
+            name=name or "tilt_series",
+        )
+        for place, name in enumerate(modes)
+        if wanted in (None, name)
+    }
+    return next(iter(series.values())) if len(series) == 1 else xr.Dataset(series)
+
+
+def read_slab(stack: Any, place: int, first: int, last: int) -> npt.NDArray[np.float32]:
+    """Slices (z, angle, detector) of one series; every chunk is read, for a part of it."""
+    slab = np.empty((last - first, stack.shape[0], stack.shape[3]), np.float32)
+    for angle in range(stack.shape[0]):
+        slab[:, angle] = stack[angle, place, first:last]
+    return slab
