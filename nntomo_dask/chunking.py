@@ -171,10 +171,11 @@ def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positi
     """
     wave, probe = 8 * grid**2, 8 * window**2
     potential = 4 * slices * grid**2 + 4 * wave
-    propagating = 3 * max(SIMULATED_BATCH_BYTES, 2 * wave) + 8 * wave
+    # Measured: of a batch of waves, and of the matrix while its parts are joined, so many copies stay around.
+    propagating = 5 * max(SIMULATED_BATCH_BYTES, 2 * wave) + 8 * wave
     reducing = 4 * SIMULATED_PROBES * probe
     patterns = 3 * 4 * positions * pattern**2
-    return potential + matrix + max(propagating, reducing + patterns)
+    return potential + 2 * matrix + max(propagating, reducing + patterns)
 
 
 def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:
@@ -182,14 +183,10 @@ def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> N
     if needed_bytes > budget_bytes:
         schema.refuse(
             who,
-            needs=f"{_mebibytes(needed_bytes)} ({_mebibytes(PROCESS_BYTES)} of it the program itself) for {what}",
-            got=f"a memory budget of {_mebibytes(budget_bytes)}",
-            do="raise --memory or lower --workers" if needed_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
+            needs=f"{-(-needed_bytes // 2**20)} MiB ({PROCESS_BYTES // 2**20} of it the program itself) for {what}",
+            got=f"a memory budget of {budget_bytes // 2**20} MiB",
+            do="raise --memory or lower --workers" if budget_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
         )
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / 2**20:.0f} MiB"
 
 
 def _product(sizes: tuple[int, ...]) -> int:

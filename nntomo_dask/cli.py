@@ -1,5 +1,6 @@
 """The `nntomo` command: one verb a function, no arithmetic."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import nntomo_dask as nt
 from nntomo_dask import cli_report as report
 from nntomo_dask import cli_simulation, cluster, schema
 from nntomo_dask import cli_support as support
+from nntomo_dask.store import lock
 
 
 @click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -165,7 +167,9 @@ def project(
     show_default=True,
     help="What the network learns from: ellipses for one material, mixed for a specimen nothing is known of.",
 )
-@click.option("--slices", default=400, show_default=True, help="Slices of the training phantom.")
+@click.option(
+    "--slices", type=click.IntRange(min=4), default=400, show_default=True, help="Slices of the training phantom."
+)
 @click.option(
     "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."
 )
@@ -174,7 +178,12 @@ def project(
 )
 @click.option("--validation-series", type=support.PATH, multiple=True, help="As --series, for validation; repeatable.")
 @click.option("--validation-volume", type=support.PATH, multiple=True, help="The volume of each --validation-series.")
-@click.option("--samples", default=100_000, show_default=True, help="Training voxels, and as many for validation.")
+@click.option(
+    "--samples",
+    default=100_000,
+    show_default=True,
+    help="Training voxels, and as many for validation; above 1048576 kept beside OUTPUT, in chunks.",
+)
 @click.option("--hidden", default=8, show_default=True, help="Hidden nodes: learned filters.")
 @click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True)
 @click.option("--binning", type=click.Choice(["exponential", "none"]), default="exponential", show_default=True)
@@ -185,7 +194,9 @@ def project(
     show_default=True,
     help="Fill the missing wedge by interpolation before filtering, or not.",
 )
-@click.option("--solver", type=click.Choice(["lm", "adam"]), default="lm", show_default=True)
+@click.option(
+    "--solver", type=click.Choice(["lm", "adam"]), default="lm", show_default=True, help="adam holds all in memory."
+)
 @click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
@@ -218,6 +229,7 @@ def train(
     """
     if (target is None) == (not all_series):
         raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
+    support.check_training(target, slices, samples, solver)
     common = {"n_samples": samples, "wedge": wedge, "binning": binning}
     if target is not None:
         sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
@@ -225,18 +237,19 @@ def train(
         pairs = (all_series, volumes), (validation_series, validation_volume)
         sets = support.own_pairs(*pairs, seed=seed, **common)
     checkpoint = output.with_name(f"{output.stem}.training.safetensors")
-    support.check_network_output(output, checkpoint, overwrite=overwrite)
-    sets = support.prepared_sets(sets, output, checkpoint, hidden, memory)
-    network = nt.train_nnfbp(
-        *sets,
-        hidden_nodes=hidden,
-        activation=activation,
-        solver=solver,
-        seed=seed,
-        max_epochs=max_epochs,
-        checkpoint=checkpoint,
-    )
-    nt.save_network(network, output)
+    with lock.held(output):
+        support.check_network_output(output, checkpoint, overwrite=overwrite)
+        sets = support.prepared_sets(sets, output, checkpoint, hidden, memory)
+        network = nt.train_nnfbp(
+            *sets,
+            hidden_nodes=hidden,
+            activation=activation,
+            solver=solver,
+            seed=seed,
+            max_epochs=max_epochs,
+            checkpoint=checkpoint,
+        )
+        nt.save_network(network, output)
     report.print_outcome(output, network)
 
 
@@ -370,11 +383,10 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
 )
 def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Say what a store or a network is, and how it was made."""
-    whole = report.verify(path) if verify else True
-    if path.is_file():
-        recipe = report.describe_file(path)
-    else:
-        recipe = report.describe_store(path)
+    whole = report.verify(path) if verify and not path.is_file() else True
+    # Of JSON nothing else may stand beside it.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        recipe = report.describe_file(path) if path.is_file() else report.describe_store(path)
     click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(report.recipe_lines(recipe)))
     sys.exit(0 if whole else 1)
 

@@ -29,29 +29,48 @@ def verify(path: Path) -> bool:
     damaged = nt.verify(path)
     if damaged:
         listed = ", ".join(map(str, damaged[:20])) + (", …" if len(damaged) > 20 else "")
-        click.echo(f"{path}: damaged, and set aside: chunks {listed} of {store.chunk_count(path)}")
-    elif lost := store.missing_coordinates(path):
-        click.echo(f"{path}: damaged or lost: coordinate {' and '.join(lost)}; run again what wrote it")
-        return False
-    else:
-        click.echo(f"{path}: every chunk that is there is whole")
-    return not damaged
+        kept = any(chunk not in store.missing_chunks(path) for chunk in damaged)
+        aside = "it cannot be written to" if kept else "set aside"
+        click.echo(
+            f"{path}: {_count(len(damaged), 'damaged chunk')} of {store.chunk_count(path)} (number {listed}, from 0); "
+            f"{aside}",
+            err=True,
+        )
+    elif not store.missing_coordinates(path) and not store.missing_chunks(path):
+        click.echo(f"{path}: every chunk and coordinate is whole", err=True)
+    return not (damaged or store.missing_chunks(path) or store.missing_coordinates(path))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def describe_store(path: Path) -> Any:
     """Say what a store is, also one that is not complete, and give its recipe."""
-    missing = store.missing_chunks(path) if path.is_dir() and store.is_store(path) else []
-    if missing or (path.is_dir() and store.is_store(path) and store.missing_coordinates(path)):
-        click.echo(f"{path}: not complete, {len(missing)} chunks are missing; run again what wrote it")
-        return store.recipe(path)
+    if path.is_dir() and store.is_store(path):
+        missing = [f"coordinate {dim}" for dim in store.missing_coordinates(path)]
+        if chunks := store.missing_chunks(path):
+            missing.append(f"{len(chunks)} of {_count(store.chunk_count(path), 'chunk')}")
+        if missing:
+            click.echo(f"{path}: not complete, without {' and '.join(missing)}; run again what wrote it", err=True)
+            return store.recipe(path)
     array = nt.open(path)
+    if isinstance(array, xr.Dataset) and schema.ANGLE in array.dims:
+        for name, series in array.items():
+            describe(series, path / str(name))
+        _print_angles(array)
+        return store.recipe(path)
     if isinstance(array, xr.Dataset):
         click.echo(f"{path}: training set, {array.sizes['voxel']} voxels of {array.sizes['input']} inputs")
         return array.attrs["recipe"]
     describe(array, path)
     if schema.ANGLE in array.dims:
-        click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
+        _print_angles(array)
     return array.attrs["recipe"]
+
+
+def _print_angles(array: Any) -> None:
+    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in array[schema.ANGLE].values)}")
 
 
 def describe_file(path: Path) -> Any:

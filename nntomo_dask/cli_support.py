@@ -1,6 +1,8 @@
 """What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
 
 import functools
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from nntomo_dask import chunking, cluster, schema
 from nntomo_dask.cli_report import MRC_SUFFIXES
 from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
 from nntomo_dask.training.samples import layout_of
-from nntomo_dask.training.sets import is_large
+from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
 WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
@@ -40,9 +42,12 @@ class Bytes(click.ParamType[int]):
         from dask.utils import parse_bytes
 
         try:
-            return int(parse_bytes(value))
+            size = int(parse_bytes(value)) if value else 0
         except ValueError:
+            size = 0
+        if size < 1:
             self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
+        return size
 
 
 class Shape(click.ParamType[Any]):
@@ -76,6 +81,9 @@ class Group(click.Group):
             raise
         except schema.SchemaError as error:
             raise _refusal(str(error)) from error
+        except BrokenPipeError:  # whoever read what is printed has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
         except MemoryError as error:
             raise _refusal(str(error) or "out of memory; lower --memory or --workers") from error
         except OSError as error:
@@ -185,6 +193,7 @@ def prepared_sets(
     chunking.check_budget(budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
     if large:
         folder = output.with_name(f"{output.stem}.samples")
+        click.echo(f"the sets are kept in {folder}; once the training has ended you may delete that folder", err=True)
         names = ("training", "validation")
         first, second = (
             nt.save(part, folder / f"{name}.zarr", progress="bar") for name, part in zip(names, sets, strict=True)
@@ -194,6 +203,26 @@ def prepared_sets(
     else:
         first, second = cluster.load(*sets, description="training voxels", progress="bar")
     return first, second
+
+
+def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
+    """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
+    context = click.get_current_context()
+    if target is None:
+        for name in ("phantom", "slices"):
+            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} is of a phantom, for --for SERIES; leave it out")
+    if solver == "adam" and samples > IN_MEMORY_VOXELS:
+        raise click.UsageError(f"--solver adam takes at most {IN_MEMORY_VOXELS} samples; --solver lm takes any number")
+    if target is not None:
+        detector = nt.open(target).sizes[schema.DETECTOR]
+        voxels = int(np.pi / 4 * detector**2) * (slices // 4)
+        if samples > voxels:
+            click.echo(
+                f"note: the validation phantom has {voxels} voxels, so that {samples} samples repeat some; "
+                "raise --slices for more of them",
+                err=True,
+            )
 
 
 def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:

@@ -80,6 +80,8 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
     from distributed import Client
 
     chosen = dask.config.get("scheduler", None)
+    # When a scheduler dies, the client tells each of its tries; the run's own error says it once.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout="10s", security=security)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last: certificates, and no tls:// address

@@ -411,6 +411,23 @@ def large_training(folder, voxels=4_000_000):
     return {"voxels": voxels, "normal equations, seconds for 10⁶": statistics.median(one_pass) / voxels * 10**6}
 
 
+def simulation(folder, projections=8):
+    """Projections an hour of one cell of UiO-66, both modes, 128 × 128 pixels, on all cores; the command's memory."""
+    common = ("simulate", "UiO-66", "--mode", "both", "--range", "full", "--interpolation", 4)
+    result = {}
+    for scheduler in ("threads", "processes"):
+        runs = []
+        for count in (2, 2 + projections):
+            output = folder / f"simulated-{scheduler}-{count}.zarr"
+            runs.append(command(*common, "--count", count, "--scheduler", scheduler, "-o", output))
+        taken = runs[1]["seconds"] - runs[0]["seconds"]
+        result[scheduler] = {
+            "projections an hour, without the program's start": projections / taken * 3600,
+            **{key: value for key, value in runs[1].items() if key != "seconds"},
+        }
+    return result
+
+
 def gpu(size, angles=9, slices=128):
     """NN-FBP on one GPU: device time of filtering and kernel, and the rates that come of it."""
     cupy = device.cupy()
@@ -465,7 +482,9 @@ def draw(result, path):
 
 @click.command(help="Measure the pieces and the whole against ASTRA and against the numbers in docs/performance.md.")
 @click.option("--size", default=1024, show_default=True, help="Pixels along a slice, and slices of a volume.")
-@click.option("--parts", default="all", show_default=True, help="Some of kernels,scaling,whole,stores,training,gpu.")
+@click.option(
+    "--parts", default="all", show_default=True, help="Some of whole,kernels,scaling,stores,training,simulation,gpu."
+)
 @click.option("--adam-seconds", default=100.0, show_default=True, help="How long Adam may train; 0 leaves it out.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("stores/benchmark"), show_default=True)
 def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
@@ -483,6 +502,7 @@ def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
                 ("training, 100,000 + 100,000 voxels, one core", lambda: training(folder, adam_seconds)),
                 ("training on a stored set", lambda: large_training(folder)),
             ],
+            "simulation": [("simulation, UiO-66, HAADF and iDPC", lambda: simulation(folder))],
             "gpu": [("GPU", lambda: gpu(size) if device.gpu_count() else "none at hand")],
         }
         chosen = list(sections) if parts == "all" else parts.split(",")

@@ -100,8 +100,10 @@ What is computed and why: docs/theory.md. This script: pipelines/quickstart.py."
     help="Reconstruct a faceted particle from a few projections, and compare the methods.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--size", default=128, show_default=True, help="Voxels along each axis.")
-@click.option("--count", default=8, show_default=True, help="Projections between -70° and 70°.")
+@click.option("--size", type=click.IntRange(min=16), default=128, show_default=True, help="Voxels along each axis.")
+@click.option(
+    "--count", type=click.IntRange(min=2), default=8, show_default=True, help="Projections between -70° and 70°."
+)
 @click.option("--seed", default=1, show_default=True, help="Which particle.")
 @click.option("--methods", default=",".join(METHODS), show_default=True, help="Some of them, with commas between.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("stores/quickstart"), show_default=True)

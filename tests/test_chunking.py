@@ -35,7 +35,7 @@ def test_slabs_shrink_with_the_budget_until_they_are_refused(operation):
     assert peaks == sorted(peaks, reverse=True)
     with pytest.raises(
         nt.SchemaError,
-        match=r"needs \d+ MiB \(450 MiB of it the program itself\) for one slice of 1024 pixels a worker",
+        match=r"needs \d+ MiB \(450 of it the program itself\) for one slice of 1024 pixels a worker",
     ):
         chunking.slices_within(least - 1, operation, **arguments)
 

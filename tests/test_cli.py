@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import warnings
 
 import mrcfile
@@ -9,10 +11,23 @@ from click.testing import CliRunner
 import nntomo_dask as nt
 from nntomo_dask import device
 from nntomo_dask.cli import main
+from nntomo_dask.store import lock
 from nntomo_dask.training import sets
 from tests.shared_data import TILT, needs_shared_data
 
-VERBS = ["demo", "import", "phantom", "project", "train", "reconstruct", "compare", "export", "info"]
+VERBS = [
+    "demo",
+    "import",
+    "phantom",
+    "project",
+    "train",
+    "reconstruct",
+    "compare",
+    "export",
+    "info",
+    "simulate",
+    "truth",
+]
 
 
 @pytest.fixture
@@ -72,8 +87,8 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     assert "8 hidden nodes (relu)" in run("info", "net.safetensors").output
     assert "epochs, ended" in run("info", "net.training.safetensors").output
     (tmp_path / "fbp.zarr/volume/c/0/0/0").unlink()
-    assert "not complete, 1 chunks are missing" in run("info", "fbp.zarr").output
-    assert json.loads(run("info", "nnfbp.zarr", "--json").output.split("\n", 1)[1])["operation"] == "nnfbp"
+    assert "not complete, without 1 of 1 chunk; run again" in run("info", "fbp.zarr").output
+    assert json.loads(run("info", "nnfbp.zarr", "--json").stdout)["operation"] == "nnfbp"
 
 
 def test_training_with_pairs_of_ones_own(run, series_store):
@@ -155,16 +170,61 @@ def test_more_training_voxels_than_memory_holds_go_to_stores(run, series_store, 
 
 
 def test_verify_finds_and_the_rerun_mends(run, series_store, tmp_path):
-    assert "every chunk that is there is whole" in run("info", series_store, "--verify").output
+    assert "every chunk and coordinate is whole" in run("info", series_store, "--verify").output
     chunk = tmp_path / "series.zarr/tilt_series/c/0/0/0"
     content = bytearray(chunk.read_bytes())
     content[100] ^= 1
     chunk.write_bytes(content)
     text = run("info", series_store, "--verify", exit_code=1).output
-    assert "damaged, and set aside: chunks 0 of 1" in text
-    assert "not complete, 1 chunks are missing; run again what wrote it" in text
+    assert "1 damaged chunk of 1 (number 0, from 0); set aside" in text
+    assert "not complete, without 1 of 1 chunk; run again what wrote it" in text
     run("project", "particle.zarr", "--range", "tem", "--count", 8, "-o", "series.zarr")
-    assert "every chunk that is there is whole" in run("info", series_store, "--verify").output
+    assert "every chunk and coordinate is whole" in run("info", series_store, "--verify").output
+
+
+def test_verify_says_so_where_something_is_missing(run, series_store, tmp_path):
+    (tmp_path / "series.zarr/tilt_series/c/0/0/0").unlink()
+    assert "not complete" in run("info", series_store, "--verify", exit_code=1).output
+
+
+def test_a_network_whose_bytes_changed_is_refused(run, series_store, tmp_path):
+    run("train", "--for", series_store, "--slices", 20, "--samples", 500, "--max-epochs", 1, "-o", "net.safetensors")
+    content = bytearray((tmp_path / "net.safetensors").read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "net.safetensors").write_bytes(content)
+    assert "its checksum is another" in run("info", "net.safetensors", exit_code=2).output
+
+
+def test_one_training_at_a_time(run, series_store, tmp_path):
+    with lock.held(tmp_path / "net.safetensors"):
+        text = run("train", "--for", series_store, "-o", "net.safetensors", exit_code=2).output
+    assert "needs a place that no other run writes to" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--for", "series.zarr", "--slices", 0), "--slices"),
+        (("--for", "series.zarr", "--solver", "adam", "--samples", 2_000_000), "adam takes at most 1048576 samples"),
+        (("--series", "series.zarr", "--volume", "v.zarr", "--phantom", "mixed"), "--phantom is of a phantom"),
+    ],
+)
+def test_what_training_could_not_do_is_refused_first(run, series_store, tmp_path, words, text):
+    before = sorted(tmp_path.iterdir())
+    assert text in run("train", *words, "-o", "net.safetensors", exit_code=2).output
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_more_samples_than_voxels_are_mentioned(run, series_store):
+    words = ("train", "--for", series_store, "--slices", 4, "--samples", 3000, "--max-epochs", 1)
+    assert "note: the validation phantom has" in run(*words, "-o", "net.safetensors").output
+
+
+def test_a_reader_that_has_had_enough(series_store, tmp_path):
+    command = f"{sys.executable} -m nntomo_dask.cli structures | head -1"
+    shown = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert shown.stdout.startswith("MOF-5")
+    assert shown.stderr == ""
 
 
 def test_gpus_without_one_are_refused(run, series_store):
@@ -246,3 +306,69 @@ def test_the_needle(run):
     # A needle: its cross section shrinks towards the tip, here at high z.
     area = (volumes["nnfbp"] > 0.5 * np.percentile(volumes["nnfbp"], 99.5)).sum(axis=(1, 2))
     assert area[15] > area[30] > area[45] > 0
+
+
+class TestSimulation:
+    OPTIONS = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--slice-thickness-nm", 0.5, "--pixels", 34)
+
+    def test_from_a_crystal_to_a_table(self, run, tmp_path):
+        result = run("simulate", "MIL-53", "--range", "full", "--count", 4, *self.OPTIONS, "-o", "mil.zarr")
+        assert "MIL-53: 76 atoms, 4 projections of 34² pixels" in result.stderr
+        assert "s a projection and core" in result.stderr
+        assert "mil.zarr/idpc: idpc, z 34, angle 4, detector 34" in result.output
+        run("reconstruct", "mil.zarr/idpc", "--method", "sirt", "--minimum", 0, "-o", "sirt.zarr")
+        run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS, "-o", "truth.zarr")
+        table = json.loads(run("compare", "sirt.zarr", "--reference", "truth.zarr", "--json").stdout)
+        assert table["sirt.zarr"]["psnr"] > 15
+        text = run("info", "mil.zarr").output
+        assert "mil.zarr/haadf: haadf" in text
+        assert "together(" in text
+        assert "angles [°]: -90, -45, 0, 45" in text
+        assert "every chunk and coordinate is whole" in run("info", "mil.zarr", "--verify").output
+        run("export", "mil.zarr/haadf", "haadf.mrc")
+        assert (
+            "one tilt series; got a dataset"
+            in run("reconstruct", "mil.zarr", "--method", "fbp", "-o", "f.zarr", exit_code=2).output
+        )
+
+    def test_a_library_of_several(self, run, tmp_path):
+        run(
+            "simulate",
+            "MIL-53",
+            "mil-47",
+            "--mode",
+            "haadf",
+            "--range",
+            "full",
+            "--count",
+            2,
+            *self.OPTIONS,
+            "-o",
+            "all",
+        )
+        assert {path.name for path in (tmp_path / "all").iterdir()} == {"MIL-53.zarr", "mil-47.zarr"}
+
+    def test_too_little_memory_is_refused_first(self, run, tmp_path):
+        words = ("simulate", "UiO-66", "--range", "full", "--count", 4, "--memory", "600MiB", "-o", "a.zarr")
+        assert "simulate: needs" in run(*words, exit_code=2).output
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (("UiO-65",), "do UiO-67 or UiO-66"),
+            (("UiO-66", "--dose", -3), "needs a dose above 0"),
+            (("UiO-66", "--detector-mrad", "50"), "write 0,0"),
+            (("UiO-66", "--sigma-nm", "Zr:3"), "write 0.008, or Zr=0.006"),
+            (("UiO-66", "--pixels", 20), "which resolve a probe"),
+            (("UiO-66", "--shape", "sphere"), "needs the size of a sphere in nm"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, run, tmp_path, words, text):
+        assert text in run("simulate", *words, "--range", "full", "--count", 4, "-o", "a.zarr", exit_code=2).output
+        assert list(tmp_path.iterdir()) == []
+
+    def test_structures(self, run):
+        text = run("structures").output
+        assert "UiO-66: C192H112O128Zr24; 20.5183 × 20.5183 × 20.5183 Å" in text
+        assert text.count("\n") == 36

@@ -232,6 +232,13 @@ def test_a_full_disk(small_disk, tmp_path, rng):
     assert digest(small_disk / "a.zarr") == digest(tmp_path / "a.zarr")
 
 
+def test_an_export_to_a_full_disk(small_disk, rng):
+    """Written through a memory map, which would kill the process without a word."""
+    with pytest.raises(OSError, match="No space left"):
+        nt.write_mrc(nt.volume(rng.random((64, 160, 160), np.float32)), small_disk / "a.mrc")  # 6.25 MiB
+    assert list(small_disk.iterdir()) == []
+
+
 class TestFlushing:
     """A chunk is written, but has still to reach the disk."""
 
@@ -333,6 +340,28 @@ class TestDamage:
             nt.SchemaError, match=r"damaged one between 32 and 63 of .*a\.zarr .* do nntomo info --verify"
         ):
             nt.open(path).compute()
+
+    @pytest.mark.parametrize("file", ["zarr.json", "volume/zarr.json"])
+    @pytest.mark.parametrize("damage", [b"x", b'{"attrixutes": {}, "zarr_format": 3, "node_type": "group"}', None])
+    def test_damaged_metadata(self, volume_store, file, damage):
+        path, volume, before = volume_store
+        if damage is None:
+            (path / file).unlink()
+        else:
+            (path / file).write_bytes(damage)
+        for attempt in (lambda: nt.open(path), lambda: nt.verify(path), lambda: nt.save(volume, path)):
+            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* do overwrite=True"):
+                attempt()
+        nt.save(volume, path, overwrite=True)
+        assert digest(path) == before
+
+    def test_verify_where_nothing_may_be_written(self, volume_store, monkeypatch):
+        path, _, _ = volume_store
+        chunk = path / "volume/c/1/0/0"
+        chunk.write_bytes(chunk.read_bytes()[:-8] + bytes(8))
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        assert nt.verify(path) == [1]
+        assert [entry.name for entry in chunk.parent.iterdir()] == ["0"]
 
     def test_what_is_no_store(self, tmp_path):
         with pytest.raises(nt.SchemaError, match="verify: needs a store"):

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 # Layer of each room; imports go to the same layer or down.
 LAYERS = {
-    1: {"schema", "geometry", "chunking", "device", "slabs", "streams"},
+    1: {"blas", "schema", "geometry", "chunking", "device", "slabs", "streams"},
     2: {"kernels", "filters", "networks"},
     3: {"phantoms", "projection", "reconstruction", "simulation", "training", "metrics", "astra_engine"},
     4: {"store", "formats", "cluster", "plotting", "workers"},

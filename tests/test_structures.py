@@ -178,13 +178,16 @@ class TestSpecimen:
         near = (np.linalg.norm(zirconium[:, None] - zirconium[None], axis=-1) < 0.55).sum(axis=1)
         assert (near == 6).all()
 
+    def test_a_particle_without_atoms(self):
+        with pytest.raises(nt.SchemaError, match=r"needs a particle with atoms in it; got none within 0\.01 × 0\.01"):
+            nt.specimen("ZIF-4", shape="sphere", size_nm=0.01)
+
     def test_bad_parameters(self):
         for keywords, match in [
             ({"shape": "cube"}, "needs a shape of cells, sphere, cuboid, octahedron"),
             ({"shape": "sphere"}, "needs the size of a sphere in nm; got None"),
             ({"shape": "sphere", "size_nm": (1, 2, 3)}, "needs the size of a sphere"),
             ({"shape": "sphere", "size_nm": -1}, "needs the size of a sphere"),
-            ({"shape": "sphere", "size_nm": 0.01}, "needs a particle with atoms in it"),
             ({"shape": "sphere", "size_nm": 2, "repeat": 2}, "needs size_nm for a sphere; got repeat"),
             ({"size_nm": 2}, "needs repeat for cells; got size_nm"),
             ({"repeat": 0}, "counts of at least 1; got 0"),

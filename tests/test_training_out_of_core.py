@@ -13,6 +13,7 @@ import xarray as xr
 from dask.callbacks import Callback
 
 import nntomo_dask as nt
+from nntomo_dask import blas
 from nntomo_dask.networks.nnfbp import parameter_count
 from nntomo_dask.training import history as history_room
 from nntomo_dask.training import levenberg_marquardt, sets, tree
@@ -153,8 +154,8 @@ def test_blas_gets_its_threads_back():
         return {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
 
     before = threads()
-    with tree.one_blas_thread():
-        with tree.one_blas_thread():
+    with blas.one_thread():
+        with blas.one_thread():
             assert threads() == {1}
         assert threads() == {1}
     assert threads() == before

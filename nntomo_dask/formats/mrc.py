@@ -139,6 +139,7 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with mrcfile.new_mmap(partial, shape=shape, mrc_mode=2, overwrite=True) as mrc:
+            _take_room(partial)
             first = 0
             for slices in slabs.lazy(array).data.chunks[0]:
                 slab = array.isel({schema.Z: slice(first, first + slices)}).values
@@ -156,6 +157,13 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _take_room(path: Path) -> None:
+    """Take the room on the disk that a file says it has; writing to a map of a file on a full disk kills a process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _nearest(angles_deg: npt.NDArray[np.float64], wanted_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -271,7 +272,8 @@ def save_network(network: NNFBPNetwork, path: str | os.PathLike[str]) -> Path:
 
 
 def write_tensors(tensors: dict[str, Any], metadata: dict[str, str], path: Path) -> Path:
-    """Write a .safetensors file beside its place and move it there."""
+    """Write a .safetensors file, with a checksum, beside its place and move it there."""
+    metadata = metadata | {"crc32": _checksum(tensors)}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -337,7 +339,16 @@ def read_tensors(path: Path, kind: str, *, who: str) -> tuple[dict[str, Any], di
     if metadata.get("format") != kind or metadata.get("format_version") != FORMAT_VERSION:
         got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
         schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
+    if metadata.get("crc32", "") not in ("", _checksum(tensors)):  # files of before have none
+        schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
     return tensors, metadata
+
+
+def _checksum(tensors: dict[str, Any]) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def _tensors(network: NNFBPNetwork) -> dict[str, Any]:

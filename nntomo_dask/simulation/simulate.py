@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 from ase import Atoms
 
-from nntomo_dask import device, schema, slabs
+from nntomo_dask import blas, device, schema, slabs
 from nntomo_dask.simulation import degrade, optics
 from nntomo_dask.simulation.optics import Imaging, Mode, Modes, Plan
 from nntomo_dask.simulation.specimen import Specimen, specimen
@@ -111,7 +111,8 @@ def _projections(
     modes: tuple[Mode, ...],
 ) -> Float32:
     """The block (1, mode, z, detector) of one angle."""
-    return projection(held, float(angles[index[0]]), plan, imaging, modes, n_angles=len(angles))[None]
+    with blas.one_thread():
+        return projection(held, float(angles[index[0]]), plan, imaging, modes, n_angles=len(angles))[None]
 
 
 def projection(

@@ -6,11 +6,12 @@ file even where it holds only zeros: a store is complete when no file is missing
 step with the data.
 """
 
+import contextlib
 import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import dask.array as da
 import numpy as np
@@ -21,7 +22,7 @@ from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
 from nntomo_dask import chunking, cluster, device, schema, slabs
-from nntomo_dask.store import files, lock, projections, samples
+from nntomo_dask.store import files, lock, projections, reading, samples
 from nntomo_dask.store.files import chunk_count, is_store, missing_chunks, missing_coordinates, recipe
 
 StorePath = str | os.PathLike[str]
@@ -96,7 +97,8 @@ def _save(
         _write(array, made_by, target, progress)
         return
     # Beside the old store, which stays in use until the new one is complete: the new one may be made from it.
-    _check_is_ours(target)
+    if not files.has_damaged_metadata(target):
+        _check_is_ours(target)
     fresh = _fresh(target)
     if fresh.exists() and not (is_store(fresh) and slabs.same(recipe(fresh), made_by)):
         shutil.rmtree(fresh)
@@ -115,7 +117,7 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     path
         What `save` wrote. Of a store of several series, ``store.zarr/name`` is one of them.
     slices
-        Slices of a chunk of the lazy array; by default those of the store.
+        Slices of a chunk of the lazy array, at least 1; by default those of the store.
 
     Returns
     -------
@@ -126,11 +128,15 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     SchemaError
         There is no store at `path`, or it is not complete.
     """
+    if slices is not None and slices < 1:
+        schema.refuse("open", needs="slices of at least 1", got=f"{slices}", do="leave it out")
     source, wanted = _member(Path(path).resolve())
     if not lock.is_held(source):
         _settle(source)
     if not source.exists():
         schema.refuse("open", needs="a store", got=f"nothing at {source}", do="check the path")
+    if files.has_damaged_metadata(source):
+        _refuse_metadata("open", source)
     if not is_store(source):
         schema.refuse(
             "open",
@@ -152,15 +158,15 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     name = files.array_name(source)
     attributes = files.attributes(source)
     if name == files.TABLE:
-        return samples.from_table(_lazy_data(source, array, slices), attributes)
+        return samples.from_table(reading.lazy_data(source, array, slices), attributes)
     dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else tuple(array.metadata.dimension_names)
     coords: dict[Any, Any] = {dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims}
     if name == files.PROJECTIONS:
         return projections.from_stack(
-            lambda member: _lazy_series(source, array, slices, member), attributes, coords, wanted, source
+            lambda member: reading.lazy_series(source, array, slices, member), attributes, coords, wanted, source
         )
     return slabs.label(
-        _lazy_data(source, array, slices),
+        reading.lazy_data(source, array, slices),
         dims=dims,
         coords=coords,
         attrs={key: value for key, value in attributes.items() if key != "recipe"},
@@ -181,7 +187,7 @@ def verify(path: StorePath) -> list[int]:
     """Read every chunk of a store, set those aside that are damaged, and return which.
 
     A damaged chunk's file gets the suffix ``.damaged``: the store then lacks it, and running again what wrote it makes
-    it anew and removes that file.
+    it anew and removes that file. Where the store cannot be written to, the files stay as they are.
 
     Raises
     ------
@@ -189,15 +195,20 @@ def verify(path: StorePath) -> list[int]:
         There is no store at `path`, or another run is writing to it.
     """
     target = Path(path).resolve()
+    if files.has_damaged_metadata(target):
+        _refuse_metadata("verify", target)
     if not is_store(target):
         schema.refuse("verify", needs="a store that nntomo_dask wrote", got=f"{target}", do="check the path")
-    with lock.held(target):
+    with contextlib.ExitStack() as held:
+        if writable := os.access(target.parent, os.W_OK) and os.access(target, os.W_OK):
+            held.enter_context(lock.held(target))
         missing = set(missing_chunks(target))
         there = [index for index in range(files.chunk_count(target)) if index not in missing]
         found = dask_compute(*(delayed(files.is_damaged)(target, index) for index in there))
         damaged = [index for index, is_damaged in zip(there, found, strict=True) if is_damaged]
-        for index in damaged:
-            files.set_aside(target, index)
+        if writable:
+            for index in damaged:
+                files.set_aside(target, index)
     return damaged
 
 
@@ -284,7 +295,7 @@ def _write_slab(
     block_id: tuple[int, ...],
 ) -> npt.NDArray[np.bool_]:
     # A worker elsewhere may outlive the run that sent it here, and another store stand here by now.
-    _check_same_store("save", path, recipe)
+    reading.check_same_store("save", path, recipe)
     files.write_chunks(device.to_host(block), *plan[block_id[0]], path)
     return np.ones((1,) * block.ndim, bool)
 
@@ -306,69 +317,18 @@ def _chunk_slices(array: xr.DataArray) -> int:
     return min(chunking.slab_slices(array.shape), int(array.data.chunks[0][0]))
 
 
-def _lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
-    """Lazy blocks of a store, each read when it is computed."""
-    count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
-    chunks = chunking.slab_chunks(count, per_chunk)
-    rest = [(size,) for size in array.shape[1:]]
-    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
-        _read,
-        dtype=np.float32,
-        new_axis=list(range(1, array.ndim)),
-        chunks=(chunks, *rest),
-        meta=np.empty((0,) * array.ndim, np.float32),
-        path=str(source / files.array_name(source)),
-        recipe=files.recipe(source),
+def _refuse_metadata(who: str, folder: Path) -> NoReturn:
+    schema.refuse(
+        who,
+        needs="the metadata of a store as they were written",
+        got=f"damaged or lost ones in {folder}",
+        do="overwrite=True (on the command line --overwrite) with what wrote it",
     )
-    return blocks
-
-
-def _lazy_series(source: Path, array: Any, slices: int | None, member: int) -> da.Array:
-    """Lazy slabs (z, angle, detector) of one series of a store that is chunked by angle."""
-    angles, _, count, detector = array.shape
-    chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
-    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
-        _read,
-        dtype=np.float32,
-        new_axis=[1, 2],
-        chunks=(chunks, (angles,), (detector,)),
-        meta=np.empty((0, 0, 0), np.float32),
-        path=str(source / files.PROJECTIONS),
-        recipe=files.recipe(source),
-        member=member,
-    )
-    return blocks
-
-
-def _read(
-    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, member: int | None = None
-) -> npt.NDArray[np.float32]:
-    """A slab of an array chunked along the first dim, or of the series at a place of one that is chunked by angle."""
-    array = _check_same_store("open", path, recipe)
-    first, last = int(indices[0]), int(indices[-1])
-    try:
-        if member is not None:
-            return projections.read_slab(array, member, first, last + 1)
-        return np.asarray(array[first : last + 1], np.float32)
-    except (ValueError, RuntimeError) as error:
-        place = Path(path).parent
-        schema.refuse(
-            "open",
-            needs="chunks as they were written",
-            got=f"a damaged one between {first} and {last} of {place} ({error})",
-            do=f"nntomo info --verify {place}, and run again what wrote it",
-        )
-
-
-def _check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
-    """The Zarr array at `path`; a SchemaError where it belongs to another store than when the work was planned."""
-    array = files.opened(Path(path))
-    if array.attrs["recipe"] != recipe:
-        schema.refuse(who, needs=f"the store that was opened at {path}", got="another by now", do="open it again")
-    return array
 
 
 def _check_is_ours(folder: Path) -> None:
+    if files.has_damaged_metadata(folder):
+        _refuse_metadata("save", folder)
     if not is_store(folder):
         schema.refuse(
             "save",

@@ -23,6 +23,7 @@ TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")
 PROJECTIONS = "projections"
 PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
+_ARRAYS = frozenset({"volume", "tilt_series", TABLE, PROJECTIONS})
 _COORDINATES = frozenset({*schema.VOLUME_DIMS, *schema.SERIES_DIMS})
 _DAMAGED = ".damaged"
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
@@ -32,12 +33,21 @@ _flushing: deque[Future[None]] = deque()
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store of ours, complete or not."""
+    """Whether a folder is a store of ours, complete or not, whose metadata can be read."""
     try:
-        group = zarr.open_group(folder, mode="r", zarr_format=3)
-        return "recipe" in group[array_name(folder)].attrs
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):  # JSON that does not parse is a ValueError
+        zarr.open_group(folder, mode="r", zarr_format=3)  # the group knows its arrays' metadata too, but not for us
+        return "recipe" in attributes(folder)
+    # What does not parse is a ValueError; what parses and has other keys, a TypeError.
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
         return False
+
+
+def has_damaged_metadata(folder: Path) -> bool:
+    """Whether a folder holds what our stores hold and nothing else, but cannot be read as one."""
+    if not folder.is_dir() or is_store(folder):
+        return False
+    names = {entry.name for entry in folder.iterdir()}
+    return bool(names & _ARRAYS) and names <= {"zarr.json", *_ARRAYS, *_COORDINATES}
 
 
 def array_name(folder: Path) -> str:

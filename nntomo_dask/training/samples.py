@@ -136,6 +136,8 @@ def phantom_samples(
         `series` is no tilt series, or a parameter is out of range.
     """
     schema.check_tilt_series(series, who="phantom_samples")
+    if n_slices < 1:
+        schema.refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", do="n_slices=400")
     if phantom not in _PHANTOMS:
         schema.refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values

@@ -19,7 +19,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from nntomo_dask import schema
+from nntomo_dask import blas, schema
 from nntomo_dask.chunking import JACOBIAN_VOXELS, TABLE_ROWS
 from nntomo_dask.networks.nnfbp import scale_inputs
 from nntomo_dask.training import samples as samples_room
@@ -86,7 +86,7 @@ class InMemory:
             return index, 1, leaf(self.inputs[voxels], self.targets[voxels])
 
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with tree.one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        with blas.one_thread(), ThreadPoolExecutor(threads) as pool:
             nodes = _in_order(pool, node, range(tree.leaves_of(len(self.targets))), ahead=2 * threads)
             return tree.root(nodes, join)
 
@@ -138,7 +138,7 @@ class Chunked:
         while len(nodes) > 1:
             groups = [nodes[first : first + _FAN_IN] for first in range(0, len(nodes), _FAN_IN)]
             nodes = [delayed(_joined)(group, join) for group in groups]
-        with tree.one_blas_thread():
+        with blas.one_thread():
             (whole,) = compute(*nodes)
         value: Value = tree.root(whole, join)
         return value
@@ -233,7 +233,7 @@ def _chunk_nodes(
     inputs: Array, targets: Array, leaves: Integers, *, leaf: Leaf[Value], join: tree.Join[Value]
 ) -> list[tree.Node[Value]]:
     """The nodes of one chunk, given the indices of its leaves."""
-    with tree.one_blas_thread():
+    with blas.one_thread():
         chunk = (tree.voxels_of(index) for index in range(len(leaves)))
         parts = (leaf(inputs[voxels], targets[voxels]) for voxels in chunk)
         return tree.run(((int(index), 1, part) for index, part in zip(leaves, parts, strict=True)), join)

@@ -7,14 +7,10 @@ on their places alone, so threads and chunks may work in any order.
 A run of leaves is a list of nodes (first leaf, leaves, value), each as large as the tree allows.
 """
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import numpy as np  # brings its BLAS, which is to be limited
-import scipy.linalg  # noqa: F401  the same
-from threadpoolctl import ThreadpoolController
+import numpy as np
 
 from nntomo_dask.chunking import JACOBIAN_VOXELS
 
@@ -56,31 +52,3 @@ def root(nodes: Iterable[Node[Value]], join: Join[Value]) -> Value:
 def add(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
     """Join by adding, element by element."""
     return tuple(np.add(one, other) for one, other in zip(left, right, strict=True))
-
-
-_lock = threading.Lock()
-_inside = 0
-_controller: ThreadpoolController | None = None
-_limit: Any = None
-
-
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Within this context, in any thread, BLAS uses no threads of its own; contexts may overlap.
-
-    The last bits of a product can depend on their number. And they wait for each other actively, so that they crawl
-    where another program has a core.
-    """
-    global _inside, _controller, _limit
-    with _lock:
-        if _inside == 0:
-            _controller = _controller or ThreadpoolController()
-            _limit = _controller.limit(limits=1, user_api="blas")
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _limit.restore_original_limits()

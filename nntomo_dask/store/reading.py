@@ -1,0 +1,73 @@
+"""Lazy blocks of a store, each read when it is computed."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask import chunking, schema, slabs
+from nntomo_dask.store import files, projections
+
+
+def lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
+    """Lazy blocks of a store, each read when it is computed."""
+    count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
+    chunks = chunking.slab_chunks(count, per_chunk)
+    rest = [(size,) for size in array.shape[1:]]
+    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
+        _read,
+        dtype=np.float32,
+        new_axis=list(range(1, array.ndim)),
+        chunks=(chunks, *rest),
+        meta=np.empty((0,) * array.ndim, np.float32),
+        path=str(source / files.array_name(source)),
+        recipe=files.recipe(source),
+    )
+    return blocks
+
+
+def lazy_series(source: Path, array: Any, slices: int | None, member: int) -> da.Array:
+    """Lazy slabs (z, angle, detector) of one series of a store that is chunked by angle."""
+    angles, _, count, detector = array.shape
+    chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
+    blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
+        _read,
+        dtype=np.float32,
+        new_axis=[1, 2],
+        chunks=(chunks, (angles,), (detector,)),
+        meta=np.empty((0, 0, 0), np.float32),
+        path=str(source / files.PROJECTIONS),
+        recipe=files.recipe(source),
+        member=member,
+    )
+    return blocks
+
+
+def _read(
+    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, member: int | None = None
+) -> npt.NDArray[np.float32]:
+    """A slab of an array chunked along the first dim, or of the series at a place of one that is chunked by angle."""
+    array = check_same_store("open", path, recipe)
+    first, last = int(indices[0]), int(indices[-1])
+    try:
+        if member is not None:
+            return projections.read_slab(array, member, first, last + 1)
+        return np.asarray(array[first : last + 1], np.float32)
+    except (ValueError, RuntimeError) as error:
+        place = Path(path).parent
+        schema.refuse(
+            "open",
+            needs="chunks as they were written",
+            got=f"a damaged one between {first} and {last} of {place} ({error})",
+            do=f"nntomo info --verify {place}, and run again what wrote it",
+        )
+
+
+def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
+    """The Zarr array at `path`; a SchemaError where it belongs to another store than when the work was planned."""
+    array = files.opened(Path(path))
+    if array.attrs["recipe"] != recipe:
+        schema.refuse(who, needs=f"the store that was opened at {path}", got="another by now", do="open it again")
+    return array
