@@ -17,7 +17,7 @@ _WANT_LANES = frozenset({"fbp", "sirt", "project", "backproject"})
 JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
 TABLE_ROWS = 8 * JACOBIAN_VOXELS  # voxels of a chunk of a stored training set
 
-SIMULATED_BATCH_BYTES = 64 * 2**20  # of plane waves that are propagated together
+SIMULATED_BATCH_BYTES = 16 * 2**20  # of plane waves that are propagated together
 SIMULATED_PROBES = 128  # that are made of a scattering matrix together
 
 _MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
@@ -172,7 +172,7 @@ def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positi
     wave, probe = 8 * grid**2, 8 * window**2
     potential = 4 * slices * grid**2 + 4 * wave
     # Measured: of a batch of waves, and of the matrix while its parts are joined, so many copies stay around.
-    propagating = 5 * max(SIMULATED_BATCH_BYTES, 2 * wave) + 8 * wave
+    propagating = 6 * max(SIMULATED_BATCH_BYTES, 2 * wave) + 8 * wave
     reducing = 4 * SIMULATED_PROBES * probe
     patterns = 3 * 4 * positions * pattern**2
     return potential + 2 * matrix + max(propagating, reducing + patterns)

@@ -413,15 +413,15 @@ def large_training(folder, voxels=4_000_000):
 
 def simulation(folder, projections=8):
     """Projections an hour of one cell of UiO-66, both modes, 128 × 128 pixels, on all cores; the command's memory."""
-    common = ("simulate", "UiO-66", "--mode", "both", "--range", "full", "--interpolation", 4)
     result = {}
-    for scheduler in ("threads", "processes"):
+    for scheduler, thickness in (("threads", 0.2), ("threads", 0.1), ("processes", 0.2)):
         runs = []
-        for count in (2, 2 + projections):
-            output = folder / f"simulated-{scheduler}-{count}.zarr"
-            runs.append(command(*common, "--count", count, "--scheduler", scheduler, "-o", output))
+        for count in (8, 8 + projections):  # fewer are done by threads while processes start
+            options = ("--interpolation", 4, "--slice-thickness-nm", thickness, "--scheduler", scheduler)
+            output = folder / f"simulated-{scheduler}-{thickness}-{count}.zarr"
+            runs.append(command("simulate", "UiO-66", "--range", "full", "--count", count, *options, "-o", output))
         taken = runs[1]["seconds"] - runs[0]["seconds"]
-        result[scheduler] = {
+        result[f"{scheduler}, slices of {thickness} nm"] = {
             "projections an hour, without the program's start": projections / taken * 3600,
             **{key: value for key, value in runs[1].items() if key != "seconds"},
         }

@@ -10,6 +10,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask import chunking
+from nntomo_dask.simulation import cost, optics
 
 WORKERS = 2
 COUNT = 9
@@ -151,3 +152,15 @@ def test_the_processes_own_memory_is_counted():
     alone = chunking.peak_bytes("fbp", slices=1, angles=9, detector=128, workers=2)
     with_workers = chunking.peak_bytes("fbp", slices=1, angles=9, detector=128, workers=2, processes=2)
     assert with_workers - alone == 2 * chunking.WORKER_BYTES
+
+
+def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
+    angles, settings = nt.tilt_angles("full", 4), nt.Imaging(pixels=64, convergence_mrad=10.0)
+    held, modes = nt.specimen("MIL-53"), ("haadf", "idpc")
+    needed = cost.cost(held, optics.plan(held, settings, modes), settings, modes)
+    measured = peak_bytes(
+        "simulate", "MIL-53", "--range", "full", "--count", len(angles), "--pixels", 64, "--convergence-mrad", 10,
+        "-o", tmp_path / "a.zarr",
+    )  # fmt: skip
+    predicted = chunking.PROCESS_BYTES + WORKERS * needed.worker_bytes
+    assert measured <= predicted, f"{measured / 2**20:.0f} MiB of {predicted / 2**20:.0f}"

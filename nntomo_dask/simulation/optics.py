@@ -43,7 +43,8 @@ class Imaging:
     field_of_view_nm
         Width of a projection; by default the specimen, at every tilt angle, and 0.1 nm on each side.
     slice_thickness_nm
-        Of the slices in which the beam is scattered.
+        Of the slices in which the beam is scattered. 0.2 is nearly twice as fast, and as good but where atoms stand in
+        rows along the beam.
     algorithm
         "prism", or "multislice" for every probe by itself, which takes ten to a hundred times as long.
     interpolation
@@ -89,7 +90,7 @@ class Imaging:
     detector_mrad: tuple[float, float] = (50.0, 80.0)
     pixels: int = 128
     field_of_view_nm: float | None = None
-    slice_thickness_nm: float = 0.2
+    slice_thickness_nm: float = 0.1
     algorithm: Algorithm = "prism"
     interpolation: int | None = None
     idpc: Route = "center-of-mass"
