@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.ndimage
+import xarray as xr
 from ase import Atoms
 
 import nntomo_dask as nt
@@ -327,6 +328,13 @@ class TestSeries:
         np.testing.assert_array_equal(series.values, both["idpc"].values)
         np.testing.assert_array_equal(series.angle, ANGLES)
         assert nt.sirt(nt.open(path, slices=5)["haadf"], max_iterations=2).shape == (50, 50, 50)
+
+    def test_plain_xarray_reads_it(self, saved):
+        path, both = saved
+        plain = xr.open_zarr(path)["projections"]
+        assert plain.dims == ("angle", "mode", "z", "detector")
+        assert plain.attrs["modes"] == ["haadf", "idpc"]
+        np.testing.assert_array_equal(plain.isel(mode=1).transpose("z", "angle", "detector"), both["idpc"])
 
     def test_every_projection_is_computed_once(self, tmp_path, monkeypatch):
         calls = []

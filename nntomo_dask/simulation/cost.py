@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,21 +50,20 @@ class Cost:
         return _PER_TRANSFORM * self.transforms * transform + _PER_PRODUCT * self.products * product
 
 
-def _seconds(function: object) -> float:
+def _seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
-    function()  # type: ignore[operator]
+    function()
     return time.perf_counter() - start
 
 
 def cost(held: Specimen, plan: Plan, imaging: Imaging, modes: tuple[Mode, ...]) -> Cost:
     """Count what a projection needs, at the tilt angle at which the specimen is thickest."""
     slices = math.ceil((2 * held.radius_nm + 0.2) / imaging.slice_thickness_nm)
-    positions = imaging.pixels**2
+    positions = imaging.pixels**2 * (optics.FOCAL_STEPS if imaging.focal_spread_nm > 0 else 1)
     repeats = max(imaging.phonons, 1)
     pattern = math.ceil(2 * imaging.convergence_mrad / plan.cutoff_mrad * plan.window / 2) * 2 + 2
     if imaging.algorithm == "multislice":
-        waves, products = positions, 0
-        matrix = 0
+        waves, products, matrix = positions, 0, 0
     else:
         waves = optics.plane_waves(plan, imaging)
         products = positions * waves * plan.window**2

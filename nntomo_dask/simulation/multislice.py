@@ -22,12 +22,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from nntomo_dask.chunking import SIMULATED_BATCH_BYTES, SIMULATED_PROBES
-from nntomo_dask.simulation.optics import Imaging, Plan
+from nntomo_dask.simulation.optics import FOCAL_STEPS, Imaging, Plan
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-_FOCAL_STEPS = 5
 _DEPTH_MARGIN = 1.0  # Å of vacuum before and behind the atoms
 
 
@@ -228,7 +227,7 @@ def _aberrations(imaging: Imaging, depth: float) -> dict[str, Any]:
     """In the names and units of abTEM, Å and radians; the focus is on the tilt axis, in the middle of the box."""
     centre = depth / 2 + 10 * imaging.defocus_nm
     spread = 10 * imaging.focal_spread_nm
-    defocus = gaussian(spread, num_samples=_FOCAL_STEPS, center=centre, ensemble_mean=True) if spread > 0 else centre
+    defocus = gaussian(spread, num_samples=FOCAL_STEPS, center=centre, ensemble_mean=True) if spread > 0 else centre
     return {
         "defocus": defocus,
         "C30": 1e7 * imaging.cs_mm,

@@ -24,6 +24,7 @@ _ANGLE_MARGIN_MRAD = 2.0  # between a detector's edge and the grid's cutoff
 # kV 5.9 of them are within 6 % of the full calculation, 3 are 12 % off in the centre of mass.
 _WINDOW, _LEAST_WINDOW = 5.2, 3.5
 _LARGEST_INTERPOLATION = 10
+FOCAL_STEPS = 5  # values of the defocus that stand for its spread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ def come_by_angle(array: Any) -> bool:
 
 def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Recipe]:
     """The lazy stack (angle, mode, z, detector) of one or more series of one grid, and its recipe."""
-    series = {str(name): one for name, one in array.items()} if isinstance(array, xr.Dataset) else {"": array}
+    series = dict(array.items()) if isinstance(array, xr.Dataset) else {array.name or "tilt_series": array}
     for one in series.values():
         schema.check_tilt_series(one.chunk({schema.Z: -1, schema.ANGLE: -1}), who="save")
     first = next(iter(series.values()))
@@ -37,9 +37,13 @@ def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Reci
     own = [
         {key: value for key, value in one.attrs.items() if key not in (*_SHARED, "recipe")} for one in series.values()
     ]
-    attrs = {key: first.attrs[key] for key in _SHARED} | {"modes": list(series), "attributes": own}
+    attrs = {key: first.attrs[key] for key in _SHARED} | {"modes": [str(name) for name in series], "attributes": own}
     recipes = [slabs.recipe_of(one) for one in series.values()]
-    recipe = recipes[0] if len(recipes) == 1 else slabs.record("together", {"names": list(series)}, recipes)
+    recipe = (
+        recipes[0]
+        if len(recipes) == 1
+        else slabs.record("together", {"names": [str(name) for name in series]}, recipes)
+    )
     coords = {dim: first[dim] for dim in schema.SERIES_DIMS}
     return xr.DataArray(stacked, dims=PROJECTION_DIMS, coords=coords, attrs=attrs, name=PROJECTIONS), recipe
 
@@ -70,7 +74,7 @@ def from_stack(
             coords=coords,
             attrs={key: attributes[key] for key in _SHARED} | attributes["attributes"][place],
             recipe=recipes[place],
-            name=name or "tilt_series",
+            name=name,
         )
         for place, name in enumerate(modes)
         if wanted in (None, name)
