@@ -192,7 +192,7 @@ class TestTruth:
         expected = weight(k) * truth.transfer(k / limit) / (16.0 / 65) ** 2
         np.testing.assert_allclose(spectrum[1:], expected[1:], atol=3e-3 * expected[0])
         # The probe's faint rings beyond the box of 1.6 nm are missed by the total alone.
-        assert spectrum[0] == pytest.approx(expected[0], rel=0.04)
+        assert spectrum[0] == pytest.approx(expected[0], rel=0.06)
 
     def test_slabs_are_the_same_in_any_chunks(self):
         volume = nt.ground_truth("MIL-53", mode="idpc", imaging=Imaging(**CHEAP))

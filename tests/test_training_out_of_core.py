@@ -13,7 +13,6 @@ import xarray as xr
 from dask.callbacks import Callback
 
 import nntomo_dask as nt
-from nntomo_dask import blas
 from nntomo_dask.networks.nnfbp import parameter_count
 from nntomo_dask.training import history as history_room
 from nntomo_dask.training import levenberg_marquardt, sets, tree
@@ -145,20 +144,6 @@ def test_the_tree_does_not_depend_on_who_joins(count, rng):
         assert all(len(run) <= 2 * count.bit_length() for run in runs)
         half = tree.run([node for run in runs[:2] for node in run], join)
         assert tree.root([*half, *(node for run in runs[2:] for node in run)], join) == whole
-
-
-def test_blas_gets_its_threads_back():
-    from threadpoolctl import threadpool_info
-
-    def threads():
-        return {entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"}
-
-    before = threads()
-    with blas.one_thread():
-        with blas.one_thread():
-            assert threads() == {1}
-        assert threads() == {1}
-    assert threads() == before
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
