@@ -11,7 +11,7 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask import cli_report as report
-from nntomo_dask import cli_simulation, cluster, schema
+from nntomo_dask import cli_simulation, cluster, schema, store
 from nntomo_dask import cli_support as support
 from nntomo_dask.store import lock
 
@@ -383,7 +383,7 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
 )
 def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Say what a store or a network is, and how it was made."""
-    whole = report.verify(path) if verify and not path.is_file() else True
+    whole = report.verify(store.member(path)[0]) if verify and not path.is_file() else True
     # Of JSON nothing else may stand beside it.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         recipe = report.describe_file(path) if path.is_file() else report.describe_store(path)

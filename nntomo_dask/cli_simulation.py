@@ -56,7 +56,8 @@ class _Numbers(click.ParamType[Any]):
         except ValueError:
             numbers = ()
         if len(numbers) not in self.counts:
-            self.fail(f"{value!r}: write {' or '.join(','.join('0' * count) for count in self.counts)}", param, ctx)
+            examples = (",".join(str(50 + 30 * place) for place in range(count)) for count in self.counts)
+            self.fail(f"{value!r}: write {' or '.join(examples)}", param, ctx)
         return numbers[0] if len(numbers) == 1 else numbers
 
 
@@ -123,6 +124,7 @@ def specimen(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_THICKEST_NM = 0.2
 _SPECIMEN = ("shape", "repeat", "size_nm", "tilt_axis")
 
 
@@ -185,6 +187,12 @@ def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory
     workers = min(cluster.current_workers(), count)
     total = chunking.PROCESS_BYTES + cluster.current_processes() * chunking.WORKER_BYTES + workers * needed.worker_bytes
     chunking.check_budget(support.budget(memory), total, "simulate", f"{workers} projections at once")
+    if "haadf" in modes and settings.slice_thickness_nm > _THICKEST_NM:
+        click.echo(
+            f"note: slices of {settings.slice_thickness_nm:g} nm are too thick for HAADF where atoms stand in rows "
+            f"along the beam; {_THICKEST_NM:g} nm or less",
+            err=True,
+        )
     seconds = needed.seconds()
     click.echo(
         f"{name}: {len(held.numbers)} atoms, {count} projections of {settings.pixels}² pixels, {plan.pixel_nm:.4f} nm "

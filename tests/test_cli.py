@@ -323,6 +323,8 @@ class TestSimulation:
         text = run("info", "mil.zarr").output
         assert "mil.zarr/haadf: haadf" in text
         assert "together(" in text
+        assert 'crystal="MIL-53"' in text
+        assert "too thick for HAADF" in result.stderr
         assert "angles [°]: -90, -45, 0, 45" in text
         assert "every chunk and coordinate is whole" in run("info", "mil.zarr", "--verify").output
         run("export", "mil.zarr/haadf", "haadf.mrc")
@@ -358,7 +360,7 @@ class TestSimulation:
         [
             (("UiO-65",), "do UiO-67 or UiO-66"),
             (("UiO-66", "--dose", -3), "needs a dose above 0"),
-            (("UiO-66", "--detector-mrad", "50"), "write 0,0"),
+            (("UiO-66", "--detector-mrad", "50"), "write 50,80"),
             (("UiO-66", "--sigma-nm", "Zr:3"), "write 0.008, or Zr=0.006"),
             (("UiO-66", "--pixels", 20), "which resolve a probe"),
             (("UiO-66", "--shape", "sphere"), "needs the size of a sphere in nm"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -168,7 +169,20 @@ class TestRoutes:
             assert slope == pytest.approx(1, abs=0.1 if route != "segmented" else 0.3)
 
 
+def test_output_is_not_lost_to_threads_that_silence_py4dstem():
+    """Silence is of the process: two threads that overlapped left it in place."""
+    specimen, settings = nt.specimen("MIL-53"), Imaging(**(CHEAP | {"pixels": 34, "idpc": "py4dstem"}))
+    plan, before = optics.plan(specimen, settings, ("idpc",)), sys.stdout
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda angle: simulate.projection(specimen, angle, plan, settings, ("idpc",)), range(6)))
+    assert sys.stdout is before
+
+
 class TestTruth:
+    def test_an_exponent_is_for_haadf(self):
+        with pytest.raises(nt.SchemaError, match="needs no exponent for idpc; got 2"):
+            nt.ground_truth("MIL-53", mode="idpc", imaging=Imaging(**CHEAP), exponent=2)
+
     def test_haadf_matches_the_images(self):
         specimen = nt.specimen("UiO-66")
         settings = {"convergence_mrad": 12.0, "pixels": 80}
@@ -349,6 +363,8 @@ class TestSeries:
         alone = nt.save(nt.simulate("MIL-53", ANGLES, mode="haadf", imaging=Imaging(**CHEAP)), tmp_path / "a.zarr")
         np.testing.assert_array_equal(alone.values, both["haadf"].values)
         assert slabs.same(alone.attrs["recipe"], nt.open(path / "haadf").attrs["recipe"])
+        np.testing.assert_array_equal(nt.open(tmp_path / "a.zarr/haadf").values, alone.values)
+        assert nt.verify(tmp_path / "a.zarr/haadf") == []
 
     def test_opened_series_keep_their_recipes(self, saved):
         path, both = saved
@@ -452,7 +468,10 @@ class TestRefusals:
             ({"algorithm": "ray"}, "needs algorithm of prism, multislice"),
             ({"blur_nm": -1}, "needs blur_nm of at least 0"),
             ({"energy_ev": 300}, r"needs energy_ev of at least 1000; got 300"),
-            ({"sigma_nm": 0.8}, r"needs sigma_nm from 0 to 0\.1"),
+            ({"sigma_nm": 0.8}, r"needs sigma_nm of 0 or more, below 0\.1"),
+            ({"sigma_nm": {"Zz": 0.01, "other": 0}}, "no element called Zz"),
+            ({"sigma_nm": {"Zr": 0.01}}, "got none of C, H, O"),
+            ({"detector_mrad": (50, 2000)}, "at most 400 mrad"),
             ({"phonons": -1}, "needs phonons of at least 0"),
         ],
     )

@@ -7,6 +7,7 @@ needs no edges.
 
 import contextlib
 import io
+import threading
 import warnings
 
 import numpy as np
@@ -22,6 +23,7 @@ Float32 = npt.NDArray[np.float32]
 _QUADRANT = np.pi / (2 * np.sqrt(2))
 # py4DSTEM's inverse gradient carries this factor, which damps its iteration.
 _DAMPING = 0.25
+_silence = threading.Lock()
 
 
 def phase(patterns: Float32, step: tuple[float, float], pixel_nm: float, imaging: Imaging) -> Float32:
@@ -69,7 +71,8 @@ def quadrant_gradient(quadrants: Float32, radius: float) -> npt.NDArray[np.compl
 
 def by_py4dstem(patterns: Float32, step: tuple[float, float], pixel_nm: float, energy_ev: float) -> Float32:
     """The phase by py4DSTEM's reconstruction, one step from the centre of mass, without its fits and filters."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    # Of the process, not of the thread: one at a time, or what is put back last is what another put in its place.
+    with _silence, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         import py4DSTEM
 

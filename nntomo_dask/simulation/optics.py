@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from nntomo_dask import schema
 
@@ -24,6 +25,7 @@ _ANGLE_MARGIN_MRAD = 2.0  # between a detector's edge and the grid's cutoff
 # kV 5.9 of them are within 6 % of the full calculation, 3 are 12 % off in the centre of mass.
 _WINDOW, _LEAST_WINDOW = 5.2, 3.5
 _LARGEST_INTERPOLATION = 10
+_LARGEST_ANGLE_MRAD = 400.0  # where small angles, which multislice supposes, end
 FOCAL_STEPS = 5  # values of the defocus that stand for its spread
 
 
@@ -147,17 +149,24 @@ class Imaging:
             got = f"{self.interpolation}"
             schema.refuse("simulate", needs="interpolation of at least 1", got=got, do="leave it out")
         inner, outer = self.detector_mrad
-        if not self.convergence_mrad <= inner < outer:
+        if not self.convergence_mrad <= inner:
             schema.refuse(
                 "simulate",
                 needs=f"a dark-field detector from {self.convergence_mrad:g} mrad, where the beam ends, or more",
                 got=f"{inner:g} to {outer:g} mrad",
                 do="detector_mrad=(50, 80)",
             )
+        if not inner < outer <= _LARGEST_ANGLE_MRAD:
+            schema.refuse(
+                "simulate",
+                needs=f"a detector from its inner to its outer angle, at most {_LARGEST_ANGLE_MRAD:g} mrad",
+                got=f"{inner:g} to {outer:g} mrad",
+                do="detector_mrad=(50, 80)",
+            )
         sigmas = self.sigma_nm.values() if isinstance(self.sigma_nm, Mapping) else [self.sigma_nm]
         if not all(math.isfinite(sigma) and 0 <= sigma < 0.1 for sigma in sigmas):
             schema.refuse(
-                "simulate", needs="sigma_nm from 0 to 0.1", got=f"{self.sigma_nm}", do="in nm: 0.008 is usual"
+                "simulate", needs="sigma_nm of 0 or more, below 0.1", got=f"{self.sigma_nm}", do="in nm: 0.008 is usual"
             )
 
 
@@ -208,6 +217,7 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
     and so is the grid, which FFTs like.
     """
     imaging.check()
+    _check_sigmas(specimen, imaging)
     needed = 2 * max(specimen.radius_nm, specimen.half_height_nm) + 2 * MARGIN_NM
     field = needed if imaging.field_of_view_nm is None else imaging.field_of_view_nm
     if field < needed - 1e-9:
@@ -235,6 +245,18 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
     window = _smooth_multiple_of_four(least / 1.5 / interpolation)
     grid = window * interpolation * 3 // 2
     return Plan(field, pixel, grid, interpolation, window, wavelength * grid / (3 * field) * 1e3)
+
+
+def _check_sigmas(specimen: "Specimen", imaging: Imaging) -> None:
+    """Refuse displacements by element that name none, or leave one out."""
+    if not isinstance(imaging.sigma_nm, Mapping):
+        return
+    given = set(imaging.sigma_nm)
+    unknown = given - set(chemical_symbols[1:]) - {"other"}
+    lacking = {chemical_symbols[number] for number in specimen.numbers} - given if "other" not in given else set()
+    if unknown or lacking:
+        what = f"no element called {', '.join(sorted(unknown))}" if unknown else f"none of {', '.join(sorted(lacking))}"
+        schema.refuse("simulate", needs="sigma_nm by element", got=what, do='name the others too, or "other"')
 
 
 def _interpolation(imaging: Imaging, field: float, radius: float) -> int:

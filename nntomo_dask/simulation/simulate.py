@@ -47,6 +47,7 @@ def simulate(
     Returns
     -------
     A tilt series, dims (z, angle, detector), float32, coordinates in nm; for "both" a Dataset of two, haadf and idpc.
+    (iDPC alone is calculated on a coarser grid, which its angles allow, and differs a little from that beside HAADF.)
     HAADF is the share of the beam that meets the detector. iDPC is the phase in radians; its mean in the vacuum around
     the specimen is 0, over the same pixels at every angle.
 
@@ -95,7 +96,7 @@ def simulate(
         )
         for index, name in enumerate(modes)
     }
-    return xr.Dataset(series) if mode == "both" else series[mode].rename("tilt_series")
+    return xr.Dataset(series) if mode == "both" else series[mode]
 
 
 _QUANTITIES: dict[Mode, str] = {"haadf": "share of the beam on the detector", "idpc": "phase in radians"}

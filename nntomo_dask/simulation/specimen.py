@@ -122,6 +122,7 @@ def specimen(
         "repeat": repeat if shape == "cells" else None,
         "size_nm": size_nm,
         "tilt_axis": tilt_axis,
+        "crystal": structures.name_of(structure),
         "structure": atoms.get_chemical_formula(),
         "atoms": slabs.digest(np.concatenate([cut.numbers[:, None], np.round(positions, 6)], axis=1)),
     }

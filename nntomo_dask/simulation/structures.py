@@ -100,6 +100,14 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     return atoms
 
 
+def name_of(source: str | os.PathLike[str] | Atoms) -> str:
+    """What a structure is called: its name in the table, or that of its file."""
+    if isinstance(source, Atoms):
+        return "given atoms"
+    known = _known(os.fspath(source))
+    return Path(source).name if known is None else known.name
+
+
 def _known(name: str) -> Crystal | None:
     """The table's entry by that name or alias, whatever its capitals and hyphens."""
     wanted = _letters(name)

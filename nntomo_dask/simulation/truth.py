@@ -18,7 +18,7 @@ import xarray as xr
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from nntomo_dask import slabs
+from nntomo_dask import schema, slabs
 from nntomo_dask.kernels.place import place
 from nntomo_dask.simulation import degrade, multislice, optics
 from nntomo_dask.simulation.optics import Imaging, Mode
@@ -65,6 +65,8 @@ def ground_truth(
     SchemaError
         As `simulate`.
     """
+    if exponent is not None and mode != "haadf":
+        schema.refuse("ground_truth", needs="no exponent for idpc", got=f"{exponent:g}", do='leave it out, or "haadf"')
     settings = imaging or Imaging()
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     plan = optics.plan(held, settings, (mode,))
@@ -81,10 +83,12 @@ def ground_truth(
     places = np.concatenate(
         [held.positions_nm / plan.pixel_nm + centre, np.full((len(held.numbers), 1), float(_STEPS))], axis=1
     )
-    parameters = {"mode": mode, "exponent": exponent} | {
+    parameters: dict[str, Any] = {"mode": mode, "exponent": exponent} | {
         name: getattr(settings, name)
-        for name in ("energy_ev", "convergence_mrad", "detector_mrad", "pixels", "source_size_nm", "blur_nm")
+        for name in ("energy_ev", "convergence_mrad", "pixels", "source_size_nm", "blur_nm")
     }
+    if mode == "haadf":
+        parameters["detector_mrad"] = settings.detector_mrad
     parameters |= {"field_of_view_nm": plan.field_of_view_nm}
     parameters |= {"sigma_nm": settings.sigma_nm if settings.phonons else 0}
     return slabs.generate_slabs(

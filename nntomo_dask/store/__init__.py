@@ -130,7 +130,7 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     """
     if slices is not None and slices < 1:
         schema.refuse("open", needs="slices of at least 1", got=f"{slices}", do="leave it out")
-    source, wanted = _member(Path(path).resolve())
+    source, wanted = member(Path(path).resolve())
     if not lock.is_held(source):
         _settle(source)
     if not source.exists():
@@ -175,7 +175,7 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
     )
 
 
-def _member(path: Path) -> tuple[Path, str | None]:
+def member(path: Path) -> tuple[Path, str | None]:
     """The store of a path, and which of its series is meant: ``store.zarr/name``."""
     parent = path.parent
     if not path.exists() and is_store(parent) and files.array_name(parent) == files.PROJECTIONS:
@@ -194,7 +194,7 @@ def verify(path: StorePath) -> list[int]:
     SchemaError
         There is no store at `path`, or another run is writing to it.
     """
-    target = Path(path).resolve()
+    target, _ = member(Path(path).resolve())
     if files.has_damaged_metadata(target):
         _refuse_metadata("verify", target)
     if not is_store(target):
