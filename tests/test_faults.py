@@ -147,6 +147,7 @@ def test_a_killed_worker(tmp_path):
     assert digest(tmp_path / "a.zarr" / chunks) == digest(tmp_path / "b.zarr" / chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_workers_that_always_die_are_an_error_that_says_so(tmp_path):
     with (

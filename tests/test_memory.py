@@ -71,11 +71,15 @@ def words_of(operation, volume, series, network, output):
     }[operation]
 
 
-SIZES = [128, pytest.param(512, marks=pytest.mark.slow), 1024]
+SLOWEST = ("compare", 1024)
+CASES = [
+    pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) == SLOWEST else [])
+    for operation in ("phantom", "project", "fbp", "sirt", "nnfbp", "compare")
+    for size in (128, 512, 1024)
+]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("operation", ["phantom", "project", "fbp", "sirt", "nnfbp", "compare"])
+@pytest.mark.parametrize(("operation", "size"), CASES)
 def test_the_measured_peak_is_within_the_predicted(stores, tmp_path, operation, size):
     volume, series, network = stores(size, 64 if size < 1024 else 16)
     angles = nt.load_network(network).layout.used_angles_deg.size if operation == "nnfbp" else COUNT
@@ -154,6 +158,7 @@ def test_the_processes_own_memory_is_counted():
     assert with_workers - alone == 2 * chunking.WORKER_BYTES
 
 
+@pytest.mark.slow
 def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
     angles, settings = nt.tilt_angles("full", 4), nt.Imaging(pixels=64, convergence_mrad=10.0)
     held, modes = nt.specimen("MIL-53"), ("haadf", "idpc")
