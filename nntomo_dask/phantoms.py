@@ -19,6 +19,8 @@ Integers = npt.NDArray[np.int64]
 Shape = int | tuple[int, int, int]
 Grey = Literal["binary", "grey"]
 
+SCENE = 8  # slices through the same bodies in `body_stack`
+
 
 def random_spheres(
     shape: Shape, *, n_spheres: int = 40, grey: Grey = "binary", seed: int = 0, pixel_size: float = 1.0
@@ -105,6 +107,35 @@ def training_stack(shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> x
 def mixed_stack(shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
     """Slices of every kind, for a specimen nothing is known of: round or faceted, binary or grey, 1 to 20 shapes."""
     return _stack("mixed_stack", shape, (1, 20), (0, 8), 0.3, ("binary", "grey"), seed, pixel_size)
+
+
+def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
+    """Slices through solid bodies, `scene` neighbouring ones through the same: to train what looks at neighbours.
+
+    Each scene has 1 to 4 ellipsoids in general orientation, two thirds of them cut into polyhedra; some take matter away.
+    So a few hundred slices hold dozens of scenes, where one volume would be a single one.
+
+    Parameters
+    ----------
+    scene
+        Slices of a scene; the last one may have fewer.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, 0 or 1.
+
+    Raises
+    ------
+    SchemaError
+        A shape that is no volume's, or no slices in a scene.
+    """
+    shape = _shape("body_stack", shape, 1, seed)
+    if scene < 1:
+        schema.refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", do=f"scene={SCENE}")
+    recipe = slabs.record("body_stack", {"shape": shape, "scene": scene, "seed": seed, "pixel_size": pixel_size})
+    return slabs.generate_slabs(
+        _body_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], scene=scene, seed=seed
+    )
 
 
 def nanoparticle(
@@ -277,6 +308,42 @@ def _ellipse(
             normal = first + (facet + rng.uniform(-0.25, 0.25)) * 2 * np.pi / n_facets
             inside &= u * np.cos(normal) + v * np.sin(normal) <= np.cos(np.pi / n_facets) * rng.uniform(0.6, 1)
     return window, inside
+
+
+def _body_slab(z_indices: Integers, size: int, scene: int, seed: int) -> Float32:
+    axis = _axis(size)
+    slab = np.zeros((z_indices.size, size, size), np.float32)
+    for number in np.unique(z_indices // scene):
+        rng = np.random.default_rng([seed, int(number)])
+        slices = np.flatnonzero(z_indices // scene == number)
+        heights = (z_indices[slices] % scene - (scene - 1) / 2) * (2 / size)
+        for drawn in range(rng.integers(1, 5)):
+            window, inside = _body(axis, heights, rng)
+            value = 0.0 if drawn > 0 and rng.random() < 0.3 else 1.0
+            for index, z in enumerate(slices):
+                slab[z][window][inside[index]] = value
+    return slab
+
+
+def _body(
+    axis: Float64, heights: Float64, rng: np.random.Generator
+) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
+    """A window (y, x), and in it, at some heights, a random ellipsoid, cut by facets."""
+    radii = rng.uniform(0.1, 0.9, 3)
+    rotation = _random_rotation(rng)
+    reach = np.sqrt((rotation**2) @ radii**2)  # half its extent along z, y and x
+    distance = np.sqrt(rng.random()) * max(1 - np.hypot(reach[1], reach[2]), 0)
+    azimuth = rng.uniform(0, 2 * np.pi)
+    centre = rng.uniform(-0.9, 0.9) * reach[0], distance * np.sin(azimuth), distance * np.cos(azimuth)
+    window = _reach(axis, centre[1], reach[1]), _reach(axis, centre[2], reach[2])
+    offsets = np.meshgrid(heights - centre[0], axis[window[0]] - centre[1], axis[window[1]] - centre[2], indexing="ij")
+    scaled = np.stack(offsets, axis=-1) @ (rotation / radii)
+    inside: npt.NDArray[np.bool_] = (scaled**2).sum(axis=-1) <= 1
+    if rng.random() < 2 / 3:
+        normals = rng.standard_normal((int(rng.integers(6, 17)), 3))
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+        inside &= (scaled @ normals.T <= rng.uniform(0.5, 0.95, len(normals))).all(axis=-1)
+    return window, inside & (axis[window[0], None] ** 2 + axis[None, window[1]] ** 2 <= 1)
 
 
 def _reach(axis: Float64, centre: float, half: float) -> slice:

@@ -138,6 +138,16 @@ def fma(typingctx: Any, factor: Any, lanes: Any, addend: Any) -> Any:
 
 
 @intrinsic
+def multiply_add(typingctx: Any, left: Any, right: Any, addend: Any) -> Any:
+    """`left * right + addend` lane by lane, one rounding each."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "fma", *args)
+
+    return left(left, right, addend), codegen
+
+
+@intrinsic
 def add(typingctx: Any, left: Any, right: Any) -> Any:
     """Sum lane by lane."""
 
