@@ -14,6 +14,10 @@ GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is c
 # Whose kernels gain by every lane, also where a slab of 32 slices is more than SLAB_BYTES.
 _WANT_LANES = frozenset({"fbp", "sirt", "project", "backproject"})
 
+NEIGHBOURS = 2  # slices on either side that MS-D Net looks at
+SLICES_HELD_BYTES = 2**30  # of a set of slices that is held; a larger one is read again every epoch
+MAP_BORDER, MAP_WIDTH = 10, 16  # of its feature maps, see `kernels.mixed_scale`
+
 JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
 TABLE_ROWS = 8 * JACOBIAN_VOXELS  # voxels of a chunk of a stored training set
 
@@ -21,7 +25,7 @@ SIMULATED_BATCH_BYTES = 16 * 2**20  # of plane waves that are propagated togethe
 SIMULATED_PROBES = 128  # that are made of a scattering matrix together
 
 _MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
-Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare"]
+Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare", "msdnet"]
 
 
 def slab_slices(shape: tuple[int, ...]) -> int:
@@ -60,7 +64,7 @@ def peak_bytes(
     processes
         Worker processes beside this one; 0 where its own threads work.
     hidden
-        Hidden nodes of a network.
+        Hidden nodes of an NN-FBP network; maps of an MS-D Net, its inputs among them.
     """
     slab = _slab_bytes(operation, slices=slices, angles=angles, detector=detector, hidden=hidden)
     return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab
@@ -74,6 +78,11 @@ def _slab_bytes(operation: Operation, *, slices: int, angles: int, detector: int
     spectrum = 4 * sinogram  # complex64 of rows of twice the length
     # What is read is there packed and unpacked; what is written plain, packed, and packed with its checksum.
     read, write = 2, 3
+    if operation == "msdnet":
+        seen = slices + 2 * NEIGHBOURS  # reconstructed by SIRT, the most that an input takes; then held in two copies
+        maps = hidden * 4 * (detector + 2 * MAP_BORDER) * (detector + 2 * MAP_BORDER + MAP_WIDTH)
+        making = _slab_bytes("sirt", slices=seen, angles=angles, detector=detector, hidden=0)
+        return making + 2 * seen * image + (2 + write) * slices * image + maps
     return {
         "compare": slices * 2 * read * image + 24 * image,  # two slabs, and what one slice's similarity takes
         "copy": slices * (read + write) * sinogram,
@@ -149,6 +158,25 @@ def training_bytes(
     if samples == 0:
         derivatives += 12 * TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
     return PROCESS_BYTES + processes * WORKER_BYTES + workers * (making + derivatives) + held
+
+
+def slice_training_bytes(
+    *, slices: int, detector: int, angles: int, channels: int, depth: int, workers: int, processes: int = 0
+) -> int:
+    """Bytes at the peak of making the slices of both training sets and training an MS-D Net on them.
+
+    Parameters
+    ----------
+    slices
+        Of both sets together.
+    workers
+        Slices in work at once.
+    """
+    image = 4 * (detector + 4 * MAP_BORDER) * (detector + 4 * MAP_BORDER + MAP_WIDTH)
+    held = min(2 * slices * 4 * detector**2, 2 * SLICES_HELD_BYTES)
+    height = slab_slices((2**20, detector, detector))
+    making = _slab_bytes("sirt", slices=height, angles=angles, detector=detector, hidden=0)
+    return PROCESS_BYTES + processes * WORKER_BYTES + held + workers * max(making, (2 * depth + channels) * image)
 
 
 def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:

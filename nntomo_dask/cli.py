@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
+from nntomo_dask import cli_networks, cli_simulation, cluster, schema, store
 from nntomo_dask import cli_report as report
-from nntomo_dask import cli_simulation, cluster, schema, store
 from nntomo_dask import cli_support as support
-from nntomo_dask.store import lock
 
 
 @click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -159,168 +158,6 @@ def project(
 
 
 @main.command()
-@click.option("--for", "target", type=support.PATH, help="The series to train for: its angles and detector are taken.")
-@click.option(
-    "--phantom",
-    type=click.Choice(["ellipses", "mixed", "spheres"]),
-    default="ellipses",
-    show_default=True,
-    help="What the network learns from: ellipses for one material, mixed for a specimen nothing is known of.",
-)
-@click.option(
-    "--slices", type=click.IntRange(min=4), default=400, show_default=True, help="Slices of the training phantom."
-)
-@click.option(
-    "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."
-)
-@click.option(
-    "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in their order."
-)
-@click.option("--validation-series", type=support.PATH, multiple=True, help="As --series, for validation; repeatable.")
-@click.option("--validation-volume", type=support.PATH, multiple=True, help="The volume of each --validation-series.")
-@click.option(
-    "--samples",
-    default=100_000,
-    show_default=True,
-    help="Training voxels, and as many for validation; above 1048576 kept beside OUTPUT, in chunks.",
-)
-@click.option("--hidden", default=8, show_default=True, help="Hidden nodes: learned filters.")
-@click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True)
-@click.option("--binning", type=click.Choice(["exponential", "none"]), default="exponential", show_default=True)
-@click.option(
-    "--wedge",
-    type=click.Choice(["complete", "keep"]),
-    default="complete",
-    show_default=True,
-    help="Fill the missing wedge by interpolation before filtering, or not.",
-)
-@click.option(
-    "--solver", type=click.Choice(["lm", "adam"]), default="lm", show_default=True, help="adam holds all in memory."
-)
-@click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
-@support.OVERWRITE
-@support.computing
-def train(
-    target: Path | None,
-    phantom: Any,
-    slices: int,
-    all_series: tuple[Path, ...],
-    volumes: tuple[Path, ...],
-    validation_series: tuple[Path, ...],
-    validation_volume: tuple[Path, ...],
-    samples: int,
-    hidden: int,
-    activation: Any,
-    binning: Any,
-    wedge: Any,
-    solver: Any,
-    max_epochs: int | None,
-    seed: int,
-    output: Path,
-    memory: int | None,
-    overwrite: bool,  # noqa: FBT001
-) -> None:
-    """Train an NN-FBP network.
-
-    From phantoms for one series, or from pairs of series and volume of your own. An interrupted training goes on when
-    the command is given again; OUTPUT.training.safetensors keeps every epoch.
-    """
-    if (target is None) == (not all_series):
-        raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
-    support.check_training(target, slices, samples, solver)
-    common = {"n_samples": samples, "wedge": wedge, "binning": binning}
-    if target is not None:
-        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
-    else:
-        pairs = (all_series, volumes), (validation_series, validation_volume)
-        sets = support.own_pairs(*pairs, seed=seed, **common)
-    checkpoint = output.with_name(f"{output.stem}.training.safetensors")
-    with lock.held(output):
-        support.check_network_output(output, checkpoint, overwrite=overwrite)
-        sets = support.prepared_sets(sets, output, checkpoint, hidden, memory)
-        network = nt.train_nnfbp(
-            *sets,
-            hidden_nodes=hidden,
-            activation=activation,
-            solver=solver,
-            seed=seed,
-            max_epochs=max_epochs,
-            checkpoint=checkpoint,
-        )
-        nt.save_network(network, output)
-    report.print_outcome(output, network)
-
-
-@main.command()
-@click.argument("series", type=support.PATH)
-@click.option("--method", type=click.Choice(["fbp", "sirt", "nnfbp"]), required=True)
-@click.option("--network", "network_path", type=support.PATH, help="nnfbp: the network, from nntomo train.")
-@click.option(
-    "--scale",
-    default="auto",
-    show_default=True,
-    help="nnfbp: intensity of the specimen in units of the training volumes'.",
-)
-@click.option("--tolerance", default=0.01, show_default=True, help="sirt: stop when the residual falls by less.")
-@click.option("--max-iterations", default=1000, show_default=True, help="sirt: stop then anyway.")
-@click.option("--minimum", type=float, help="sirt: least value of a voxel; 0 for matter that cannot be negative.")
-@click.option(
-    "--window", type=click.Choice(support.WINDOWS), default="ram-lak", show_default=True, help="fbp: of the ramp."
-)
-@click.option(
-    "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
-)
-@support.output
-@support.computing
-def reconstruct(
-    series: Path,
-    method: str,
-    network_path: Path | None,
-    scale: str,
-    tolerance: float,
-    max_iterations: int,
-    minimum: float | None,
-    window: Any,
-    engine: Any,
-    output: Path,
-    memory: int | None,
-    overwrite: bool,  # noqa: FBT001
-) -> None:
-    """Reconstruct a tilt series.
-
-    By FBP, SIRT, or NN-FBP with a network from nntomo train.
-    """
-    support.check_applicable(method)
-    source = nt.open(series)
-    nt.check_tilt_series(source, who=method)
-    network = None
-    if method == "nnfbp":
-        if network_path is None:
-            raise click.UsageError("--method nnfbp needs --network FILE; nntomo train makes one")
-        network = nt.load_network(network_path)
-        network.layout.check(source, who=method)
-    hidden, angles = 0, source.sizes[schema.ANGLE]
-    if network is not None:
-        hidden, angles = network.n_hidden, network.layout.used_angles_deg.size
-    slices = support.slices_within_memory(method, source, angles, memory, hidden=hidden)
-    cluster.expect(source.sizes[schema.Z] // slices)
-    nt.check_finite(source, who=method)
-    factor = support.scale_of(scale)
-    if network is not None:
-        support.report_outside_range(source, network, factor)
-    source = nt.open(series, slices=slices)
-    if network is not None:
-        volume = nt.nnfbp(source, network, scale=factor)
-    elif method == "sirt":
-        volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
-    else:
-        volume = nt.fbp(source, window=window, engine=engine)
-    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
-
-
-@main.command()
 @click.argument("volumes", type=support.PATH, nargs=-1, required=True)
 @click.option("--reference", type=support.PATH, required=True, help="The volume to compare with.")
 @click.option(
@@ -391,7 +228,13 @@ def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     sys.exit(0 if whole else 1)
 
 
-for verb in (cli_simulation.simulate, cli_simulation.truth, cli_simulation.structures):
+for verb in (
+    cli_networks.train,
+    cli_networks.reconstruct,
+    cli_simulation.simulate,
+    cli_simulation.truth,
+    cli_simulation.structures,
+):
     main.add_command(verb)
 
 

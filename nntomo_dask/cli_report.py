@@ -10,6 +10,8 @@ import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask import cluster, schema, store
+from nntomo_dask.networks import files
+from nntomo_dask.training import msdnet_state
 from nntomo_dask.training.history import History
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
@@ -78,17 +80,29 @@ def describe_file(path: Path) -> Any:
     if path.suffix in MRC_SUFFIXES:
         schema.refuse("info", needs="a store or a network", got=f"an MRC file, {path}", do="nntomo import it")
     if path.name.endswith(".training.safetensors"):
-        history = History.load(path)
+        of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
+        history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)
         state = "ended" if history.ended else "interrupted"
-        click.echo(f"training of an NN-FBP network: {len(history.losses)} epochs, {state}")
-        return history.best_network().recipe
+        kind = "MS-D Net" if of_msdnet else "an NN-FBP network"
+        click.echo(f"training of {kind}: {len(history.losses)} epochs, {state}")
+        return history.best_network().recipe if history.losses else history.frame.recipe
     network = nt.load_network(path)
-    layout = network.layout
-    click.echo(
-        f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
-        f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
-    )
-    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in layout.angles_deg)}")
+    if isinstance(network, nt.MSDNetwork):
+        made = network.inputs
+        click.echo(
+            f"MS-D Net: {network.depth} layers, {network.parameters.size} parameters, improves {made.method} of "
+            f"{len(made.angles_deg)} projections, {made.channels} slices at once"
+            + (f", self-supervised in {made.splits} parts" if made.splits > 1 else "")
+        )
+        angles = made.angles_deg
+    else:
+        layout = network.layout
+        click.echo(
+            f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
+            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+        )
+        angles = layout.angles_deg
+    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in angles)}")
     outcome = network.recipe.get("outcome", {})
     click.echo(", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()))
     return network.recipe

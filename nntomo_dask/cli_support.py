@@ -20,16 +20,6 @@ from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
 WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
-# Options of `reconstruct` that only some methods know.
-_METHODS_OF_OPTION = {
-    "network_path": ("nnfbp",),
-    "scale": ("nnfbp",),
-    "tolerance": ("sirt",),
-    "max_iterations": ("sirt",),
-    "minimum": ("sirt",),
-    "window": ("fbp",),
-    "engine": ("fbp", "sirt"),
-}
 
 
 class Bytes(click.ParamType[int]):
@@ -207,10 +197,9 @@ def prepared_sets(
 
 def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
     """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
-    context = click.get_current_context()
     if target is None:
         for name in ("phantom", "slices"):
-            if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            if is_given(name):
                 raise click.UsageError(f"--{name} is of a phantom, for --for SERIES; leave it out")
     if solver == "adam" and samples > IN_MEMORY_VOXELS:
         raise click.UsageError(f"--solver adam takes at most {IN_MEMORY_VOXELS} samples; --solver lm takes any number")
@@ -303,14 +292,26 @@ def angles_of(keep: str) -> Any:
     return wanted
 
 
-def check_applicable(method: str) -> None:
-    """Refuse an option that was given and that this method does not know."""
+def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
+    """Refuse an option that was given and that what was chosen does not know."""
     context = click.get_current_context()
-    for name, methods in _METHODS_OF_OPTION.items():
-        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and method not in methods:
-            option = "--" + name.removesuffix("_path").replace("_", "-")
-            raise click.UsageError(f"{option} is for --method {' or '.join(methods)}, not for {method}")
+    for name, those in known_to.items():
+        if is_given(name) and chosen not in those:
+            option = next(item.opts[0] for item in context.command.params if item.name == name)
+            raise click.UsageError(f"{option} is for {choice} {' or '.join(those)}, not for {chosen}")
+
+
+def check_free(*names: str, why: str) -> None:
+    """Refuse options that were given where they play no part."""
+    for name in names:
+        if is_given(name):
+            raise click.UsageError(f"--{name} plays no part where {why}; leave it out")
+
+
+def is_given(name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: int, **common: Any) -> tuple[Any, Any]:
@@ -329,9 +330,8 @@ def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: i
 
 def check_series_only(*names: str) -> None:
     """Refuse options of a series where a volume is imported."""
-    context = click.get_current_context()
     for name in names:
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+        if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} is for a series; give its --angles too")
 
 

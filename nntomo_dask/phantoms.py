@@ -112,7 +112,8 @@ def mixed_stack(shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.D
 def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
     """Slices through solid bodies, `scene` neighbouring ones through the same: to train what looks at neighbours.
 
-    Each scene has 1 to 4 ellipsoids in general orientation, two thirds of them cut into polyhedra; some take matter away.
+    Each scene has 1 to 4 ellipsoids in general orientation, two thirds of them cut into polyhedra; some take matter
+    away.
     So a few hundred slices hold dozens of scenes, where one volume would be a single one.
 
     Parameters
@@ -326,7 +327,7 @@ def _body_slab(z_indices: Integers, size: int, scene: int, seed: int) -> Float32
 
 
 def _body(
-    axis: Float64, heights: Float64, rng: np.random.Generator
+    axis: Float64, heights: npt.NDArray[Any], rng: np.random.Generator
 ) -> tuple[tuple[slice, slice], npt.NDArray[np.bool_]]:
     """A window (y, x), and in it, at some heights, a random ellipsoid, cut by facets."""
     radii = rng.uniform(0.1, 0.9, 3)

@@ -12,15 +12,24 @@ PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 LAYERS = {
     1: {"blas", "schema", "geometry", "chunking", "device", "slabs", "streams"},
     2: {"kernels", "filters", "networks"},
-    3: {"phantoms", "projection", "reconstruction", "simulation", "training", "metrics", "astra_engine"},
+    3: {
+        "phantoms",
+        "projection",
+        "reconstruction",
+        "simulation",
+        "training",
+        "metrics",
+        "astra_engine",
+        "torch_engine",
+    },
     4: {"store", "formats", "cluster", "plotting", "workers"},
-    5: {"cli", "cli_report", "cli_simulation", "cli_support", "pipelines"},
+    5: {"cli", "cli_networks", "cli_report", "cli_simulation", "cli_support", "pipelines"},
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 # Heavy or optional packages and the only rooms that may import them.
 ROOM_OF_PACKAGE = {
     "astra": {"astra_engine"},
-    "torch": {"training"},
+    "torch": {"training", "torch_engine"},
     "cupy": {"device"},
     "cupyx": {"device"},
     "rmm": {"device"},
@@ -32,7 +41,7 @@ ROOM_OF_PACKAGE = {
     "mrcfile": {"formats"},
     "matplotlib": {"plotting"},
     "zarr": {"store"},
-    "click": {"cli", "cli_report", "cli_simulation", "cli_support"},
+    "click": {"cli", "cli_networks", "cli_report", "cli_simulation", "cli_support"} | {"cli_networks"},
 }
 
 

@@ -7,16 +7,16 @@ with dilations d_i = 1 … 10, 1 …. A buffer is (map, y, x): the inputs, then 
 mirrors it, half a sample outside: … b a | a b c … y z | z y …. So a dilated convolution finds its neighbours wherever
 they are, and nothing is copied. Derivatives lie in a second buffer, whose border is zero.
 
-What makes it fast: four rows of a map, as far apart as the dilation, are summed together, 16 pixels of each in registers.
-They share the rows that they read: of 18 loads come 36 multiply-adds.
+What makes it fast: four rows of a map, as far apart as the dilation, are summed together, 16 pixels of
+each in registers. They share the rows that they read: of 18 loads come 36 multiply-adds.
 
 All parameters are one vector: layer by layer the weights (map, 3, 3), then the layers' biases, the weights of the
 output and its bias.
 
 References
 ----------
-.. [1] D. M. Pelt and J. A. Sethian, A mixed-scale dense convolutional neural network for image analysis, PNAS 115 (2018)
-   254, doi:10.1073/pnas.1715832114.
+.. [1] D. M. Pelt and J. A. Sethian, A mixed-scale dense convolutional neural network for image analysis, PNAS 115
+   (2018) 254, doi:10.1073/pnas.1715832114.
 """
 
 from typing import Any, NamedTuple
@@ -25,11 +25,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nntomo_dask.chunking import MAP_BORDER, MAP_WIDTH
 from nntomo_dask.kernels.lanes import fill, fma, load, multiply_add, store
-from nntomo_dask.kernels.layout import Float32, Float64
+from nntomo_dask.kernels.layout import Float32
 
-DILATIONS = 10  # a layer's dilation is its number modulo this, plus 1
-_WIDTH = 16  # pixels of a row in registers
+DILATIONS = MAP_BORDER  # a layer's dilation is its number modulo this, plus 1
+_WIDTH = MAP_WIDTH  # pixels of a row in registers
 _MAPS = 2  # that are read for four rows before their sums are stored: more of them meet in one set of the cache
 _SLACK = 64  # values behind a buffer that the last rows' registers may touch
 
@@ -59,7 +60,7 @@ def unpack(parameters: Any, inputs: int, depth: int) -> Layers:
 
 
 def dilation_of(layer: int) -> int:
-    """1 … 10, 1 …"""
+    """Of a layer, counted from 0: 1 … 10, then 1 again."""
     return layer % DILATIONS + 1
 
 
@@ -282,7 +283,7 @@ def _output_gradient(maps: Float32, derivative: Float32, weights: Float32) -> No
             of_row = np.float32(0)
             for x in range(width):
                 of_row += derivative[y, x] * maps[channel, DILATIONS + y, DILATIONS + x]
-            total += of_row
+            total += float(of_row)
         weights[channel] = total
 
 

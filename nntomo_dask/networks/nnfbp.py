@@ -14,16 +14,11 @@ References
 import dataclasses
 import hashlib
 import json
-import os
-import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from nntomo_dask import device, filters, geometry, schema
 from nntomo_dask.kernels.backproject import Activation, NetworkEnd
@@ -32,9 +27,6 @@ from nntomo_dask.kernels.sample import sample
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Wedge = Literal["complete", "keep"]
-
-FORMAT = "nntomo_dask.nnfbp"
-FORMAT_VERSION = "1"
 
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
 _SCALARS = ("output_bias", "target_low", "target_high")
@@ -120,8 +112,8 @@ class InputLayout:
         if not same:
             schema.refuse(
                 who,
-                needs=f"the angles for which the network was trained, {_listed(self.angles_deg)}",
-                got=_listed(angles),
+                needs=f"the angles for which the network was trained, {listed(self.angles_deg)}",
+                got=listed(angles),
                 do="select these angles, or train a network for this series: nntomo train --for SERIES",
             )
 
@@ -149,6 +141,8 @@ class NNFBPNetwork:
         How it was trained, with the losses.
     """
 
+    FORMAT: ClassVar[str] = "nntomo_dask.nnfbp"
+
     layout: InputLayout
     activation: Activation
     hidden_weights: Float64
@@ -174,6 +168,36 @@ class NNFBPNetwork:
         for value in _tensors(self).values():
             state.update(np.ascontiguousarray(value).tobytes())
         return state.hexdigest()[:16]
+
+    def check(self, series: Any, *, who: str) -> None:
+        """Raise a SchemaError where the network was made for another series: its angles or its detector."""
+        self.layout.check(series, who=who)
+
+    def to_file(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Tensors and metadata that make up the network's file."""
+        metadata = {
+            "layout": json.dumps(dataclasses.asdict(self.layout)),
+            "activation": self.activation,
+            "level": repr(float(self.level)),
+            "recipe": json.dumps(self.recipe),
+        }
+        return _tensors(self), metadata
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Any], metadata: dict[str, str]) -> "NNFBPNetwork":
+        """Inverse of `to_file`."""
+        layout = json.loads(metadata["layout"])
+        layout["angles_deg"] = tuple(layout["angles_deg"])
+        activation: Any = metadata["activation"]
+        scalars: dict[str, Any] = {name: float(tensors[name][0]) for name in _SCALARS}
+        return cls(
+            layout=InputLayout(**layout),
+            activation=activation,
+            level=float(metadata["level"]),
+            recipe=json.loads(metadata["recipe"]),
+            **{name: tensors[name] for name in _ARRAYS},
+            **scalars,
+        )
 
 
 def parameter_count(n_inputs: int, n_hidden: int) -> int:
@@ -260,104 +284,14 @@ def folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, NetworkEnd]:
     return responses, end
 
 
-def save_network(network: NNFBPNetwork, path: str | os.PathLike[str]) -> Path:
-    """Write a network to a .safetensors file, at once or not at all.
-
-    Raises
-    ------
-    OSError
-        The place cannot be written.
-    """
-    return write_tensors(*to_file(network), Path(path))
-
-
-def write_tensors(tensors: dict[str, Any], metadata: dict[str, str], path: Path) -> Path:
-    """Write a .safetensors file, with a checksum, beside its place and move it there."""
-    metadata = metadata | {"crc32": _checksum(tensors)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(safetensors.numpy.save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def load_network(path: str | os.PathLike[str]) -> NNFBPNetwork:
-    """Read a network that `save_network` wrote.
-
-    Raises
-    ------
-    SchemaError
-        There is no such file, it is damaged, or it holds something else.
-    """
-    return from_file(*read_tensors(Path(path), FORMAT, who="load_network"))
-
-
-def to_file(network: NNFBPNetwork) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata that make up the network's file."""
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "layout": json.dumps(dataclasses.asdict(network.layout)),
-        "activation": network.activation,
-        "level": repr(float(network.level)),
-        "recipe": json.dumps(network.recipe),
-    }
-    return _tensors(network), metadata
-
-
-def from_file(tensors: dict[str, Any], metadata: dict[str, str]) -> NNFBPNetwork:
-    """Inverse of `to_file`."""
-    layout = json.loads(metadata["layout"])
-    layout["angles_deg"] = tuple(layout["angles_deg"])
-    activation: Any = metadata["activation"]
-    scalars: dict[str, Any] = {name: float(tensors[name][0]) for name in _SCALARS}
-    return NNFBPNetwork(
-        layout=InputLayout(**layout),
-        activation=activation,
-        level=float(metadata["level"]),
-        recipe=json.loads(metadata["recipe"]),
-        **{name: tensors[name] for name in _ARRAYS},
-        **scalars,
-    )
-
-
-def read_tensors(path: Path, kind: str, *, who: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata of a .safetensors file of ours; a SchemaError where it is not one."""
-    needs = f"a {kind} file"
-    again = "train it again: nntomo train"
-    if not path.is_file():
-        schema.refuse(who, needs=needs, got=f"no file at {path}", do="check the path")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
-    if metadata.get("format") != kind or metadata.get("format_version") != FORMAT_VERSION:
-        got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
-        schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
-    if metadata.get("crc32", "") not in ("", _checksum(tensors)):  # files of before have none
-        schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
-    return tensors, metadata
-
-
-def _checksum(tensors: dict[str, Any]) -> str:
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), zlib.crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
-
-
 def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
     return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in _ARRAYS} | {
         name: np.array([getattr(network, name)], np.float64) for name in _SCALARS
     }
 
 
-def _listed(angles_deg: Any) -> str:
+def listed(angles_deg: Any) -> str:
+    """Angles in words, for an error."""
     values = np.asarray(angles_deg)
     shown = ", ".join(f"{value:g}" for value in values[:10])
     return f"{values.size} angles ({shown}{', …' if values.size > 10 else ''})"

@@ -48,7 +48,7 @@ def fbp(
     if window not in filters.WINDOWS:
         schema.refuse("fbp", needs=f"a window of {', '.join(filters.WINDOWS)}", got=f"{window!r}", do="choose one")
     return slabs.map_slabs(
-        _fbp_slab,
+        fbp_slab,
         series,
         dims=schema.VOLUME_DIMS,
         coords=projection.slice_coords(series),
@@ -60,7 +60,8 @@ def fbp(
     )
 
 
-def _fbp_slab(slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine) -> Float32:
+def fbp_slab(slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine) -> Float32:
+    """`fbp` of a plain (slice, angle, detector)."""
     if engine == "astra":
         slab = device.on_host(slab, who='fbp with engine="astra"')
         shares = geometry.angular_cells(angles_deg).astype(np.float32)

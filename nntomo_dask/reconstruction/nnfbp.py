@@ -65,7 +65,7 @@ def nnfbp(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto")
     factor = _checked_scale("nnfbp", series, network, scale)
     parameters = {"network": network.digest, "scale": scale}
     return slabs.map_slabs(
-        _nnfbp_slab,
+        nnfbp_slab,
         series,
         dims=schema.VOLUME_DIMS,
         coords=projection.slice_coords(series),
@@ -169,7 +169,8 @@ def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale:
     return float(scale)
 
 
-def _nnfbp_slab(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+def nnfbp_slab(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+    """`nnfbp` of a plain (slice, angle, detector)."""
     share = float(_outside_share(slab, scale, network=network).mean())
     if share > OUTSIDE_LIMIT:
         warnings.warn(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask import schema, slabs
-from nntomo_dask.networks import nnfbp
+from nntomo_dask.networks import files, nnfbp
 
 Float64 = npt.NDArray[np.float64]
 
@@ -66,20 +66,20 @@ class History:
 
     def save(self, path: Path) -> None:
         """Write the file, at once or not at all."""
-        tensors, metadata = nnfbp.to_file(self.frame)
+        tensors, metadata = self.frame.to_file()
         tensors |= {f"state.{name}": np.asarray(value) for name, value in self.state.items()}
         tensors["history.parameters"] = np.stack(self.parameters) if self.parameters else np.zeros((0, 0))
         tensors["history.losses"] = np.array(self.losses, np.float64).reshape(-1, 2)
         tensors["history.seconds"] = np.array(self.seconds, np.float64)
-        nnfbp.write_tensors(
+        files.write_tensors(
             tensors, metadata | {"format": FORMAT, "ended": str(self.ended), "digest": self.digest}, path
         )
 
     @classmethod
     def load(cls, path: Path) -> "History":
         """Read the file; a SchemaError where it is damaged or something else."""
-        tensors, metadata = nnfbp.read_tensors(path, FORMAT, who="train")
-        history = cls(nnfbp.from_file(tensors, metadata), metadata["digest"])
+        tensors, metadata = files.read_tensors(path, FORMAT, who="train")
+        history = cls(nnfbp.NNFBPNetwork.from_file(tensors, metadata), metadata["digest"])
         prefix = "state."
         history.state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         epochs = (tensors[f"history.{name}"] for name in ("parameters", "losses", "seconds"))

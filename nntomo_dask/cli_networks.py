@@ -1,0 +1,349 @@
+"""The verbs `train` and `reconstruct`: what networks have to do with."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import nntomo_dask as nt
+from nntomo_dask import chunking, cluster, schema
+from nntomo_dask import cli_report as report
+from nntomo_dask import cli_support as support
+from nntomo_dask.store import lock
+
+# Options that only some networks or methods know.
+_OF_NETWORK: dict[str, tuple[str, ...]] = {
+    "samples": ("nnfbp",),
+    "hidden": ("nnfbp",),
+    "activation": ("nnfbp",),
+    "binning": ("nnfbp",),
+    "wedge": ("nnfbp",),
+    "solver": ("nnfbp",),
+    "input_method": ("msdnet",),
+    "input_network": ("msdnet",),
+    "neighbours": ("msdnet",),
+    "depth": ("msdnet",),
+    "loss": ("msdnet",),
+    "self_supervised": ("msdnet",),
+    "splits": ("msdnet",),
+}
+_OF_METHOD: dict[str, tuple[str, ...]] = {
+    "network_paths": ("nnfbp", "msdnet"),
+    "scale": ("nnfbp", "msdnet"),
+    "spread": ("nnfbp", "msdnet"),
+    "tolerance": ("sirt",),
+    "max_iterations": ("sirt",),
+    "minimum": ("sirt",),
+    "window": ("fbp",),
+    "engine": ("fbp", "sirt"),
+}
+
+
+@click.command()
+@click.option("--for", "target", type=support.PATH, help="The series to train for: its angles and detector are taken.")
+@click.option(
+    "--network",
+    type=click.Choice(["nnfbp", "msdnet"]),
+    default="nnfbp",
+    show_default=True,
+    help="nnfbp: seconds, for volumes of any size. msdnet: minutes to hours, and a better volume.",
+)
+@click.option(
+    "--phantom",
+    type=click.Choice(["ellipses", "bodies", "mixed", "spheres"]),
+    help="What the network learns from. ellipses (default of nnfbp): one material; bodies (default of msdnet): the "
+    "same in three dimensions; mixed: a specimen nothing is known of.",
+)
+@click.option(
+    "--slices", type=click.IntRange(min=8), help="Slices of the training phantom. Default: 400, for msdnet 1600."
+)
+@click.option(
+    "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."
+)
+@click.option(
+    "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in their order."
+)
+@click.option("--validation-series", type=support.PATH, multiple=True, help="As --series, for validation; repeatable.")
+@click.option("--validation-volume", type=support.PATH, multiple=True, help="The volume of each --validation-series.")
+@click.option(
+    "--samples",
+    default=100_000,
+    show_default=True,
+    help="nnfbp: training voxels, and as many for validation; above 1048576 kept beside OUTPUT, in chunks.",
+)
+@click.option("--hidden", default=8, show_default=True, help="nnfbp: hidden nodes, learned filters.")
+@click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True, help="nnfbp.")
+@click.option(
+    "--binning", type=click.Choice(["exponential", "none"]), default="exponential", show_default=True, help="nnfbp."
+)
+@click.option(
+    "--wedge",
+    type=click.Choice(["complete", "keep"]),
+    default="complete",
+    show_default=True,
+    help="nnfbp: fill the missing wedge by interpolation before filtering, or not.",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(["lm", "adam"]),
+    default="lm",
+    show_default=True,
+    help="nnfbp; adam holds all in memory.",
+)
+@click.option(
+    "--input",
+    "input_method",
+    type=click.Choice(["sirt", "fbp", "nnfbp"]),
+    help="msdnet: the reconstruction to improve. Default: sirt, of values at least 0; fbp with --self-supervised.",
+)
+@click.option("--input-network", type=support.PATH, help="msdnet with --input nnfbp: the NN-FBP network.")
+@click.option("--neighbours", default=2, show_default=True, help="msdnet: slices on either side that it looks at.")
+@click.option("--depth", default=100, show_default=True, help="msdnet: layers; the time grows with its square.")
+@click.option(
+    "--loss", type=click.Choice(["l2", "l1"]), default="l2", show_default=True, help="msdnet: square or absolute error."
+)
+@click.option(
+    "--self-supervised",
+    is_flag=True,
+    help="msdnet: learn from the measured series itself, to take its noise away; for dozens of projections.",
+)
+@click.option("--splits", default=2, show_default=True, help="msdnet, self-supervised: parts of the projections.")
+@click.option("--members", type=click.IntRange(min=1), default=1, show_default=True, help="Networks of an ensemble: "
+              "NAME-0.safetensors and so on, of seeds SEED, SEED + 1, ….")  # fmt: skip
+@click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam, 200 for msdnet.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
+@support.OVERWRITE
+@support.computing
+def train(
+    target: Path | None,
+    network: str,
+    output: Path,
+    members: int,
+    seed: int,
+    memory: int | None,
+    overwrite: bool,  # noqa: FBT001
+    **options: Any,
+) -> None:
+    """Train a network.
+
+    From phantoms for one series, or from pairs of series and volume of your own. An interrupted training goes on when
+    the command is given again; OUTPUT.training.safetensors keeps what it has reached.
+    """
+    support.check_applicable(_OF_NETWORK, "--network", network)
+    if (target is None) == (not options["all_series"]):
+        raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
+    if options["self_supervised"] and target is None:
+        raise click.UsageError("--self-supervised learns from one series: give it by --for")
+    places = (
+        [output] if members == 1 else [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(members)]
+    )
+    checkpoints = [place.with_name(f"{place.stem}.training.safetensors") for place in places]
+    with lock.held(output):
+        for place, checkpoint in zip(places, checkpoints, strict=True):
+            support.check_network_output(place, checkpoint, overwrite=overwrite)
+        prepare = _nnfbp if network == "nnfbp" else _msdnet
+        function, sets, arguments = prepare(target, output, checkpoints[0], seed, memory, options)
+        if options["max_epochs"] is not None:
+            arguments["max_epochs"] = options["max_epochs"]
+        if members == 1:
+            networks = [function(*sets, seed=seed, checkpoint=checkpoints[0], **arguments)]
+        else:
+            networks = nt.train_ensemble(
+                function, *sets, members=members, seed=seed, checkpoints=checkpoints, **arguments
+            )
+        for trained, place in zip(networks, places, strict=True):
+            nt.save_network(trained, place)
+            report.print_outcome(place, trained)
+
+
+def _nnfbp(
+    target: Path | None, output: Path, checkpoint: Path, seed: int, memory: int | None, options: dict[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The function that trains, its sets, and its other arguments."""
+    slices = 400 if options["slices"] is None else options["slices"]
+    support.check_training(target, slices, options["samples"], options["solver"])
+    common = {"n_samples": options["samples"], "wedge": options["wedge"], "binning": options["binning"]}
+    if target is not None:
+        phantom = options["phantom"] or "ellipses"
+        if phantom == "bodies":
+            raise click.UsageError("--phantom bodies is for --network msdnet; to NN-FBP ellipses teach the same")
+        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
+    else:
+        sets = support.own_pairs(*_pairs(options), seed=seed, **common)
+    sets = support.prepared_sets(sets, output, checkpoint, options["hidden"], memory)
+    names = {"hidden": "hidden_nodes", "activation": "activation", "solver": "solver"}
+    return nt.train_nnfbp, sets, {name: options[option] for option, name in names.items()}
+
+
+def _msdnet(
+    target: Path | None, output: Path, checkpoint: Path, seed: int, memory: int | None, options: dict[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    method, path = options["input_method"], options["input_network"]
+    if (method == "nnfbp") != (path is not None):
+        raise click.UsageError("--input nnfbp and --input-network FILE need each other")
+    given = {"method": method or "sirt", "network": None if path is None else nt.load_network(path)}
+    given["neighbours"] = options["neighbours"]
+    if options["self_supervised"]:
+        support.check_free("phantom", "slices", why="a measured series is learned from")
+        sets = nt.noise2inverse_slices(
+            nt.open(target), splits=options["splits"], method=method or "fbp", neighbours=options["neighbours"]
+        )
+    elif target is not None:
+        slices = 1600 if options["slices"] is None else options["slices"]
+        sets = nt.phantom_slices(
+            nt.open(target), phantom=options["phantom"] or "bodies", n_slices=slices, seed=seed, **given
+        )
+    else:
+        support.check_free("phantom", "slices", why="pairs of your own are learned from")
+        training, validation = _pairs(options)
+        if not any(validation):
+            raise click.UsageError(
+                "--network msdnet needs --validation-series and --validation-volume beside the pairs"
+            )
+        sets = tuple(
+            nt.training_slices([nt.open(one) for one in series], [nt.open(one) for one in volumes], **given)
+            for series, volumes in (training, validation)
+        )
+    sets = _prepared_slices(sets, output, checkpoint, options["depth"], memory)
+    return nt.train_msdnet, sets, {"depth": options["depth"], "loss": options["loss"]}
+
+
+def _prepared_slices(
+    sets: tuple[Any, Any], output: Path, checkpoint: Path, depth: int, memory: int | None
+) -> tuple[Any, Any]:
+    """Training and validation slices for `train_msdnet`: kept in stores beside the network, and read from there.
+
+    Raises
+    ------
+    SchemaError
+        They cannot keep to the memory.
+    """
+    source = sets[0]["input"]
+    inputs = sets[0].attrs["inputs"]
+    needed = chunking.slice_training_bytes(
+        slices=sum(part.sizes[schema.Z] for part in sets),
+        detector=source.shape[-1],
+        angles=len(inputs.angles_deg),
+        channels=inputs.channels,
+        depth=depth,
+        workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
+    )
+    chunking.check_budget(
+        support.budget(memory), needed, "train", f"{depth} layers of slices of {source.shape[-1]} pixels"
+    )
+    folder = output.with_name(f"{output.stem}.slices")
+    click.echo(f"the slices are kept in {folder}; once the training has ended you may delete that folder", err=True)
+    prepared = [
+        part.assign(
+            {
+                name: nt.save(part[name].drop_vars(["scene", "used"]), folder / f"{kind}-{name}.zarr", progress="bar")
+                for name in ("input", "target")
+            }
+        )
+        for part, kind in zip(sets, ("training", "validation"), strict=True)
+    ]
+    return prepared[0], prepared[1]
+
+
+def _pairs(options: dict[str, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (options["all_series"], options["volumes"]), (options["validation_series"], options["validation_volume"])
+
+
+@click.command()
+@click.argument("series", type=support.PATH)
+@click.option("--method", type=click.Choice(["fbp", "sirt", "nnfbp", "msdnet"]), required=True)
+@click.option(
+    "--network",
+    "network_paths",
+    type=support.PATH,
+    multiple=True,
+    help="nnfbp, msdnet: the network, from nntomo train. Several form an ensemble, which is averaged.",
+)
+@click.option(
+    "--spread",
+    type=support.PATH,
+    help="nnfbp, msdnet: also write the members' standard deviation to this store, as a measure of the uncertainty.",
+)
+@click.option(
+    "--scale",
+    default="auto",
+    show_default=True,
+    help="nnfbp, msdnet: intensity of the specimen in units of the training volumes'.",
+)
+@click.option("--tolerance", default=0.01, show_default=True, help="sirt: stop when the residual falls by less.")
+@click.option("--max-iterations", default=1000, show_default=True, help="sirt: stop then anyway.")
+@click.option("--minimum", type=float, help="sirt: least value of a voxel; 0 for matter that cannot be negative.")
+@click.option(
+    "--window", type=click.Choice(support.WINDOWS), default="ram-lak", show_default=True, help="fbp: of the ramp."
+)
+@click.option(
+    "--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True, help="fbp, sirt."
+)
+@support.output
+@support.computing
+def reconstruct(
+    series: Path,
+    method: str,
+    network_paths: tuple[Path, ...],
+    spread: Path | None,
+    scale: str,
+    tolerance: float,
+    max_iterations: int,
+    minimum: float | None,
+    window: Any,
+    engine: Any,
+    output: Path,
+    memory: int | None,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Reconstruct a tilt series.
+
+    By FBP, SIRT, or with a network from nntomo train: NN-FBP or MS-D Net.
+    """
+    support.check_applicable(_OF_METHOD, "--method", method)
+    source = nt.open(series)
+    nt.check_tilt_series(source, who=method)
+    networks = _loaded(method, network_paths, source)
+    if spread is not None and len(networks) < 2:
+        raise click.UsageError("--spread needs an ensemble: --network twice or more")
+    hidden, angles = 0, source.sizes[schema.ANGLE]
+    if method == "nnfbp":
+        hidden, angles = sum(one.n_hidden for one in networks), networks[0].layout.used_angles_deg.size
+    elif method == "msdnet":
+        hidden = networks[0].depth + networks[0].inputs.channels
+    slices = support.slices_within_memory(method, source, angles, memory, hidden=hidden)
+    cluster.expect(source.sizes[schema.Z] // slices)
+    nt.check_finite(source, who=method)
+    factor = support.scale_of(scale)
+    if method == "nnfbp":
+        support.report_outside_range(source, networks[0], factor)
+    source = nt.open(series, slices=slices)
+    if networks:
+        one_or_all = networks[0] if len(networks) == 1 else networks
+        learned = nt.nnfbp if method == "nnfbp" else nt.msdnet
+        volume = learned(source, one_or_all, scale=factor)
+        if spread is not None:
+            uncertainty = learned(source, one_or_all, scale=factor, statistic="spread")
+            report.describe(nt.save(uncertainty, spread, overwrite=overwrite, progress="bar"), spread)
+    elif method == "sirt":
+        volume = nt.sirt(source, tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine)
+    else:
+        volume = nt.fbp(source, window=window, engine=engine)
+    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+
+
+def _loaded(method: str, paths: tuple[Path, ...], series: Any) -> list[Any]:
+    """The networks of a method that needs some."""
+    if method not in ("nnfbp", "msdnet"):
+        return []
+    if not paths:
+        raise click.UsageError(f"--method {method} needs --network FILE; nntomo train makes one")
+    networks = [nt.load_network(path) for path in paths]
+    for path, network in zip(paths, networks, strict=True):
+        kind = network.FORMAT.removeprefix("nntomo_dask.")
+        if kind != method:
+            raise click.UsageError(f"{path} holds a network for --method {kind}, not for {method}")
+        network.check(series, who=method)
+    return networks

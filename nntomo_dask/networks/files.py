@@ -1,0 +1,158 @@
+"""What every kind of network has in common, and its file: .safetensors with a checksum, written whole or not at all.
+
+A kind of network is a class that fulfils `Network`. `register` makes `load_network` know it; to teach `reconstruct`
+too, see `reconstruction.learned.register_network`.
+"""
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from nntomo_dask import schema
+
+FORMAT_VERSION = "1"
+
+Tensors = dict[str, Any]
+Metadata = dict[str, str]
+
+
+class Network(Protocol):
+    """A trained network as data: what it was trained for, and how it is saved.
+
+    Attributes
+    ----------
+    FORMAT
+        Name of the kind, which its files carry.
+    recipe
+        How it was trained; becomes part of the recipes of volumes.
+    """
+
+    FORMAT: ClassVar[str]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How it was trained."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of all numbers that a reconstruction depends on."""
+        ...
+
+    def check(self, series: Any, *, who: str) -> None:
+        """Raise a SchemaError where the network was made for another kind of series."""
+        ...
+
+    def to_file(self) -> tuple[Tensors, Metadata]:
+        """Arrays and texts that make up the file; "format" and "format_version" are added."""
+        ...
+
+    @classmethod
+    def from_file(cls, tensors: Tensors, metadata: Metadata) -> Self:
+        """Inverse of `to_file`."""
+        ...
+
+
+FromFile = Callable[[Tensors, Metadata], Any]
+
+
+def _nnfbp(tensors: Tensors, metadata: Metadata) -> Any:
+    from nntomo_dask.networks.nnfbp import NNFBPNetwork
+
+    return NNFBPNetwork.from_file(tensors, metadata)
+
+
+def _msdnet(tensors: Tensors, metadata: Metadata) -> Any:
+    from nntomo_dask.networks.msdnet import MSDNetwork
+
+    return MSDNetwork.from_file(tensors, metadata)
+
+
+# The kinds of this package, imported when a file of theirs is read, and those that were registered.
+_HERE: dict[str, FromFile] = {"nntomo_dask.nnfbp": _nnfbp, "nntomo_dask.msdnet": _msdnet}
+_registered: dict[str, FromFile] = {}
+
+
+def register(kind: type[Network]) -> None:
+    """Let `load_network` read files of another kind."""
+    _registered[kind.FORMAT] = kind.from_file
+
+
+def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
+    """Write a network of any kind to a .safetensors file, at once or not at all.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written.
+    """
+    tensors, metadata = network.to_file()
+    return write_tensors(tensors, {**metadata, "format": network.FORMAT}, Path(path))
+
+
+def load_network(path: str | os.PathLike[str]) -> Any:
+    """Read a network that `save_network` wrote, of whatever kind: an `NNFBPNetwork`, an `MSDNetwork`, ….
+
+    Raises
+    ------
+    SchemaError
+        There is no such file, it is damaged, or it holds something else.
+    """
+    known = _HERE | _registered
+    tensors, metadata = read_tensors(Path(path), *known, who="load_network")
+    return known[metadata["format"]](tensors, metadata)
+
+
+def kind_of(path: Path) -> str:
+    """The kind that a file says it is; empty where it says nothing or is no .safetensors file."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("format", ""))
+    except (OSError, safetensors.SafetensorError):
+        return ""
+
+
+def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
+    """Write a .safetensors file, with a checksum, beside its place and move it there."""
+    metadata = {"format_version": FORMAT_VERSION, **metadata, "crc32": _checksum(tensors)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(safetensors.numpy.save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
+    """Tensors and metadata of a .safetensors file of one of some kinds; a SchemaError where it is none of them."""
+    needs = f"a {kinds[0]} file" if len(kinds) == 1 else "a network's file"
+    again = "train it again: nntomo train"
+    if not path.is_file():
+        schema.refuse(who, needs=needs, got=f"no file at {path}", do="check the path")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except safetensors.SafetensorError as error:
+        schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
+    if metadata.get("format") not in kinds or metadata.get("format_version") != FORMAT_VERSION:
+        got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
+        schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
+    if metadata.get("crc32", "") not in ("", _checksum(tensors)):  # files of before have none
+        schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
+    return tensors, metadata
+
+
+def _checksum(tensors: Tensors) -> str:
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(np.ascontiguousarray(tensors[name]).tobytes(), zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"

@@ -1,0 +1,174 @@
+"""The Mixed-Scale Dense network as data: from a few neighbouring slices of a reconstruction to one better slice.
+
+Its layers and the order of its parameters are those of `kernels.mixed_scale`. Inputs and output are scaled: what the
+network sees has mean 0 and deviation 1 over the training set.
+
+References
+----------
+.. [1] D. M. Pelt and J. A. Sethian, PNAS 115 (2018) 254, doi:10.1073/pnas.1715832114.
+.. [2] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask import geometry, schema
+from nntomo_dask.chunking import NEIGHBOURS
+from nntomo_dask.kernels.mixed_scale import parameter_count
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
+
+Float32 = npt.NDArray[np.float32]
+Method = Literal["sirt", "fbp", "nnfbp"]
+
+METHODS: tuple[Method, ...] = ("sirt", "fbp", "nnfbp")
+SIRT_TOLERANCE = 1e-3  # of the SIRT that makes inputs; it keeps values at or above 0
+
+_SCALES = ("input_mean", "input_deviation", "target_mean", "target_deviation", "level")
+_INPUT = "input."  # how the names of an input network's tensors begin
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How the input slices of a network come from a tilt series.
+
+    Attributes
+    ----------
+    angles_deg
+        Of the measured series, in the series' order.
+    method
+        "sirt": constrained to values of at least 0, with a tolerance of 1e-3. "fbp", "nnfbp".
+    network
+        For "nnfbp".
+    neighbours
+        Slices on either side that are looked at too.
+    splits
+        1: the reconstruction is from all projections. K, for a network trained by `noise2inverse_slices`: K
+        reconstructions, each without the projections K·i + k, are improved one by one, and averaged.
+    """
+
+    angles_deg: tuple[float, ...]
+    method: Method = "sirt"
+    network: NNFBPNetwork | None = None
+    neighbours: int = NEIGHBOURS
+    splits: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Slices that the network sees at once."""
+        return 2 * self.neighbours + 1
+
+    def to_json(self) -> str:
+        """All but the network."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "network"}
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str, network: NNFBPNetwork | None) -> "Inputs":
+        """Inverse of `to_json`."""
+        values = json.loads(text)
+        return cls(**{**values, "angles_deg": tuple(values["angles_deg"]), "network": network})
+
+    def check(self, series: Any, *, who: str) -> None:
+        """Raise a SchemaError where the network was made for a series at other angles."""
+        angles = series[schema.ANGLE].values
+        wanted = np.asarray(self.angles_deg)
+        if angles.size != wanted.size or np.abs(angles - wanted).max() > geometry.ANGLE_TOLERANCE_DEG:
+            schema.refuse(
+                who,
+                needs=f"the angles for which the network was trained, {listed(wanted)}",
+                got=listed(angles),
+                do="select these angles, or train a network for this series: nntomo train --for SERIES",
+            )
+        if self.network is not None:
+            self.network.check(series, who=who)
+
+
+@dataclass(frozen=True)
+class MSDNetwork:
+    """A trained network with all that reconstruction needs.
+
+    Attributes
+    ----------
+    inputs
+        How its input slices are made.
+    depth
+        Layers.
+    parameters
+        (parameter,), float32, in the order of `kernels.mixed_scale`.
+    input_mean, input_deviation, target_mean, target_deviation
+        Of the training set.
+    level
+        Intensity of matter in the training series, see `reconstruction.nnfbp.intensity_level`.
+    recipe
+        How it was trained, with the losses.
+    """
+
+    FORMAT: ClassVar[str] = "nntomo_dask.msdnet"
+
+    inputs: Inputs
+    depth: int
+    parameters: Float32
+    input_mean: float
+    input_deviation: float
+    target_mean: float
+    target_deviation: float
+    level: float
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise a SchemaError where the parameters are not those of such a network."""
+        wanted = parameter_count(self.inputs.channels, self.depth)
+        if self.parameters.shape != (wanted,):
+            schema.refuse(
+                "MSDNetwork",
+                needs=f"{wanted} parameters for {self.depth} layers above {self.inputs.channels} input slices",
+                got=f"{self.parameters.shape}",
+                do="check depth and neighbours",
+            )
+
+    @property
+    def digest(self) -> str:
+        """Digest of all numbers that a reconstruction depends on."""
+        scales = [float(getattr(self, name)) for name in _SCALES]
+        state = hashlib.sha256(repr((self.inputs.to_json(), self.depth, scales)).encode())
+        state.update(np.ascontiguousarray(self.parameters, np.float32).tobytes())
+        if self.inputs.network is not None:
+            state.update(self.inputs.network.digest.encode())
+        return state.hexdigest()[:16]
+
+    def check(self, series: Any, *, who: str) -> None:
+        """Raise a SchemaError where the network was made for another series."""
+        self.inputs.check(series, who=who)
+
+    def to_file(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Tensors and metadata that make up the network's file; an input network is part of them."""
+        tensors: dict[str, Any] = {"parameters": np.ascontiguousarray(self.parameters, np.float32)}
+        metadata = {"inputs": self.inputs.to_json(), "depth": str(self.depth), "recipe": json.dumps(self.recipe)}
+        metadata |= {name: repr(float(getattr(self, name))) for name in _SCALES}
+        if self.inputs.network is not None:
+            inner, texts = self.inputs.network.to_file()
+            tensors |= {_INPUT + name: value for name, value in inner.items()}
+            metadata |= {_INPUT + name: value for name, value in texts.items()}
+        return tensors, metadata
+
+    @classmethod
+    def from_file(cls, tensors: dict[str, Any], metadata: dict[str, str]) -> "MSDNetwork":
+        """Inverse of `to_file`."""
+        inner, texts = (
+            {name.removeprefix(_INPUT): value for name, value in whole.items() if name.startswith(_INPUT)}
+            for whole in (tensors, metadata)
+        )
+        network = NNFBPNetwork.from_file(inner, texts) if inner else None
+        return cls(
+            inputs=Inputs.from_json(metadata["inputs"], network),
+            depth=int(metadata["depth"]),
+            parameters=tensors["parameters"],
+            recipe=json.loads(metadata["recipe"]),
+            **{name: float(metadata[name]) for name in _SCALES},
+        )

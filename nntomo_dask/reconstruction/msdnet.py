@@ -1,0 +1,199 @@
+"""Reconstruction by a Mixed-Scale Dense network: slices of another reconstruction, improved."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.delayed import delayed
+
+from nntomo_dask import device, projection, schema, slabs
+from nntomo_dask.kernels import mixed_scale
+from nntomo_dask.networks import msdnet as networks
+from nntomo_dask.networks.msdnet import MSDNetwork
+from nntomo_dask.reconstruction import fbp as fbp_room
+from nntomo_dask.reconstruction import nnfbp as nnfbp_room
+from nntomo_dask.reconstruction.sirt import sirt_slab
+
+Float32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Statistic = Literal["mean", "spread"]
+
+MAX_ITERATIONS = 1000  # of the SIRT that makes inputs
+
+
+def msdnet(
+    series: xr.DataArray,
+    network: MSDNetwork | Sequence[MSDNetwork],
+    *,
+    scale: nnfbp_room.Scale = "auto",
+    statistic: Statistic = "mean",
+) -> xr.DataArray:
+    """Reconstruct a tilt series with a trained Mixed-Scale Dense network, or with several of them.
+
+    The series is reconstructed by the method that the network was trained on, and each slice is improved by the
+    network, which looks at its neighbours too; at the ends of the volume they are mirrored. Whole slices, since a voxel
+    depends on all others of its slice. Lazy, chunks along z are kept; a slab reconstructs its neighbours' edges again.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32, at the angles for which the network was trained; any detector, unless the
+        input is by NN-FBP.
+    network
+        From `train_msdnet` or `load_network`. Several, with the same inputs: an ensemble, whose members are averaged.
+    scale
+        What one unit of the training volumes is in the series' own units; see `nnfbp`.
+    statistic
+        "mean" of the members, or their "spread": the standard deviation, voxel by voxel, as a measure of how far the
+        mean may be trusted.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, in the units of `series`; y and x take the detector's coordinate.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series or has other angles than the network; the scale is not above zero; the members differ
+        in their inputs, or are too few for a spread.
+
+    References
+    ----------
+    .. [1] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
+    """
+    members = [network] if isinstance(network, MSDNetwork) else list(network)
+    _check(series, members, scale, statistic)
+    source = slabs.lazy(series)
+    neighbours = members[0].inputs.neighbours
+    n_z, size = source.sizes[schema.Z], source.sizes[schema.DETECTOR]
+    factor = _factor(source, members[0], scale)
+    blocks, first = [], 0
+    for height in source.data.chunks[0]:
+        low, high = max(first - neighbours, 0), min(first + height + neighbours, n_z)
+        # Which of the slab's slices are seen, the neighbours among them; beyond the ends the volume is mirrored.
+        seen = _mirrored(np.arange(first - neighbours, first + height + neighbours), n_z) - low
+        if seen.min() < 0 or seen.max() >= high - low:  # a volume thinner than what is mirrored
+            seen, low, high = seen + low, 0, n_z
+        block = delayed(_msdnet_slab)(source.data[low:high], factor, seen, members, statistic)
+        blocks.append(da.from_delayed(block, (height, size, size), np.float32))
+        first += height
+    parameters = {"networks": [member.digest for member in members], "scale": scale, "statistic": statistic}
+    return slabs.label(
+        da.concatenate(blocks),
+        dims=schema.VOLUME_DIMS,
+        coords=projection.slice_coords(series),
+        attrs={key: value for key, value in series.attrs.items() if key != "recipe"},
+        recipe=slabs.record("msdnet", parameters, [source, *(member.recipe for member in members)]),
+        name="volume",
+    )
+
+
+def _check(series: xr.DataArray, members: list[MSDNetwork], scale: Any, statistic: str) -> None:
+    who = "msdnet"
+    schema.check_tilt_series(series, who=who)
+    if statistic not in ("mean", "spread"):
+        schema.refuse(who, needs="statistic mean or spread", got=f"{statistic!r}", do="choose one")
+    least = 2 if statistic == "spread" else 1
+    if len(members) < least:
+        schema.refuse(who, needs=f"at least {least} networks", got=f"{len(members)}", do="train others, by other seeds")
+    for member in members:
+        if not isinstance(member, MSDNetwork):
+            schema.refuse(
+                who, needs="networks from train_msdnet", got=type(member).__name__, do="reconstruct(series, network)"
+            )
+        member.check(series, who=who)
+        first = members[0]
+        if (member.inputs.to_json(), member.level) != (first.inputs.to_json(), first.level):
+            schema.refuse(
+                who,
+                needs="networks that were trained on one set",
+                got=f"{first.inputs.to_json()} and {member.inputs.to_json()}",
+                do="train them with other seeds alone",
+            )
+    if scale != "auto" and not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
+        schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
+    if scale == "auto" and not members[0].level > 0:
+        schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
+
+
+def _factor(series: xr.DataArray, network: MSDNetwork, scale: Any) -> Any:
+    if scale != "auto":
+        return np.float32(scale)
+    ratio = nnfbp_room.intensity_level(series).data / np.float32(network.level)
+    return da.where(ratio > 0, ratio, np.float32(1))
+
+
+def _mirrored(places: Integers, count: int) -> Integers:
+    inside = np.mod(places, 2 * count)
+    mirrored: Integers = np.minimum(inside, 2 * count - 1 - inside)
+    return mirrored
+
+
+def input_slab(rows: Float32, inputs: networks.Inputs, factor: float, level: float) -> list[Float32]:
+    """The reconstructions (slice, y, x) of rows (slice, angle, detector) that a network improves, one a split.
+
+    `factor` is what one unit of the training volumes is here, `level` the training series' intensity.
+    """
+    angles = np.asarray(inputs.angles_deg)
+    return [
+        _reconstructed(rows[:, kept], angles[kept], inputs, factor, level)
+        for kept in kept_projections(angles.size, inputs.splits)
+    ]
+
+
+def kept_projections(count: int, splits: int) -> list[Integers]:
+    """Of each split, the projections that its input is made of: all, or those that are not its own."""
+    if splits == 1:
+        return [np.arange(count)]
+    return [np.flatnonzero(np.arange(count) % splits != split) for split in range(splits)]
+
+
+def _reconstructed(rows: Float32, angles: Any, inputs: networks.Inputs, factor: float, level: float) -> Float32:
+    if inputs.method == "nnfbp":
+        assert inputs.network is not None
+        return nnfbp_room.nnfbp_slab(rows, factor * level / inputs.network.level, network=inputs.network)
+    if inputs.method == "fbp":
+        return fbp_room.fbp_slab(rows, angles_deg=angles, window="ram-lak", engine="native")
+    return sirt_slab(
+        rows,
+        angles_deg=angles,
+        tolerance=networks.SIRT_TOLERANCE,
+        max_iterations=MAX_ITERATIONS,
+        minimum=0,
+        engine="native",
+    )
+
+
+def _msdnet_slab(
+    rows: Float32, factor: Any, seen: Integers, members: list[MSDNetwork], statistic: Statistic
+) -> Float32:
+    """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
+    scale = float(factor)
+    first = members[0]
+    sources = [
+        device.to_host(part)[seen] / np.float32(scale) for part in input_slab(rows, first.inputs, scale, first.level)
+    ]
+    outputs = [sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in members]
+    whole = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0) if statistic == "mean" else np.std(outputs, 0)
+    result: Float32 = np.asarray(whole * np.float32(scale), np.float32)
+    on_device: Float32 = device.namespace(rows).asarray(result)
+    return on_device
+
+
+def improved(slices: Float32, network: MSDNetwork) -> Float32:
+    """Improve slices (slice, y, x), in units of the training volumes; the outermost are neighbours only."""
+    channels = network.inputs.channels
+    scaled = (slices - np.float32(network.input_mean)) / np.float32(network.input_deviation)
+    windows = [scaled[z : z + channels] for z in range(len(scaled) - channels + 1)]
+    if device.computes_on_gpu():
+        from nntomo_dask import torch_engine
+
+        output = torch_engine.on_gpu(windows, network.parameters, network.depth)
+    else:
+        maps = mixed_scale.buffer(channels + network.depth, *slices.shape[1:])
+        output = np.stack([mixed_scale.forward(one, network.parameters, network.depth, maps)[0] for one in windows])
+    result: Float32 = output * np.float32(network.target_deviation) + np.float32(network.target_mean)
+    return result

@@ -1,0 +1,304 @@
+"""Training sets of MS-D Net: slices of a reconstruction, and what they should have been.
+
+A set is a Dataset over Dask: ``input`` and ``target`` (z, y, x); the coordinate ``scene`` (z) says which slices lie
+in one specimen, so that only those are neighbours; ``used`` (z) which ones are trained on. Small sets are held in
+memory by the training, larger ones read block by block from where they were saved.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from nntomo_dask import phantoms, schema, slabs
+from nntomo_dask.chunking import NEIGHBOURS
+from nntomo_dask.networks.msdnet import METHODS, SIRT_TOLERANCE, Inputs, Method
+from nntomo_dask.networks.nnfbp import NNFBPNetwork
+from nntomo_dask.projection import project
+from nntomo_dask.reconstruction import nnfbp as nnfbp_room
+from nntomo_dask.reconstruction.fbp import fbp
+from nntomo_dask.reconstruction.msdnet import MAX_ITERATIONS, kept_projections
+from nntomo_dask.reconstruction.sirt import sirt
+
+Phantom = Literal["bodies", "ellipses", "mixed", "spheres"]
+
+SCENE, USED = "scene", "used"
+_VALIDATED = 8  # of so many slices one is for validation: of a phantom's number, or of a measured series
+# The maker of each phantom, and how many of its slices lie in one specimen; None: all.
+_PHANTOMS: dict[str, tuple[Callable[..., xr.DataArray], int | None]] = {
+    "bodies": (phantoms.body_stack, phantoms.SCENE),
+    "ellipses": (phantoms.training_stack, 1),
+    "mixed": (phantoms.mixed_stack, 1),
+    "spheres": (phantoms.random_spheres, None),
+}
+
+
+def training_slices(
+    series: xr.DataArray | Sequence[xr.DataArray],
+    volume: xr.DataArray | Sequence[xr.DataArray],
+    *,
+    method: Method = "sirt",
+    network: NNFBPNetwork | None = None,
+    neighbours: int = NEIGHBOURS,
+    scene: int | None = None,
+) -> xr.Dataset:
+    """Slices to train MS-D Net on, from pairs of tilt series and volume.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; or several, all at the same angles and with the same detector.
+    volume
+        Dims (z, y, x), float32, what each series should reconstruct to, in the units of the series divided by pixels.
+    method
+        Of the reconstruction that is to be improved. "sirt": constrained to values of at least 0, tolerance 1e-3.
+    network
+        For "nnfbp".
+    neighbours
+        Slices on either side that the network is to look at.
+    scene
+        Slices of a series that lie in one specimen, counted from its first; by default all.
+
+    Returns
+    -------
+    Dataset with ``input`` and ``target`` (z, y, x), float32, and the scalar ``level``; lazy.
+
+    Raises
+    ------
+    SchemaError
+        A series or volume is none, they do not match, or a parameter is out of range.
+    """
+    all_series = [series] if isinstance(series, xr.DataArray) else list(series)
+    volumes = [volume] if isinstance(volume, xr.DataArray) else list(volume)
+    who = "training_slices"
+    inputs = _inputs(who, all_series, method, network, neighbours)
+    if len(all_series) != len(volumes):
+        schema.refuse(
+            who,
+            needs="one volume a series",
+            got=f"{len(all_series)} series and {len(volumes)} volumes",
+            do="pass lists of one length",
+        )
+    for one_series, one_volume in zip(all_series, volumes, strict=True):
+        schema.check_volume(one_volume, who=who)
+        expected = (one_series.sizes[schema.Z], one_series.sizes[schema.DETECTOR])
+        got = (one_volume.sizes[schema.Z], one_volume.sizes[schema.X])
+        if got != expected:
+            schema.refuse(
+                who,
+                needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
+                got=f"{got[0]} slices of {got[1]}",
+                do="project this volume, or resize one of them",
+            )
+    all_series = [slabs.lazy(item) for item in all_series]
+    sources = [_reconstruct(item, inputs) for item in all_series]
+    numbers = [np.arange(item.sizes[schema.Z]) // (scene or item.sizes[schema.Z]) for item in all_series]
+    return _dataset(sources, volumes, numbers, [np.ones(number.size, bool) for number in numbers], all_series, inputs)
+
+
+def phantom_slices(
+    series: xr.DataArray,
+    *,
+    phantom: Phantom = "bodies",
+    n_slices: int = 1600,
+    method: Method = "sirt",
+    network: NNFBPNetwork | None = None,
+    neighbours: int = NEIGHBOURS,
+    seed: int = 0,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Training and validation slices for exactly this series: phantoms projected at its angles onto its detector.
+
+    Of `series` only the angles and the number of detector pixels are used. The validation phantom has an eighth of the
+    slices. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32.
+    phantom
+        "bodies": `phantoms.body_stack`, whose neighbouring slices belong together. "ellipses", "mixed": slices that
+        stand alone, and are seen so. "spheres": one volume.
+    n_slices
+        Of the training phantom.
+    method, network, neighbours
+        See `training_slices`.
+    seed
+        Of the phantoms.
+
+    Returns
+    -------
+    Two datasets, see `training_slices`.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or a parameter is out of range.
+    """
+    who = "phantom_slices"
+    schema.check_tilt_series(series, who=who)
+    if n_slices < _VALIDATED:
+        schema.refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", do="n_slices=1600")
+    if phantom not in _PHANTOMS:
+        schema.refuse(who, needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
+    size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
+    make, scene = _PHANTOMS[phantom]
+
+    def slices(count: int, one_seed: int) -> xr.Dataset:
+        volume = make((count, size, size), seed=one_seed)
+        return training_slices(
+            project(volume, angles), volume, method=method, network=network, neighbours=neighbours, scene=scene
+        )
+
+    return slices(n_slices, 2 * seed + 1), slices(n_slices // _VALIDATED, 2 * seed + 2)
+
+
+def noise2inverse_slices(
+    series: xr.DataArray, *, splits: int = 2, method: Method = "fbp", neighbours: int = NEIGHBOURS
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Training and validation slices from one measured series, where nobody knows the truth.
+
+    The projections are dealt out to `splits` parts. From a reconstruction without one part the network is to predict
+    the FBP of that part: since noise differs from projection to projection, it learns all but the noise. One slice in
+    eight is for validation. At reconstruction the `splits` predictions are averaged, see `networks.msdnet.Inputs`. It
+    takes the noise away, not the streaks of few projections: have dozens of them. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32.
+    splits
+        Parts of the projections, at least 2.
+    method
+        Of the input: "fbp", or "sirt" with values of at least 0.
+    neighbours
+        See `training_slices`.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or it has too few projections.
+
+    References
+    ----------
+    .. [1] A. A. Hendriksen, D. M. Pelt and K. J. Batenburg, Noise2Inverse: Self-Supervised Deep Convolutional Denoising
+       for Tomography, IEEE Trans. Comput. Imaging 6 (2020) 1320, doi:10.1109/TCI.2020.3019647.
+    """
+    who = "noise2inverse_slices"
+    schema.check_tilt_series(series, who=who)
+    count = series.sizes[schema.ANGLE]
+    if splits < 2 or count < 2 * splits:
+        schema.refuse(
+            who,
+            needs="at least 2 splits of at least 2 projections each",
+            got=f"{splits} of {count} projections",
+            do="splits=2, and a series of more projections",
+        )
+    if method == "nnfbp":
+        schema.refuse(
+            who, needs="method fbp or sirt", got="nnfbp, whose network needs all projections", do='method="fbp"'
+        )
+    whole = _inputs(who, [series], method, None, neighbours)
+    inputs = Inputs(angles_deg=whole.angles_deg, method=method, neighbours=neighbours, splits=splits)
+    source = slabs.lazy(series)
+    parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
+    left_out = [source.isel(angle=np.arange(count) % splits == split) for split in range(splits)]
+    n_z = source.sizes[schema.Z]
+    validated = np.arange(n_z) % _VALIDATED == _VALIDATED // 2
+    if not validated.any():
+        schema.refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_z}", do="give a whole series")
+    numbers = [np.full(n_z, split) for split in range(splits)]
+
+    def slices(used: Any) -> xr.Dataset:
+        volumes = [_reconstruct(part, inputs) for part in parts], [fbp(part) for part in left_out]
+        return _dataset(*volumes, numbers, [used] * splits, [source], inputs)
+
+    return slices(~validated), slices(validated)
+
+
+def _inputs(
+    who: str, all_series: list[xr.DataArray], method: Method, network: NNFBPNetwork | None, neighbours: int
+) -> Inputs:
+    if not all_series:
+        schema.refuse(who, needs="at least one series", got="none", do="pass one")
+    for item in all_series:
+        schema.check_tilt_series(item, who=who)
+    if method not in METHODS:
+        schema.refuse(who, needs=f"method {', '.join(METHODS)}", got=f"{method!r}", do="choose one")
+    if (method == "nnfbp") != (network is not None):
+        got = "none" if network is None else f"one for {method}"
+        schema.refuse(
+            who,
+            needs="an NN-FBP network where the method is nnfbp, and only there",
+            got=got,
+            do="network=load_network(…)",
+        )
+    if neighbours < 0:
+        schema.refuse(who, needs="a number of neighbours", got=f"{neighbours}", do=f"neighbours={NEIGHBOURS}")
+    angles = tuple(all_series[0][schema.ANGLE].values.tolist())
+    inputs = Inputs(angles_deg=angles, method=method, network=network, neighbours=neighbours)
+    size = all_series[0].sizes[schema.DETECTOR]
+    for item in all_series:
+        inputs.check(item, who=who)
+        if item.sizes[schema.DETECTOR] != size:
+            got = f"{size} and {item.sizes[schema.DETECTOR]}"
+            schema.refuse(who, needs="series of one detector", got=got, do="resize(series, …)")
+    return inputs
+
+
+def _reconstruct(series: xr.DataArray, inputs: Inputs) -> xr.DataArray:
+    if inputs.method == "fbp":
+        return fbp(series)
+    if inputs.method == "nnfbp":
+        assert inputs.network is not None
+        return nnfbp_room.nnfbp(series, inputs.network)
+    return sirt(series, tolerance=SIRT_TOLERANCE, max_iterations=MAX_ITERATIONS, minimum=0)
+
+
+def _dataset(
+    sources: list[xr.DataArray],
+    targets: list[xr.DataArray],
+    scenes: list[Any],
+    used: list[Any],
+    all_series: list[xr.DataArray],
+    inputs: Inputs,
+) -> xr.Dataset:
+    shape = sum(item.sizes[schema.Z] for item in sources), *sources[0].shape[1:]
+    targets = [
+        slabs.lazy(item).chunk({schema.Z: source.data.chunks[0]}) for item, source in zip(targets, sources, strict=True)
+    ]
+    levels = [nnfbp_room.intensity_level(item).data for item in all_series]
+    # A scene of one series is none of another.
+    firsts = itertools.accumulate((int(numbers.max()) + 1 for numbers in scenes[:-1]), initial=0)
+    numbers = np.concatenate([numbers + first for numbers, first in zip(scenes, firsts, strict=True)])
+    parameters = {
+        "inputs": json.loads(inputs.to_json()),
+        "scenes": slabs.digest(numbers),
+        "used": slabs.digest(np.concatenate(used)),
+    }
+    return xr.Dataset(
+        {
+            "input": _joined("input_slices", sources, shape),
+            "target": _joined("target_slices", targets, shape),
+            "level": ((), da.stack(levels).mean()),
+        },
+        coords={SCENE: (schema.Z, numbers), USED: (schema.Z, np.concatenate(used))},
+        attrs={
+            "inputs": inputs,
+            "recipe": slabs.record("training_slices", parameters, [*sources, *targets]),
+        },
+    )
+
+
+def _joined(operation: str, volumes: list[xr.DataArray], shape: tuple[int, ...]) -> xr.DataArray:
+    return slabs.label(
+        da.concatenate([item.data for item in volumes]),
+        dims=schema.VOLUME_DIMS,
+        coords=schema.volume_coords(shape, 1.0),
+        attrs={"units": "px", "pixel_size": 1.0},
+        recipe=slabs.record(operation, {}, volumes),
+        name="volume",
+    )
