@@ -75,7 +75,7 @@ def network_for(angles, size, hidden=HIDDEN):
 def network_slab(angles, size, hidden=HIDDEN, slices=8):
     """Reconstruction of a slab by a network: filtering, and the kernel alone."""
     rows = np.random.default_rng(0).random((slices, angles.size, size), np.float32)
-    responses, end = folded(network_for(angles, size, hidden), 1.0)
+    responses, end = folded([network_for(angles, size, hidden)], [1.0])
     filtered = filters.filter_rows(rows, responses)
     images = np.empty((slices, size, size), np.float32)
     radians = np.deg2rad(angles)
@@ -432,7 +432,7 @@ def gpu(size, angles=9, slices=128):
     """NN-FBP on one GPU: device time of filtering and kernel, and the rates that come of it."""
     cupy = device.cupy()
     network = network_for(nt.tilt_angles("full", angles), size)
-    responses, end = folded(network, 1.0)
+    responses, end = folded([network], [1.0])
     rows = cupy.random.default_rng(0).random((slices, angles, size), dtype=np.float32)
     radians = np.deg2rad(network.layout.used_angles_deg)
 

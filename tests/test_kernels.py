@@ -23,6 +23,12 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, atol=ROUNDING * np.abs(expected).max(), rtol=0)
 
 
+def single_end(biases, weights, output_bias, offset, gain, activation):
+    """The end of one network; ensembles have tests of their own."""
+    values = (np.array([value], np.float32) for value in (biases, weights, output_bias, offset, gain))
+    return backproject.NetworkEnd(*values, activation)
+
+
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("slices", SLICES)
 def test_forward(spelling, rng, slices, n):
@@ -50,14 +56,8 @@ def test_backproject(spelling, rng, slices, n):
 @pytest.mark.parametrize("slices", [1, 11])
 def test_backproject_network(spelling, rng, slices, hidden, activation):
     filtered = rng.standard_normal((slices, hidden, ANGLES_RAD.size, 33)).astype(np.float32)
-    end = backproject.NetworkEnd(
-        hidden_bias=rng.standard_normal(hidden).astype(np.float32),
-        output_weights=rng.standard_normal(hidden).astype(np.float32),
-        output_bias=0.3,
-        activation=activation,
-        offset=-1.0,
-        gain=3.0,
-    )
+    biases, weights = rng.standard_normal((2, hidden)).astype(np.float32)
+    end = single_end(biases, weights, 0.3, -1.0, 3.0, activation)
     close(
         spelling(backproject.backproject_network, filtered, ANGLES_RAD, end),
         backproject.backproject_network_reference(filtered, ANGLES_RAD, end),
@@ -68,7 +68,7 @@ def test_backproject_network(spelling, rng, slices, hidden, activation):
 def test_the_network_end_is_right_to_the_limits_of_the_sigmoid(spelling, value):
     """One hidden node, one angle: the output is a sigmoid of what was put in, and overflows nowhere."""
     filtered = np.full((1, 1, 1, 5), value, np.float32)
-    end = backproject.NetworkEnd(np.zeros(1, np.float32), np.ones(1, np.float32), 0.0, "sigmoid", 0.0, 1.0)
+    end = single_end(np.zeros(1), np.ones(1), 0.0, 0.0, 1.0, "sigmoid")
     hidden = 1 / (1 + np.exp(-float(np.clip(value, -87, 87))))
     expected = 1 / (1 + np.exp(-hidden))
     actual = spelling(backproject.backproject_network, filtered, np.zeros(1), end)
@@ -132,7 +132,7 @@ def test_cuda_does_what_numba_does(cuda_on_cpu, monkeypatch, rng, activation, bl
     angles = np.linspace(-1.5, 1.5, n_angles)
     filtered = rng.standard_normal((35, 3, angles.size, 40)).astype(np.float32)
     biases, weights = rng.standard_normal((2, 3)).astype(np.float32)
-    end = backproject.NetworkEnd(biases, weights, 0.3, activation, -1.0, 3.0)
+    end = single_end(biases, weights, 0.3, -1.0, 3.0, activation)
     for kernel, block, arguments in (
         (project.back, filtered[:, 0], ()),
         (backproject.backproject, filtered[:, 0], ()),
@@ -146,7 +146,7 @@ def test_cuda_does_what_numba_does(cuda_on_cpu, monkeypatch, rng, activation, bl
 def test_wide_networks_use_more_warps(cuda_on_cpu, rng, hidden):
     filtered = rng.standard_normal((1, hidden, ANGLES_RAD.size, 9)).astype(np.float32)
     biases, weights = rng.standard_normal((2, hidden)).astype(np.float32)
-    end = backproject.NetworkEnd(biases, weights, 0.3, "relu", -1.0, 3.0)
+    end = single_end(biases, weights, 0.3, -1.0, 3.0, "relu")
     on_cpu, by_cuda = (
         Spelling(one)(backproject.backproject_network, filtered, ANGLES_RAD, end) for one in (None, cuda_on_cpu)
     )

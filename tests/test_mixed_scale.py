@@ -42,7 +42,8 @@ def test_start():
     layers = mixed_scale.unpack(torch_engine.initial_parameters(5, 100, seed=1), 5, 100)
     weights = np.concatenate([one.ravel() for one in layers.weights])
     assert weights.var() == pytest.approx(2 / (9 * (5 + 100 - 1) + 1), rel=0.02)
-    assert not layers.biases.any() and not layers.output_weights.any() and not layers.output_bias.any()
+    for part in (layers.biases, layers.output_weights, layers.output_bias):
+        assert not part.any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

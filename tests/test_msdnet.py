@@ -16,7 +16,7 @@ from nntomo_dask.training.msdnet_state import State
 
 ANGLES_DEG = nt.tilt_angles("tem", 8)
 SIZE = 32
-SMALL = {"depth": 8, "batch_size": 4, "progress": "none"}
+SMALL = {"depth": 10, "batch_size": 4, "progress": "none"}
 
 
 def empty(size=SIZE):
@@ -25,18 +25,32 @@ def empty(size=SIZE):
 
 @pytest.fixture(scope="module")
 def sets():
-    return tuple(part.compute() for part in nt.phantom_slices(empty(), n_slices=128))
+    return tuple(part.compute() for part in nt.phantom_slices(empty(), n_slices=256))
 
 
 @pytest.fixture(scope="module")
 def network(sets):
-    return nt.train_msdnet(*sets, max_epochs=12, **SMALL)
+    return nt.train_msdnet(*sets, max_epochs=20, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def particle_series():
     particle = nt.nanoparticle(SIZE, seed=1).compute()
     return particle, nt.project(particle, ANGLES_DEG).compute()
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    body = nt.body_stack((24, SIZE, SIZE), scene=24, seed=5).compute()
+    series = nt.project(body, nt.tilt_angles("full", 40)).compute()
+    noise = np.random.default_rng(0).normal(0, 1.5, series.shape)
+    return body, series.copy(data=(series.values + noise).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def members(sets, network):
+    others = nt.train_ensemble(nt.train_msdnet, *sets, members=2, seed=1, max_epochs=20, depth=10)
+    return [network, *others]
 
 
 def constrained(series):
@@ -50,7 +64,7 @@ def test_it_improves_what_it_is_given(network, particle_series):
 
 def test_it_is_lazy(network, particle_series, nothing_computes):
     volume = nt.msdnet(particle_series[1], network)
-    assert volume.dims == ("z", "y", "x") and volume.shape == (SIZE, SIZE, SIZE) and volume.dtype == np.float32
+    assert (volume.dims, volume.shape, volume.dtype) == (("z", "y", "x"), (SIZE,) * 3, np.float32)
 
 
 @pytest.mark.parametrize("slices", [1, 3, 7])
@@ -77,7 +91,7 @@ def test_the_volume_scales_with_the_series(network, particle_series):
 
 def test_save_and_load(network, particle_series, tmp_path):
     loaded = nt.load_network(nt.save_network(network, tmp_path / "net.safetensors"))
-    assert loaded.digest == network.digest and loaded.recipe == network.recipe
+    assert (loaded.digest, loaded.recipe) == (network.digest, network.recipe)
     series = particle_series[1]
     np.testing.assert_array_equal(nt.reconstruct(series, loaded).values, nt.msdnet(series, network).values)
 
@@ -96,22 +110,22 @@ def test_a_damaged_file(network, tmp_path):
 def test_resumed_losses_are_those_of_an_uninterrupted_run(sets, tmp_path, monkeypatch):
     """Stopped within its third epoch, and gone on with: the same losses, the same network."""
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
-    expected = nt.train_msdnet(*sets, max_epochs=5, checkpoint=whole, **SMALL)
+    expected = nt.train_msdnet(*sets, max_epochs=4, checkpoint=whole, **SMALL)
     monkeypatch.setattr(training_room, "CHECKPOINT_SECONDS", 0.0)
     step, steps = training_room._Training._step, []
 
     def failing(self, pairs):
         steps.append(1)
-        if len(steps) == 2 * 32 + 5:
+        if len(steps) == 2 * 64 + 5:
             raise KeyboardInterrupt
         return step(self, pairs)
 
     monkeypatch.setattr(training_room._Training, "_step", failing)
     with pytest.raises(KeyboardInterrupt):
-        nt.train_msdnet(*sets, max_epochs=5, checkpoint=parts, **SMALL)
+        nt.train_msdnet(*sets, max_epochs=4, checkpoint=parts, **SMALL)
     assert State.load(parts).batch == 4
     monkeypatch.setattr(training_room._Training, "_step", step)
-    network = nt.train_msdnet(*sets, max_epochs=5, checkpoint=parts, **SMALL)
+    network = nt.train_msdnet(*sets, max_epochs=4, checkpoint=parts, **SMALL)
     assert State.load(parts).losses == State.load(whole).losses
     np.testing.assert_array_equal(network.parameters, expected.parameters)
 
@@ -140,7 +154,7 @@ def test_read_from_stores_as_from_memory(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(slice_reader, "IN_MEMORY_BYTES", 0)
     network = nt.train_msdnet(*stored, max_epochs=2, **SMALL)
     assert network.recipe["outcome"] == pytest.approx(expected.recipe["outcome"], rel=1e-6)
-    lazy = nt.phantom_slices(empty(), n_slices=128)
+    lazy = nt.phantom_slices(empty(), n_slices=16)
     with pytest.raises(nt.SchemaError, match="every epoch would reconstruct anew"):
         nt.train_msdnet(*lazy, max_epochs=2, **SMALL)
 
@@ -200,17 +214,11 @@ def test_other_inputs(method, trained, particle_series, tmp_path):
     assert loaded.digest == network.digest
     series = nt.project(nt.nanoparticle(size, seed=2), ANGLES_DEG)
     volume = nt.msdnet(series, loaded)
-    assert volume.shape == (size,) * 3 and np.isfinite(volume.values).all()
+    assert volume.shape == (size,) * 3
+    assert np.isfinite(volume.values).all()
 
 
 class TestNoise2Inverse:
-    @pytest.fixture(scope="class")
-    def noisy(self):
-        body = nt.body_stack((24, SIZE, SIZE), scene=24, seed=5).compute()
-        series = nt.project(body, nt.tilt_angles("full", 40)).compute()
-        noise = np.random.default_rng(0).normal(0, 1.5, series.shape)
-        return body, series.copy(data=(series.values + noise).astype(np.float32))
-
     def test_it_beats_sirt_at_its_best(self, noisy):
         """Without any truth; SIRT is stopped where its error is least, which nobody could know."""
         body, series = noisy
@@ -237,13 +245,8 @@ class TestNoise2Inverse:
 
 
 class TestEnsemble:
-    @pytest.fixture(scope="class")
-    def members(self, sets, network):
-        others = nt.train_ensemble(nt.train_msdnet, *sets, members=2, seed=1, max_epochs=12, **{"depth": 8})
-        return [network, *others]
-
     def test_each_is_what_training_alone_gives(self, sets, members):
-        alone = nt.train_msdnet(*sets, seed=2, max_epochs=12, **SMALL)
+        alone = nt.train_msdnet(*sets, seed=2, max_epochs=20, **SMALL)
         np.testing.assert_array_equal(members[2].parameters, alone.parameters)
 
     def test_mean_and_spread(self, members, particle_series):
@@ -311,6 +314,7 @@ def test_inputs_of_wrong_kinds(series, volume):
 
 def test_scenes_of_several_pairs(series, volume):
     both = nt.training_slices([series, series], [volume, volume], method="fbp")
-    assert isinstance(both["input"].data, da.Array) and both["input"].shape == (18, 32, 32)
+    assert isinstance(both["input"].data, da.Array)
+    assert both["input"].shape == (18, 32, 32)
     assert both["scene"].values.tolist() == [0] * 9 + [1] * 9
     assert networks.NEIGHBOURS == both.attrs["inputs"].neighbours

@@ -1,12 +1,14 @@
 // Backprojection by interpolation on the detector, alone or with the end of a network; see backproject.py.
 //
-// Rows lie as (group, angle, detector + pad, hidden, lane), images as (slice, y, x). A block makes TILE pixels of one
-// image row. Its threads first find, together and in double precision, the detector pixel and the weight of each of
-// these pixels at CHUNK angles; then every warp sums its own pixels, one slice a lane. What comes out is turned in
-// shared memory, so that it is written along x.
+// Rows lie as (group, member, angle, detector + pad, hidden, lane), images as (slice, y, x). A block makes TILE pixels
+// of one image row. Its threads first find, together and in double precision, the detector pixel and the weight of each
+// of these pixels at CHUNK angles; then every warp sums its own pixels, one slice a lane. The members of an ensemble
+// follow each other: their sums take the same registers. What comes out is turned in shared memory, so that it is
+// written along x.
 //
-// Macros: HIDDEN sums a pixel; NETWORK 0 or 1, whether the network's end follows; RELU 0 or 1, its hidden activation;
-// WARPS of a block; LANES, TILE, CHUNK, DETECTOR_FRONT and DETECTOR_PAD as cuda.py and layout.py have them.
+// Macros: MEMBERS networks; HIDDEN sums a pixel and member; NETWORK 0 or 1, whether the network's end follows; RELU 0 or
+// 1, its hidden activation; SPREAD 0 or 1, whether the members' standard deviation is written, or their mean; WARPS of a
+// block; LANES, TILE, CHUNK, DETECTOR_FRONT and DETECTOR_PAD as cuda.py and layout.py have them.
 
 #define PIXELS (TILE / WARPS)
 
@@ -41,11 +43,9 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     int n,
     int n_slices,
 #if NETWORK
-    const float* __restrict__ hidden_bias,
-    const float* __restrict__ output_weights,
-    float output_bias,
-    float offset,
-    float gain,
+    // A member each: HIDDEN biases, HIDDEN output weights, output bias, offset, gain. Without __restrict__, since the
+    // compiler would then hold them in registers from group to group, and spill others.
+    const float* ends,
 #endif
     float* __restrict__ images)
 {
@@ -57,60 +57,89 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     const double centre = (n - 1) / 2.0, end = n;
 
     for (int group = blockIdx.z; group < n_groups; group += gridDim.z) {
-        float sums[PIXELS][HIDDEN];
+        float mean[PIXELS];  // over the members so far
+#if SPREAD
+        float squares[PIXELS];  // sum of squared deviations from the mean
+#endif
+#pragma unroll 1
+        for (int member = 0; member < MEMBERS; member++) {
+            float sums[PIXELS][HIDDEN];
 #pragma unroll
-        for (int p = 0; p < PIXELS; p++)
+            for (int p = 0; p < PIXELS; p++)
 #pragma unroll
-            for (int k = 0; k < HIDDEN; k++) sums[p][k] = 0.0f;
+                for (int k = 0; k < HIDDEN; k++) sums[p][k] = 0.0f;
 
-        for (int first = 0; first < n_angles; first += CHUNK) {
-            const int count = min(CHUNK, n_angles - first);
-            if (group == (int)blockIdx.z || n_angles > CHUNK) {  // else what is there holds for this group too
-                __syncthreads();
-                for (int a = warp; a < count; a += WARPS) {
-                    double t = (x - centre) * cosines[first + a] + (y - centre) * sines[first + a] + centre;
-                    t = fmin(fmax(t, -1.0), end) + DETECTOR_FRONT;
-                    const int lower = (int)t;
-                    lowers[a][lane] = lower;
-                    weights[a][lane] = (float)(t - lower);
+            for (int first = 0; first < n_angles; first += CHUNK) {
+                const int count = min(CHUNK, n_angles - first);
+                // Else what is there holds for this group and member too.
+                if ((group == (int)blockIdx.z && member == 0) || n_angles > CHUNK) {
+                    __syncthreads();
+                    for (int a = warp; a < count; a += WARPS) {
+                        double t = (x - centre) * cosines[first + a] + (y - centre) * sines[first + a] + centre;
+                        t = fmin(fmax(t, -1.0), end) + DETECTOR_FRONT;
+                        const int lower = (int)t;
+                        lowers[a][lane] = lower;
+                        weights[a][lane] = (float)(t - lower);
+                    }
+                    __syncthreads();
                 }
-                __syncthreads();
-            }
-            for (int a = 0; a < count; a++) {
-                const long long row = ((long long)group * n_angles + first + a) * (n + DETECTOR_PAD);
-                const float* lanes = rows + row * (HIDDEN * LANES) + lane;
+                for (int a = 0; a < count; a++) {
+                    const long long table = (long long)group * MEMBERS + member;
+                    const long long row = (table * n_angles + first + a) * (n + DETECTOR_PAD);
+                    const float* lanes = rows + row * (HIDDEN * LANES) + lane;
 #pragma unroll
-                for (int p = 0; p < PIXELS; p++) {
-                    const float weight = weights[a][warp * PIXELS + p];
-                    const float* entry = lanes + lowers[a][warp * PIXELS + p] * (HIDDEN * LANES);
+                    for (int p = 0; p < PIXELS; p++) {
+                        const float weight = weights[a][warp * PIXELS + p];
+                        const float* entry = lanes + lowers[a][warp * PIXELS + p] * (HIDDEN * LANES);
 #pragma unroll
-                    for (int k = 0; k < HIDDEN; k++) {
-                        sums[p][k] = fmaf(1.0f - weight, entry[k * LANES], sums[p][k]);
-                        sums[p][k] = fmaf(weight, entry[(HIDDEN + k) * LANES], sums[p][k]);
+                        for (int k = 0; k < HIDDEN; k++) {
+                            sums[p][k] = fmaf(1.0f - weight, entry[k * LANES], sums[p][k]);
+                            sums[p][k] = fmaf(weight, entry[(HIDDEN + k) * LANES], sums[p][k]);
+                        }
                     }
                 }
             }
+
+#if NETWORK
+            const float* hidden_bias = ends + member * (2 * HIDDEN + 3);
+            const float* output_weights = hidden_bias + HIDDEN;
+            const float output_bias = output_weights[HIDDEN];
+            const float offset = output_weights[HIDDEN + 1];
+            const float gain = output_weights[HIDDEN + 2];
+#endif
+#pragma unroll
+            for (int p = 0; p < PIXELS; p++) {
+#if NETWORK
+                float output = -output_bias;
+#pragma unroll
+                for (int k = 0; k < HIDDEN; k++) {
+                    const float hidden = sums[p][k] - hidden_bias[k];
+#if RELU
+                    const float active = hidden > 0.0f ? hidden : 0.0f;
+#else
+                    const float active = sigmoid(hidden);
+#endif
+                    output = fmaf(output_weights[k], active, output);
+                }
+                const float value = fmaf(gain, sigmoid(output), offset);
+#else
+                const float value = sums[p][0];
+#endif
+                const float deviation = member == 0 ? 0.0f : value - mean[p];
+                mean[p] = member == 0 ? value : fmaf(1.0f / (member + 1), deviation, mean[p]);
+#if SPREAD
+                squares[p] = member == 0 ? 0.0f : fmaf(deviation, value - mean[p], squares[p]);
+#endif
+            }
         }
 
 #pragma unroll
-        for (int p = 0; p < PIXELS; p++) {
-#if NETWORK
-            float output = -output_bias;
-#pragma unroll
-            for (int k = 0; k < HIDDEN; k++) {
-                const float hidden = sums[p][k] - hidden_bias[k];
-#if RELU
-                const float active = hidden > 0.0f ? hidden : 0.0f;
+        for (int p = 0; p < PIXELS; p++)
+#if SPREAD
+            tile[warp * PIXELS + p][lane] = sqrtf(squares[p] * (1.0f / MEMBERS));
 #else
-                const float active = sigmoid(hidden);
+            tile[warp * PIXELS + p][lane] = mean[p];
 #endif
-                output = fmaf(output_weights[k], active, output);
-            }
-            tile[warp * PIXELS + p][lane] = fmaf(gain, sigmoid(output), offset);
-#else
-            tile[warp * PIXELS + p][lane] = sums[p][0];
-#endif
-        }
         __syncthreads();
         for (int s = warp; s < LANES; s += WARPS) {
             const int slice = group * LANES + s;

@@ -129,22 +129,14 @@ def store_transposed(typingctx: Any, source: Any, index: Any, step: Any, target:
 
 @intrinsic
 def fma(typingctx: Any, factor: Any, lanes: Any, addend: Any) -> Any:
-    """`factor * lanes + addend`, one rounding; `factor` is one float32 for all lanes."""
+    """`factor * lanes + addend`, one rounding; `factor` is lanes too, or one float32 for all of them."""
+    by_lane = isinstance(factor, Lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "fma", _splat(builder, args[0], signature.args[1].width), args[1], args[2])
+        factors = args[0] if by_lane else _splat(builder, args[0], signature.args[1].width)
+        return _call(builder, "fma", factors, args[1], args[2])
 
-    return lanes(types.float32, lanes, addend), codegen
-
-
-@intrinsic
-def multiply_add(typingctx: Any, left: Any, right: Any, addend: Any) -> Any:
-    """`left * right + addend` lane by lane, one rounding each."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "fma", *args)
-
-    return left(left, right, addend), codegen
+    return lanes(factor if by_lane else types.float32, lanes, addend), codegen
 
 
 @intrinsic
@@ -155,6 +147,16 @@ def add(typingctx: Any, left: Any, right: Any) -> Any:
         return builder.fadd(args[0], args[1])
 
     return left(left, right), codegen
+
+
+@intrinsic
+def sqrt(typingctx: Any, lanes: Any) -> Any:
+    """Square root, rounded once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "sqrt", args[0])
+
+    return lanes(lanes), codegen
 
 
 @intrinsic

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from numba import njit
 
 from nntomo_dask.chunking import MAP_BORDER, MAP_WIDTH
-from nntomo_dask.kernels.lanes import fill, fma, load, multiply_add, store
+from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import Float32
 
 DILATIONS = MAP_BORDER  # a layer's dilation is its number modulo this, plus 1
@@ -347,31 +347,31 @@ def _weight_gradient(
                             g2 = load(g, at + 2 * of_step, _WIDTH)
                             g3 = load(g, at + 3 * of_step, _WIDTH)
                             value = load(m, place - step, _WIDTH)
-                            above = multiply_add(g0, value, above)
+                            above = fma(g0, value, above)
                             value = load(m, place, _WIDTH)
-                            middle = multiply_add(g0, value, middle)
-                            above = multiply_add(g1, value, above)
+                            middle = fma(g0, value, middle)
+                            above = fma(g1, value, above)
                             value = load(m, place + step, _WIDTH)
-                            below = multiply_add(g0, value, below)
-                            middle = multiply_add(g1, value, middle)
-                            above = multiply_add(g2, value, above)
+                            below = fma(g0, value, below)
+                            middle = fma(g1, value, middle)
+                            above = fma(g2, value, above)
                             value = load(m, place + 2 * step, _WIDTH)
-                            below = multiply_add(g1, value, below)
-                            middle = multiply_add(g2, value, middle)
-                            above = multiply_add(g3, value, above)
+                            below = fma(g1, value, below)
+                            middle = fma(g2, value, middle)
+                            above = fma(g3, value, above)
                             value = load(m, place + 3 * step, _WIDTH)
-                            below = multiply_add(g2, value, below)
-                            middle = multiply_add(g3, value, middle)
+                            below = fma(g2, value, below)
+                            middle = fma(g3, value, middle)
                             value = load(m, place + 4 * step, _WIDTH)
-                            below = multiply_add(g3, value, below)
+                            below = fma(g3, value, below)
                     else:
                         for single in range(y, height, d):
                             for x in range(0, width, _WIDTH):
                                 at, place = g_start + single * of_row + x, start + single * row + x
                                 g0 = load(g, at, _WIDTH)
-                                above = multiply_add(g0, load(m, place - step, _WIDTH), above)
-                                middle = multiply_add(g0, load(m, place, _WIDTH), middle)
-                                below = multiply_add(g0, load(m, place + step, _WIDTH), below)
+                                above = fma(g0, load(m, place - step, _WIDTH), above)
+                                middle = fma(g0, load(m, place, _WIDTH), middle)
+                                below = fma(g0, load(m, place + step, _WIDTH), below)
             store(lanes, 0, above)
             store(lanes, _WIDTH, middle)
             store(lanes, 2 * _WIDTH, below)

@@ -14,6 +14,7 @@ References
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask import device, filters, geometry, schema
-from nntomo_dask.kernels.backproject import Activation, NetworkEnd
+from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
 from nntomo_dask.kernels.sample import sample
 
 Float32 = npt.NDArray[np.float32]
@@ -249,19 +250,42 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
     return network.target_low + (network.target_high - network.target_low) * output
 
 
-def folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, NetworkEnd]:
-    """The network as filters and an end: the report's Eq. 9, with all scaling folded in.
+def folded(
+    networks: Sequence[NNFBPNetwork], scales: Sequence[float], *, statistic: Statistic = "mean"
+) -> tuple[Float64, NetworkEnd]:
+    """Networks as filters and an end: the report's Eq. 9, with all scaling folded in.
 
     Parameters
     ----------
-    scale
-        What one unit of the training volumes is in the series to be reconstructed.
+    networks
+        One, or the members of an ensemble: of one layout, one number of hidden nodes and one activation.
+    scales
+        What one unit of each network's training volumes is in the series to be reconstructed.
+    statistic
+        Of the members' values.
 
     Returns
     -------
-    Responses (hidden, angle, frequency) for `filters.filter_rows`, the weights of the angles included, and the end for
-    `kernels.backproject`.
+    Responses (member · hidden, angle, frequency) for `filters.filter_rows`, the weights of the angles included, and the
+    end for `kernels.backproject`.
     """
+    filters_and_biases = [_folded(network, scale) for network, scale in zip(networks, scales, strict=True)]
+    lows = np.array([network.target_low for network in networks])
+    highs = np.array([network.target_high for network in networks])
+    end = NetworkEnd(
+        hidden_bias=np.array([bias for _, bias in filters_and_biases], np.float32),
+        output_weights=np.array([network.output_weights for network in networks], np.float32),
+        output_bias=np.array([network.output_bias for network in networks], np.float32),
+        offset=np.asarray(scales * lows, np.float32),
+        gain=np.asarray(scales * (highs - lows), np.float32),
+        activation=networks[0].activation,
+        statistic=statistic,
+    )
+    return np.concatenate([responses for responses, _ in filters_and_biases]), end
+
+
+def _folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, Float64]:
+    """Responses (hidden, angle, frequency) and hidden biases of one network."""
     span = np.where(network.input_high > network.input_low, network.input_high - network.input_low, 1)
     slope = 2 / span
     weights = network.hidden_weights * slope[:, None]
@@ -273,15 +297,7 @@ def folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, NetworkEnd]:
     for group, group_weights in zip(layout.groups, np.split(weights / scale, len(layout.groups)), strict=True):
         of_group = filters.binned_filter(group_weights, layout.edges, layout.detector_count)
         responses[:, group] = of_group[:, None] * layout.weights[group][:, None]
-    end = NetworkEnd(
-        hidden_bias=bias.astype(np.float32),
-        output_weights=network.output_weights.astype(np.float32),
-        output_bias=network.output_bias,
-        activation=network.activation,
-        offset=scale * network.target_low,
-        gain=scale * (network.target_high - network.target_low),
-    )
-    return responses, end
+    return responses, bias
 
 
 def _tensors(network: NNFBPNetwork) -> dict[str, Any]:

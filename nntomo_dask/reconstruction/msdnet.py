@@ -1,7 +1,7 @@
 """Reconstruction by a Mixed-Scale Dense network: slices of another reconstruction, improved."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -11,6 +11,7 @@ from dask.delayed import delayed
 
 from nntomo_dask import device, projection, schema, slabs
 from nntomo_dask.kernels import mixed_scale
+from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks import msdnet as networks
 from nntomo_dask.networks.msdnet import MSDNetwork
 from nntomo_dask.reconstruction import fbp as fbp_room
@@ -19,8 +20,6 @@ from nntomo_dask.reconstruction.sirt import sirt_slab
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-Statistic = Literal["mean", "spread"]
-
 MAX_ITERATIONS = 1000  # of the SIRT that makes inputs
 
 
@@ -154,7 +153,8 @@ def kept_projections(count: int, splits: int) -> list[Integers]:
 def _reconstructed(rows: Float32, angles: Any, inputs: networks.Inputs, factor: float, level: float) -> Float32:
     if inputs.method == "nnfbp":
         assert inputs.network is not None
-        return nnfbp_room.nnfbp_slab(rows, factor * level / inputs.network.level, network=inputs.network)
+        scale = factor * level / inputs.network.level
+        return nnfbp_room.nnfbp_slab(rows, scale, networks=(inputs.network,), statistic="mean")
     if inputs.method == "fbp":
         return fbp_room.fbp_slab(rows, angles_deg=angles, window="ram-lak", engine="native")
     return sirt_slab(

@@ -1,8 +1,10 @@
-"""Reconstruction by an NN-FBP network, and whether the network may be trusted with a series."""
+"""Reconstruction by NN-FBP networks, one or an ensemble, and whether the network may be trusted with a series."""
 
+import dataclasses
 import functools
 import warnings
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import dask.array as da
 import numpy as np
@@ -13,8 +15,8 @@ from skimage.filters import threshold_otsu
 
 from nntomo_dask import chunking, device, filters, geometry, projection, schema, slabs, streams
 from nntomo_dask.kernels import cuda
-from nntomo_dask.kernels.backproject import backproject_network
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network
+from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
 from nntomo_dask.reconstruction.sirt import sirt_slab
 
 Float32 = npt.NDArray[np.float32]
@@ -31,23 +33,35 @@ _VOXELS_LOOKED_AT = 256
 _LEVEL_SLICES, _LEVEL_PIXELS, _LEVEL_ITERATIONS = 16, 128, 50
 
 
-def nnfbp(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
-    """Reconstruct a tilt series with a trained NN-FBP network.
+def nnfbp(
+    series: xr.DataArray,
+    network: NNFBPNetwork | Sequence[NNFBPNetwork],
+    *,
+    scale: Scale = "auto",
+    statistic: Statistic = "mean",
+) -> xr.DataArray:
+    """Reconstruct a tilt series with a trained NN-FBP network, or with several.
 
     One backprojection of the network's filters side by side, with its end in the same loop (report Eq. 9); no volume a
-    hidden node is ever held. Lazy, chunks along z are kept. While it computes, slabs warn where more than 5 % of the
-    network's inputs lie outside the range seen in training: the network then extrapolates; see
-    `outside_training_range`.
+    hidden node is ever held. An ensemble, networks trained with other seeds, is a network with as many times the hidden
+    nodes: still one backprojection, no volume a member, and what is written is the members' mean or their spread. The
+    spread shows where the result hangs on chance in the training, not errors that all members share. Lazy, chunks along
+    z are kept. While it computes, slabs warn where more than 5 % of a network's inputs lie outside the range seen in
+    training: the network then extrapolates; see `outside_training_range`.
 
     Parameters
     ----------
     series
         Dims (z, angle, detector), float32, at the angles and with the detector for which the network was trained.
     network
-        From `train_nnfbp` or `load_network`.
+        From `train_nnfbp` or `load_network`; or a sequence of them, alike in layout, hidden nodes and activation.
     scale
         What one unit of the training volumes is in the series' own units. "auto": the ratio of the two
-        `intensity_level`; a number fixes it, 1 where the series is in the training's units already.
+        `intensity_level`, of each network's own; a number fixes it, 1 where the series is in the training's units
+        already.
+    statistic
+        Of the networks' values in each voxel: their "mean", or their standard deviation, "spread" (over all of them,
+        divided by their number).
 
     Returns
     -------
@@ -56,23 +70,31 @@ def nnfbp(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto")
     Raises
     ------
     SchemaError
-        `series` is no tilt series or is not what the network was trained for, or the scale is not above zero.
+        `series` is no tilt series or is not what the network was trained for, the scale is not above zero, there is
+        no network, the networks differ in their form, or a spread is asked of one network.
 
     References
     ----------
     .. [1] D. M. Pelt and K. J. Batenburg, IEEE Trans. Image Process. 22 (2013) 5238, doi:10.1109/TIP.2013.2283142.
     """
-    factor = _checked_scale("nnfbp", series, network, scale)
-    parameters = {"network": network.digest, "scale": scale}
+    networks = _members("nnfbp", network, statistic)
+    factors = _checked_scales("nnfbp", series, networks, scale)
+    parameters: dict[str, Any]
+    if len(networks) == 1:
+        parameters = {"network": networks[0].digest, "scale": scale}
+    else:
+        digests = [member.digest for member in networks]
+        parameters = {"networks": digests, "scale": scale, "statistic": statistic}
     return slabs.map_slabs(
         nnfbp_slab,
         series,
         dims=schema.VOLUME_DIMS,
         coords=projection.slice_coords(series),
-        recipe=slabs.record("nnfbp", parameters, [series, network.recipe]),
+        recipe=slabs.record("nnfbp", parameters, [series, *(member.recipe for member in networks)]),
         name="volume",
-        extra=[factor],
-        network=network,
+        extra=factors,
+        networks=networks,
+        statistic=statistic,
     )
 
 
@@ -92,7 +114,7 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     SchemaError
         As `nnfbp`.
     """
-    factor = _checked_scale("outside_training_range", series, network, scale)
+    factor = _checked_scales("outside_training_range", series, [network], scale)[0]
     data = slabs.lazy(series).data
     share = da.map_blocks(
         _outside_share,
@@ -154,43 +176,68 @@ def _level(rows: Float32, angles_deg: Float64) -> np.float32:
     return np.float32(np.median(bright) if bright.size else volume.max())
 
 
-def _checked_scale(who: str, series: xr.DataArray, network: NNFBPNetwork, scale: Scale) -> float | da.Array:
-    """Check a series against a network; the scale as a number, or as a lazy one where it is estimated."""
+def _members(
+    who: str, network: NNFBPNetwork | Sequence[NNFBPNetwork], statistic: Statistic
+) -> tuple[NNFBPNetwork, ...]:
+    """The networks, checked against each other and for what is asked of them."""
+    members = (network,) if isinstance(network, NNFBPNetwork) else tuple(network)
+    if not members:
+        schema.refuse(who, needs="a network or several", got="an empty sequence", do="load_network(…)")
+    if statistic not in get_args(Statistic):
+        schema.refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", do='statistic="mean"')
+    if statistic == "spread" and len(members) == 1:
+        schema.refuse(who, needs="two networks or more for a spread", got="one", do="train others with other seeds")
+    forms = [
+        {"n_hidden": member.n_hidden, "activation": member.activation, **dataclasses.asdict(member.layout)}
+        for member in members
+    ]
+    for name in forms[0]:
+        values = list(dict.fromkeys(form[name] for form in forms))
+        if len(values) > 1:
+            got = " and ".join(str(np.asarray(value).tolist()) for value in values)
+            schema.refuse(who, needs=f"networks with the same {name}", got=got, do="train them alike but for the seed")
+    return members
+
+
+def _checked_scales(
+    who: str, series: xr.DataArray, networks: Sequence[NNFBPNetwork], scale: Scale
+) -> list[float] | list[da.Array]:
+    """Check a series against networks; a scale for each, as numbers, or as lazy ones where they are estimated."""
     schema.check_tilt_series(series, who=who)
-    network.layout.check(series, who=who)
+    networks[0].layout.check(series, who=who)
     if scale == "auto":
-        if not network.level > 0:
+        if not all(network.level > 0 for network in networks):
             schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
-        ratio = intensity_level(series).data / np.float32(network.level)
-        safe: da.Array = da.where(ratio > 0, ratio, np.float32(1))
-        return safe
+        level = intensity_level(series).data
+        ratios = [level / np.float32(network.level) for network in networks]
+        return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
     if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
         schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
-    return float(scale)
+    return [float(scale)] * len(networks)
 
 
-def nnfbp_slab(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+def nnfbp_slab(slab: Float32, *scales: float, networks: tuple[NNFBPNetwork, ...], statistic: Statistic) -> Float32:
     """`nnfbp` of a plain (slice, angle, detector)."""
-    share = float(_outside_share(slab, scale, network=network).mean())
+    share = float(_outside_shares(slab, scales, networks).mean(axis=1).max())
     if share > OUTSIDE_LIMIT:
         warnings.warn(
             f"nnfbp: {share:.0%} of the network's inputs lie outside the range it saw in training, so it extrapolates; "
             "train it on phantoms or structures more like this specimen, or check the scale",
             stacklevel=2,
         )
-    angles = network.layout.used_angles_deg.size
+    angles = networks[0].layout.used_angles_deg.size
+    responses, end = folded(networks, [float(scale) for scale in scales], statistic=statistic)
     volume: Float32 = streams.streamed(
-        functools.partial(_reconstruct, scale=float(scale), network=network),
+        functools.partial(_reconstruct, layout=networks[0].layout, responses=responses, end=end),
         slab,
-        slice_bytes=streams.bytes_of_slice("nnfbp", angles=angles, detector=slab.shape[-1], hidden=network.n_hidden),
+        slice_bytes=streams.bytes_of_slice("nnfbp", angles=angles, detector=slab.shape[-1], hidden=len(responses)),
         who="nnfbp",
     )
     return volume
 
 
-def _reconstruct(slab: Float32, *, scale: float, network: NNFBPNetwork) -> Float32:
-    rows, angles_rad = network.layout.rows(slab), np.deg2rad(network.layout.used_angles_deg)
-    responses, end = folded(network, scale)
+def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd) -> Float32:
+    rows, angles_rad = layout.rows(slab), np.deg2rad(layout.used_angles_deg)
     shape = (len(slab), slab.shape[-1], slab.shape[-1])
     volume: Float32 = device.namespace(slab).empty(shape, np.float32)
     # Filtered rows of few slices at a time, as many as a kernel takes: they are hidden nodes × the input.
@@ -203,14 +250,21 @@ def _reconstruct(slab: Float32, *, scale: float, network: NNFBPNetwork) -> Float
 
 def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
     """(slice,), see `outside_training_range`."""
-    layout = network.layout
+    return np.asarray(_outside_shares(slab, [scale], [network])[0])
+
+
+def _outside_shares(slab: Float32, scales: Sequence[float], networks: Sequence[NNFBPNetwork]) -> Float32:
+    """(network, slice), of networks of one layout."""
+    layout = networks[0].layout
     z = np.repeat(np.arange(len(slab)), _VOXELS_LOOKED_AT)
     voxels = np.column_stack([z, np.tile(_looked_at(layout.detector_count), (len(slab), 1))]).astype(np.int64)
-    inputs = device.to_host(layout.inputs(slab, voxels)) / np.float32(scale)
-    scaled = scale_inputs(inputs, network.input_low, network.input_high)
-    outside = np.abs(scaled) > 1 + 1e-6
-    shares = outside.reshape(len(slab), -1).mean(axis=1) * device.to_host(slab.any(axis=(1, 2)))
-    return np.asarray(shares, np.float32)
+    inputs = device.to_host(layout.inputs(slab, voxels))
+    shares = []
+    for network, scale in zip(networks, scales, strict=True):
+        scaled = scale_inputs(inputs / np.float32(scale), network.input_low, network.input_high)
+        outside = np.abs(scaled) > 1 + 1e-6
+        shares.append(outside.reshape(len(slab), -1).mean(axis=1))
+    return np.asarray(np.array(shares) * device.to_host(slab.any(axis=(1, 2))), np.float32)
 
 
 @functools.lru_cache(maxsize=8)
