@@ -22,6 +22,7 @@ import astra
 import click
 import numpy as np
 import psutil
+from nntomo_dask.pipelines import benchmark_msdnet
 
 import nntomo_dask as nt
 from nntomo_dask import astra_engine, cluster, device, filters
@@ -483,7 +484,10 @@ def draw(result, path):
 @click.command(help="Measure the pieces and the whole against ASTRA and against the numbers in docs/performance.md.")
 @click.option("--size", default=1024, show_default=True, help="Pixels along a slice, and slices of a volume.")
 @click.option(
-    "--parts", default="all", show_default=True, help="Some of whole,kernels,scaling,stores,training,simulation,gpu."
+    "--parts",
+    default="all",
+    show_default=True,
+    help="Some of whole,kernels,scaling,stores,training,msdnet,simulation,gpu.",
 )
 @click.option("--adam-seconds", default=100.0, show_default=True, help="How long Adam may train; 0 leaves it out.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("stores/benchmark"), show_default=True)
@@ -501,6 +505,10 @@ def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
                 ("training set, 100,000 voxels from 512², 9 angles", lambda: training_set(folder)),
                 ("training, 100,000 + 100,000 voxels, one core", lambda: training(folder, adam_seconds)),
                 ("training on a stored set", lambda: large_training(folder)),
+            ],
+            "msdnet": [
+                ("MS-D Net, a slice, one core", lambda: on_one_core(lambda: benchmark_msdnet.slices(size))),
+                ("MS-D Net, training, a slice of 128², one core", lambda: on_one_core(benchmark_msdnet.step)),
             ],
             "simulation": [("simulation, UiO-66, HAADF and iDPC", lambda: simulation(folder))],
             "gpu": [("GPU", lambda: gpu(size) if device.gpu_count() else "none at hand")],
