@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 import nntomo_dask as nt
 from nntomo_dask import chunking
+from nntomo_dask.kernels.mixed_scale import parameter_count
+from nntomo_dask.networks.msdnet import Inputs
 from nntomo_dask.simulation import cost, optics
 
 WORKERS = 2
@@ -95,6 +98,23 @@ def test_the_measured_peak_is_within_the_predicted(stores, tmp_path, operation, 
         print(operation, size, slices, f"{measured / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
         assert measured <= predicted
         assert measured > 0.35 * predicted, "the prediction says nothing"
+
+
+@pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])
+def test_msdnet_keeps_to_its_prediction(stores, tmp_path, size):
+    """Depth 100: one buffer of all maps a worker, beside the reconstruction that is improved."""
+    _, series, _ = stores(size, 64 if size < 1024 else 16)
+    inputs = Inputs(tuple(nt.open(series)["angle"].values.tolist()), method="fbp")
+    parameters = np.zeros(parameter_count(inputs.channels, 100), np.float32)
+    network = tmp_path / "network.safetensors"
+    nt.save_network(nt.MSDNetwork(inputs, 100, parameters, 0.0, 1.0, 0.0, 1.0, level=1.0), network)
+    predicted = chunking.peak_bytes(
+        "msdnet", slices=1, angles=COUNT, detector=size, workers=WORKERS, hidden=100 + inputs.channels
+    )
+    words = ("reconstruct", series, "--method", "msdnet", "--network", network, "-o", tmp_path / "a.zarr")
+    measured = peak_bytes(*words, "--memory", predicted)
+    print("msdnet", size, f"{measured / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < measured <= predicted
 
 
 @pytest.mark.parametrize("size", [128, 1024])
