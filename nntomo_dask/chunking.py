@@ -161,7 +161,16 @@ def training_bytes(
 
 
 def slice_training_bytes(
-    *, slices: int, detector: int, angles: int, channels: int, depth: int, workers: int, processes: int = 0
+    *,
+    slices: int,
+    detector: int,
+    angles: int,
+    channels: int,
+    depth: int,
+    workers: int,
+    processes: int = 0,
+    members: int = 1,
+    batch: int = 4,
 ) -> int:
     """Bytes at the peak of making the slices of both training sets and training an MS-D Net on them.
 
@@ -171,12 +180,17 @@ def slice_training_bytes(
         Of both sets together.
     workers
         Slices in work at once.
+    members
+        Networks that are trained side by side, as far as there are workers.
+    batch
+        Slices of a step, whose maps are held until their derivatives are there.
     """
     image = 4 * (detector + 4 * MAP_BORDER) * (detector + 4 * MAP_BORDER + MAP_WIDTH)
     held = min(2 * slices * 4 * detector**2, 2 * SLICES_HELD_BYTES)
     height = slab_slices((2**20, detector, detector))
     making = _slab_bytes("sirt", slices=height, angles=angles, detector=detector, hidden=0)
-    return PROCESS_BYTES + processes * WORKER_BYTES + held + workers * max(making, (2 * depth + channels) * image)
+    training = min(members, workers) * (batch * (channels + depth) + min(batch, workers) * (depth + 1)) * image
+    return PROCESS_BYTES + processes * WORKER_BYTES + max(processes, 1) * held + max(workers * making, training)
 
 
 def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:

@@ -10,6 +10,7 @@ from nntomo_dask import chunking, cluster, schema
 from nntomo_dask import cli_report as report
 from nntomo_dask import cli_support as support
 from nntomo_dask.store import lock
+from nntomo_dask.training.msdnet_state import State
 
 # Options that only some networks or methods know.
 _OF_NETWORK: dict[str, tuple[str, ...]] = {
@@ -97,8 +98,20 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
     help="msdnet: the reconstruction to improve. Default: sirt, of values at least 0; fbp with --self-supervised.",
 )
 @click.option("--input-network", type=support.PATH, help="msdnet with --input nnfbp: the NN-FBP network.")
-@click.option("--neighbours", default=2, show_default=True, help="msdnet: slices on either side that it looks at.")
-@click.option("--depth", default=100, show_default=True, help="msdnet: layers; the time grows with its square.")
+@click.option(
+    "--neighbours",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="msdnet: slices on either side that it looks at.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="msdnet: layers; the time grows with its square.",
+)
 @click.option(
     "--loss", type=click.Choice(["l2", "l1"]), default="l2", show_default=True, help="msdnet: square or absolute error."
 )
@@ -107,10 +120,16 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
     is_flag=True,
     help="msdnet: learn from the measured series itself, to take its noise away; for dozens of projections.",
 )
-@click.option("--splits", default=2, show_default=True, help="msdnet, self-supervised: parts of the projections.")
+@click.option(
+    "--splits",
+    type=click.IntRange(min=2),
+    default=2,
+    show_default=True,
+    help="msdnet, self-supervised: parts of the projections.",
+)
 @click.option("--members", type=click.IntRange(min=1), default=1, show_default=True, help="Networks of an ensemble: "
               "NAME-0.safetensors and so on, of seeds SEED, SEED + 1, ….")  # fmt: skip
-@click.option("--max-epochs", type=int, help="Default: 500 for lm, 10000 for adam, 200 for msdnet.")
+@click.option("--max-epochs", type=click.IntRange(min=1), help="Default: 500 for lm, 10000 for adam, 200 for msdnet.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
 @support.OVERWRITE
@@ -142,8 +161,13 @@ def train(
     with lock.held(output):
         for place, checkpoint in zip(places, checkpoints, strict=True):
             support.check_network_output(place, checkpoint, overwrite=overwrite)
+        if target is not None:
+            support.check_free("validation_series", "validation_volume", why="--for makes a phantom for validation")
         prepare = _nnfbp if network == "nnfbp" else _msdnet
-        function, sets, arguments = prepare(target, output, checkpoints[0], seed, memory, options)
+        options |= {"members": members, "seed": seed, "memory": memory, "overwrite": overwrite}
+        function, sets, arguments = prepare(target, output, checkpoints, options)
+        for checkpoint in checkpoints if overwrite else ():
+            checkpoint.unlink(missing_ok=True)
         if options["max_epochs"] is not None:
             arguments["max_epochs"] = options["max_epochs"]
         if members == 1:
@@ -158,7 +182,7 @@ def train(
 
 
 def _nnfbp(
-    target: Path | None, output: Path, checkpoint: Path, seed: int, memory: int | None, options: dict[str, Any]
+    target: Path | None, output: Path, checkpoints: list[Path], options: dict[str, Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The function that trains, its sets, and its other arguments."""
     slices = 400 if options["slices"] is None else options["slices"]
@@ -168,22 +192,26 @@ def _nnfbp(
         phantom = options["phantom"] or "ellipses"
         if phantom == "bodies":
             raise click.UsageError("--phantom bodies is for --network msdnet; to NN-FBP ellipses teach the same")
-        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=seed, **common)
+        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=options["seed"], **common)
     else:
-        sets = support.own_pairs(*_pairs(options), seed=seed, **common)
-    sets = support.prepared_sets(sets, output, checkpoint, options["hidden"], memory)
+        sets = support.own_pairs(*_pairs(options), seed=options["seed"], **common)
+    sets = support.prepared_sets(
+        sets, output, checkpoints[0], options["hidden"], options["memory"], overwrite=options["overwrite"]
+    )
     names = {"hidden": "hidden_nodes", "activation": "activation", "solver": "solver"}
     return nt.train_nnfbp, sets, {name: options[option] for option, name in names.items()}
 
 
 def _msdnet(
-    target: Path | None, output: Path, checkpoint: Path, seed: int, memory: int | None, options: dict[str, Any]
+    target: Path | None, output: Path, checkpoints: list[Path], options: dict[str, Any]
 ) -> tuple[Any, Any, dict[str, Any]]:
     method, path = options["input_method"], options["input_network"]
     if (method == "nnfbp") != (path is not None):
         raise click.UsageError("--input nnfbp and --input-network FILE need each other")
     given = {"method": method or "sirt", "network": None if path is None else nt.load_network(path)}
     given["neighbours"] = options["neighbours"]
+    if not options["self_supervised"]:
+        support.check_free("splits", why="--self-supervised is not given")
     if options["self_supervised"]:
         support.check_free("phantom", "slices", why="a measured series is learned from")
         sets = nt.noise2inverse_slices(
@@ -192,7 +220,7 @@ def _msdnet(
     elif target is not None:
         slices = 1600 if options["slices"] is None else options["slices"]
         sets = nt.phantom_slices(
-            nt.open(target), phantom=options["phantom"] or "bodies", n_slices=slices, seed=seed, **given
+            nt.open(target), phantom=options["phantom"] or "bodies", n_slices=slices, seed=options["seed"], **given
         )
     else:
         support.check_free("phantom", "slices", why="pairs of your own are learned from")
@@ -205,12 +233,12 @@ def _msdnet(
             nt.training_slices([nt.open(one) for one in series], [nt.open(one) for one in volumes], **given)
             for series, volumes in (training, validation)
         )
-    sets = _prepared_slices(sets, output, checkpoint, options["depth"], memory)
+    sets = _prepared_slices(sets, output, checkpoints, options)
     return nt.train_msdnet, sets, {"depth": options["depth"], "loss": options["loss"]}
 
 
 def _prepared_slices(
-    sets: tuple[Any, Any], output: Path, checkpoint: Path, depth: int, memory: int | None
+    sets: tuple[Any, Any], output: Path, checkpoints: list[Path], options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """Training and validation slices for `train_msdnet`: kept in stores beside the network, and read from there.
 
@@ -219,6 +247,9 @@ def _prepared_slices(
     SchemaError
         They cannot keep to the memory.
     """
+    overwrite, depth = options["overwrite"], options["depth"]
+    if not overwrite and all(path.exists() and State.load(path).ended for path in checkpoints):
+        return sets  # what has ended needs no slices
     source = sets[0]["input"]
     inputs = sets[0].attrs["inputs"]
     needed = chunking.slice_training_bytes(
@@ -227,18 +258,24 @@ def _prepared_slices(
         angles=len(inputs.angles_deg),
         channels=inputs.channels,
         depth=depth,
+        members=options["members"],
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
     )
     chunking.check_budget(
-        support.budget(memory), needed, "train", f"{depth} layers of slices of {source.shape[-1]} pixels"
+        support.budget(options["memory"]), needed, "train", f"{depth} layers of slices of {source.shape[-1]} pixels"
     )
     folder = output.with_name(f"{output.stem}.slices")
     click.echo(f"the slices are kept in {folder}; once the training has ended you may delete that folder", err=True)
     prepared = [
         part.assign(
             {
-                name: nt.save(part[name].drop_vars(["scene", "used"]), folder / f"{kind}-{name}.zarr", progress="bar")
+                name: nt.save(
+                    part[name].drop_vars(["scene", "used"]),
+                    folder / f"{kind}-{name}.zarr",
+                    overwrite=overwrite,
+                    progress="bar",
+                )
                 for name in ("input", "target")
             }
         )
@@ -306,13 +343,15 @@ def reconstruct(
     source = nt.open(series)
     nt.check_tilt_series(source, who=method)
     networks = _loaded(method, network_paths, source)
+    if spread is not None and spread.resolve() == output.resolve():
+        raise click.UsageError("--spread and --output are two stores; give them two places")
     if spread is not None and len(networks) < 2:
         raise click.UsageError("--spread needs an ensemble: --network twice or more")
     hidden, angles = 0, source.sizes[schema.ANGLE]
     if method == "nnfbp":
         hidden, angles = sum(one.n_hidden for one in networks), networks[0].layout.used_angles_deg.size
     elif method == "msdnet":
-        hidden = networks[0].depth + networks[0].inputs.channels
+        hidden = max(one.depth + one.inputs.channels for one in networks)
     slices = support.slices_within_memory(method, source, angles, memory, hidden=hidden)
     cluster.expect(source.sizes[schema.Z] // slices)
     nt.check_finite(source, who=method)

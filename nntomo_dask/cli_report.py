@@ -187,7 +187,11 @@ def print_table(table: dict[str, dict[str, float]], reference: Path, region: str
 def print_outcome(output: Path, network: Any) -> None:
     """Print what training reached."""
     outcome = network.recipe["outcome"]
+    measure = "mean square errors of voxels in [0, 1]"
+    if isinstance(network, nt.MSDNetwork):
+        error = "square" if network.recipe["parameters"]["loss"] == "l2" else "absolute"
+        measure = f"mean {error} errors, of voxels with deviation 1"
     click.echo(
         f"{output}: best epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
-        f"validation loss {outcome['validation_loss']:.6f} (mean square errors of voxels in [0, 1])"
+        f"validation loss {outcome['validation_loss']:.6f} ({measure})"
     )

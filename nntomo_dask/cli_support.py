@@ -169,7 +169,7 @@ def compare_memory(truth: Any, memory: int | None) -> int:
 
 
 def prepared_sets(
-    sets: tuple[Any, Any], output: Path, checkpoint: Path, hidden: int, memory: int | None
+    sets: tuple[Any, Any], output: Path, checkpoint: Path, hidden: int, memory: int | None, *, overwrite: bool
 ) -> tuple[Any, Any]:
     """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
 
@@ -186,9 +186,10 @@ def prepared_sets(
         click.echo(f"the sets are kept in {folder}; once the training has ended you may delete that folder", err=True)
         names = ("training", "validation")
         first, second = (
-            nt.save(part, folder / f"{name}.zarr", progress="bar") for name, part in zip(names, sets, strict=True)
+            nt.save(part, folder / f"{name}.zarr", overwrite=overwrite, progress="bar")
+            for name, part in zip(names, sets, strict=True)
         )
-    elif checkpoint.exists():
+    elif checkpoint.exists() and not overwrite:
         return sets  # a training that has ended needs no samples
     else:
         first, second = cluster.load(*sets, description="training voxels", progress="bar")
@@ -305,7 +306,7 @@ def check_free(*names: str, why: str) -> None:
     """Refuse options that were given where they play no part."""
     for name in names:
         if is_given(name):
-            raise click.UsageError(f"--{name} plays no part where {why}; leave it out")
+            raise click.UsageError(f"--{name.replace('_', '-')} plays no part where {why}; leave it out")
 
 
 def is_given(name: str) -> bool:
@@ -341,8 +342,6 @@ def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> 
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
             schema.refuse("train", needs="a free place", got=f"{output}, which is there", do="give --overwrite")
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
 
 
 def check_export(target: Path, *, overwrite: bool) -> None:

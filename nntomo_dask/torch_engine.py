@@ -6,7 +6,6 @@ pixel, and one more for the derivative.
 """
 
 import threading
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,20 +83,22 @@ class _Buffers:
     """Buffers that were used and may be used again, by their shape; threads take and give them."""
 
     def __init__(self) -> None:
-        self.lock, self.free = threading.Lock(), defaultdict[tuple[int, ...], list[Float32]](list)
+        self.lock, self.size = threading.Lock(), (0, 0)
+        self.free: dict[tuple[int, int], list[Float32]] = {}  # by their maps and border
 
     def take(self, maps: int, height: int, width: int, border: int) -> Float32:
         with self.lock:
-            free = self.free[maps, height, width, border]
+            if self.size != (height, width):  # those of other images are not kept
+                self.size, self.free = (height, width), {}
+            free = self.free.get((maps, border))
             if free:
                 return free.pop()
         return mixed_scale.buffer(maps, height, width, border)
 
     def give(self, buffer: Float32, maps: int, height: int, width: int, border: int) -> None:
         with self.lock:
-            if (maps, height, width, border) not in self.free:
-                self.free.clear()  # another size of images: those of before are not kept
-            self.free[maps, height, width, border].append(buffer)
+            if self.size == (height, width):
+                self.free.setdefault((maps, border), []).append(buffer)
 
 
 _buffers = _Buffers()

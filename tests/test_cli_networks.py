@@ -61,6 +61,17 @@ def test_self_supervised(call):
     call("reconstruct", "series.zarr", "--method", "msdnet", "--network", "net.safetensors", "-o", "volume.zarr")
 
 
+def test_overwriting_with_other_data(call):
+    """Refused as long as it is not asked for; then the slices are replaced too."""
+    call(*MSDNET, "-o", "net.safetensors")
+    first = nt.load_network("net.safetensors").digest
+    other = (*MSDNET, "--input", "fbp", "-o", "net.safetensors")
+    assert "another" in call(*other, exit_code=2).output
+    assert nt.load_network("net.safetensors").digest == first
+    call(*other, "--overwrite")
+    assert nt.load_network("net.safetensors").inputs.method == "fbp"
+
+
 @pytest.mark.parametrize("network", ["nnfbp", "msdnet"])
 def test_ensembles(call, network):
     own = ("--depth", 3) if network == "msdnet" else ("--samples", 500)
@@ -84,6 +95,8 @@ def test_ensembles(call, network):
         ((*MSDNET, "--hidden", 4, "-o", "n.safetensors"), "--hidden is for --network nnfbp, not for msdnet"),
         (("train", "--for", "series.zarr", "--depth", 4, "-o", "n.safetensors"), "--depth is for --network msdnet"),
         ((*MSDNET, "--input", "nnfbp", "-o", "n.safetensors"), "need each other"),
+        ((*MSDNET, "--splits", 3, "-o", "n.safetensors"), "--splits plays no part"),
+        ((*MSDNET, "--validation-series", "series.zarr", "-o", "n.safetensors"), "--validation-series plays no part"),
         ((*MSDNET, "--self-supervised", "-o", "n.safetensors"), "--slices plays no part"),
         (("reconstruct", "series.zarr", "--method", "msdnet", "-o", "v.zarr"), "needs --network FILE"),
         (("train", "--for", "series.zarr", "--phantom", "bodies", "-o", "n.safetensors"), "is for --network msdnet"),

@@ -121,6 +121,7 @@ def kind_of(path: Path) -> str:
 def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
     """Write a .safetensors file, with a checksum, beside its place and move it there."""
     metadata = {"format_version": FORMAT_VERSION, **metadata, "crc32": _checksum(tensors)}
+    metadata["metadata_crc32"] = _metadata_checksum(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -134,7 +135,7 @@ def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
 def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
     """Tensors and metadata of a .safetensors file of one of some kinds; a SchemaError where it is none of them."""
     needs = f"a {kinds[0]} file" if len(kinds) == 1 else "a network's file"
-    again = "train it again: nntomo train"
+    again = "delete that file and train again: nntomo train"
     if not path.is_file():
         schema.refuse(who, needs=needs, got=f"no file at {path}", do="check the path")
     try:
@@ -145,10 +146,24 @@ def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
         schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
     if metadata.get("format") not in kinds or metadata.get("format_version") != FORMAT_VERSION:
         got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
+        if not any(known.startswith("nntomo_dask.") and known == metadata.get("format") for known in kinds):
+            again = "give another file; in Python register_network makes more kinds known"
         schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
-    if metadata.get("crc32", "") not in ("", _checksum(tensors)):  # files of before have none
+    checksums = (
+        (metadata.pop("crc32", ""), _checksum(tensors)),
+        (
+            metadata.pop("metadata_crc32", ""),
+            _metadata_checksum(metadata),
+        ),
+    )
+    if any(written not in ("", found) for written, found in checksums):  # files of before have none
         schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
     return tensors, metadata
+
+
+def _metadata_checksum(metadata: Metadata) -> str:
+    lines = (f"{key}={value}" for key, value in sorted(metadata.items()) if "crc32" not in key)
+    return f"{zlib.crc32(chr(10).join(lines).encode()):08x}"
 
 
 def _checksum(tensors: Tensors) -> str:

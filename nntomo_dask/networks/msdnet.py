@@ -68,6 +68,11 @@ class Inputs:
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "network"}
         return json.dumps(fields)
 
+    @property
+    def digest(self) -> str:
+        """Of all, the network too: what two networks must have in common to be one ensemble."""
+        return f"{self.to_json()}{'' if self.network is None else self.network.digest}"
+
     @classmethod
     def from_json(cls, text: str, network: NNFBPNetwork | None) -> "Inputs":
         """Inverse of `to_json`."""
@@ -136,10 +141,8 @@ class MSDNetwork:
     def digest(self) -> str:
         """Digest of all numbers that a reconstruction depends on."""
         scales = [float(getattr(self, name)) for name in _SCALES]
-        state = hashlib.sha256(repr((self.inputs.to_json(), self.depth, scales)).encode())
+        state = hashlib.sha256(repr((self.inputs.digest, self.depth, scales)).encode())
         state.update(np.ascontiguousarray(self.parameters, np.float32).tobytes())
-        if self.inputs.network is not None:
-            state.update(self.inputs.network.digest.encode())
         return state.hexdigest()[:16]
 
     def check(self, series: Any, *, who: str) -> None:

@@ -1,6 +1,6 @@
 """Reconstruction by a network of whatever kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import xarray as xr
@@ -17,7 +17,7 @@ _HERE: dict[str, Reconstruct] = {"nntomo_dask.nnfbp": nnfbp, "nntomo_dask.msdnet
 _registered: dict[str, Reconstruct] = {}
 
 
-def reconstruct(series: xr.DataArray, network: files.Network, **options: Any) -> xr.DataArray:
+def reconstruct(series: xr.DataArray, network: files.Network | Sequence[files.Network], **options: Any) -> xr.DataArray:
     """Reconstruct a tilt series with a trained network of any kind.
 
     Parameters
@@ -25,7 +25,7 @@ def reconstruct(series: xr.DataArray, network: files.Network, **options: Any) ->
     series
         Dims (z, angle, detector), float32.
     network
-        From `load_network`, or from the function that trained it.
+        From `load_network`, or from the function that trained it; several of one kind, where its function takes them.
     options
         Of the function for this kind: `nnfbp`, `msdnet`, or what was given to `register_network`.
 
@@ -38,7 +38,8 @@ def reconstruct(series: xr.DataArray, network: files.Network, **options: Any) ->
     SchemaError
         Nobody knows such a network, or it was made for another series.
     """
-    kind = getattr(network, "FORMAT", type(network).__name__)
+    first = network[0] if isinstance(network, Sequence) and network else network
+    kind = getattr(first, "FORMAT", type(first).__name__)
     known = _HERE | _registered
     if kind not in known:
         schema.refuse(

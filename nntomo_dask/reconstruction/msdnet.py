@@ -63,7 +63,7 @@ def msdnet(
     ----------
     .. [1] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
     """
-    members = [network] if isinstance(network, MSDNetwork) else list(network)
+    members = list(network) if isinstance(network, Sequence) else [network]
     _check(series, members, scale, statistic)
     source = slabs.lazy(series)
     neighbours = members[0].inputs.neighbours
@@ -105,11 +105,11 @@ def _check(series: xr.DataArray, members: list[MSDNetwork], scale: Any, statisti
             )
         member.check(series, who=who)
         first = members[0]
-        if (member.inputs.to_json(), member.level) != (first.inputs.to_json(), first.level):
+        if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
             schema.refuse(
                 who,
                 needs="networks that were trained on one set",
-                got=f"{first.inputs.to_json()} and {member.inputs.to_json()}",
+                got=f"{first.inputs.digest} and {member.inputs.digest}",
                 do="train them with other seeds alone",
             )
     if scale != "auto" and not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):

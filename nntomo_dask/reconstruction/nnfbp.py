@@ -180,7 +180,11 @@ def _members(
     who: str, network: NNFBPNetwork | Sequence[NNFBPNetwork], statistic: Statistic
 ) -> tuple[NNFBPNetwork, ...]:
     """The networks, checked against each other and for what is asked of them."""
-    members = (network,) if isinstance(network, NNFBPNetwork) else tuple(network)
+    members = tuple(network) if isinstance(network, Sequence) else (network,)
+    for member in members:
+        if getattr(member, "FORMAT", None) != NNFBPNetwork.FORMAT:
+            got = type(member).__name__
+            schema.refuse(who, needs="networks from train_nnfbp", got=got, do="reconstruct(series, network)")
     if not members:
         schema.refuse(who, needs="a network or several", got="an empty sequence", do="load_network(…)")
     if statistic not in get_args(Statistic):

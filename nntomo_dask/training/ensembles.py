@@ -54,6 +54,10 @@ def train_ensemble(
     paths: Sequence[Any] = [None] * members if checkpoints is None else checkpoints
     if len(paths) != members:
         schema.refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", do="give one a member")
+    if len({str(path) for path in paths}) < members and checkpoints is not None:
+        schema.refuse(
+            "train_ensemble", needs="a checkpoint of its own for each member", got="one twice", do="name them"
+        )
     tasks = [
         delayed(
             functools.partial(train, training, validation, seed=seed + k, checkpoint=path, progress="none", **options),

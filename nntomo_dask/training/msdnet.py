@@ -136,8 +136,9 @@ class _Settings:
                 schema.refuse(
                     "train_msdnet", needs=f"{name} of at least 1", got=f"{getattr(self, name)}", do="raise it"
                 )
-        if not self.learning_rate > 0:
-            schema.refuse("train_msdnet", needs="a learning rate above 0", got=f"{self.learning_rate}", do="raise it")
+        if not 0 < self.learning_rate < np.inf:
+            got = f"{self.learning_rate}"
+            schema.refuse("train_msdnet", needs="a learning rate above 0", got=got, do="learning_rate=1e-3")
         if self.loss not in ("l2", "l1"):
             schema.refuse("train_msdnet", needs="loss l2 or l1", got=f"{self.loss!r}", do="choose one")
 
@@ -169,11 +170,11 @@ def _check_sets(training: xr.Dataset, validation: xr.Dataset) -> None:
                 do="make one; training_samples are for NN-FBP",
             )
     first, second = training.attrs["inputs"], validation.attrs["inputs"]
-    if first.to_json() != second.to_json():
+    if first.digest != second.digest:
         schema.refuse(
             "train_msdnet",
             needs="training and validation slices with the same inputs",
-            got=f"{first.to_json()} and {second.to_json()}",
+            got=f"{first.digest} and {second.digest}",
             do="make both with the same angles, method and neighbours",
         )
 
@@ -308,7 +309,10 @@ class _Training:
         with torch.no_grad():
             steps = self.state.epoch * self.batches + self.state.batch  # few at first: then the average is of all
             self.average.lerp_(self.module.vector, max(1 / (steps + 1), 1 / _AVERAGED))
-        return float(loss.detach())
+        if not np.isfinite(error := float(loss.detach())):
+            got = f"{error} in epoch {self.state.epoch + 1}"
+            schema.refuse("train_msdnet", needs="a loss that stays finite", got=got, do="lower the learning rate")
+        return error
 
     def _validate(self) -> float:
         total, size = 0.0, self.settings.batch_size

@@ -58,7 +58,7 @@ class Slices:
             size = source.nbytes + target.nbytes
             if size <= IN_MEMORY_BYTES:
                 source, target = compute(source, target)
-            elif any(str(layer).startswith(_MAKERS) for layer in source.dask.layers):
+            elif any(str(layer).startswith(_MAKERS) for part in (source, target) for layer in part.dask.layers):
                 schema.refuse(
                     "train_msdnet",
                     needs=f"a set of more than {IN_MEMORY_BYTES // 2**20} MiB in stores, since every epoch reads it",

@@ -14,10 +14,10 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask import phantoms, schema, slabs
+from nntomo_dask import geometry, phantoms, schema, slabs
 from nntomo_dask.chunking import NEIGHBOURS
 from nntomo_dask.networks.msdnet import METHODS, SIRT_TOLERANCE, Inputs, Method
-from nntomo_dask.networks.nnfbp import NNFBPNetwork
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
 from nntomo_dask.projection import project
 from nntomo_dask.reconstruction import nnfbp as nnfbp_room
 from nntomo_dask.reconstruction.fbp import fbp
@@ -242,6 +242,11 @@ def _inputs(
     inputs = Inputs(angles_deg=angles, method=method, network=network, neighbours=neighbours)
     size = all_series[0].sizes[schema.DETECTOR]
     for item in all_series:
+        if item.sizes[schema.ANGLE] != len(angles) or not np.allclose(
+            item[schema.ANGLE].values, angles, atol=geometry.ANGLE_TOLERANCE_DEG
+        ):
+            got = f"{listed(angles)} and {listed(item[schema.ANGLE].values)}"
+            schema.refuse(who, needs="series at the same angles", got=got, do="select those that all have")
         inputs.check(item, who=who)
         if item.sizes[schema.DETECTOR] != size:
             got = f"{size} and {item.sizes[schema.DETECTOR]}"
