@@ -56,7 +56,7 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
     "same in three dimensions; mixed: a specimen nothing is known of.",
 )
 @click.option(
-    "--slices", type=click.IntRange(min=8), help="Slices of the training phantom. Default: 400, for msdnet 1600."
+    "--slices", type=click.IntRange(min=4), help="Slices of the training phantom. Default: 400, for msdnet 1600."
 )
 @click.option(
     "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."

@@ -162,7 +162,7 @@ def test_save_and_load(tmp_path, rng, binning):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "needs a nntomo_dask.nnfbp file; got no file at"),
+        (None, "needs a network.s file; got no file at"),
         (b"not a network", "got a damaged or foreign file"),
         (b"", "got a damaged or foreign file"),
     ],
