@@ -66,3 +66,11 @@ def test_report_is_worth_reading(study, capsys):
     assert all(title in text for title in quickstart.TITLES.values())
     assert "nntomo import" in text
     assert np.isfinite([value for row in errors.values() for value in row.values()]).all()
+
+
+@pytest.mark.slow
+def test_msdnet_in_the_quickstart(tmp_path):
+    """The small one that is trained there: at most half the error of the strongest SIRT."""
+    errors = quickstart.run(size=128, count=8, seed=1, methods=("sirt_nonnegative", "msdnet"), out=tmp_path)
+    assert errors["msdnet"]["mse"] <= errors["sirt_nonnegative"]["mse"] / 2
+    assert (tmp_path / "quickstart.png").stat().st_size > 50_000
