@@ -185,12 +185,14 @@ def slice_training_bytes(
     batch
         Slices of a step, whose maps are held until their derivatives are there.
     """
+    side_by_side = min(members, workers)
     image = 4 * (detector + 4 * MAP_BORDER) * (detector + 4 * MAP_BORDER + MAP_WIDTH)
     held = min(2 * slices * 4 * detector**2, 2 * SLICES_HELD_BYTES)
     height = slab_slices((2**20, detector, detector))
     making = _slab_bytes("sirt", slices=height, angles=angles, detector=detector, hidden=0)
-    training = min(members, workers) * (batch * (channels + depth) + min(batch, workers) * (depth + 1)) * image
-    return PROCESS_BYTES + processes * WORKER_BYTES + max(processes, 1) * held + max(workers * making, training)
+    training = side_by_side * (batch * (channels + depth) + min(batch, workers) * (depth + 1)) * image
+    held *= max(processes, side_by_side)
+    return PROCESS_BYTES + processes * WORKER_BYTES + held + max(workers * making, training)
 
 
 def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:

@@ -73,7 +73,7 @@ def import_(
     The series is aligned already; without --angles the file is a volume.
     """
     if angles is None:
-        support.check_series_only("tilt_axis", "background", "keep", "fill")
+        support.check_free("tilt_axis", "background", "keep", "fill", because="is for a series; give its --angles too")
         array = nt.read_mrc_volume(source)
     else:
         angles_deg = nt.read_tilt_angles(angles)

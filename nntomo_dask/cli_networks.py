@@ -162,7 +162,11 @@ def train(
         for place, checkpoint in zip(places, checkpoints, strict=True):
             support.check_network_output(place, checkpoint, overwrite=overwrite)
         if target is not None:
-            support.check_free("validation_series", "validation_volume", why="--for makes a phantom for validation")
+            support.check_free(
+                "validation_series",
+                "validation_volume",
+                because="plays no part where --for makes a phantom for validation; leave it out",
+            )
         prepare = _nnfbp if network == "nnfbp" else _msdnet
         options |= {"members": members, "seed": seed, "memory": memory, "overwrite": overwrite}
         function, sets, arguments = prepare(target, output, checkpoints, options)
@@ -196,7 +200,7 @@ def _nnfbp(
     else:
         sets = support.own_pairs(*_pairs(options), seed=options["seed"], **common)
     sets = support.prepared_sets(
-        sets, output, checkpoints[0], options["hidden"], options["memory"], overwrite=options["overwrite"]
+        sets, output, checkpoints, options["hidden"], options["memory"], overwrite=options["overwrite"]
     )
     names = {"hidden": "hidden_nodes", "activation": "activation", "solver": "solver"}
     return nt.train_nnfbp, sets, {name: options[option] for option, name in names.items()}
@@ -211,9 +215,9 @@ def _msdnet(
     given = {"method": method or "sirt", "network": None if path is None else nt.load_network(path)}
     given["neighbours"] = options["neighbours"]
     if not options["self_supervised"]:
-        support.check_free("splits", why="--self-supervised is not given")
+        _no_part("splits", where="--self-supervised is not given")
     if options["self_supervised"]:
-        support.check_free("phantom", "slices", why="a measured series is learned from")
+        _no_part("phantom", "slices", where="a measured series is learned from")
         sets = nt.noise2inverse_slices(
             nt.open(target), splits=options["splits"], method=method or "fbp", neighbours=options["neighbours"]
         )
@@ -223,7 +227,7 @@ def _msdnet(
             nt.open(target), phantom=options["phantom"] or "bodies", n_slices=slices, seed=options["seed"], **given
         )
     else:
-        support.check_free("phantom", "slices", why="pairs of your own are learned from")
+        _no_part("phantom", "slices", where="pairs of your own are learned from")
         training, validation = _pairs(options)
         if not any(validation):
             raise click.UsageError(
@@ -235,6 +239,11 @@ def _msdnet(
         )
     sets = _prepared_slices(sets, output, checkpoints, options)
     return nt.train_msdnet, sets, {"depth": options["depth"], "loss": options["loss"]}
+
+
+def _no_part(*names: str, where: str) -> None:
+    """Refuse options that were given in vain."""
+    support.check_free(*names, because=f"plays no part where {where}; leave it out")
 
 
 def _prepared_slices(
@@ -267,21 +276,18 @@ def _prepared_slices(
     )
     folder = output.with_name(f"{output.stem}.slices")
     click.echo(f"the slices are kept in {folder}; once the training has ended you may delete that folder", err=True)
-    prepared = [
-        part.assign(
-            {
-                name: nt.save(
-                    part[name].drop_vars(["scene", "used"]),
-                    folder / f"{kind}-{name}.zarr",
-                    overwrite=overwrite,
-                    progress="bar",
-                )
-                for name in ("input", "target")
-            }
-        )
-        for part, kind in zip(sets, ("training", "validation"), strict=True)
-    ]
-    return prepared[0], prepared[1]
+    saved: dict[str, Any] = {}  # by the lazy array's name: self-supervised sets are parts of the same slices
+
+    def stored(part: Any, kind: str) -> Any:
+        for name in ("input", "target"):
+            array = part[name].drop_vars(["scene", "used"])
+            if array.data.name not in saved:
+                place = folder / f"{kind}-{name}.zarr"
+                saved[array.data.name] = nt.save(array, place, overwrite=overwrite, progress="bar")
+            part = part.assign({name: saved[array.data.name]})
+        return part
+
+    return stored(sets[0], "training"), stored(sets[1], "validation")
 
 
 def _pairs(options: dict[str, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

@@ -169,7 +169,7 @@ def compare_memory(truth: Any, memory: int | None) -> int:
 
 
 def prepared_sets(
-    sets: tuple[Any, Any], output: Path, checkpoint: Path, hidden: int, memory: int | None, *, overwrite: bool
+    sets: tuple[Any, Any], output: Path, checkpoints: list[Path], hidden: int, memory: int | None, *, overwrite: bool
 ) -> tuple[Any, Any]:
     """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
 
@@ -189,7 +189,7 @@ def prepared_sets(
             nt.save(part, folder / f"{name}.zarr", overwrite=overwrite, progress="bar")
             for name, part in zip(names, sets, strict=True)
         )
-    elif checkpoint.exists() and not overwrite:
+    elif all(path.exists() for path in checkpoints) and not overwrite:
         return sets  # a training that has ended needs no samples
     else:
         first, second = cluster.load(*sets, description="training voxels", progress="bar")
@@ -199,9 +199,7 @@ def prepared_sets(
 def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
     """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
     if target is None:
-        for name in ("phantom", "slices"):
-            if is_given(name):
-                raise click.UsageError(f"--{name} is of a phantom, for --for SERIES; leave it out")
+        check_free("phantom", "slices", because="is of a phantom, for --for SERIES; leave it out")
     if solver == "adam" and samples > IN_MEMORY_VOXELS:
         raise click.UsageError(f"--solver adam takes at most {IN_MEMORY_VOXELS} samples; --solver lm takes any number")
     if target is not None:
@@ -302,11 +300,11 @@ def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: 
             raise click.UsageError(f"{option} is for {choice} {' or '.join(those)}, not for {chosen}")
 
 
-def check_free(*names: str, why: str) -> None:
+def check_free(*names: str, because: str) -> None:
     """Refuse options that were given where they play no part."""
     for name in names:
         if is_given(name):
-            raise click.UsageError(f"--{name.replace('_', '-')} plays no part where {why}; leave it out")
+            raise click.UsageError(f"--{name.replace('_', '-')} {because}")
 
 
 def is_given(name: str) -> bool:
@@ -327,13 +325,6 @@ def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: i
         for part, (series, volumes) in enumerate((training, validation), start=1)
     )
     return first, second
-
-
-def check_series_only(*names: str) -> None:
-    """Refuse options of a series where a volume is imported."""
-    for name in names:
-        if is_given(name):
-            raise click.UsageError(f"--{name.replace('_', '-')} is for a series; give its --angles too")
 
 
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:

@@ -1,7 +1,6 @@
 """Where Dask computes: threads, worker processes of this machine, one worker a GPU, or a cluster that runs already."""
 
 import contextlib
-import os
 import queue
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from dask.base import compute as dask_compute
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
-from nntomo_dask import schema
+from nntomo_dask import device, schema
 from nntomo_dask import workers as workers_room
 
 Progress = Literal["bar", "none"]
@@ -82,7 +81,7 @@ def hidden(progress: Progress) -> bool | None:
 
 def default_workers() -> int:
     """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return device.cores()
 
 
 def current_workers() -> int:

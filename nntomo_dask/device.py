@@ -14,6 +14,7 @@ nntomo_dask.gpu_memory
 import functools
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,11 @@ from nntomo_dask import schema
 Pool = Literal["cupy", "rmm", "torch"]
 _SOURCES = Path(__file__).parent / "kernels"
 _pool: Pool | None = None  # what CuPy allocates from; None as long as nothing was chosen
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_on_gpu(block: Any) -> bool:

@@ -1,6 +1,6 @@
 """Tilt angles: ranges, the weight of each, and what to do about the missing wedge."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -218,3 +218,9 @@ def seen_by_all(size: int) -> npt.NDArray[np.bool_]:
     """(y, x): whether a pixel's centre projects onto the detector at every angle."""
     axis = schema.centred(size)
     return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= max((size - 1) / 2, 0.75))
+
+
+def same_angles(angles_deg: Any, others_deg: Any) -> bool:
+    """Whether two lists of tilt angles are the same, in the same order."""
+    angles, others = np.asarray(angles_deg), np.asarray(others_deg)
+    return angles.size == others.size and bool(np.abs(angles - others).max() <= ANGLE_TOLERANCE_DEG)

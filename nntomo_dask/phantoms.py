@@ -113,8 +113,7 @@ def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: f
     """Slices through solid bodies, `scene` neighbouring ones through the same: to train what looks at neighbours.
 
     Each scene has 1 to 4 ellipsoids in general orientation, two thirds of them cut into polyhedra; some take matter
-    away.
-    So a few hundred slices hold dozens of scenes, where one volume would be a single one.
+    away. So a few hundred slices hold dozens of scenes, where one volume would be a single one.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ Every step again, on your own series:
   nntomo import series.mrc --angles series.rawtlt -o series.zarr
   nntomo train --for series.zarr --phantom ellipses -o net.safetensors
   nntomo reconstruct series.zarr --method nnfbp --network net.safetensors -o volume.zarr
-In Python: nntomo_dask.open("{out / f"{next(iter(errors))}.zarr"}") is a lazy xarray.DataArray.
+In Python: nntomo_dask.open("{out / f"{next(reversed(errors))}.zarr"}") is a lazy xarray.DataArray.
 What is computed and why: docs/theory.md. This script: pipelines/quickstart.py."""
     )
 

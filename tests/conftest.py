@@ -3,9 +3,11 @@
 import dask
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import nntomo_dask as nt
 from nntomo_dask import device
+from nntomo_dask.cli import main
 from tests.cuda_on_cpu import compiled, cupy
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal
@@ -50,6 +52,29 @@ def trained():
     training, validation = training.compute(), validation.compute()
     network = nt.train_nnfbp(training, validation, max_epochs=15, progress="none")
     return network, training, validation
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run `nntomo` with some words in an empty folder; gives the result, which must have the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words, exit_code=0):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture
+def series_store(run):
+    """A particle of 32³ voxels, and 8 projections of it."""
+    run("phantom", "particle", "--size", 32, "--seed", 1, "-o", "particle.zarr")
+    run("project", "particle.zarr", "--range", "tem", "--count", 8, "-o", "series.zarr")
+    return "series.zarr"
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,9 @@ import warnings
 import mrcfile
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import nntomo_dask as nt
 from nntomo_dask import device
-from nntomo_dask.cli import main
 from nntomo_dask.store import lock
 from nntomo_dask.training import sets
 from tests.shared_data import TILT, needs_shared_data
@@ -28,29 +26,6 @@ VERBS = [
     "simulate",
     "truth",
 ]
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run `nntomo` with some words in an empty folder; gives the result, which must have the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, exit_code=0):
-        result = CliRunner().invoke(main, [str(word) for word in words])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    return call
-
-
-@pytest.fixture
-def series_store(run):
-    """A particle of 32³ voxels, and 8 projections of it."""
-    run("phantom", "particle", "--size", 32, "--seed", 1, "-o", "particle.zarr")
-    run("project", "particle.zarr", "--range", "tem", "--count", 8, "-o", "series.zarr")
-    return "series.zarr"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from tests.test_cli import run, series_store  # noqa: F401  fixtures
 
 SMALL = ("--slices", 16, "--max-epochs", 2)
 MSDNET = ("train", "--network", "msdnet", "--for", "series.zarr", "--depth", 4, *SMALL)
 
 
 @pytest.fixture
-def call(run, series_store):  # noqa: F811
+def call(run, series_store):
     """Run `nntomo` in a folder that has a particle and its series."""
     assert series_store == "series.zarr"
     return run

@@ -41,7 +41,7 @@ ROOM_OF_PACKAGE = {
     "mrcfile": {"formats"},
     "matplotlib": {"plotting"},
     "zarr": {"store"},
-    "click": {"cli", "cli_networks", "cli_report", "cli_simulation", "cli_support"} | {"cli_networks"},
+    "click": {"cli", "cli_networks", "cli_report", "cli_simulation", "cli_support"},
 }
 
 

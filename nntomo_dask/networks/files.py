@@ -6,7 +6,6 @@ too, see `reconstruction.learned.register_network`.
 
 import os
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -15,6 +14,8 @@ import safetensors
 import safetensors.numpy
 
 from nntomo_dask import schema
+from nntomo_dask.networks.msdnet import MSDNetwork
+from nntomo_dask.networks.nnfbp import NNFBPNetwork
 
 FORMAT_VERSION = "1"
 
@@ -59,29 +60,14 @@ class Network(Protocol):
         ...
 
 
-FromFile = Callable[[Tensors, Metadata], Any]
-
-
-def _nnfbp(tensors: Tensors, metadata: Metadata) -> Any:
-    from nntomo_dask.networks.nnfbp import NNFBPNetwork
-
-    return NNFBPNetwork.from_file(tensors, metadata)
-
-
-def _msdnet(tensors: Tensors, metadata: Metadata) -> Any:
-    from nntomo_dask.networks.msdnet import MSDNetwork
-
-    return MSDNetwork.from_file(tensors, metadata)
-
-
-# The kinds of this package, imported when a file of theirs is read, and those that were registered.
-_HERE: dict[str, FromFile] = {"nntomo_dask.nnfbp": _nnfbp, "nntomo_dask.msdnet": _msdnet}
-_registered: dict[str, FromFile] = {}
+# The kinds of this package, and those that were registered, by the name that their files carry.
+_HERE: dict[str, type[Network]] = {kind.FORMAT: kind for kind in (NNFBPNetwork, MSDNetwork)}
+_registered: dict[str, type[Network]] = {}
 
 
 def register(kind: type[Network]) -> None:
     """Let `load_network` read files of another kind."""
-    _registered[kind.FORMAT] = kind.from_file
+    _registered[kind.FORMAT] = kind
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
@@ -106,7 +92,7 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     """
     known = _HERE | _registered
     tensors, metadata = read_tensors(Path(path), *known, who="load_network")
-    return known[metadata["format"]](tensors, metadata)
+    return known[metadata["format"]].from_file(tensors, metadata)
 
 
 def kind_of(path: Path) -> str:
@@ -146,17 +132,12 @@ def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
         schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
     if metadata.get("format") not in kinds or metadata.get("format_version") != FORMAT_VERSION:
         got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
-        if not any(known.startswith("nntomo_dask.") and known == metadata.get("format") for known in kinds):
+        if metadata.get("format") not in kinds:
             again = "give another file; in Python register_network makes more kinds known"
         schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
-    checksums = (
-        (metadata.pop("crc32", ""), _checksum(tensors)),
-        (
-            metadata.pop("metadata_crc32", ""),
-            _metadata_checksum(metadata),
-        ),
-    )
-    if any(written not in ("", found) for written, found in checksums):  # files of before have none
+    written = metadata.pop("crc32", ""), metadata.pop("metadata_crc32", "")  # files of before have none
+    found = _checksum(tensors), _metadata_checksum(metadata)
+    if any(one not in ("", other) for one, other in zip(written, found, strict=True)):
         schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
     return tensors, metadata
 

@@ -18,16 +18,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import geometry, schema
+from nntomo_dask import schema
 from nntomo_dask.chunking import NEIGHBOURS
 from nntomo_dask.kernels.mixed_scale import parameter_count
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, check_angles
 
 Float32 = npt.NDArray[np.float32]
 Method = Literal["sirt", "fbp", "nnfbp"]
 
 METHODS: tuple[Method, ...] = ("sirt", "fbp", "nnfbp")
-SIRT_TOLERANCE = 1e-3  # of the SIRT that makes inputs; it keeps values at or above 0
+# Of the SIRT that makes inputs, in training and at use.
+SIRT: dict[str, Any] = {"tolerance": 1e-3, "max_iterations": 1000, "minimum": 0}
 
 _SCALES = ("input_mean", "input_deviation", "target_mean", "target_deviation", "level")
 _INPUT = "input."  # how the names of an input network's tensors begin
@@ -81,15 +82,7 @@ class Inputs:
 
     def check(self, series: Any, *, who: str) -> None:
         """Raise a SchemaError where the network was made for a series at other angles."""
-        angles = series[schema.ANGLE].values
-        wanted = np.asarray(self.angles_deg)
-        if angles.size != wanted.size or np.abs(angles - wanted).max() > geometry.ANGLE_TOLERANCE_DEG:
-            schema.refuse(
-                who,
-                needs=f"the angles for which the network was trained, {listed(wanted)}",
-                got=listed(angles),
-                do="select these angles, or train a network for this series: nntomo train --for SERIES",
-            )
+        check_angles(series, self.angles_deg, who=who)
         if self.network is not None:
             self.network.check(series, who=who)
 

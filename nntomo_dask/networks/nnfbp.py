@@ -106,17 +106,7 @@ class InputLayout:
                 got=f"{detector_count}",
                 do="resize(series, …), or train a network for this series",
             )
-        angles = series[schema.ANGLE].values
-        same = angles.size == len(self.angles_deg) and (
-            np.abs(angles - np.asarray(self.angles_deg)).max() <= geometry.ANGLE_TOLERANCE_DEG
-        )
-        if not same:
-            schema.refuse(
-                who,
-                needs=f"the angles for which the network was trained, {listed(self.angles_deg)}",
-                got=listed(angles),
-                do="select these angles, or train a network for this series: nntomo train --for SERIES",
-            )
+        check_angles(series, self.angles_deg, who=who)
 
 
 @dataclass(frozen=True)
@@ -304,6 +294,18 @@ def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
     return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in _ARRAYS} | {
         name: np.array([getattr(network, name)], np.float64) for name in _SCALARS
     }
+
+
+def check_angles(series: Any, trained_deg: Sequence[float], *, who: str) -> None:
+    """Raise a SchemaError where a series has other angles than a network was trained for."""
+    angles = series[schema.ANGLE].values
+    if not geometry.same_angles(angles, trained_deg):
+        schema.refuse(
+            who,
+            needs=f"the angles for which the network was trained, {listed(trained_deg)}",
+            got=listed(angles),
+            do="select these angles, or train a network for this series: nntomo train --for SERIES",
+        )
 
 
 def listed(angles_deg: Any) -> str:

@@ -20,7 +20,6 @@ from nntomo_dask.reconstruction.sirt import sirt_slab
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
-MAX_ITERATIONS = 1000  # of the SIRT that makes inputs
 
 
 def msdnet(
@@ -64,19 +63,17 @@ def msdnet(
     .. [1] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
     """
     members = list(network) if isinstance(network, Sequence) else [network]
-    _check(series, members, scale, statistic)
+    _check(series, members, statistic)
     source = slabs.lazy(series)
     neighbours = members[0].inputs.neighbours
     n_z, size = source.sizes[schema.Z], source.sizes[schema.DETECTOR]
-    factor = _factor(source, members[0], scale)
+    (factor,) = nnfbp_room.scales_of("msdnet", source, [members[0].level], scale)
+    with_neighbours = mixed_scale.mirrored(n_z, neighbours)  # beyond its ends the volume is mirrored
     blocks, first = [], 0
     for height in source.data.chunks[0]:
-        low, high = max(first - neighbours, 0), min(first + height + neighbours, n_z)
-        # Which of the slab's slices are seen, the neighbours among them; beyond the ends the volume is mirrored.
-        seen = _mirrored(np.arange(first - neighbours, first + height + neighbours), n_z) - low
-        if seen.min() < 0 or seen.max() >= high - low:  # a volume thinner than what is mirrored
-            seen, low, high = seen + low, 0, n_z
-        block = delayed(_msdnet_slab)(source.data[low:high], factor, seen, members, statistic)
+        seen = with_neighbours[first : first + height + 2 * neighbours]
+        low, high = int(seen.min()), int(seen.max()) + 1
+        block = delayed(_msdnet_slab)(source.data[low:high], factor, seen - low, members, statistic)
         blocks.append(da.from_delayed(block, (height, size, size), np.float32))
         first += height
     parameters = {"networks": [member.digest for member in members], "scale": scale, "statistic": statistic}
@@ -90,7 +87,7 @@ def msdnet(
     )
 
 
-def _check(series: xr.DataArray, members: list[MSDNetwork], scale: Any, statistic: str) -> None:
+def _check(series: xr.DataArray, members: list[MSDNetwork], statistic: str) -> None:
     who = "msdnet"
     schema.check_tilt_series(series, who=who)
     if statistic not in ("mean", "spread"):
@@ -112,23 +109,6 @@ def _check(series: xr.DataArray, members: list[MSDNetwork], scale: Any, statisti
                 got=f"{first.inputs.digest} and {member.inputs.digest}",
                 do="train them with other seeds alone",
             )
-    if scale != "auto" and not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
-        schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
-    if scale == "auto" and not members[0].level > 0:
-        schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
-
-
-def _factor(series: xr.DataArray, network: MSDNetwork, scale: Any) -> Any:
-    if scale != "auto":
-        return np.float32(scale)
-    ratio = nnfbp_room.intensity_level(series).data / np.float32(network.level)
-    return da.where(ratio > 0, ratio, np.float32(1))
-
-
-def _mirrored(places: Integers, count: int) -> Integers:
-    inside = np.mod(places, 2 * count)
-    mirrored: Integers = np.minimum(inside, 2 * count - 1 - inside)
-    return mirrored
 
 
 def input_slab(rows: Float32, inputs: networks.Inputs, factor: float, level: float) -> list[Float32]:
@@ -160,10 +140,8 @@ def _reconstructed(rows: Float32, angles: Any, inputs: networks.Inputs, factor: 
     return sirt_slab(
         rows,
         angles_deg=angles,
-        tolerance=networks.SIRT_TOLERANCE,
-        max_iterations=MAX_ITERATIONS,
-        minimum=0,
         engine="native",
+        **networks.SIRT,
     )
 
 
@@ -171,16 +149,13 @@ def _msdnet_slab(
     rows: Float32, factor: Any, seen: Integers, members: list[MSDNetwork], statistic: Statistic
 ) -> Float32:
     """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
-    scale = float(factor)
-    first = members[0]
-    sources = [
-        device.to_host(part)[seen] / np.float32(scale) for part in input_slab(rows, first.inputs, scale, first.level)
-    ]
+    scale, first = np.float32(factor), members[0]
+    parts = input_slab(rows, first.inputs, float(scale), first.level)
+    sources = [device.to_host(part)[seen] / scale for part in parts]
     outputs = [sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in members]
-    whole = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0) if statistic == "mean" else np.std(outputs, 0)
-    result: Float32 = np.asarray(whole * np.float32(scale), np.float32)
-    on_device: Float32 = device.namespace(rows).asarray(result)
-    return on_device
+    of_members = np.mean if statistic == "mean" else np.std
+    whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
+    return whole
 
 
 def improved(slices: Float32, network: MSDNetwork) -> Float32:

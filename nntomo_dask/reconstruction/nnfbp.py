@@ -209,15 +209,20 @@ def _checked_scales(
     """Check a series against networks; a scale for each, as numbers, or as lazy ones where they are estimated."""
     schema.check_tilt_series(series, who=who)
     networks[0].layout.check(series, who=who)
+    return scales_of(who, series, [network.level for network in networks], scale)
+
+
+def scales_of(who: str, series: xr.DataArray, levels: Sequence[float], scale: Scale) -> list[float] | list[da.Array]:
+    """What one unit of training sets with these levels is in a series: as numbers, or lazy where it is estimated."""
     if scale == "auto":
-        if not all(network.level > 0 for network in networks):
+        if not all(level > 0 for level in levels):
             schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
-        level = intensity_level(series).data
-        ratios = [level / np.float32(network.level) for network in networks]
+        found = intensity_level(series).data
+        ratios = [found / np.float32(level) for level in levels]
         return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
     if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
         schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
-    return [float(scale)] * len(networks)
+    return [float(scale)] * len(levels)
 
 
 def nnfbp_slab(slab: Float32, *scales: float, networks: tuple[NNFBPNetwork, ...], statistic: Statistic) -> Float32:

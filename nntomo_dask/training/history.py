@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import schema, slabs
 from nntomo_dask.networks import files, nnfbp
+from nntomo_dask.training.checkpoints import is_better
 
 Float64 = npt.NDArray[np.float64]
 
 FORMAT = "nntomo_dask.nnfbp_training"
-# A validation loss must fall by this share of itself to count as better; less is rounding and luck.
-_MARGIN = 1e-4
 
 
 class History:
@@ -37,7 +35,7 @@ class History:
         self.seconds.append(seconds)
         self.parameters.append(np.array(parameters, np.float64))
         self.losses.append((loss, validation_loss))
-        if self._best < 0 or validation_loss < self.losses[self._best][1] * (1 - _MARGIN):
+        if self._best < 0 or is_better(validation_loss, self.losses[self._best][1]):
             self._best = len(self.losses) - 1
 
     @property
@@ -87,21 +85,6 @@ class History:
             history.add(parameters, float(losses[0]), float(losses[1]), float(seconds))
         history.ended = metadata["ended"] == "True"
         return history
-
-
-def resume(path: Path | None, recipe: slabs.Recipe) -> History | None:
-    """The history in a checkpoint, None where there is none; a SchemaError where it is of another training."""
-    if path is None or not path.exists():
-        return None
-    history = History.load(path)
-    if not slabs.same(history.frame.recipe, recipe):
-        schema.refuse(
-            "train",
-            needs=f"the data and parameters with which the training in {path} began",
-            got=f"another: {slabs.difference(history.frame.recipe, recipe)}",
-            do="delete that file (on the command line --overwrite), or give another path",
-        )
-    return history
 
 
 def intermediate_networks(checkpoint: str | os.PathLike[str]) -> list[nnfbp.NNFBPNetwork]:

@@ -18,9 +18,11 @@ from dask.base import compute
 from tqdm.auto import tqdm
 
 from nntomo_dask import blas, schema, slabs, torch_engine
+from nntomo_dask import device as device_room
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import MSDNetwork
-from nntomo_dask.training.msdnet_state import State, resume
+from nntomo_dask.training import checkpoints
+from nntomo_dask.training.msdnet_state import State
 from nntomo_dask.training.slice_reader import TURNS, Group, Slices, turned
 
 Float32 = npt.NDArray[np.float32]
@@ -99,7 +101,7 @@ def train_msdnet(
     _check_sets(training, validation)
     recipe = slabs.record("train_msdnet", vars(settings), [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
-    state = resume(path, recipe)
+    state = checkpoints.resume(State, path, recipe, who="train_msdnet")
     if state is not None and state.ended:
         return state.best_network()
     sets = Slices.of(training), Slices.of(validation)
@@ -108,12 +110,7 @@ def train_msdnet(
         start = torch_engine.initial_parameters(frame.inputs.channels, depth, seed)
         state = State(frame, start, np.zeros_like(start), np.zeros_like(start), start, start)
     elif state.frame.input_mean != frame.input_mean or state.frame.target_mean != frame.target_mean:
-        schema.refuse(
-            "train_msdnet",
-            needs=f"the slices with which the training in {path} began",
-            got="others of the same recipe",
-            do="delete that file (on the command line --overwrite), or give another path",
-        )
+        checkpoints.refuse_another("train_msdnet", path, "slices", "others of the same recipe")
     _Training(state, settings, *sets, where, path, progress).run()
     return state.best_network()
 
@@ -222,16 +219,13 @@ class _Training:
         self.state, self.settings, self.where, self.path, self.progress = state, settings, where, path, progress
         self.training, self.validation = training, validation
         self.saved = time.monotonic()
-        self.batches = sum(
-            -(-len(group) // settings.batch_size) for group in training.shuffled([0])
-        )  # steps of an epoch
+        self.batches = sum(-(-len(group) // settings.batch_size) for group in training.shuffled([0]))  # of an epoch
         self.neighbours = state.frame.inputs.neighbours
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.module = torch_engine.MixedScaleDense(
             state.frame.inputs.channels,
             settings.depth,
             precision=getattr(torch, settings.precision),
-            threads=dask.config.get("num_workers", None) or cores,
+            threads=dask.config.get("num_workers", None) or device_room.cores(),
         )
         self.module.vector.data = torch.from_numpy(state.parameters.copy())
         self.module.to(where)
@@ -319,10 +313,8 @@ class _Training:
         with torch.no_grad(), self._averaged():
             for group in self.validation.groups(self.validation.in_order(), self.neighbours):
                 for first in range(0, len(group.used), size):
-                    chosen = group.used[first : first + size]
-                    total += float(self._loss([self._pair(self.validation, group, int(z)) for z in chosen])) * len(
-                        chosen
-                    )
+                    pairs = [self._pair(self.validation, group, int(z)) for z in group.used[first : first + size]]
+                    total += float(self._loss(pairs)) * len(pairs)
         return total / len(self.validation.used)
 
     @contextlib.contextmanager

@@ -8,14 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import schema, slabs
 from nntomo_dask.networks import files
 from nntomo_dask.networks.msdnet import MSDNetwork
+from nntomo_dask.training.checkpoints import is_better
 
 Float32 = npt.NDArray[np.float32]
 
 FORMAT = "nntomo_dask.msdnet_training"
-_MARGIN = 1e-4  # a validation loss must fall by this share of itself to count as better
 
 
 @dataclass
@@ -40,7 +39,7 @@ class State:
     def add(self, loss: float, validation_loss: float) -> None:
         """End an epoch."""
         self.losses.append((loss, validation_loss))
-        if self.best_epoch < 0 or validation_loss < self.losses[self.best_epoch][1] * (1 - _MARGIN):
+        if self.best_epoch < 0 or is_better(validation_loss, self.losses[self.best_epoch][1]):
             self.best_epoch, self.best = len(self.losses) - 1, self.average
         self.epoch, self.batch, self.total = self.epoch + 1, 0, 0.0
 
@@ -74,18 +73,3 @@ class State:
             losses=[(float(one), float(other)) for one, other in tensors["state.losses"]],
             ended=bool(ended),
         )
-
-
-def resume(path: Path | None, recipe: slabs.Recipe) -> State | None:
-    """The state in a checkpoint, None where there is none; a SchemaError where it is of another training."""
-    if path is None or not path.exists():
-        return None
-    state = State.load(path)
-    if not slabs.same(state.frame.recipe, recipe):
-        schema.refuse(
-            "train_msdnet",
-            needs=f"the data and parameters with which the training in {path} began",
-            got=f"another: {slabs.difference(state.frame.recipe, recipe)}",
-            do="delete that file (on the command line --overwrite), or give another path",
-        )
-    return state

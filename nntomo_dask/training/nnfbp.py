@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from nntomo_dask import schema, slabs
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
-from nntomo_dask.training import levenberg_marquardt, sets
-from nntomo_dask.training.history import History, resume
+from nntomo_dask.training import checkpoints, levenberg_marquardt, sets
+from nntomo_dask.training.history import History
 from nntomo_dask.training.samples import is_as_recorded, layout_of
 
 Float64 = npt.NDArray[np.float64]
@@ -110,7 +110,7 @@ def train_nnfbp(
         )
     recipe = slabs.record("train_nnfbp", vars(settings), [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
-    history = resume(path, recipe)
+    history = checkpoints.resume(History, path, recipe, who="train")
     if history is not None and history.ended and is_as_recorded(training) and is_as_recorded(validation):
         return history.best_network()
     if solver == "adam" and sets.is_large(training):
@@ -124,12 +124,7 @@ def train_nnfbp(
     if history is None:
         history = History(_frame(data, layout_of(training), settings, recipe), data.digest)
     elif history.digest != data.digest:
-        schema.refuse(
-            "train",
-            needs=f"the samples with which the training in {path} began",
-            got="others of the same recipe",
-            do="delete that file (on the command line --overwrite), or give another path",
-        )
+        checkpoints.refuse_another("train", path, "samples", "others of the same recipe")
     if not history.ended:
         _run(history, data, settings, path, progress)
     return history.best_network()

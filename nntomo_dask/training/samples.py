@@ -16,6 +16,7 @@ from nntomo_dask import device, filters, geometry, phantoms, schema, slabs
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
 from nntomo_dask.projection import project
 from nntomo_dask.reconstruction import nnfbp
+from nntomo_dask.training.pairs import check_pair
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -179,17 +180,7 @@ def _check_pairs(
     if n_samples < 1:
         schema.refuse(who, needs="at least 1 sample", got=f"{n_samples}", do="n_samples=100_000")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
-        schema.check_tilt_series(one_series, who=who)
-        schema.check_volume(one_volume, who=who)
-        expected = (one_series.sizes[schema.Z], one_series.sizes[schema.DETECTOR])
-        got = (one_volume.sizes[schema.Z], one_volume.sizes[schema.X])
-        if got != expected:
-            schema.refuse(
-                who,
-                needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
-                got=f"{got[0]} slices of {got[1]}",
-                do="project this volume, or resize one of them",
-            )
+        check_pair(one_series, one_volume, who=who)
     first = all_series[0]
     layout = InputLayout(
         angles_deg=tuple(first[schema.ANGLE].values.tolist()),

@@ -5,7 +5,6 @@ float32; leaves are scaled when they are used.
 """
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from nntomo_dask import blas, schema
+from nntomo_dask import blas, device, schema
 from nntomo_dask.chunking import JACOBIAN_VOXELS, TABLE_ROWS
 from nntomo_dask.networks.nnfbp import scale_inputs
 from nntomo_dask.training import samples as samples_room
@@ -85,7 +84,7 @@ class InMemory:
             voxels = tree.voxels_of(index)
             return index, 1, leaf(self.inputs[voxels], self.targets[voxels])
 
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = device.cores()
         with blas.one_thread(), ThreadPoolExecutor(threads) as pool:
             nodes = _in_order(pool, node, range(tree.leaves_of(len(self.targets))), ahead=2 * threads)
             return tree.root(nodes, join)

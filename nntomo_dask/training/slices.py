@@ -5,6 +5,7 @@ in one specimen, so that only those are neighbours; ``used`` (z) which ones are 
 memory by the training, larger ones read block by block from where they were saved.
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -16,13 +17,14 @@ import xarray as xr
 
 from nntomo_dask import geometry, phantoms, schema, slabs
 from nntomo_dask.chunking import NEIGHBOURS
-from nntomo_dask.networks.msdnet import METHODS, SIRT_TOLERANCE, Inputs, Method
+from nntomo_dask.networks.msdnet import METHODS, SIRT, Inputs, Method
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
 from nntomo_dask.projection import project
 from nntomo_dask.reconstruction import nnfbp as nnfbp_room
 from nntomo_dask.reconstruction.fbp import fbp
-from nntomo_dask.reconstruction.msdnet import MAX_ITERATIONS, kept_projections
+from nntomo_dask.reconstruction.msdnet import kept_projections
 from nntomo_dask.reconstruction.sirt import sirt
+from nntomo_dask.training.pairs import check_pair
 
 Phantom = Literal["bodies", "ellipses", "mixed", "spheres"]
 
@@ -84,16 +86,7 @@ def training_slices(
             do="pass lists of one length",
         )
     for one_series, one_volume in zip(all_series, volumes, strict=True):
-        schema.check_volume(one_volume, who=who)
-        expected = (one_series.sizes[schema.Z], one_series.sizes[schema.DETECTOR])
-        got = (one_volume.sizes[schema.Z], one_volume.sizes[schema.X])
-        if got != expected:
-            schema.refuse(
-                who,
-                needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
-                got=f"{got[0]} slices of {got[1]}",
-                do="project this volume, or resize one of them",
-            )
+        check_pair(one_series, one_volume, who=who)
     all_series = [slabs.lazy(item) for item in all_series]
     sources = [_reconstruct(item, inputs) for item in all_series]
     numbers = [np.arange(item.sizes[schema.Z]) // (scene or item.sizes[schema.Z]) for item in all_series]
@@ -201,8 +194,7 @@ def noise2inverse_slices(
         schema.refuse(
             who, needs="method fbp or sirt", got="nnfbp, whose network needs all projections", do='method="fbp"'
         )
-    whole = _inputs(who, [series], method, None, neighbours)
-    inputs = Inputs(angles_deg=whole.angles_deg, method=method, neighbours=neighbours, splits=splits)
+    inputs = dataclasses.replace(_inputs(who, [series], method, None, neighbours), splits=splits)
     source = slabs.lazy(series)
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
     left_out = [source.isel(angle=np.arange(count) % splits == split) for split in range(splits)]
@@ -242,9 +234,7 @@ def _inputs(
     inputs = Inputs(angles_deg=angles, method=method, network=network, neighbours=neighbours)
     size = all_series[0].sizes[schema.DETECTOR]
     for item in all_series:
-        if item.sizes[schema.ANGLE] != len(angles) or not np.allclose(
-            item[schema.ANGLE].values, angles, atol=geometry.ANGLE_TOLERANCE_DEG
-        ):
+        if not geometry.same_angles(item[schema.ANGLE].values, angles):
             got = f"{listed(angles)} and {listed(item[schema.ANGLE].values)}"
             schema.refuse(who, needs="series at the same angles", got=got, do="select those that all have")
         inputs.check(item, who=who)
@@ -260,7 +250,7 @@ def _reconstruct(series: xr.DataArray, inputs: Inputs) -> xr.DataArray:
     if inputs.method == "nnfbp":
         assert inputs.network is not None
         return nnfbp_room.nnfbp(series, inputs.network)
-    return sirt(series, tolerance=SIRT_TOLERANCE, max_iterations=MAX_ITERATIONS, minimum=0)
+    return sirt(series, **SIRT)
 
 
 def _dataset(
@@ -279,10 +269,11 @@ def _dataset(
     # A scene of one series is none of another.
     firsts = itertools.accumulate((int(numbers.max()) + 1 for numbers in scenes[:-1]), initial=0)
     numbers = np.concatenate([numbers + first for numbers, first in zip(scenes, firsts, strict=True)])
+    chosen = np.concatenate(used)
     parameters = {
         "inputs": json.loads(inputs.to_json()),
         "scenes": slabs.digest(numbers),
-        "used": slabs.digest(np.concatenate(used)),
+        "used": slabs.digest(chosen),
     }
     return xr.Dataset(
         {
@@ -290,7 +281,7 @@ def _dataset(
             "target": _joined("target_slices", targets, shape),
             "level": ((), da.stack(levels).mean()),
         },
-        coords={SCENE: (schema.Z, numbers), USED: (schema.Z, np.concatenate(used))},
+        coords={SCENE: (schema.Z, numbers), USED: (schema.Z, chosen)},
         attrs={
             "inputs": inputs,
             "recipe": slabs.record("training_slices", parameters, [*sources, *targets]),

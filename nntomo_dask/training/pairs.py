@@ -1,0 +1,20 @@
+"""Pairs of a tilt series and the volume that it should reconstruct to."""
+
+import xarray as xr
+
+from nntomo_dask import schema
+
+
+def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError where one of them is none, or the volume has other slices than the series."""
+    schema.check_tilt_series(series, who=who)
+    schema.check_volume(volume, who=who)
+    expected = (series.sizes[schema.Z], series.sizes[schema.DETECTOR])
+    got = (volume.sizes[schema.Z], volume.sizes[schema.X])
+    if got != expected:
+        schema.refuse(
+            who,
+            needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
+            got=f"{got[0]} slices of {got[1]}",
+            do="project this volume, or resize one of them",
+        )
