@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python pipelines/quickstart.py
+	$(BIN)/python pipelines/demo/quickstart.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q

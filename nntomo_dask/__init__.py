@@ -7,10 +7,18 @@ time.
 import lazy_loader
 
 _ROOMS = {
-    "schema": ["SchemaError", "check_finite", "check_tilt_series", "check_volume", "tilt_series", "volume"],
-    "geometry": ["angular_cells", "complete_wedge", "completed_angles", "tilt_angles"],
-    "phantoms": ["body_stack", "ellipse_stack", "mixed_stack", "nanoparticle", "random_spheres", "training_stack"],
-    "projection": ["backproject", "project", "resize"],
+    "errors": ["SchemaError"],
+    "arrays.schema": ["check_finite", "check_tilt_series", "check_volume", "tilt_series", "volume"],
+    "arrays.geometry": ["angular_cells", "complete_wedge", "completed_angles", "tilt_angles"],
+    "phantoms.volumes": [
+        "body_stack",
+        "ellipse_stack",
+        "mixed_stack",
+        "nanoparticle",
+        "random_spheres",
+        "training_stack",
+    ],
+    "projection.project": ["backproject", "project", "resize"],
     "reconstruction.fbp": ["fbp"],
     "reconstruction.sirt": ["sirt"],
     "reconstruction.nnfbp": ["intensity_level", "nnfbp", "outside_training_range"],
@@ -30,12 +38,10 @@ _ROOMS = {
     "simulation.specimen": ["Specimen", "specimen"],
     "simulation.structures": ["structure"],
     "simulation.truth": ["ground_truth"],
-    "metrics": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
+    "metrics.errors": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
     "store": ["open", "save", "verify"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["chunking", "cluster", "filters", "plotting", "slabs"], submod_attrs=_ROOMS
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_ROOMS)

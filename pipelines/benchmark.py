@@ -25,8 +25,9 @@ import psutil
 from nntomo_dask.pipelines import benchmark_msdnet
 
 import nntomo_dask as nt
-from nntomo_dask import astra_engine, cluster, device, filters
-from nntomo_dask.kernels import backproject, project
+from nntomo_dask.compute import cluster, device
+from nntomo_dask.kernels import astra as astra_engine
+from nntomo_dask.kernels import backproject, filters, project
 from nntomo_dask.networks.nnfbp import folded
 from nntomo_dask.reconstruction.sirt import sirt_slab
 from nntomo_dask.training.history import History

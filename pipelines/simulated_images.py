@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import nntomo_dask as nt
-from nntomo_dask import cluster, plotting
+from nntomo_dask.compute import cluster
+from nntomo_dask.plotting import figures as plotting
 
 CRYSTAL = "UiO-67"
 TOTALS_OF = "UiO-66"

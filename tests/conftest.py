@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 import nntomo_dask as nt
-from nntomo_dask import device
-from nntomo_dask.cli import main
+from nntomo_dask.cli.main import main
+from nntomo_dask.compute import device
 from tests.cuda_on_cpu import compiled, cupy
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from nntomo_dask import blas
+from nntomo_dask.compute import blas
 
 
 def threads():

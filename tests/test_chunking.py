@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, device
+from nntomo_dask.compute import chunking, device
 
 
 def test_default_slabs_are_powers_of_two_within_their_bytes():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import device
+from nntomo_dask.compute import device
 from nntomo_dask.store import lock
 from nntomo_dask.training import sets
 from tests.shared_data import TILT, needs_shared_data
@@ -333,7 +333,7 @@ class TestSimulation:
     @pytest.mark.parametrize(
         ("words", "text"),
         [
-            (("UiO-65",), "do UiO-67 or UiO-66"),
+            (("UiO-65",), "try: UiO-67 or UiO-66"),
             (("UiO-66", "--dose", -3), "needs a dose above 0"),
             (("UiO-66", "--detector-mrad", "50"), "write 50,80"),
             (("UiO-66", "--sigma-nm", "Zr:3"), "write 0.008, or Zr=0.006"),

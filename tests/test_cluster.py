@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import cluster
+from nntomo_dask.compute import cluster
 
 
 def test_workers_are_threads_of_this_process():

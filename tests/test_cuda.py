@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from tests.cuda_on_cpu.compiled import KernelError, Module
 from tests.cuda_on_cpu.cupy import ndarray

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 import nntomo_dask as nt
 from nntomo_dask import store
-from nntomo_dask.cli import main
+from nntomo_dask.cli.main import main
 from tests.test_faults import RECONSTRUCT
 from tests.test_store import digest
 
@@ -175,7 +175,7 @@ def test_every_verb_on_a_cluster(tmp_path, two_workers):
 
 @pytest.mark.slow
 def test_the_quickstart_on_a_cluster(tmp_path, two_workers):
-    script = [sys.executable, str(ROOT / "pipelines/quickstart.py"), "--size", "70"]
+    script = [sys.executable, str(ROOT / "pipelines/demo/quickstart.py"), "--size", "70"]
     for folder, scheduler in (("threads", "threads"), ("cluster", two_workers)):
         command = [*script, "--out", folder, "--scheduler", scheduler]
         subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
@@ -258,7 +258,7 @@ def test_workers_of_another_environment_are_refused(tmp_path, alone, environment
     path = environment(folder)
     with worker(alone.address, tmp_path, "--no-nanny", python=python, path=path):
         line = refusal(phantom(tmp_path, "--scheduler", alone.address))
-    assert re.search(rf"needs nntomo_dask \S+ on every worker, as here; got {found}; do install it", line)
+    assert re.search(rf"needs nntomo_dask \S+ on every worker, as here; got {found}; try: install it", line)
 
 
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen) -> None:

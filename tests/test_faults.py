@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import cluster, slabs, store
+from nntomo_dask import store
+from nntomo_dask.arrays import slabs
+from nntomo_dask.compute import cluster
 from nntomo_dask.store import files
 from tests.test_store import digest
 
@@ -24,7 +26,7 @@ RECONSTRUCT = """
 import sys
 import numpy as np
 import nntomo_dask as nt
-from nntomo_dask import cluster
+from nntomo_dask.compute import cluster
 if __name__ == "__main__":
     rows = np.random.default_rng(0).random((24, 8, 64), np.float32)
     series = nt.tilt_series(rows, nt.tilt_angles("tem", 8)).chunk(z=1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import filters
+from nntomo_dask.kernels import filters
 
 
 @pytest.fixture
@@ -82,5 +82,5 @@ def test_bad_window(series):
 
 
 def test_chunked_angles_are_refused_with_the_remedy(series):
-    with pytest.raises(nt.SchemaError, match='with dim "angle" in one chunk; got 3 chunks; do array'):
+    with pytest.raises(nt.SchemaError, match='with dim "angle" in one chunk; got 3 chunks; try: array'):
         nt.fbp(series.chunk(angle=3))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.fft
 
-from nntomo_dask import filters
+from nntomo_dask.kernels import filters
 
 
 @pytest.mark.parametrize(("detector", "bins"), [(256, 9), (1024, 11)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import geometry
+from nntomo_dask.arrays import geometry
 
 
 def test_examples_in_the_docstrings():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import device, slabs, streams
+from nntomo_dask.arrays import slabs
+from nntomo_dask.compute import device, streams
 from nntomo_dask.networks.nnfbp import InputLayout
 from tests.conftest import ANGLES_DEG
 from tests.test_nnfbp import random_network
@@ -310,7 +311,7 @@ def test_blocks_are_computed_on_the_cpu_unless_told(cuda_on_cpu):
         (
             "gpu",
             lambda fake, patch: setattr(fake, "devices", 0),
-            "needs an NVIDIA GPU; got none; do check CUDA_VISIBLE",
+            "needs an NVIDIA GPU; got none; try: check CUDA_VISIBLE",
         ),
     ],
 )

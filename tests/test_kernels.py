@@ -6,8 +6,8 @@
 import numpy as np
 import pytest
 
-from nntomo_dask import device, filters
-from nntomo_dask.kernels import backproject, cuda, iterate, project, sample
+from nntomo_dask.compute import device
+from nntomo_dask.kernels import backproject, cuda, filters, iterate, project, sample
 from tests.conftest import ANGLES_DEG, Spelling
 
 ANGLES_RAD = np.deg2rad(ANGLES_DEG)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import chunking
+from nntomo_dask.compute import chunking
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
 from nntomo_dask.simulation import cost, optics

@@ -3,7 +3,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 import nntomo_dask as nt
-from nntomo_dask import geometry
+from nntomo_dask.arrays import geometry
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_damaged_metadata(network, tmp_path):
 
 
 def test_a_loss_that_explodes(sets):
-    with pytest.raises(nt.SchemaError, match=r"a loss that stays finite; got .* in epoch 1; do lower"):
+    with pytest.raises(nt.SchemaError, match=r"a loss that stays finite; got .* in epoch 1; try: lower"):
         nt.train_msdnet(*sets, max_epochs=2, **SMALL | {"learning_rate": 1e30})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import geometry
+from nntomo_dask.arrays import geometry
 from nntomo_dask.networks.nnfbp import InputLayout
 
 SIZE = 48

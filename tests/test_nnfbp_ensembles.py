@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import slabs, streams
+from nntomo_dask.arrays import slabs
+from nntomo_dask.compute import streams
 from nntomo_dask.kernels import backproject, cuda
 from nntomo_dask.networks.nnfbp import InputLayout
 from tests.conftest import ANGLES_DEG, Spelling
@@ -197,7 +198,7 @@ def test_the_worst_member_is_warned_of(measured, networks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": 5}, "needs networks with the same n_hidden; got 8 and 5; do train them alike but for the seed"),
+        ({"hidden": 5}, "needs networks with the same n_hidden; got 8 and 5; try: train them alike but for the seed"),
         ({"activation": "sigmoid"}, "needs networks with the same activation; got relu and sigmoid"),
         ({"wedge": "keep"}, "needs networks with the same wedge; got complete and keep"),
         ({"detector_count": 41}, "needs networks with the same detector_count; got 40 and 41"),

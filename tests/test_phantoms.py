@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import geometry, phantoms
+from nntomo_dask.arrays import geometry
+from nntomo_dask.phantoms import volumes as phantoms
 
 MAKERS = {
     "spheres": lambda seed: nt.random_spheres((40, 32, 32), n_spheres=6, seed=seed),

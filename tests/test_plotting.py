@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask import plotting
+from nntomo_dask.plotting import figures as plotting
 
 
 def test_training_curve_draws_both_losses(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from pipelines import quickstart
+from pipelines.demo import quickstart
 
 
 @pytest.fixture(scope="module")

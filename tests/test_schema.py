@@ -43,9 +43,9 @@ def test_one_projection_is_refused():
     [
         (lambda v: v.values, "needs a volume as xarray.DataArray; got ndarray"),
         (lambda v: v.transpose("y", "z", "x"), r"needs a volume with dims \('z', 'y', 'x'\)"),
-        (lambda v: v.astype(float), r'got float64; do array.astype\("float32"\)'),
+        (lambda v: v.astype(float), r'got float64; try: array.astype\("float32"\)'),
         (lambda v: v.isel(x=slice(0, 30)), "needs square slices .* got y=32, x=30"),
-        (lambda v: v.chunk(y=8), r'needs a volume with dim "y" in one chunk; got 4 chunks; do array.chunk\(y=-1\)'),
+        (lambda v: v.chunk(y=8), r'needs a volume with dim "y" in one chunk; got 4 chunks; try: array.chunk\(y=-1\)'),
         (lambda v: v.drop_vars("z"), 'needs a volume with a coordinate "z"'),
         (lambda v: v.assign_attrs(units=None).drop_attrs(), r'needs a volume with attrs\["units"\]'),
         (lambda v: v.isel(z=slice(0, 0)), 'got nothing along "z"'),

@@ -14,7 +14,8 @@ import xarray as xr
 from ase import Atoms
 
 import nntomo_dask as nt
-from nntomo_dask import schema, slabs, store
+from nntomo_dask import store
+from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.simulation import degrade, idpc, optics, simulate, truth
 from nntomo_dask.simulation.optics import Imaging
 from nntomo_dask.simulation.specimen import Specimen
@@ -379,7 +380,7 @@ class TestSeries:
 
     def test_both_at_once_are_refused_where_one_is_needed(self, saved):
         path, both = saved
-        with pytest.raises(nt.SchemaError, match=r"needs one tilt series; got a dataset of haadf, idpc; do dataset\["):
+        with pytest.raises(nt.SchemaError, match=r"needs one tilt series; got a dataset of haadf, idpc; try: dataset\["):
             nt.sirt(both)
         with pytest.raises(nt.SchemaError, match=r"needs one of haadf, idpc in .*; got bf"):
             nt.open(path / "bf")
@@ -396,7 +397,7 @@ class TestSeries:
 
     @pytest.mark.filterwarnings("ignore")  # distributed's own, of sockets that close late
     def test_two_workers_equal_one(self, saved, tmp_path):
-        from nntomo_dask import cluster
+        from nntomo_dask.compute import cluster
 
         path, _ = saved
         for scheduler in ("threads", "processes"):

@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask import slabs, store
+from nntomo_dask import store
+from nntomo_dask.arrays import slabs
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_another_recipe_is_refused_and_says_what_differs(tmp_path, series):
     path = tmp_path / "a.zarr"
     nt.save(nt.sirt(series, tolerance=0.01), path)
     before = digest(path)
-    with pytest.raises(nt.SchemaError, match=r"parameters.tolerance is 0.01 there and 0.02 here; do overwrite=True"):
+    with pytest.raises(nt.SchemaError, match=r"parameters.tolerance is 0.01 there and 0.02 here; try: overwrite=True"):
         nt.save(nt.sirt(series, tolerance=0.02), path)
     with pytest.raises(nt.SchemaError, match=r'operation is "sirt" there and "fbp" here'):
         nt.save(nt.fbp(series), path)
@@ -141,7 +142,7 @@ SLOW_SAVE = """
 import sys, time
 import numpy as np
 import nntomo_dask as nt
-from nntomo_dask import kernels, phantoms
+from nntomo_dask.phantoms import volumes as phantoms
 
 original = phantoms._particle_slab
 def slow(z_indices, **arguments):
@@ -207,7 +208,7 @@ def test_a_swap_that_was_killed_between_its_renames_is_finished(tmp_path, partic
 def test_a_store_that_was_replaced_is_not_read_as_the_old_one(tmp_path, particle):
     opened = nt.save(particle, tmp_path / "a.zarr")
     nt.save(nt.segment(particle, threshold=2), tmp_path / "a.zarr", overwrite=True)
-    with pytest.raises(nt.SchemaError, match="got another by now; do open it again"):
+    with pytest.raises(nt.SchemaError, match="got another by now; try: open it again"):
         opened.compute()
 
 

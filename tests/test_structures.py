@@ -78,7 +78,7 @@ def test_crystallographic_files(path):
 
 class TestRefusals:
     def test_an_unknown_name(self):
-        with pytest.raises(nt.SchemaError, match=r"got 'UiO-65', which is neither; do UiO-67 or UiO-66"):
+        with pytest.raises(nt.SchemaError, match=r"got 'UiO-65', which is neither; try: UiO-67 or UiO-66"):
             nt.structure("UiO-65")
         with pytest.raises(nt.SchemaError, match="do nntomo structures lists the table"):
             nt.structure("granite")

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import chunking, schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
 
 MrcPath = str | os.PathLike[str]
 TiltAxis = Literal["x", "y"]
@@ -64,14 +66,14 @@ def read_mrc_series(
     with _mapped(path, "read_mrc_series") as mrc:
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
     if len(shape) != 3 or shape[0] < 2:
-        schema.refuse(
+        refuse(
             "read_mrc_series",
             needs="a stack of at least 2 projections",
             got=f"an image of shape {shape} in {path}",
-            do="join the projections into one stack",
+            remedy="join the projections into one stack",
         )
     if tilt_axis not in _SERIES_AXES:
-        schema.refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", do='tilt_axis="y"')
+        refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='tilt_axis="y"')
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
     kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
@@ -101,7 +103,7 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
     with _mapped(path, "read_mrc_volume") as mrc:
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
     if len(shape) != 3:
-        schema.refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", do="give a volume")
+        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
     volume = _lazy(
         path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
         name="volume", shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
@@ -186,14 +188,14 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
     """An MRC file over a memory map, or a SchemaError that says what is wrong with it."""
     source = Path(path)
     if not source.is_file():
-        schema.refuse(who, needs="an MRC file", got=f"nothing at {source}", do="check the path")
+        refuse(who, needs="an MRC file", got=f"nothing at {source}", remedy="check the path")
     try:
         mrc = mrcfile.mmap(source, mode="r")
     except ValueError as error:
-        schema.refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", do="copy it anew, or convert it")
+        refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy it anew, or convert it")
     with mrc:
         if mrc.data.dtype.kind == "c":
-            schema.refuse(who, needs="real values", got=f"complex ones in {source}", do="save the magnitude instead")
+            refuse(who, needs="real values", got=f"complex ones in {source}", remedy="save the magnitude instead")
         yield mrc
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 _MDOC_ANGLE = re.compile(r"^\s*TiltAngle\s*=\s*(\S+)", re.MULTILINE)
 
@@ -31,26 +31,24 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     """
     source = Path(path)
     if not source.is_file():
-        schema.refuse(
-            "read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", do="check the path"
-        )
+        refuse("read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", remedy="check the path")
     text = source.read_text(encoding="utf-8", errors="replace")
     if "\0" in text:
-        schema.refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", do="give the angle file")
+        refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", remedy="give the angle file")
     words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
     angles = []
     for word in words:
         try:
             angles.append(float(word))
         except ValueError:
-            schema.refuse(
+            refuse(
                 "read_tilt_angles",
                 needs="one angle in degrees a line",
                 got=f"{word[:40]!r} in {source}",
-                do="mend that line",
+                remedy="mend that line",
             )
     if not angles:
-        schema.refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", do="check the file")
+        refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", remedy="check the file")
     return np.array(angles)
 
 

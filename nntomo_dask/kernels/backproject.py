@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, sqrt, store, store_transposed
 from nntomo_dask.kernels.layout import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 from nntomo_dask.kernels import layout
 
 WARP = 32

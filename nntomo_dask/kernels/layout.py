@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask.chunking import MAP_BORDER, MAP_WIDTH
+from nntomo_dask.compute.chunking import MAP_BORDER, MAP_WIDTH
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import Float32
 

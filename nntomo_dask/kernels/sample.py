@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.layout import Float32, Float64
 

@@ -13,7 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import MSDNetwork
 from nntomo_dask.networks.nnfbp import NNFBPNetwork
 
@@ -123,22 +123,22 @@ def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
     needs = f"a {kinds[0]} file" if len(kinds) == 1 else "a network's file"
     again = "delete that file and train again: nntomo train"
     if not path.is_file():
-        schema.refuse(who, needs=needs, got=f"no file at {path}", do="check the path")
+        refuse(who, needs=needs, got=f"no file at {path}", remedy="check the path")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
-        schema.refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", do=again)
+        refuse(who, needs=needs, got=f"a damaged or foreign file, {path} ({error})", remedy=again)
     if metadata.get("format") not in kinds or metadata.get("format_version") != FORMAT_VERSION:
         got = f"{metadata.get('format', 'something else')} {metadata.get('format_version', '')}".strip()
         if metadata.get("format") not in kinds:
             again = "give another file; in Python register_network makes more kinds known"
-        schema.refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", do=again)
+        refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", remedy=again)
     written = metadata.pop("crc32", ""), metadata.pop("metadata_crc32", "")  # files of before have none
     found = _checksum(tensors), _metadata_checksum(metadata)
     if any(one not in ("", other) for one, other in zip(written, found, strict=True)):
-        schema.refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", do=again)
+        refuse(who, needs=needs, got=f"a damaged file, {path} (its checksum is another)", remedy=again)
     return tensors, metadata
 
 

@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import schema
-from nntomo_dask.chunking import NEIGHBOURS
+from nntomo_dask.compute.chunking import NEIGHBOURS
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, check_angles
 
@@ -123,11 +123,11 @@ class MSDNetwork:
         """Raise a SchemaError where the parameters are not those of such a network."""
         wanted = parameter_count(self.inputs.channels, self.depth)
         if self.parameters.shape != (wanted,):
-            schema.refuse(
+            refuse(
                 "MSDNetwork",
                 needs=f"{wanted} parameters for {self.depth} layers above {self.inputs.channels} input slices",
                 got=f"{self.parameters.shape}",
-                do="check depth and neighbours",
+                remedy="check depth and neighbours",
             )
 
     @property

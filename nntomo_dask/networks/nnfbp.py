@@ -21,7 +21,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import device, filters, geometry, schema
+from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import filters
 from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
 from nntomo_dask.kernels.sample import sample
 
@@ -100,11 +103,11 @@ class InputLayout:
         """Raise a SchemaError where the network was made for another series: its angles or its detector."""
         detector_count = series.sizes[schema.DETECTOR]
         if detector_count != self.detector_count:
-            schema.refuse(
+            refuse(
                 who,
                 needs=f"a series with {self.detector_count} detector pixels, for which the network was trained",
                 got=f"{detector_count}",
-                do="resize(series, …), or train a network for this series",
+                remedy="resize(series, …), or train a network for this series",
             )
         check_angles(series, self.angles_deg, who=who)
 
@@ -300,11 +303,11 @@ def check_angles(series: Any, trained_deg: Sequence[float], *, who: str) -> None
     """Raise a SchemaError where a series has other angles than a network was trained for."""
     angles = series[schema.ANGLE].values
     if not geometry.same_angles(angles, trained_deg):
-        schema.refuse(
+        refuse(
             who,
             needs=f"the angles for which the network was trained, {listed(trained_deg)}",
             got=listed(angles),
-            do="select these angles, or train a network for this series: nntomo train --for SERIES",
+            remedy="select these angles, or train a network for this series: nntomo train --for SERIES",
         )
 
 

@@ -6,8 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import astra_engine, device, filters, geometry, projection, schema, slabs, streams
+from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.compute import device, streams
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import backproject as kernel
+from nntomo_dask.kernels import filters
+from nntomo_dask.projection import project as projection
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -46,7 +51,7 @@ def fbp(
     schema.check_tilt_series(series, who="fbp")
     projection.check_engine("fbp", engine)
     if window not in filters.WINDOWS:
-        schema.refuse("fbp", needs=f"a window of {', '.join(filters.WINDOWS)}", got=f"{window!r}", do="choose one")
+        refuse("fbp", needs=f"a window of {', '.join(filters.WINDOWS)}", got=f"{window!r}", remedy="choose one")
     return slabs.map_slabs(
         fbp_slab,
         series,

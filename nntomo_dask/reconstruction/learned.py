@@ -5,7 +5,7 @@ from typing import Any
 
 import xarray as xr
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 from nntomo_dask.networks import files
 from nntomo_dask.reconstruction.msdnet import msdnet
 from nntomo_dask.reconstruction.nnfbp import nnfbp
@@ -42,11 +42,11 @@ def reconstruct(series: xr.DataArray, network: files.Network | Sequence[files.Ne
     kind = getattr(first, "FORMAT", type(first).__name__)
     known = _HERE | _registered
     if kind not in known:
-        schema.refuse(
+        refuse(
             "reconstruct",
             needs=f"a network of a known kind ({', '.join(known)})",
             got=str(kind),
-            do="register_network(kind, function) first",
+            remedy="register_network(kind, function) first",
         )
     return known[kind](series, network, **options)
 
@@ -67,6 +67,6 @@ def register_network(kind: type[files.Network], function: Reconstruct) -> None:
         The kind has the name of one that this package has.
     """
     if kind.FORMAT in _HERE:
-        schema.refuse("register_network", needs="a FORMAT of its own", got=kind.FORMAT, do="choose another name")
+        refuse("register_network", needs="a FORMAT of its own", got=kind.FORMAT, remedy="choose another name")
     files.register(kind)
     _registered[kind.FORMAT] = function

@@ -9,11 +9,14 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask import device, projection, schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks import msdnet as networks
 from nntomo_dask.networks.msdnet import MSDNetwork
+from nntomo_dask.projection import project as projection
 from nntomo_dask.reconstruction import fbp as fbp_room
 from nntomo_dask.reconstruction import nnfbp as nnfbp_room
 from nntomo_dask.reconstruction.sirt import sirt_slab
@@ -91,23 +94,26 @@ def _check(series: xr.DataArray, members: list[MSDNetwork], statistic: str) -> N
     who = "msdnet"
     schema.check_tilt_series(series, who=who)
     if statistic not in ("mean", "spread"):
-        schema.refuse(who, needs="statistic mean or spread", got=f"{statistic!r}", do="choose one")
+        refuse(who, needs="statistic mean or spread", got=f"{statistic!r}", remedy="choose one")
     least = 2 if statistic == "spread" else 1
     if len(members) < least:
-        schema.refuse(who, needs=f"at least {least} networks", got=f"{len(members)}", do="train others, by other seeds")
+        refuse(who, needs=f"at least {least} networks", got=f"{len(members)}", remedy="train others, by other seeds")
     for member in members:
         if not isinstance(member, MSDNetwork):
-            schema.refuse(
-                who, needs="networks from train_msdnet", got=type(member).__name__, do="reconstruct(series, network)"
+            refuse(
+                who,
+                needs="networks from train_msdnet",
+                got=type(member).__name__,
+                remedy="reconstruct(series, network)",
             )
         member.check(series, who=who)
         first = members[0]
         if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
-            schema.refuse(
+            refuse(
                 who,
                 needs="networks that were trained on one set",
                 got=f"{first.inputs.digest} and {member.inputs.digest}",
-                do="train them with other seeds alone",
+                remedy="train them with other seeds alone",
             )
 
 
@@ -164,7 +170,7 @@ def improved(slices: Float32, network: MSDNetwork) -> Float32:
     scaled = (slices - np.float32(network.input_mean)) / np.float32(network.input_deviation)
     windows = [scaled[z : z + channels] for z in range(len(scaled) - channels + 1)]
     if device.computes_on_gpu():
-        from nntomo_dask import torch_engine
+        from nntomo_dask.kernels import torch_layers as torch_engine
 
         output = torch_engine.on_gpu(windows, network.parameters, network.depth)
     else:

@@ -13,10 +13,13 @@ import xarray as xr
 from dask.delayed import delayed
 from skimage.filters import threshold_otsu
 
-from nntomo_dask import chunking, device, filters, geometry, projection, schema, slabs, streams
-from nntomo_dask.kernels import cuda
+from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network
 from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.projection import project as projection
 from nntomo_dask.reconstruction.sirt import sirt_slab
 
 Float32 = npt.NDArray[np.float32]
@@ -184,13 +187,13 @@ def _members(
     for member in members:
         if getattr(member, "FORMAT", None) != NNFBPNetwork.FORMAT:
             got = type(member).__name__
-            schema.refuse(who, needs="networks from train_nnfbp", got=got, do="reconstruct(series, network)")
+            refuse(who, needs="networks from train_nnfbp", got=got, remedy="reconstruct(series, network)")
     if not members:
-        schema.refuse(who, needs="a network or several", got="an empty sequence", do="load_network(…)")
+        refuse(who, needs="a network or several", got="an empty sequence", remedy="load_network(…)")
     if statistic not in get_args(Statistic):
-        schema.refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", do='statistic="mean"')
+        refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='statistic="mean"')
     if statistic == "spread" and len(members) == 1:
-        schema.refuse(who, needs="two networks or more for a spread", got="one", do="train others with other seeds")
+        refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
     forms = [
         {"n_hidden": member.n_hidden, "activation": member.activation, **dataclasses.asdict(member.layout)}
         for member in members
@@ -199,7 +202,7 @@ def _members(
         values = list(dict.fromkeys(form[name] for form in forms))
         if len(values) > 1:
             got = " and ".join(str(np.asarray(value).tolist()) for value in values)
-            schema.refuse(who, needs=f"networks with the same {name}", got=got, do="train them alike but for the seed")
+            refuse(who, needs=f"networks with the same {name}", got=got, remedy="train them alike but for the seed")
     return members
 
 
@@ -216,12 +219,12 @@ def scales_of(who: str, series: xr.DataArray, levels: Sequence[float], scale: Sc
     """What one unit of training sets with these levels is in a series: as numbers, or lazy where it is estimated."""
     if scale == "auto":
         if not all(level > 0 for level in levels):
-            schema.refuse(who, needs="a scale: the training set has no level", got='"auto"', do="scale=1, or another")
+            refuse(who, needs="a scale: the training set has no level", got='"auto"', remedy="scale=1, or another")
         found = intensity_level(series).data
         ratios = [found / np.float32(level) for level in levels]
         return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
     if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
-        schema.refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", do='scale="auto"')
+        refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", remedy='scale="auto"')
     return [float(scale)] * len(levels)
 
 

@@ -7,9 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import astra_engine, device, projection, schema, slabs, streams
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import device, streams
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import iterate, layout
 from nntomo_dask.kernels import project as kernel
+from nntomo_dask.projection import project as projection
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -63,9 +67,9 @@ def sirt(
     schema.check_tilt_series(series, who="sirt")
     projection.check_engine("sirt", engine)
     if not 0 <= tolerance < 1:
-        schema.refuse("sirt", needs="a tolerance in [0, 1)", got=f"{tolerance}", do="tolerance=0.01")
+        refuse("sirt", needs="a tolerance in [0, 1)", got=f"{tolerance}", remedy="tolerance=0.01")
     if max_iterations < 1:
-        schema.refuse("sirt", needs="at least 1 iteration", got=f"{max_iterations}", do="max_iterations=1000")
+        refuse("sirt", needs="at least 1 iteration", got=f"{max_iterations}", remedy="max_iterations=1000")
     parameters: dict[str, Any] = {
         "tolerance": tolerance,
         "max_iterations": max_iterations,

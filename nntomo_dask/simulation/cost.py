@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from nntomo_dask import chunking
+from nntomo_dask.compute import chunking
 from nntomo_dask.simulation import optics
 from nntomo_dask.simulation.optics import Imaging, Mode, Plan
 from nntomo_dask.simulation.specimen import Specimen

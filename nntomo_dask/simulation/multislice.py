@@ -21,7 +21,7 @@ from abtem.integrals import ScatteringFactorProjectionIntegrals
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from nntomo_dask.chunking import SIMULATED_BATCH_BYTES, SIMULATED_PROBES
+from nntomo_dask.compute.chunking import SIMULATED_BATCH_BYTES, SIMULATED_PROBES
 from nntomo_dask.simulation.optics import FOCAL_STEPS, Imaging, Plan
 
 Float32 = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from ase.data import chemical_symbols
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 if TYPE_CHECKING:
     from nntomo_dask.simulation.specimen import Specimen
@@ -130,43 +130,46 @@ class Imaging:
         for name, choices in (("algorithm", Algorithm), ("idpc", Route), ("dose_per", DosePer)):
             if getattr(self, name) not in get_args(choices):
                 got = f"{getattr(self, name)!r}"
-                schema.refuse("simulate", needs=f"{name} of {', '.join(get_args(choices))}", got=got, do="choose one")
+                refuse("simulate", needs=f"{name} of {', '.join(get_args(choices))}", got=got, remedy="choose one")
         least: dict[str, float] = {"pixels": 8, "phonons": 0, "seed": 0}
         least |= {"energy_ev": 1e3, "convergence_mrad": 0.1, "slice_thickness_nm": 0.01}
         least |= {field.name: 0 for field in fields(self) if field.name.rpartition("_")[0] in _NOT_NEGATIVE}
         for name, value in least.items():
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= value):
                 got = f"{getattr(self, name)}"
-                schema.refuse("simulate", needs=f"{name} of at least {value:g}", got=got, do=f"raise {name}")
+                refuse("simulate", needs=f"{name} of at least {value:g}", got=got, remedy=f"raise {name}")
         if self.dose is not None and not (math.isfinite(self.dose) and self.dose > 0):
-            schema.refuse(
+            refuse(
                 "simulate",
                 needs="a dose above 0 e/Å²",
                 got=f"{self.dose:g}",
-                do="leave it out for images without noise",
+                remedy="leave it out for images without noise",
             )
         if self.interpolation is not None and self.interpolation < 1:
             got = f"{self.interpolation}"
-            schema.refuse("simulate", needs="interpolation of at least 1", got=got, do="leave it out")
+            refuse("simulate", needs="interpolation of at least 1", got=got, remedy="leave it out")
         inner, outer = self.detector_mrad
         if not self.convergence_mrad <= inner:
-            schema.refuse(
+            refuse(
                 "simulate",
                 needs=f"a dark-field detector from {self.convergence_mrad:g} mrad, where the beam ends, or more",
                 got=f"{inner:g} to {outer:g} mrad",
-                do="detector_mrad=(50, 80)",
+                remedy="detector_mrad=(50, 80)",
             )
         if not inner < outer <= _LARGEST_ANGLE_MRAD:
-            schema.refuse(
+            refuse(
                 "simulate",
                 needs=f"a detector from its inner to its outer angle, at most {_LARGEST_ANGLE_MRAD:g} mrad",
                 got=f"{inner:g} to {outer:g} mrad",
-                do="detector_mrad=(50, 80)",
+                remedy="detector_mrad=(50, 80)",
             )
         sigmas = self.sigma_nm.values() if isinstance(self.sigma_nm, Mapping) else [self.sigma_nm]
         if not all(math.isfinite(sigma) and 0 <= sigma < 0.1 for sigma in sigmas):
-            schema.refuse(
-                "simulate", needs="sigma_nm of 0 or more, below 0.1", got=f"{self.sigma_nm}", do="in nm: 0.008 is usual"
+            refuse(
+                "simulate",
+                needs="sigma_nm of 0 or more, below 0.1",
+                got=f"{self.sigma_nm}",
+                remedy="in nm: 0.008 is usual",
             )
 
 
@@ -221,20 +224,20 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
     needed = 2 * max(specimen.radius_nm, specimen.half_height_nm) + 2 * MARGIN_NM
     field = needed if imaging.field_of_view_nm is None else imaging.field_of_view_nm
     if field < needed - 1e-9:
-        schema.refuse(
+        refuse(
             "simulate",
             needs=f"a field of view of at least {needed:.3g} nm, for all of the specimen at every tilt angle",
             got=f"{field:g} nm",
-            do="raise field_of_view_nm, or take a smaller specimen",
+            remedy="raise field_of_view_nm, or take a smaller specimen",
         )
     pixel, wavelength = field / imaging.pixels, imaging.wavelength_nm
     coarsest = wavelength / (4 * imaging.convergence_mrad * 1e-3)
     if pixel > coarsest * (1 + 1e-9):
-        schema.refuse(
+        refuse(
             "simulate",
             needs=f"pixels of at most {coarsest:.3g} nm, which resolve a probe of {imaging.convergence_mrad:g} mrad",
             got=f"{pixel:.3g} nm",
-            do=f"pixels={math.ceil(field / coarsest - 1e-9)}, or a smaller convergence angle",
+            remedy=f"pixels={math.ceil(field / coarsest - 1e-9)}, or a smaller convergence angle",
         )
     interpolation = _interpolation(imaging, field, specimen.radius_nm)
     outer = max(
@@ -256,7 +259,7 @@ def _check_sigmas(specimen: "Specimen", imaging: Imaging) -> None:
     lacking = {chemical_symbols[number] for number in specimen.numbers} - given if "other" not in given else set()
     if unknown or lacking:
         what = f"no element called {', '.join(sorted(unknown))}" if unknown else f"none of {', '.join(sorted(lacking))}"
-        schema.refuse("simulate", needs="sigma_nm by element", got=what, do='name the others too, or "other"')
+        refuse("simulate", needs="sigma_nm by element", got=what, remedy='name the others too, or "other"')
 
 
 def _interpolation(imaging: Imaging, field: float, radius: float) -> int:
@@ -270,11 +273,11 @@ def _interpolation(imaging: Imaging, field: float, radius: float) -> int:
         return int(max(1, min(_LARGEST_INTERPOLATION, field // (_WINDOW * waist + spread))))
     room = _LEAST_WINDOW * waist + spread
     if imaging.interpolation > 1 and field / imaging.interpolation < room:
-        schema.refuse(
+        refuse(
             "simulate",
             needs=f"a window of at least {room:.2g} nm for PRISM's probe",
             got=f"{field / imaging.interpolation:.2g} nm, by interpolation {imaging.interpolation}",
-            do=f"interpolation={max(1, int(field // room))} or less, or leave it out",
+            remedy=f"interpolation={max(1, int(field // room))} or less, or leave it out",
         )
     return imaging.interpolation
 

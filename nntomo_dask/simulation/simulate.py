@@ -10,7 +10,9 @@ import numpy.typing as npt
 import xarray as xr
 from ase import Atoms
 
-from nntomo_dask import blas, device, schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import blas, device
+from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import degrade, optics
 from nntomo_dask.simulation.optics import Imaging, Mode, Modes, Plan
 from nntomo_dask.simulation.specimen import Specimen, specimen
@@ -63,7 +65,7 @@ def simulate(
     settings = imaging or Imaging()
     modes: tuple[Mode, ...] = get_args(Mode) if mode == "both" else (mode,)
     if mode not in get_args(Modes):
-        schema.refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", do="choose one")
+        refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy="choose one")
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     angles = schema.check_angles(angles_deg, who="simulate")
     plan = optics.plan(held, settings, modes)

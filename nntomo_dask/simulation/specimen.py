@@ -11,7 +11,8 @@ from ase.data import covalent_radii
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import slabs
+from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import structures
 
 Float64 = npt.NDArray[np.float64]
@@ -95,23 +96,23 @@ def specimen(
         The structure is refused, or the parameters do not fit each other.
     """
     if shape not in get_args(Shape) or tilt_axis not in _AXES:
-        schema.refuse(
+        refuse(
             "specimen",
             needs=f"a shape of {', '.join(get_args(Shape))}, and a, b or c as tilt axis",
             got=f"{shape!r} and {tilt_axis!r}",
-            do="choose",
+            remedy="choose",
         )
     atoms = structures.structure(structure)
     if shape == "cells":
         if size_nm is not None:
-            schema.refuse("specimen", needs="repeat for cells", got="size_nm", do="leave it out, or choose a shape")
+            refuse("specimen", needs="repeat for cells", got="size_nm", remedy="leave it out, or choose a shape")
         counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
         if len(counts) != 3 or min(counts) < 1:
-            schema.refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", do="repeat=(2, 2, 1)")
+            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="repeat=(2, 2, 1)")
         cut = _cells(atoms, counts)
     else:
         if repeat != 1:
-            schema.refuse("specimen", needs=f"size_nm for a {shape}", got="repeat", do="leave it out")
+            refuse("specimen", needs=f"size_nm for a {shape}", got="repeat", remedy="leave it out")
         half = _half_edges(shape, size_nm)
         cut = _particle(_oriented(atoms, tilt_axis), shape, half)
     if shape == "cells":
@@ -139,11 +140,11 @@ def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None
     edges = np.atleast_1d(np.asarray(np.nan if size_nm is None else size_nm, float))
     fits = edges.size in ((1, 3) if shape == "cuboid" else (1,))
     if not fits or not (np.isfinite(edges) & (edges > 0)).all():
-        schema.refuse(
+        refuse(
             "specimen",
             needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
             got=f"{size_nm}",
-            do="size_nm=3",
+            remedy="size_nm=3",
         )
     return np.asarray(np.broadcast_to(edges, 3) * 5)
 
@@ -212,7 +213,7 @@ def _particle(atoms: Atoms, shape: Shape, half: Float64) -> Atoms:
     found = np.concatenate(numbers)
     if not found.size:
         edges = " × ".join(f"{edge / 5:g}" for edge in half)
-        schema.refuse("specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", do="size_nm=…")
+        refuse("specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", remedy="size_nm=…")
     return Atoms(found, np.concatenate(positions))
 
 

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.spacegroup import crystal
 from scipy.spatial import cKDTree
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 LARGEST_NUMBER = 103  # elements for which Lobato and Van Dyck give scattering factors
 _TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, has 0.74
@@ -126,11 +126,11 @@ def _read(name: str) -> Atoms:
     if not path.exists():
         names = {word.casefold(): word for entry in crystals().values() for word in (entry.name, *entry.aliases)}
         near = [names[word] for word in difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.5)]
-        schema.refuse(
+        refuse(
             "structure",
             needs="a structure of the table, or a file of one",
             got=f"{name!r}, which is neither",
-            do=f"{' or '.join(near)}?" if near else "nntomo structures lists the table",
+            remedy=f"{' or '.join(near)}?" if near else "nntomo structures lists the table",
         )
     try:
         # Of a CIF, warnings are about settings that are given twice; what is wrong with the atoms is checked anyway.
@@ -138,24 +138,24 @@ def _read(name: str) -> Atoms:
             warnings.simplefilter("ignore")
             atoms = ase.io.read(path)
     except Exception as error:  # ASE's readers raise whatever their parsing meets
-        schema.refuse("structure", needs="a file that ASE reads", got=f"{path} ({error!r})", do="check the file")
+        refuse("structure", needs="a file that ASE reads", got=f"{path} ({error!r})", remedy="check the file")
     return atoms if isinstance(atoms, Atoms) else atoms[-1]
 
 
 def check_structure(atoms: Atoms, *, name: str) -> None:
     """Raise a SchemaError, or warn, as `structure` says."""
     if len(atoms) == 0:
-        schema.refuse("structure", needs="atoms", got=f"none in {name}", do="check the file")
+        refuse("structure", needs="atoms", got=f"none in {name}", remedy="check the file")
     if atoms.cell.rank < 3:
-        schema.refuse("structure", needs="a cell", got=f"none in {name}", do="atoms.center(vacuum=…), or give its cell")
+        refuse("structure", needs="a cell", got=f"none in {name}", remedy="atoms.center(vacuum=…), or give its cell")
     heavy = sorted({int(number) for number in atoms.numbers if not 1 <= number <= LARGEST_NUMBER})
     if heavy:
         symbols = ", ".join(ase.data.chemical_symbols[number] for number in heavy)
-        schema.refuse(
+        refuse(
             "structure",
             needs=f"elements of numbers 1 to {LARGEST_NUMBER}, which have scattering factors",
             got=f"{symbols} in {name}",
-            do="replace or remove these atoms",
+            remedy="replace or remove these atoms",
         )
     _check_occupancy(atoms, name)
     _check_distances(atoms, name)
@@ -174,11 +174,11 @@ def _check_occupancy(atoms: Atoms, name: str) -> None:
     ]
     if partly:
         listed = ", ".join(partly[:6]) + (", …" if len(partly) > 6 else "")
-        schema.refuse(
+        refuse(
             "structure",
             needs="sites that are fully occupied",
             got=f"occupancies of {listed} in {name}",
-            do="keep one of the alternatives in the file, with occupancy 1",
+            remedy="keep one of the alternatives in the file, with occupancy 1",
         )
 
 
@@ -187,11 +187,11 @@ def _check_distances(atoms: Atoms, name: str) -> None:
     if first.size:
         nearest = int(distance.argmin())
         one, other = (f"{atoms.symbols[index]} {index}" for index in (first[nearest], second[nearest]))
-        schema.refuse(
+        refuse(
             "structure",
             needs=f"atoms at least {_TOO_CLOSE} Å apart",
             got=f"{first.size} pairs that are closer in {name}, {one} and {other} at {distance[nearest]:.2f} Å",
-            do="remove doubled or alternative sites",
+            remedy="remove doubled or alternative sites",
         )
 
 

@@ -18,7 +18,8 @@ import xarray as xr
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import slabs
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.place import place
 from nntomo_dask.simulation import degrade, multislice, optics
 from nntomo_dask.simulation.optics import Imaging, Mode
@@ -66,7 +67,7 @@ def ground_truth(
         As `simulate`.
     """
     if exponent is not None and mode != "haadf":
-        schema.refuse("ground_truth", needs="no exponent for idpc", got=f"{exponent:g}", do='leave it out, or "haadf"')
+        refuse("ground_truth", needs="no exponent for idpc", got=f"{exponent:g}", remedy='leave it out, or "haadf"')
     settings = imaging or Imaging()
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     plan = optics.plan(held, settings, (mode,))

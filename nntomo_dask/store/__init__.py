@@ -21,7 +21,9 @@ import zarr
 from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
-from nntomo_dask import chunking, cluster, device, schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import chunking, cluster, device
+from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, lock, projections, reading, samples
 from nntomo_dask.store.files import chunk_count, is_store, missing_chunks, missing_coordinates, recipe
 
@@ -129,30 +131,30 @@ def open(path: StorePath, *, slices: int | None = None) -> Any:
         There is no store at `path`, or it is not complete.
     """
     if slices is not None and slices < 1:
-        schema.refuse("open", needs="slices of at least 1", got=f"{slices}", do="leave it out")
+        refuse("open", needs="slices of at least 1", got=f"{slices}", remedy="leave it out")
     source, wanted = member(Path(path).resolve())
     if not lock.is_held(source):
         _settle(source)
     if not source.exists():
-        schema.refuse("open", needs="a store", got=f"nothing at {source}", do="check the path")
+        refuse("open", needs="a store", got=f"nothing at {source}", remedy="check the path")
     if files.has_damaged_metadata(source):
         _refuse_metadata("open", source)
     if not is_store(source):
-        schema.refuse(
+        refuse(
             "open",
             needs="a store that nntomo_dask wrote",
             got=f"{source}",
-            do="nntomo import for an MRC file; in Python nt.save(nt.volume(array), path) or nt.tilt_series for others",
+            remedy="nntomo import for a file of a microscope; in Python nt.save(nt.volume(array), path)",
         )
     lacking = [f"coordinate {dim}" for dim in missing_coordinates(source)]
     if missing := missing_chunks(source):
         lacking.append(f"{len(missing)} of {files.chunk_count(source)} chunks")
     if lacking:
-        schema.refuse(
+        refuse(
             "open",
             needs="a complete store",
             got=f"{source} without {' and '.join(lacking)}",
-            do="run what wrote it again; it computes only what is missing",
+            remedy="run what wrote it again; it computes only what is missing",
         )
     array = files.data_array(source)
     name = files.array_name(source)
@@ -198,7 +200,7 @@ def verify(path: StorePath) -> list[int]:
     if files.has_damaged_metadata(target):
         _refuse_metadata("verify", target)
     if not is_store(target):
-        schema.refuse("verify", needs="a store that nntomo_dask wrote", got=f"{target}", do="check the path")
+        refuse("verify", needs="a store that nntomo_dask wrote", got=f"{target}", remedy="check the path")
     with contextlib.ExitStack() as held:
         if writable := os.access(target.parent, os.W_OK) and os.access(target, os.W_OK):
             held.enter_context(lock.held(target))
@@ -318,11 +320,11 @@ def _chunk_slices(array: xr.DataArray) -> int:
 
 
 def _refuse_metadata(who: str, folder: Path) -> NoReturn:
-    schema.refuse(
+    refuse(
         who,
         needs="the metadata of a store as they were written",
         got=f"damaged or lost ones in {folder}",
-        do="overwrite=True (on the command line --overwrite) with what wrote it",
+        remedy="overwrite=True (on the command line --overwrite) with what wrote it",
     )
 
 
@@ -330,20 +332,20 @@ def _check_is_ours(folder: Path) -> None:
     if files.has_damaged_metadata(folder):
         _refuse_metadata("save", folder)
     if not is_store(folder):
-        schema.refuse(
+        refuse(
             "save",
             needs="a free path, or one of a store that nntomo_dask wrote",
             got=f"{folder}, which is something else",
-            do="give another path",
+            remedy="give another path",
         )
 
 
 def _check_recipe(folder: Path, wanted: slabs.Recipe) -> None:
     existing = recipe(folder)
     if not slabs.same(existing, wanted):
-        schema.refuse(
+        refuse(
             "save",
             needs="a free path, or one that holds what this call would write",
             got=f"{folder}, made otherwise: {slabs.difference(existing, wanted)}",
-            do="overwrite=True (on the command line --overwrite), or give another path",
+            remedy="overwrite=True (on the command line --overwrite), or give another path",
         )

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import schema, slabs
 
 TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 
 @contextlib.contextmanager
@@ -29,8 +29,11 @@ def held(target: Path) -> Iterator[None]:
     target.parent.mkdir(parents=True, exist_ok=True)
     file = _locked(path)
     if file is None:
-        schema.refuse(
-            "save", needs="a place that no other run writes to", got=f"{target}, {_holder(path)}", do="wait for that"
+        refuse(
+            "save",
+            needs="a place that no other run writes to",
+            got=f"{target}, {_holder(path)}",
+            remedy="wait for that",
         )
     with file:
         file.truncate(0)

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.errors import refuse
 from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS
 
 _SHARED = ("units", "pixel_size")
@@ -64,7 +65,7 @@ def from_stack(
     """
     modes: list[str] = attributes["modes"]
     if wanted is not None and wanted not in modes:
-        schema.refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, do="choose one")
+        refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, remedy="choose one")
     recipe = attributes["recipe"]
     recipes = [recipe] if len(modes) == 1 else recipe["inputs"]
     series = {

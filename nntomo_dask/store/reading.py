@@ -7,7 +7,9 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import chunking, schema, slabs
+from nntomo_dask.arrays import slabs
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, projections
 
 
@@ -57,11 +59,11 @@ def _read(
         return np.asarray(array[first : last + 1], np.float32)
     except (ValueError, RuntimeError) as error:
         place = Path(path).parent
-        schema.refuse(
+        refuse(
             "open",
             needs="chunks as they were written",
             got=f"a damaged one between {first} and {last} of {place} ({error})",
-            do=f"nntomo info --verify {place}, and run again what wrote it",
+            remedy=f"nntomo info --verify {place}, and run again what wrote it",
         )
 
 
@@ -69,5 +71,5 @@ def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
     """The Zarr array at `path`; a SchemaError where it belongs to another store than when the work was planned."""
     array = files.opened(Path(path))
     if array.attrs["recipe"] != recipe:
-        schema.refuse(who, needs=f"the store that was opened at {path}", got="another by now", do="open it again")
+        refuse(who, needs=f"the store that was opened at {path}", got="another by now", remedy="open it again")
     return array

@@ -6,7 +6,8 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask import chunking, schema
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
 from nntomo_dask.store.files import TABLE, TABLE_DIMS
 
 _VARIABLES = ("inputs", "target", "level")
@@ -21,8 +22,11 @@ def to_table(dataset: xr.Dataset) -> xr.DataArray:
         The dataset is no training set.
     """
     if not set(_VARIABLES) <= set(dataset.data_vars) or not {"layout", "recipe"} <= set(dataset.attrs):
-        schema.refuse(
-            "save", needs="a training set", got=f"a dataset of {', '.join(map(str, dataset))}", do="training_samples(…)"
+        refuse(
+            "save",
+            needs="a training set",
+            got=f"a dataset of {', '.join(map(str, dataset))}",
+            remedy="training_samples(…)",
         )
     inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
     table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import slabs
+from nntomo_dask.errors import refuse
 
 # A validation loss must fall by this share of itself to count as better; less is rounding and luck.
 _MARGIN = 1e-4
@@ -44,9 +45,9 @@ def resume(kind: type[Kind], path: Path | None, recipe: slabs.Recipe, *, who: st
 
 def refuse_another(who: str, path: Path | None, what: str, got: str) -> NoReturn:
     """Raise a SchemaError: the training in `path` began with something else."""
-    schema.refuse(
+    refuse(
         who,
         needs=f"the {what} with which the training in {path} began",
         got=got,
-        do="delete that file (on the command line --overwrite), or give another path",
+        remedy="delete that file (on the command line --overwrite), or give another path",
     )

@@ -9,7 +9,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 
 def train_ensemble(
@@ -50,14 +50,12 @@ def train_ensemble(
         Fewer than one member, or not as many checkpoints; and whatever `train` refuses.
     """
     if members < 1:
-        schema.refuse("train_ensemble", needs="at least 1 member", got=f"{members}", do="members=4")
+        refuse("train_ensemble", needs="at least 1 member", got=f"{members}", remedy="members=4")
     paths: Sequence[Any] = [None] * members if checkpoints is None else checkpoints
     if len(paths) != members:
-        schema.refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", do="give one a member")
+        refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", remedy="give one a member")
     if len({str(path) for path in paths}) < members and checkpoints is not None:
-        schema.refuse(
-            "train_ensemble", needs="a checkpoint of its own for each member", got="one twice", do="name them"
-        )
+        refuse("train_ensemble", needs="a checkpoint of its own for each member", got="one twice", remedy="name them")
     tasks = [
         delayed(
             functools.partial(train, training, validation, seed=seed + k, checkpoint=path, progress="none", **options),

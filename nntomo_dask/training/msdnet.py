@@ -17,8 +17,11 @@ import xarray as xr
 from dask.base import compute
 from tqdm.auto import tqdm
 
-from nntomo_dask import blas, schema, slabs, torch_engine
-from nntomo_dask import device as device_room
+from nntomo_dask.arrays import slabs
+from nntomo_dask.compute import blas
+from nntomo_dask.compute import device as device_room
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import torch_layers as torch_engine
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import MSDNetwork
 from nntomo_dask.training import checkpoints
@@ -130,49 +133,47 @@ class _Settings:
         """Raise a SchemaError where a setting is out of range."""
         for name in ("depth", "batch_size", "max_epochs", "patience"):
             if getattr(self, name) < 1:
-                schema.refuse(
-                    "train_msdnet", needs=f"{name} of at least 1", got=f"{getattr(self, name)}", do="raise it"
-                )
+                refuse("train_msdnet", needs=f"{name} of at least 1", got=f"{getattr(self, name)}", remedy="raise it")
         if not 0 < self.learning_rate < np.inf:
             got = f"{self.learning_rate}"
-            schema.refuse("train_msdnet", needs="a learning rate above 0", got=got, do="learning_rate=1e-3")
+            refuse("train_msdnet", needs="a learning rate above 0", got=got, remedy="learning_rate=1e-3")
         if self.loss not in ("l2", "l1"):
-            schema.refuse("train_msdnet", needs="loss l2 or l1", got=f"{self.loss!r}", do="choose one")
+            refuse("train_msdnet", needs="loss l2 or l1", got=f"{self.loss!r}", remedy="choose one")
 
 
 def _device(device: Device, precision: Precision) -> torch.device:
     if device not in ("auto", "cpu", "cuda") or precision not in ("float32", "bfloat16"):
-        schema.refuse(
+        refuse(
             "train_msdnet",
             needs="device auto, cpu or cuda, and precision float32 or bfloat16",
             got=f"{device!r} and {precision!r}",
-            do="choose one of each",
+            remedy="choose one of each",
         )
     there = torch.cuda.is_available()
     if device == "cuda" and not there:
-        schema.refuse("train_msdnet", needs="a GPU that PyTorch sees", got="none", do='device="cpu"')
+        refuse("train_msdnet", needs="a GPU that PyTorch sees", got="none", remedy='device="cpu"')
     where = torch.device("cuda" if there and device != "cpu" else "cpu")
     if where.type == "cpu" and precision != "float32":
-        schema.refuse("train_msdnet", needs="float32 on the CPU", got=precision, do='precision="float32"')
+        refuse("train_msdnet", needs="float32 on the CPU", got=precision, remedy='precision="float32"')
     return where
 
 
 def _check_sets(training: xr.Dataset, validation: xr.Dataset) -> None:
     for item in (training, validation):
         if "inputs" not in item.attrs or not {"input", "target", "level"} <= set(item.data_vars):
-            schema.refuse(
+            refuse(
                 "train_msdnet",
                 needs="sets from training_slices, phantom_slices or noise2inverse_slices",
                 got=f"a dataset of {', '.join(map(str, item.data_vars))}",
-                do="make one; training_samples are for NN-FBP",
+                remedy="make one; training_samples are for NN-FBP",
             )
     first, second = training.attrs["inputs"], validation.attrs["inputs"]
     if first.digest != second.digest:
-        schema.refuse(
+        refuse(
             "train_msdnet",
             needs="training and validation slices with the same inputs",
             got=f"{first.digest} and {second.digest}",
-            do="make both with the same angles, method and neighbours",
+            remedy="make both with the same angles, method and neighbours",
         )
 
 
@@ -183,12 +184,10 @@ def _frame(training: xr.Dataset, data: Slices, settings: _Settings, recipe: slab
     *found, level = compute(*moments, training["level"].data)
     scales = [(float(mean), float(np.sqrt(max(square - mean**2, 0)))) for mean, square in found]
     if not (np.isfinite(scales).all() and np.isfinite(level)):
-        schema.refuse("train_msdnet", needs="finite slices", got="NaN or infinite ones", do="check series and volume")
+        refuse("train_msdnet", needs="finite slices", got="NaN or infinite ones", remedy="check series and volume")
     (input_mean, input_deviation), (target_mean, target_deviation) = scales
     if input_deviation == 0 or target_deviation == 0:
-        schema.refuse(
-            "train_msdnet", needs="slices with something in them", got="one value everywhere", do="check both"
-        )
+        refuse("train_msdnet", needs="slices with something in them", got="one value everywhere", remedy="check both")
     inputs = training.attrs["inputs"]
     return MSDNetwork(
         inputs=inputs,
@@ -305,7 +304,7 @@ class _Training:
             self.average.lerp_(self.module.vector, max(1 / (steps + 1), 1 / _AVERAGED))
         if not np.isfinite(error := float(loss.detach())):
             got = f"{error} in epoch {self.state.epoch + 1}"
-            schema.refuse("train_msdnet", needs="a loss that stays finite", got=got, do="lower the learning rate")
+            refuse("train_msdnet", needs="a loss that stays finite", got=got, remedy="lower the learning rate")
         return error
 
     def _validate(self) -> float:

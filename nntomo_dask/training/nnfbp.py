@@ -15,7 +15,8 @@ import numpy.typing as npt
 import xarray as xr
 from tqdm.auto import tqdm
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import slabs
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
 from nntomo_dask.training import checkpoints, levenberg_marquardt, sets
@@ -102,11 +103,11 @@ def train_nnfbp(
     )
     settings.check()
     if layout_of(training) != layout_of(validation):
-        schema.refuse(
+        refuse(
             "train_nnfbp",
             needs="training and validation samples of one layout",
             got=f"{layout_of(training)} and {layout_of(validation)}",
-            do="make both with the same angles, detector, wedge and binning",
+            remedy="make both with the same angles, detector, wedge and binning",
         )
     recipe = slabs.record("train_nnfbp", vars(settings), [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
@@ -114,11 +115,11 @@ def train_nnfbp(
     if history is not None and history.ended and is_as_recorded(training) and is_as_recorded(validation):
         return history.best_network()
     if solver == "adam" and sets.is_large(training):
-        schema.refuse(
+        refuse(
             "train_nnfbp",
             needs=f"a training set in memory for adam, or one of at most {sets.IN_MEMORY_VOXELS} voxels",
             got=f"a lazy one of {training.sizes['voxel']}",
-            do='solver="lm", which reads it chunk by chunk, or training.load() where memory holds it',
+            remedy='solver="lm", which reads it chunk by chunk, or training.load() where memory holds it',
         )
     data = _load(training, validation)
     if history is None:
@@ -145,13 +146,13 @@ class _Settings:
         """Raise a SchemaError where a setting is out of range."""
         for name in ("hidden_nodes", "max_epochs", "patience", "batch_size"):
             if getattr(self, name) < 1:
-                schema.refuse("train_nnfbp", needs=f"{name} of at least 1", got=f"{getattr(self, name)}", do="raise it")
+                refuse("train_nnfbp", needs=f"{name} of at least 1", got=f"{getattr(self, name)}", remedy="raise it")
         if not self.learning_rate > 0:
-            schema.refuse("train_nnfbp", needs="a learning rate above 0", got=f"{self.learning_rate}", do="raise it")
+            refuse("train_nnfbp", needs="a learning rate above 0", got=f"{self.learning_rate}", remedy="raise it")
         for name, choices in (("activation", ("relu", "sigmoid")), ("solver", ("lm", "adam"))):
             if getattr(self, name) not in choices:
                 got = f"{getattr(self, name)!r}"
-                schema.refuse("train_nnfbp", needs=f"{name} {' or '.join(choices)}", got=got, do="choose one")
+                refuse("train_nnfbp", needs=f"{name} {' or '.join(choices)}", got=got, remedy="choose one")
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,13 @@ def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
     train_set, validation_set, level = sets.load(training, validation)
     summary, validation_summary = sets.summary(train_set), sets.summary(validation_set)
     if not (summary.finite and validation_summary.finite and np.isfinite(level)):
-        schema.refuse("train_nnfbp", needs="finite samples", got="NaN or infinite ones", do="check series and volume")
+        refuse("train_nnfbp", needs="finite samples", got="NaN or infinite ones", remedy="check series and volume")
     if summary.target_low == summary.target_high:
-        schema.refuse(
+        refuse(
             "train_nnfbp",
             needs="training volumes with something in them",
             got=f"the value {summary.target_low:g} everywhere",
-            do="check the volume",
+            remedy="check the volume",
         )
     scaling = sets.Scaling(summary.input_low, summary.input_high, summary.target_low, summary.target_high)
     return _Data(

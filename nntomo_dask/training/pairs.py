@@ -2,7 +2,8 @@
 
 import xarray as xr
 
-from nntomo_dask import schema
+from nntomo_dask.arrays import schema
+from nntomo_dask.errors import refuse
 
 
 def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
@@ -12,9 +13,9 @@ def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
     expected = (series.sizes[schema.Z], series.sizes[schema.DETECTOR])
     got = (volume.sizes[schema.Z], volume.sizes[schema.X])
     if got != expected:
-        schema.refuse(
+        refuse(
             who,
             needs=f"a volume with {expected[0]} slices of {expected[1]} pixels, as its series has",
             got=f"{got[0]} slices of {got[1]}",
-            do="project this volume, or resize one of them",
+            remedy="project this volume, or resize one of them",
         )

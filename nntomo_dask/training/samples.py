@@ -12,9 +12,13 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask import device, filters, geometry, phantoms, schema, slabs
+from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import filters
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
-from nntomo_dask.projection import project
+from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction import nnfbp
 from nntomo_dask.training.pairs import check_pair
 
@@ -138,9 +142,9 @@ def phantom_samples(
     """
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
-        schema.refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", do="n_slices=400")
+        refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="n_slices=400")
     if phantom not in _PHANTOMS:
-        schema.refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
+        refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", remedy="choose one")
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
@@ -168,17 +172,17 @@ def _check_pairs(
 ) -> InputLayout:
     who = "training_samples"
     if not all_series or len(all_series) != len(volumes):
-        schema.refuse(
+        refuse(
             who,
             needs="one volume a series, at least one pair",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
-            do="pass lists of one length",
+            remedy="pass lists of one length",
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
-            schema.refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", do="choose one")
+            refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy="choose one")
     if n_samples < 1:
-        schema.refuse(who, needs="at least 1 sample", got=f"{n_samples}", do="n_samples=100_000")
+        refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="n_samples=100_000")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
     first = all_series[0]

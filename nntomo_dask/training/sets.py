@@ -18,8 +18,9 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from nntomo_dask import blas, device, schema
-from nntomo_dask.chunking import JACOBIAN_VOXELS, TABLE_ROWS
+from nntomo_dask.compute import blas, device
+from nntomo_dask.compute.chunking import JACOBIAN_VOXELS, TABLE_ROWS
+from nntomo_dask.errors import refuse
 from nntomo_dask.networks.nnfbp import scale_inputs
 from nntomo_dask.training import samples as samples_room
 from nntomo_dask.training import tree
@@ -207,11 +208,11 @@ def _check_stored(dataset: xr.Dataset) -> None:
     """Raise a SchemaError where each pass over a large set would make its phantoms and project them again."""
     if is_large(dataset) and samples_room.would_be_sampled(dataset):
         voxels = dataset.sizes[samples_room.VOXEL]
-        schema.refuse(
+        refuse(
             "train_nnfbp",
             needs=f"a set of more than {IN_MEMORY_VOXELS} voxels in a store, since every iteration reads it",
             got=f"{voxels} voxels that every iteration would sample anew",
-            do="nt.save(samples, path), and train on what that returns",
+            remedy="nt.save(samples, path), and train on what that returns",
         )
 
 

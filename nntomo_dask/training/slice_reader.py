@@ -11,8 +11,8 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask import schema
-from nntomo_dask.chunking import SLICES_HELD_BYTES as IN_MEMORY_BYTES
+from nntomo_dask.compute.chunking import SLICES_HELD_BYTES as IN_MEMORY_BYTES
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import mirrored
 from nntomo_dask.training.slices import SCENE, USED
 
@@ -59,11 +59,11 @@ class Slices:
             if size <= IN_MEMORY_BYTES:
                 source, target = compute(source, target)
             elif any(str(layer).startswith(_MAKERS) for part in (source, target) for layer in part.dask.layers):
-                schema.refuse(
+                refuse(
                     "train_msdnet",
                     needs=f"a set of more than {IN_MEMORY_BYTES // 2**20} MiB in stores, since every epoch reads it",
                     got=f"{size // 2**20} MiB that every epoch would reconstruct anew",
-                    do='set.assign(input=nt.save(set["input"], …), target=nt.save(set["target"], …))',
+                    remedy='set.assign(input=nt.save(set["input"], …), target=nt.save(set["target"], …))',
                 )
         return cls(source, target, dataset[SCENE].values, np.flatnonzero(dataset[USED].values))
 

@@ -15,11 +15,13 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask import geometry, phantoms, schema, slabs
-from nntomo_dask.chunking import NEIGHBOURS
+from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.compute.chunking import NEIGHBOURS
+from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import METHODS, SIRT, Inputs, Method
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
-from nntomo_dask.projection import project
+from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction import nnfbp as nnfbp_room
 from nntomo_dask.reconstruction.fbp import fbp
 from nntomo_dask.reconstruction.msdnet import kept_projections
@@ -79,11 +81,11 @@ def training_slices(
     who = "training_slices"
     inputs = _inputs(who, all_series, method, network, neighbours)
     if len(all_series) != len(volumes):
-        schema.refuse(
+        refuse(
             who,
             needs="one volume a series",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
-            do="pass lists of one length",
+            remedy="pass lists of one length",
         )
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
@@ -134,9 +136,9 @@ def phantom_slices(
     who = "phantom_slices"
     schema.check_tilt_series(series, who=who)
     if n_slices < _VALIDATED:
-        schema.refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", do="n_slices=1600")
+        refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="n_slices=1600")
     if phantom not in _PHANTOMS:
-        schema.refuse(who, needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", do="choose one")
+        refuse(who, needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", remedy="choose one")
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
     make, scene = _PHANTOMS[phantom]
 
@@ -184,16 +186,14 @@ def noise2inverse_slices(
     schema.check_tilt_series(series, who=who)
     count = series.sizes[schema.ANGLE]
     if splits < 2 or count < 2 * splits:
-        schema.refuse(
+        refuse(
             who,
             needs="at least 2 splits of at least 2 projections each",
             got=f"{splits} of {count} projections",
-            do="splits=2, and a series of more projections",
+            remedy="splits=2, and a series of more projections",
         )
     if method == "nnfbp":
-        schema.refuse(
-            who, needs="method fbp or sirt", got="nnfbp, whose network needs all projections", do='method="fbp"'
-        )
+        refuse(who, needs="method fbp or sirt", got="nnfbp, whose network needs all projections", remedy='method="fbp"')
     inputs = dataclasses.replace(_inputs(who, [series], method, None, neighbours), splits=splits)
     source = slabs.lazy(series)
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
@@ -201,7 +201,7 @@ def noise2inverse_slices(
     n_z = source.sizes[schema.Z]
     validated = np.arange(n_z) % _VALIDATED == _VALIDATED // 2
     if not validated.any():
-        schema.refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_z}", do="give a whole series")
+        refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_z}", remedy="give a whole series")
     numbers = [np.full(n_z, split) for split in range(splits)]
 
     def slices(used: Any) -> xr.Dataset:
@@ -215,32 +215,32 @@ def _inputs(
     who: str, all_series: list[xr.DataArray], method: Method, network: NNFBPNetwork | None, neighbours: int
 ) -> Inputs:
     if not all_series:
-        schema.refuse(who, needs="at least one series", got="none", do="pass one")
+        refuse(who, needs="at least one series", got="none", remedy="pass one")
     for item in all_series:
         schema.check_tilt_series(item, who=who)
     if method not in METHODS:
-        schema.refuse(who, needs=f"method {', '.join(METHODS)}", got=f"{method!r}", do="choose one")
+        refuse(who, needs=f"method {', '.join(METHODS)}", got=f"{method!r}", remedy="choose one")
     if (method == "nnfbp") != (network is not None):
         got = "none" if network is None else f"one for {method}"
-        schema.refuse(
+        refuse(
             who,
             needs="an NN-FBP network where the method is nnfbp, and only there",
             got=got,
-            do="network=load_network(…)",
+            remedy="network=load_network(…)",
         )
     if neighbours < 0:
-        schema.refuse(who, needs="a number of neighbours", got=f"{neighbours}", do=f"neighbours={NEIGHBOURS}")
+        refuse(who, needs="a number of neighbours", got=f"{neighbours}", remedy=f"neighbours={NEIGHBOURS}")
     angles = tuple(all_series[0][schema.ANGLE].values.tolist())
     inputs = Inputs(angles_deg=angles, method=method, network=network, neighbours=neighbours)
     size = all_series[0].sizes[schema.DETECTOR]
     for item in all_series:
         if not geometry.same_angles(item[schema.ANGLE].values, angles):
             got = f"{listed(angles)} and {listed(item[schema.ANGLE].values)}"
-            schema.refuse(who, needs="series at the same angles", got=got, do="select those that all have")
+            refuse(who, needs="series at the same angles", got=got, remedy="select those that all have")
         inputs.check(item, who=who)
         if item.sizes[schema.DETECTOR] != size:
             got = f"{size} and {item.sizes[schema.DETECTOR]}"
-            schema.refuse(who, needs="series of one detector", got=got, do="resize(series, …)")
+            refuse(who, needs="series of one detector", got=got, remedy="resize(series, …)")
     return inputs
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nntomo_dask.chunking import JACOBIAN_VOXELS
+from nntomo_dask.compute.chunking import JACOBIAN_VOXELS
 
 Value = TypeVar("Value")
 Node = tuple[int, int, Value]

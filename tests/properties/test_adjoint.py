@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nntomo_dask import astra_engine
+from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import project
 
 angle_lists = st.lists(st.floats(-180, 180), min_size=1, max_size=6).map(np.array)

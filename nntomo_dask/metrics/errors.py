@@ -16,7 +16,8 @@ from dask.delayed import delayed
 from dask.graph_manipulation import clone
 from skimage.metrics import structural_similarity
 
-from nntomo_dask import geometry, schema, slabs
+from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.errors import refuse
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -102,7 +103,7 @@ def ssim(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all
     volume, reference = _pair("ssim", volume, reference)
     if volume.sizes[schema.X] < _SSIM_WINDOW:
         got = f"{volume.sizes[schema.X]}"
-        schema.refuse("ssim", needs=f"slices of at least {_SSIM_WINDOW} pixels", got=got, do="use mse")
+        refuse("ssim", needs=f"slices of at least {_SSIM_WINDOW} pixels", got=got, remedy="use mse")
     means = da.map_blocks(
         _similarities,
         volume.data,
@@ -268,7 +269,7 @@ def _inside(volume: xr.DataArray, region: Region) -> npt.NDArray[np.bool_]:
         return geometry.seen_by_all(size)
     if region == "all":
         return np.ones((size, size), bool)
-    schema.refuse("metrics", needs='region "all" or "disc"', got=f"{region!r}", do='region="all"')
+    refuse("metrics", needs='region "all" or "disc"', got=f"{region!r}", remedy='region="all"')
 
 
 def _data_range(data: da.Array) -> da.Array:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from nntomo_dask import device
+from nntomo_dask.compute import device
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

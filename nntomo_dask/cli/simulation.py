@@ -8,9 +8,9 @@ from typing import Any, get_args
 import click
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, cluster
-from nntomo_dask import cli_report as report
-from nntomo_dask import cli_support as support
+from nntomo_dask.cli import report as report
+from nntomo_dask.cli import support as support
+from nntomo_dask.compute import chunking, cluster
 
 _HELP = {
     "energy_ev": "Energy of the electrons [eV].",

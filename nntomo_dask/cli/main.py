@@ -10,9 +10,13 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
-from nntomo_dask import cli_networks, cli_simulation, cluster, schema, store
-from nntomo_dask import cli_report as report
-from nntomo_dask import cli_support as support
+from nntomo_dask import store
+from nntomo_dask.arrays import schema
+from nntomo_dask.cli import networks as cli_networks
+from nntomo_dask.cli import report as report
+from nntomo_dask.cli import simulation as cli_simulation
+from nntomo_dask.cli import support as support
+from nntomo_dask.compute import cluster
 
 
 @click.group(cls=support.Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

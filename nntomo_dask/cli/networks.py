@@ -6,9 +6,10 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, cluster, schema
-from nntomo_dask import cli_report as report
-from nntomo_dask import cli_support as support
+from nntomo_dask.arrays import schema
+from nntomo_dask.cli import report as report
+from nntomo_dask.cli import support as support
+from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.store import lock
 from nntomo_dask.training.msdnet_state import State
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task's overhead, small beside a memory
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
@@ -225,11 +225,11 @@ def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positi
 def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:
     """Raise a SchemaError where an operation cannot keep to a memory budget."""
     if needed_bytes > budget_bytes:
-        schema.refuse(
+        refuse(
             who,
             needs=f"{-(-needed_bytes // 2**20)} MiB ({PROCESS_BYTES // 2**20} of it the program itself) for {what}",
             got=f"a memory budget of {budget_bytes // 2**20} MiB",
-            do="raise --memory or lower --workers" if budget_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
+            remedy="raise --memory or lower --workers" if budget_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
         )
 
 

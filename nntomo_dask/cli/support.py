@@ -12,8 +12,10 @@ import click
 import numpy as np
 
 import nntomo_dask as nt
-from nntomo_dask import chunking, cluster, schema
-from nntomo_dask.cli_report import MRC_SUFFIXES
+from nntomo_dask.arrays import schema
+from nntomo_dask.cli.report import MRC_SUFFIXES
+from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
 from nntomo_dask.training.samples import layout_of
 from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
@@ -69,7 +71,7 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; give the same command again to go on", err=True)
             raise
-        except schema.SchemaError as error:
+        except SchemaError as error:
             raise _refusal(str(error)) from error
         except BrokenPipeError:  # whoever read what is printed has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,6 +111,13 @@ _SESSION = [
     click.option("--tls-cert", type=click.Path(exists=True), help="Likewise."),
     click.option("--tls-key", type=click.Path(exists=True), help="Likewise."),
 ]
+# What worker processes import while this one still plans.
+_PRELOADED = (
+    "nntomo_dask.store",
+    "nntomo_dask.phantoms",
+    "nntomo_dask.reconstruction.nnfbp",
+    "nntomo_dask.training.samples",
+)
 SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
 
 
@@ -124,7 +133,7 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in SESSION_OPTIONS}
-        with cluster.session(**options, progress="bar"):
+        with cluster.session(**options, preload=_PRELOADED, progress="bar"):
             command(**arguments)
 
     for option in reversed([*_SESSION, MEMORY]):
@@ -332,17 +341,15 @@ def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> 
     if output.exists():
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
-            schema.refuse("train", needs="a free place", got=f"{output}, which is there", do="give --overwrite")
+            refuse("train", needs="a free place", got=f"{output}, which is there", remedy="give --overwrite")
 
 
 def check_export(target: Path, *, overwrite: bool) -> None:
     """Refuse to write anything but an MRC file, or over a file that is there."""
     if target.suffix not in MRC_SUFFIXES:
-        schema.refuse(
-            "export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), do="name it so"
-        )
+        refuse("export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), remedy="name it so")
     if target.exists() and not overwrite:
-        schema.refuse("export", needs="a free place", got=f"{target}, which is there", do="give --overwrite")
+        refuse("export", needs="a free place", got=f"{target}, which is there", remedy="give --overwrite")
 
 
 def scale_of(text: str) -> Any:

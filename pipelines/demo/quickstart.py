@@ -1,6 +1,6 @@
 """From eight projections to a volume: a faceted particle, by FBP, SIRT and NN-FBP, and MS-D Net if asked.
 
-Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/quickstart.py``. Everything it makes lies in one
+Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/demo/quickstart.py``. Everything it makes lies in one
 folder; a second run finds it there and computes nothing twice. To use it with a measured series, replace the two lines
 that make `particle` and `series` by ``series = nt.open("my_series.zarr")``, and the table by what you know of your
 specimen.
@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 import nntomo_dask as nt
-from nntomo_dask import cluster, plotting
+from nntomo_dask.compute import cluster
+from nntomo_dask.plotting import figures as plotting
 
 METHODS = ("fbp", "sirt", "sirt_nonnegative", "nnfbp")
 TITLES = {
@@ -107,7 +108,7 @@ Every step again, on your own series:
   nntomo train --for series.zarr --phantom ellipses -o net.safetensors
   nntomo reconstruct series.zarr --method nnfbp --network net.safetensors -o volume.zarr
 In Python: nntomo_dask.open("{out / f"{next(reversed(errors))}.zarr"}") is a lazy xarray.DataArray.
-What is computed and why: docs/theory.md. This script: pipelines/quickstart.py."""
+What is computed and why: docs/theory.md. This script: pipelines/demo/quickstart.py."""
     )
 
 

@@ -24,10 +24,10 @@ import numpy as np
 import scipy.fft
 from dask.utils import parse_bytes
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 Pool = Literal["cupy", "rmm", "torch"]
-_SOURCES = Path(__file__).parent / "kernels"
+_SOURCES = Path(__file__).parents[1] / "kernels"
 _pool: Pool | None = None  # what CuPy allocates from; None as long as nothing was chosen
 
 
@@ -60,11 +60,11 @@ def on_host(block: Any, *, who: str) -> Any:
         The block lies on a GPU.
     """
     if is_on_gpu(block):
-        schema.refuse(
+        refuse(
             who,
             needs="blocks in host memory",
             got="a CuPy array",
-            do='engine="native", or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
+            remedy='engine="native", or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
         )
     return np.ascontiguousarray(block)
 
@@ -94,18 +94,18 @@ def cupy() -> Any:
     try:
         module = importlib.import_module("cupy")
     except ImportError as error:
-        schema.refuse(
+        refuse(
             "GPU",
             needs="CuPy",
             got=f"no such package ({error})",
-            do="pip install 'nntomo_dask[cuda13]' (or cuda12, as your driver is), or compute on the CPU",
+            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12, as your driver is), or compute on the CPU",
         )
     try:
         count = module.cuda.runtime.getDeviceCount()
     except module.cuda.runtime.CUDARuntimeError as error:
-        schema.refuse("GPU", needs="an NVIDIA GPU and its driver", got=str(error), do="compute on the CPU")
+        refuse("GPU", needs="an NVIDIA GPU and its driver", got=str(error), remedy="compute on the CPU")
     if count == 0:
-        schema.refuse("GPU", needs="an NVIDIA GPU", got="none", do="check CUDA_VISIBLE_DEVICES")
+        refuse("GPU", needs="an NVIDIA GPU", got="none", remedy="check CUDA_VISIBLE_DEVICES")
     return module
 
 
@@ -119,7 +119,7 @@ def computes_on_gpu() -> bool:
     """
     where = dask.config.get("nntomo_dask.device", "cpu")
     if where not in ("cpu", "gpu"):
-        schema.refuse("nntomo_dask.device", needs='"cpu" or "gpu"', got=f"{where!r}", do="set one of them")
+        refuse("nntomo_dask.device", needs='"cpu" or "gpu"', got=f"{where!r}", remedy="set one of them")
     if where == "cpu":
         return False
     cupy()

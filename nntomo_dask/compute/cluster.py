@@ -15,8 +15,9 @@ from dask.base import compute as dask_compute
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
-from nntomo_dask import device, schema
-from nntomo_dask import workers as workers_room
+from nntomo_dask.compute import device
+from nntomo_dask.compute import workers as workers_room
+from nntomo_dask.errors import refuse
 
 Progress = Literal["bar", "none"]
 
@@ -35,6 +36,7 @@ class _Session:
     processes: int
     gpus: list[int] | None
     progress: Progress
+    preload: tuple[str, ...]
     running: contextlib.ExitStack
     starting: Future[Any] | None = None
 
@@ -58,7 +60,7 @@ class _Session:
     def _start(self) -> Any:
         local = self.running.enter_context(workers_room.local_cluster(self.workers, self.processes, self.gpus))
         client = self.running.enter_context(workers_room.client(local))
-        client.run(workers_room.import_rooms)
+        client.run(workers_room.import_modules, self.preload)
         if self.progress == "bar":
             kind = "worker process" if self.gpus is None else "GPU worker"
             plural = "" if self.processes == 1 else "es" if self.gpus is None else "s"
@@ -126,6 +128,7 @@ def session(
     tls_ca_file: str | None = None,
     tls_cert: str | None = None,
     tls_key: str | None = None,
+    preload: Sequence[str] = (),
     progress: Progress = "none",
 ) -> Iterator[None]:
     """Compute within this context on threads, worker processes, GPUs or a cluster.
@@ -146,6 +149,8 @@ def session(
         ``tcp://host:8786`` or ``tls://…``: the workers of that Dask scheduler.
     tls_ca_file, tls_cert, tls_key
         Files by which this client and a ``tls://`` scheduler know each other; as for ``dask scheduler``.
+    preload
+        Modules that worker processes import when they start, while this process still plans its work.
     progress
         "bar" prints the address of the dashboard.
 
@@ -155,21 +160,20 @@ def session(
         Fewer than one worker, no such GPU, no scheduler answers at the address, or its workers lack nntomo_dask.
     """
     if workers is not None and workers < 1:
-        schema.refuse("cluster", needs="at least 1 worker", got=f"{workers}", do="raise --workers")
+        refuse("cluster", needs="at least 1 worker", got=f"{workers}", remedy="raise --workers")
     if gpus is not None and scheduler is not None:
-        schema.refuse(
-            "cluster", needs="either --gpus or --scheduler", got="both", do="start the scheduler's workers on GPUs"
+        refuse(
+            "cluster", needs="either --gpus or --scheduler", got="both", remedy="start the scheduler's workers on GPUs"
         )
     if scheduler not in (None, "threads", "processes") and ":" not in scheduler:
-        schema.refuse(
-            "cluster", needs="threads, processes or an address", got=scheduler, do="--scheduler tcp://host:8786"
-        )
+        refuse("cluster", needs="threads, processes or an address", got=scheduler, remedy="--scheduler tcp://host:8786")
     count = workers or default_workers()
     local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
     if local:
         chosen = None if gpus is None else workers_room.chosen_gpus(gpus)
         each = 1 if scheduler == "processes" else THREADS_OF_A_PROCESS
-        with _local_session(count, -(-count // each) if chosen is None else len(chosen), chosen, progress):
+        processes = -(-count // each) if chosen is None else len(chosen)
+        with _local_session(count, processes, chosen, tuple(preload), progress):
             yield
     elif scheduler in (None, "threads"):
         workers_room.keep_freed_memory()
@@ -186,14 +190,16 @@ def session(
 
 
 @contextlib.contextmanager
-def _local_session(workers: int, processes: int, gpus: list[int] | None, progress: Progress) -> Iterator[None]:
+def _local_session(
+    workers: int, processes: int, gpus: list[int] | None, preload: tuple[str, ...], progress: Progress
+) -> Iterator[None]:
     global _session
     outer = _session
     threads = workers if gpus is None else max(workers, len(gpus))
     workers_room.keep_freed_memory()
     # The cluster ends before the configuration is put back: a client restores what it found.
     with dask.config.set(scheduler="threads", num_workers=threads), contextlib.ExitStack() as running:
-        _session = _Session(threads, processes, gpus, progress, running)
+        _session = _Session(threads, processes, gpus, progress, preload, running)
         try:
             yield
         finally:

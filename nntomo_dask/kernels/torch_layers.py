@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, mirrored, parameter_count, unpack
 
@@ -66,17 +66,17 @@ class MixedScaleDense(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the network."""
         if images.ndim != 4 or images.shape[1] != self.inputs:
-            schema.refuse(
+            refuse(
                 "MixedScaleDense",
                 needs=f"images (image, {self.inputs}, y, x)",
                 got=f"{tuple(images.shape)}",
-                do="give as many channels as the network was made for",
+                remedy="give as many channels as the network was made for",
             )
         if images.device.type == "cpu":
             output = _OnCPU.apply(images, self.vector, self.depth, self.threads)  # type: ignore[no-untyped-call]
         else:
             output = _ByTorch.apply(images, self.vector, self.depth, self.precision)  # type: ignore[no-untyped-call]
-        return output  # type: ignore[no-any-return]
+        return output
 
 
 class _Buffers:

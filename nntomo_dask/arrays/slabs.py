@@ -17,7 +17,8 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask import chunking, schema
+from nntomo_dask.arrays import schema
+from nntomo_dask.compute import chunking
 
 Recipe = dict[str, Any]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask import schema
+from nntomo_dask.errors import refuse
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -27,9 +27,7 @@ def _astra() -> Any:
     try:
         return importlib.import_module("astra")
     except ImportError:
-        schema.refuse(
-            'engine="astra"', needs="the ASTRA toolbox", got="no module astra", do="pip install astra-toolbox"
-        )
+        refuse('engine="astra"', needs="the ASTRA toolbox", got="no module astra", remedy="pip install astra-toolbox")
 
 
 def forward(images: Float32, angles_deg: Float64) -> Float32:

@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import device, schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
 
 Float64 = npt.NDArray[np.float64]
 TiltRange = Literal["full", "tem"]
@@ -43,12 +45,12 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
     array([-70., -50., -30., -10.,  10.,  30.,  50.,  70.])
     """
     if count < 2:
-        schema.refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", do="raise count")
+        refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", remedy="raise count")
     if tilt_range == "full":
         return np.linspace(-90, 90, count, endpoint=False)
     if tilt_range == "tem":
         return np.linspace(-TEM_LIMIT_DEG, TEM_LIMIT_DEG, count)
-    schema.refuse("tilt_angles", needs='"full" or "tem"', got=f"{tilt_range!r}", do="pass a list of angles instead")
+    refuse("tilt_angles", needs='"full" or "tem"', got=f"{tilt_range!r}", remedy="pass a list of angles instead")
 
 
 def wedge(angles_deg: Float64) -> tuple[float, float] | None:

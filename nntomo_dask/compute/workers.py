@@ -2,15 +2,17 @@
 
 import contextlib
 import ctypes
+import importlib
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask
 
-from nntomo_dask import device, schema
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
 
 _LOOPBACK = "127.0.0.1"
 # glibc keeps what is freed, up to this, for the next slab: fresh pages cost more time than what is computed in them.
@@ -24,11 +26,10 @@ _MALLOC = {  # name in the environment, number in malloc.h, value
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], 1)
 
 
-def import_rooms() -> None:
+def import_modules(names: Sequence[str]) -> None:
     """Import what a worker's first task would wait for."""
-    from nntomo_dask import phantoms, store  # noqa: F401
-    from nntomo_dask.reconstruction import nnfbp  # noqa: F401
-    from nntomo_dask.training import samples  # noqa: F401
+    for name in names:
+        importlib.import_module(name)
 
 
 def keep_freed_memory() -> None:
@@ -86,11 +87,11 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
         client = Client(address, timeout="10s", security=security)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last: certificates, and no tls:// address
         dask.config.set(scheduler=chosen)  # some of these leave in it the client that failed
-        schema.refuse(
+        refuse(
             "cluster",
             needs="a Dask scheduler that answers",
             got=f"none at {address} ({error})",
-            do="start one, dask scheduler, give the --tls-… files of a tls:// one, or leave --scheduler out",
+            remedy="start one, dask scheduler, give the --tls-… files of a tls:// one, or leave --scheduler out",
         )
     try:
         yield client
@@ -104,11 +105,11 @@ def security(ca_file: str | None, cert: str | None, key: str | None) -> Any:
     if not given:
         return None
     if len(given) < 3:
-        schema.refuse(
+        refuse(
             "cluster",
             needs="--tls-ca-file, --tls-cert and --tls-key together",
             got=" and ".join(f"--tls-{name}" for name in given),
-            do="give all three",
+            remedy="give all three",
         )
     from distributed.security import Security
 
@@ -125,11 +126,11 @@ def check_workers(client: Any) -> None:
     others = {address: version for address, version in versions.items() if version != here}
     if others:
         address, version = next(iter(others.items()))
-        schema.refuse(
+        refuse(
             "cluster",
             needs=f"nntomo_dask {here} on every worker, as here",
             got=f"{version} on {address}",
-            do="install it in the environment from which the workers are started",
+            remedy="install it in the environment from which the workers are started",
         )
 
 
@@ -137,11 +138,11 @@ def chosen_gpus(gpus: str) -> list[int]:
     """Indices of "all", of a number of GPUs, or of a list of them."""
     count = device.gpu_count()
     if count == 0:
-        schema.refuse(
+        refuse(
             "--gpus",
             needs="an NVIDIA GPU, CuPy and dask-cuda",
             got="no GPU that CuPy sees",
-            do="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with one, or leave --gpus out",
+            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with one, or leave --gpus out",
         )
     try:
         chosen = list(range(count)) if gpus == "all" else [int(part) for part in gpus.split(",")]
@@ -150,10 +151,10 @@ def chosen_gpus(gpus: str) -> list[int]:
     if len(chosen) == 1 and "," not in gpus and gpus != "all":
         chosen = list(range(chosen[0]))
     if not chosen or not set(chosen) <= set(range(count)) or len(set(chosen)) < len(chosen):
-        schema.refuse(
+        refuse(
             "--gpus",
             needs=f"all, a number up to {count}, or indices below {count}",
             got=gpus,
-            do="--gpus all, --gpus 1 or --gpus 0,1",
+            remedy="--gpus all, --gpus 1 or --gpus 0,1",
         )
     return chosen

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nntomo_dask import device, schema
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
 
 Operation = Literal["fbp", "sirt", "nnfbp", "project"]
 
@@ -61,11 +62,11 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
     """
     fitting = int(free_bytes * _SHARE) // (slice_bytes * LANES) * LANES
     if fitting == 0:
-        schema.refuse(
+        refuse(
             who,
             needs=f"{slice_bytes * LANES / _SHARE / 2**20:.0f} MiB of GPU memory, for {LANES} slices at once",
             got=f"{free_bytes / 2**20:.0f} MiB",
-            do="raise nntomo_dask.gpu_memory, end what else uses the GPU, or compute on the CPU",
+            remedy="raise nntomo_dask.gpu_memory, end what else uses the GPU, or compute on the CPU",
         )
     wanted = -(-n_slices // (_PARTS * LANES)) * LANES
     return min(fitting, wanted)

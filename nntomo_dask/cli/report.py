@@ -9,7 +9,10 @@ import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask import cluster, schema, store
+from nntomo_dask import store
+from nntomo_dask.arrays import schema
+from nntomo_dask.compute import cluster
+from nntomo_dask.errors import refuse
 from nntomo_dask.networks import files
 from nntomo_dask.training import msdnet_state
 from nntomo_dask.training.history import History
@@ -78,7 +81,7 @@ def _print_angles(array: Any) -> None:
 def describe_file(path: Path) -> Any:
     """Say what a file is that is no store, and give its recipe."""
     if path.suffix in MRC_SUFFIXES:
-        schema.refuse("info", needs="a store or a network", got=f"an MRC file, {path}", do="nntomo import it")
+        refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="nntomo import it")
     if path.name.endswith(".training.safetensors"):
         of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
         history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)
@@ -161,7 +164,7 @@ def resolution_text(errors: dict[str, float], key: str) -> str:
 
 def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
     """Draw the volumes of a table of errors beside their reference."""
-    from nntomo_dask import plotting
+    from nntomo_dask.plotting import figures as plotting
 
     stems = [reference.stem, *(Path(path).stem for path in table)]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]

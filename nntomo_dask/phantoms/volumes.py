@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import schema, slabs
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.errors import refuse
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -131,7 +132,7 @@ def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: f
     """
     shape = _shape("body_stack", shape, 1, seed)
     if scene < 1:
-        schema.refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", do=f"scene={SCENE}")
+        refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", remedy=f"scene={SCENE}")
     recipe = slabs.record("body_stack", {"shape": shape, "scene": scene, "seed": seed, "pixel_size": pixel_size})
     return slabs.generate_slabs(
         _body_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], scene=scene, seed=seed
@@ -169,9 +170,9 @@ def nanoparticle(
     """
     shape = _shape("nanoparticle", shape, 1, seed)
     if n_pores < 0:
-        schema.refuse("nanoparticle", needs="a number of pores", got=f"{n_pores}", do="n_pores=0")
+        refuse("nanoparticle", needs="a number of pores", got=f"{n_pores}", remedy="n_pores=0")
     if not 0 < radius <= 0.7:
-        schema.refuse("nanoparticle", needs="a radius in (0, 0.7]", got=f"{radius}", do="radius=0.5")
+        refuse("nanoparticle", needs="a radius in (0, 0.7]", got=f"{radius}", remedy="radius=0.5")
     rng = np.random.default_rng(seed)
     rotation = _random_rotation(rng)
     cubes = np.concatenate([np.eye(3), -np.eye(3)])
@@ -224,13 +225,13 @@ def _range(count: int | tuple[int, int]) -> tuple[int, int]:
 def _shape(who: str, shape: Shape, count: int, seed: int) -> tuple[int, int, int]:
     sizes = (shape,) * 3 if isinstance(shape, int) else tuple(shape)
     if len(sizes) != 3 or min(sizes) < 1:
-        schema.refuse(who, needs="a shape (z, y, x) or one size", got=f"{shape}", do="shape=128")
+        refuse(who, needs="a shape (z, y, x) or one size", got=f"{shape}", remedy="shape=128")
     if sizes[1] != sizes[2]:
-        schema.refuse(who, needs="square slices", got=f"y={sizes[1]}, x={sizes[2]}", do="give y and x one size")
+        refuse(who, needs="square slices", got=f"y={sizes[1]}, x={sizes[2]}", remedy="give y and x one size")
     if count < 1:
-        schema.refuse(who, needs="at least one shape in it", got=f"{count}", do="raise the number")
+        refuse(who, needs="at least one shape in it", got=f"{count}", remedy="raise the number")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        schema.refuse(who, needs="a whole number as seed", got=f"{seed!r}", do="seed=0")
+        refuse(who, needs="a whole number as seed", got=f"{seed!r}", remedy="seed=0")
     return sizes
 
 

@@ -1,27 +1,20 @@
 """What a volume and a tilt series are: dims, coordinates, units, dtype; and the checks at every public door."""
 
 from collections.abc import Hashable, Mapping
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from nntomo_dask.errors import refuse
+
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
 VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
-
-
-class SchemaError(ValueError):
-    """Input that an operation cannot take. The message says who needs what, what came, and what to do."""
-
-
-def refuse(who: str, *, needs: str, got: str, do: str) -> NoReturn:
-    """Raise a SchemaError in the form of the house."""
-    raise SchemaError(f"{who}: needs {needs}; got {got}; do {do}")
 
 
 def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
@@ -100,11 +93,13 @@ def tilt_series(
 def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units: Units, name: str) -> xr.DataArray:
     array = data if isinstance(data, da.Array) else np.asarray(data)
     if array.ndim != len(dims):
-        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", do="add or drop an axis")
+        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or drop an axis")
     if array.dtype.kind not in "buif":
-        refuse(who, needs="real numbers", got=f"dtype {array.dtype}", do="take the real part or the magnitude first")
+        refuse(
+            who, needs="real numbers", got=f"dtype {array.dtype}", remedy="take the real part or the magnitude first"
+        )
     if not (np.isfinite(pixel_size) and pixel_size > 0):
-        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", do=f"pixel_size=…, in {units}")
+        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"pixel_size=…, in {units}")
     attrs = {"units": units, "pixel_size": float(pixel_size)}
     return xr.DataArray(array.astype(np.float32), dims=dims, attrs=attrs, name=name)
 
@@ -114,23 +109,27 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
-        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", do="give one number a projection")
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number a projection")
     if angles.ndim != 1 or not np.isfinite(angles).all():
-        refuse(who, needs="a list of finite angles", got=f"{angles.tolist()}", do="give one number a projection")
+        refuse(who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number a projection")
     if count is not None and angles.size != count:
-        refuse(who, needs=f"one angle a projection ({count})", got=f"{angles.size} angles", do="check the angle file")
+        refuse(
+            who, needs=f"one angle a projection ({count})", got=f"{angles.size} angles", remedy="check the angle file"
+        )
     if angles.size < 2:
-        refuse(who, needs="at least 2 projections", got=f"{angles.size}", do="record more; one has no depth in it")
+        refuse(who, needs="at least 2 projections", got=f"{angles.size}", remedy="record more; one has no depth in it")
     if np.abs(angles).max() > 180:
         worst = angles[np.abs(angles).argmax()]
-        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", do="check the unit of the angles")
+        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="check the unit of the angles")
     values, counts = np.unique(angles, return_counts=True)
     if (counts > 1).any():
         repeated = ", ".join(f"{value:g}" for value in values[counts > 1])
-        refuse(who, needs="every angle once", got=f"{repeated} more than once", do="average or drop the repetitions")
+        refuse(
+            who, needs="every angle once", got=f"{repeated} more than once", remedy="average or drop the repetitions"
+        )
     directions = np.mod(angles - angles[0], 180)
     if np.minimum(directions, 180 - directions).max() < 0.05:
-        refuse(who, needs="at least 2 directions", got="one, seen from both sides", do="record more")
+        refuse(who, needs="at least 2 directions", got="one, seen from both sides", remedy="record more")
     return angles
 
 
@@ -143,7 +142,7 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             who,
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
-            do=f"pad both to {size}, volume.pad(...), or crop them",
+            remedy=f"pad both to {size}, volume.pad(...), or crop them",
         )
 
 
@@ -160,29 +159,36 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f"one {kind}",
             got=f"a dataset of {', '.join(names)}",
-            do=f'dataset["{names[0]}"], or on the command line STORE/{names[0]}',
+            remedy=f'dataset["{names[0]}"], or on the command line STORE/{names[0]}',
         )
     if not isinstance(array, xr.DataArray):
         maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
-        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, do=maker)
+        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=maker)
     if array.dims == _OTHER_DIMS[dims]:
         other = "volume" if kind == "tilt series" else "tilt series"
-        refuse(who, needs=f"a {kind}", got=f"a {other}", do=f"give the {kind} instead")
+        refuse(who, needs=f"a {kind}", got=f"a {other}", remedy=f"give the {kind} instead")
     if array.dims != dims:
-        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", do="rename or transpose the dims")
+        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", remedy="rename or transpose the dims")
     if array.dtype != np.float32:
-        refuse(who, needs=f"a {kind} of float32", got=f"{array.dtype}", do='array.astype("float32")')
+        refuse(who, needs=f"a {kind} of float32", got=f"{array.dtype}", remedy='array.astype("float32")')
     empty = [dim for dim in dims if array.sizes[dim] == 0]
     if empty:
-        refuse(who, needs=f"a {kind} that holds something", got=f'nothing along "{empty[0]}"', do="check the selection")
+        refuse(
+            who, needs=f"a {kind} that holds something", got=f'nothing along "{empty[0]}"', remedy="check the selection"
+        )
     missing = [dim for dim in dims if dim not in array.coords]
     if missing:
         refuse(
-            who, needs=f'a {kind} with a coordinate "{missing[0]}"', got="none", do="assign_coords, or label it anew"
+            who,
+            needs=f'a {kind} with a coordinate "{missing[0]}"',
+            got="none",
+            remedy="assign_coords, or label it anew",
         )
     for attribute in ("units", "pixel_size"):
         if attribute not in array.attrs:
-            refuse(who, needs=f'a {kind} with attrs["{attribute}"]', got="none", do="set it, or label the array anew")
+            refuse(
+                who, needs=f'a {kind} with attrs["{attribute}"]', got="none", remedy="set it, or label the array anew"
+            )
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
         if len(chunks) > 1:
@@ -190,7 +196,7 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 who,
                 needs=f'a {kind} with dim "{dim}" in one chunk',
                 got=f"{len(chunks)} chunks",
-                do=f"array.chunk({dim}=-1)",
+                remedy=f"array.chunk({dim}=-1)",
             )
 
 
@@ -209,7 +215,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
             who,
             needs="two volumes of one shape",
             got=f"{first.shape} and {second.shape}",
-            do="crop or resize one of them",
+            remedy="crop or resize one of them",
         )
 
 
@@ -226,5 +232,5 @@ def check_finite(array: xr.DataArray, *, who: str) -> None:
         who,
         needs="finite values",
         got=f"{count} NaN or infinite, the first at index {place}",
-        do="array.where(np.isfinite(array), value) or, on the command line, import with --fill VALUE",
+        remedy="array.where(np.isfinite(array), value) or, on the command line, import with --fill VALUE",
     )

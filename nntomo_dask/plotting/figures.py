@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
-from nntomo_dask import schema
+from nntomo_dask.arrays import schema
 
 _SURFACE_VOXELS = 96  # an axis of a volume is thinned to about so many for its isosurface: a figure shows no more
 _SURFACE_COLOUR = "#9dbfe3"
