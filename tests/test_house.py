@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 # The layers, from the lowest; a folder or a file of the root. Imports go to the same layer or down.
 LAYERS = [
-    {"errors", "types", "registry"},
+    {"errors", "registry", "settings", "types"},
     {"compute"},
     {"arrays"},
     {"kernels"},

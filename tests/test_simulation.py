@@ -380,7 +380,9 @@ class TestSeries:
 
     def test_both_at_once_are_refused_where_one_is_needed(self, saved):
         path, both = saved
-        with pytest.raises(nt.SchemaError, match=r"needs one tilt series; got a dataset of haadf, idpc; try: dataset\["):
+        with pytest.raises(
+            nt.SchemaError, match=r"needs one tilt series; got a dataset of haadf, idpc; try: dataset\["
+        ):
             nt.sirt(both)
         with pytest.raises(nt.SchemaError, match=r"needs one of haadf, idpc in .*; got bf"):
             nt.open(path / "bf")

@@ -1,9 +1,6 @@
 """What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
 
 import functools
-import os
-import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.cli.report import MRC_SUFFIXES
 from nntomo_dask.compute import chunking, cluster
-from nntomo_dask.errors import SchemaError, refuse
+from nntomo_dask.errors import refuse
 from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
 from nntomo_dask.training.samples import layout_of
 from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
@@ -56,42 +53,6 @@ class Shape(click.ParamType[Any]):
         if len(sizes) not in (1, 3) or min(sizes, default=0) < 1:
             self.fail(f"{value!r}: write one size, 128, or three, 100,512,512", param, ctx)
         return sizes[0] if len(sizes) == 1 else sizes
-
-
-class Group(click.Group):
-    """Turns what a user can mend into one line and exit code 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb."""
-        try:
-            with warnings.catch_warnings():
-                # `reconstruct` prints this share itself, for the whole series.
-                warnings.filterwarnings("ignore", message="nnfbp: .* outside the range", category=UserWarning)
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted; give the same command again to go on", err=True)
-            raise
-        except SchemaError as error:
-            raise _refusal(str(error)) from error
-        except BrokenPipeError:  # whoever read what is printed has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        except MemoryError as error:
-            raise _refusal(str(error) or "out of memory; lower --memory or --workers") from error
-        except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            text = f"{place}{error.strerror or error}. Mend that and run the command again: what was written is kept"
-            raise _refusal(text) from error
-
-
-def _refusal(text: str) -> click.ClickException:
-    return _Refusal(text)
-
-
-class _Refusal(click.ClickException):
-    """What a user can mend."""
-
-    exit_code = 2
 
 
 MEMORY = click.option(
