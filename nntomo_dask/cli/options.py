@@ -1,0 +1,141 @@
+"""Options of the command line made from declarations: one a setting, with its type, default, unit and help.
+
+A declaration is a frozen dataclass whose fields are made by `settings.setting`. Where a verb chooses one of several
+(``--method sirt``), the options of all of them stand in its help, each with the names that it belongs to, and an option
+of another one is refused.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from nntomo_dask.settings import Setting, settings_of
+
+Command = Callable[..., Any]
+
+
+class NumberOrWord(click.ParamType[Any]):
+    """A number, or one of some words."""
+
+    name = "number"
+
+    def __init__(self, kind: type, words: tuple[str, ...]) -> None:
+        self.kind, self.words = kind, words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What help shows for a value: ``NUMBER|auto``."""
+        return "|".join(("NUMBER", *self.words))
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number, or the word."""
+        if value in self.words:
+            return value
+        try:
+            return self.kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
+
+
+def of(declaration: type) -> Callable[[Command], Command]:
+    """Options for the settings of one declaration."""
+    return _decorator([(one, "", one) for one in settings_of(declaration) if one.option is not None])
+
+
+def of_all(declarations: Mapping[str, Any]) -> Callable[[Command], Command]:
+    """Options for the settings of all declarations among which a verb chooses, each flag once."""
+    by_flag: dict[str, dict[str, Setting]] = {}
+    for name, declaration in declarations.items():
+        for one in settings_of(declaration):
+            if one.option is not None:
+                by_flag.setdefault(one.flag, {})[name] = one
+    chosen = []
+    for owners in by_flag.values():
+        first = next(iter(owners.values()))
+        prefix = f"[{', '.join(owners)}] " if len(owners) < len(declarations) else ""
+        choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
+        defaults = {name: _shown(one) for name, one in owners.items()}
+        if len(set(defaults.values())) > 1:
+            text = ", ".join(f"{value} ({name})" for name, value in defaults.items() if value)
+            shown = f"{first.help} Default: {text}." if text else first.help
+            chosen.append((dataclasses.replace(first, choices=choices, default=None, help=shown), prefix, first))
+        else:
+            chosen.append((dataclasses.replace(first, choices=choices), prefix, first))
+    return _decorator(chosen)
+
+
+def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
+    """An instance of a declaration with the settings that stand on the command line; the others keep their defaults."""
+    given = {}
+    for one in settings_of(declaration):
+        if one.option is not None and is_given(key := _parameter(one)):
+            given[one.name] = arguments[key]
+    return declaration(**given, **others)
+
+
+def build_chosen(
+    declarations: Mapping[str, Any], chosen: str, flag: str, arguments: dict[str, Any], /, **others: Any
+) -> Any:
+    """An instance of the chosen declaration; options that only others know are refused."""
+    known = {one.flag for one in settings_of(declarations[chosen])}
+    owners: dict[str, list[str]] = {}
+    parameters = {}
+    for name in declarations:
+        for one in settings_of(declarations[name]):
+            if one.option is not None:
+                owners.setdefault(one.flag, []).append(name)
+                parameters[one.flag] = _parameter(one)
+    for option, names in owners.items():
+        if option not in known and is_given(parameters[option]):
+            raise click.UsageError(f"{option} is for {flag} {' or '.join(names)}, not for {chosen}")
+    return build(declarations[chosen], arguments, **others)
+
+
+def is_given(name: str) -> bool:
+    """Whether an option stands on the command line."""
+    return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def parameters_of(declarations: Mapping[str, Any]) -> set[str]:
+    """Names of the click parameters that `of_all` adds."""
+    return {
+        _parameter(one) for name in declarations for one in settings_of(declarations[name]) if one.option is not None
+    }
+
+
+def _parameter(one: Setting) -> str:
+    return one.flag.removeprefix("--").replace("-", "_")
+
+
+def _shown(one: Setting) -> str:
+    """A default as help shows it; empty where there is none worth showing."""
+    if one.default in (dataclasses.MISSING, None) or one.kind is bool:
+        return ""
+    return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+
+
+def _decorator(chosen: list[tuple[Setting, str, Setting]]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for one, prefix, original in reversed(chosen):
+            command = _option(one, prefix, original)(command)
+        return command
+
+    return decorate
+
+
+def _option(one: Setting, prefix: str, original: Setting) -> Callable[[Command], Command]:
+    default = _shown(one)
+    unit = f" [{one.unit}]" if one.unit else ""
+    text = f"{prefix}{one.help}{unit}{f' [default: {default}]' if default else ''}"
+    if one.kind is bool:
+        return click.option(one.flag, _parameter(original), is_flag=True, help=text)
+    return click.option(one.flag, _parameter(original), type=_type(one), help=text)
+
+
+def _type(one: Setting) -> Any:
+    if one.kind in (int, float) and one.choices:
+        return NumberOrWord(one.kind, tuple(str(choice) for choice in one.choices))
+    if one.choices:
+        return click.Choice([str(choice) for choice in one.choices])
+    return one.kind
