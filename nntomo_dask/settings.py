@@ -37,7 +37,7 @@ class Setting:
     unit
         Of a number: "nm".
     least, most
-        Bounds of a number, both included; `above` is a lower bound that is not.
+        Bounds of a number, both included; `above` and `below` are bounds that are not.
     option
         Name on the command line where it differs from `name`; None keeps the setting off the command line.
     """
@@ -52,6 +52,7 @@ class Setting:
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    below: float | None = None
     option: str | None = None
 
     @property
@@ -68,10 +69,19 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     option: str | None = "",
 ) -> Any:
     """A field of a declaration; see `Setting`."""
-    metadata = {"help": help, "unit": unit, "least": least, "most": most, "above": above, "option": option}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "least": least,
+        "most": most,
+        "above": above,
+        "below": below,
+        "option": option,
+    }
     return dataclasses.field(default=default, metadata={_KEY: metadata})
 
 
@@ -137,6 +147,7 @@ def _within(number: float, one: Setting) -> bool:
         (one.least is None or number >= one.least)
         and (one.most is None or number <= one.most)
         and (one.above is None or number > one.above)
+        and (one.below is None or number < one.below)
     )
 
 
@@ -147,6 +158,7 @@ def _bounds(one: Setting) -> str:
         for bound, text in (
             (one.above, f"above {one.above:g}" if one.above is not None else ""),
             (one.least, f"of at least {one.least:g}" if one.least is not None else ""),
+            (one.below, f"below {one.below:g}" if one.below is not None else ""),
             (one.most, f"of at most {one.most:g}" if one.most is not None else ""),
         )
         if bound is not None

@@ -16,6 +16,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
+from dask.delayed import delayed
 
 from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
@@ -68,6 +69,7 @@ def map_slabs(
     recipe: Recipe,
     name: str,
     extra: Sequence[Any] = (),
+    halo: int = 0,
     **parameters: Any,
 ) -> xr.DataArray:
     """Apply ``function(slab, *extra, **parameters)`` to every slab of slices.
@@ -80,15 +82,54 @@ def map_slabs(
         Of the result; the first dim is z.
     extra
         Further arguments; zero-dimensional Dask arrays among them are passed computed.
+    halo
+        Slices on either side of a slab that the function gets too; beyond the ends they are mirrored. What it returns
+        has only the slab's own slices.
     """
     data = lazy(array).data
     shape = tuple(np.size(coords[dim]) for dim in dims[1:])
-    chunks = (data.chunks[0], *((size,) for size in shape))
-    mapped = da.map_blocks(
-        function, data, *extra, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 3, np.float32), **parameters
-    )
+    if halo > 0:
+        mapped = _with_halo(function, data, extra, parameters, halo, shape)
+    else:
+        chunks = (data.chunks[0], *((size,) for size in shape))
+        mapped = da.map_blocks(
+            function, data, *extra, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 3, np.float32), **parameters
+        )
     attrs = {key: value for key, value in array.attrs.items() if key != "recipe"}
     return label(mapped, dims=dims, coords=coords, attrs=attrs, recipe=recipe, name=name)
+
+
+def _with_halo(
+    function: Callable[..., Any],
+    data: da.Array,
+    extra: Sequence[Any],
+    parameters: dict[str, Any],
+    halo: int,
+    shape: tuple[int, ...],
+) -> da.Array:
+    """Slabs that see their neighbours' slices: each is one task that reads them again and needs no other slab."""
+    seen = mirrored(data.shape[0], halo)
+    blocks, first = [], 0
+    for height in data.chunks[0]:
+        wanted = seen[first : first + height + 2 * halo]
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        block = delayed(_call_with_halo)(data[low:high], wanted - low, function, list(extra), parameters)
+        blocks.append(da.from_delayed(block, (height, *shape), np.float32))
+        first += height
+    joined: da.Array = da.concatenate(blocks)
+    return joined
+
+
+def _call_with_halo(
+    rows: Any, places: np.ndarray[Any, Any], function: Callable[..., Any], extra: list[Any], parameters: dict[str, Any]
+) -> Any:
+    return function(rows[places], *extra, **parameters)
+
+
+def mirrored(count: int, border: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Which slice of `count` each place from -border to count + border shows; again and again where that is wider."""
+    places = np.mod(np.arange(-border, count + border), 2 * count)
+    return np.asarray(np.minimum(places, 2 * count - 1 - places))
 
 
 def generate_slabs(

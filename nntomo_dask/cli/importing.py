@@ -54,6 +54,6 @@ def import_(
         array = nt.read_mrc_series(
             source, angles_deg, tilt_axis=tilt_axis, keep_deg=wanted, background=counts, fill=fill
         )
-    support.check_memory("copy", array, memory)
+    support.check_memory(support.copy_bytes, array, memory, who="import")
     nt.check_finite(array, who="import")
     report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)

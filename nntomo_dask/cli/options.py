@@ -40,29 +40,72 @@ class NumberOrWord(click.ParamType[Any]):
 
 def of(declaration: type) -> Callable[[Command], Command]:
     """Options for the settings of one declaration."""
-    return _decorator([(one, "", one) for one in settings_of(declaration) if one.option is not None])
+
+    def decorate(command: Command) -> Command:
+        for one in reversed([one for one in settings_of(declaration) if one.option is not None]):
+            command = click.option(one.flag, _parameter(one), **_attributes(one, ""))(command)
+        return command
+
+    return decorate
 
 
-def of_all(declarations: Mapping[str, Any]) -> Callable[[Command], Command]:
+class Chooser(click.Command):
+    """A verb that chooses one of some declarations; its options are those of all of them, made when they are asked for.
+
+    So a method or a phantom that is registered at run time has its options too.
+    """
+
+    declarations: Mapping[str, Any]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the verb itself, those of the declarations, and --help."""
+        own = super().get_params(ctx)
+        return [*self.params, *of_all(self.declarations), *own[len(self.params) :]]
+
+
+def chooser(declarations: Mapping[str, Any]) -> type[Chooser]:
+    """The class of a verb that chooses among some declarations: ``@click.command(cls=chooser(METHODS))``."""
+    return type("Chooser", (Chooser,), {"declarations": declarations})
+
+
+def of_all(declarations: Mapping[str, Any]) -> list[click.Option]:
     """Options for the settings of all declarations among which a verb chooses, each flag once."""
     by_flag: dict[str, dict[str, Setting]] = {}
     for name, declaration in declarations.items():
         for one in settings_of(declaration):
             if one.option is not None:
                 by_flag.setdefault(one.flag, {})[name] = one
-    chosen = []
-    for owners in by_flag.values():
+    found = []
+    for flag, owners in by_flag.items():
         first = next(iter(owners.values()))
         prefix = f"[{', '.join(owners)}] " if len(owners) < len(declarations) else ""
         choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
         defaults = {name: _shown(one) for name, one in owners.items()}
+        merged = dataclasses.replace(first, choices=choices)
         if len(set(defaults.values())) > 1:
             text = ", ".join(f"{value} ({name})" for name, value in defaults.items() if value)
-            shown = f"{first.help} Default: {text}." if text else first.help
-            chosen.append((dataclasses.replace(first, choices=choices, default=None, help=shown), prefix, first))
-        else:
-            chosen.append((dataclasses.replace(first, choices=choices), prefix, first))
-    return _decorator(chosen)
+            merged = dataclasses.replace(merged, default=None, help=f"{first.help} Default: {text}.")
+        found.append(click.Option([flag, _parameter(first)], **_attributes(merged, prefix)))
+    return found
+
+
+class Name(click.ParamType[str]):
+    """The name of something in a registry; what is registered at run time is known too."""
+
+    name = "name"
+
+    def __init__(self, registry: Mapping[str, Any]) -> None:
+        self.registry = registry
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names."""
+        return "|".join(self.registry)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """A name of the registry."""
+        if value not in self.registry:
+            self.fail(f"{value!r} is not one of {', '.join(self.registry)}", param, ctx)
+        return str(value)
 
 
 def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
@@ -115,22 +158,12 @@ def _shown(one: Setting) -> str:
     return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
 
 
-def _decorator(chosen: list[tuple[Setting, str, Setting]]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for one, prefix, original in reversed(chosen):
-            command = _option(one, prefix, original)(command)
-        return command
-
-    return decorate
-
-
-def _option(one: Setting, prefix: str, original: Setting) -> Callable[[Command], Command]:
+def _attributes(one: Setting, prefix: str) -> dict[str, Any]:
+    """Keywords of a click option."""
     default = _shown(one)
     unit = f" [{one.unit}]" if one.unit else ""
     text = f"{prefix}{one.help}{unit}{f' [default: {default}]' if default else ''}"
-    if one.kind is bool:
-        return click.option(one.flag, _parameter(original), is_flag=True, help=text)
-    return click.option(one.flag, _parameter(original), type=_type(one), help=text)
+    return {"is_flag": True, "help": text} if one.kind is bool else {"type": _type(one), "help": text}
 
 
 def _type(one: Setting) -> Any:

@@ -46,6 +46,6 @@ def phantom(
             raise click.BadParameter("a mixed stack draws its own", param_hint="--number")
         counts[counted] = number
     volume = make(size, seed=seed, pixel_size=pixel_size, **counts)
-    support.check_memory("phantom", volume, memory)
+    support.check_memory(support.phantom_bytes, volume, memory, who="phantom")
     cluster.expect(volume.data.numblocks[0])
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)

@@ -8,7 +8,8 @@ import click
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.cli import report, support
-from nntomo_dask.compute import cluster
+from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.projection import project as projecting
 
 
 @click.command()
@@ -35,7 +36,10 @@ def project(
     angles_deg = nt.read_tilt_angles(angles) if angles else nt.tilt_angles(tilt_range, count)
     source = nt.open(volume)
     nt.check_volume(source, who="project")
-    slices = support.slices_within_memory("project", source, len(angles_deg), memory)
+    shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
+    slices = support.slices_within_memory(
+        projecting.host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who="project"
+    )
     cluster.expect(source.sizes[schema.Z] // slices)
     projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
     report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)

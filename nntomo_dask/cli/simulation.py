@@ -237,7 +237,7 @@ def truth(
     """
     cut, settings = _split(arguments)
     volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
-    support.check_memory("phantom", volume, memory)
+    support.check_memory(support.phantom_bytes, volume, memory, who="truth")
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 

@@ -13,12 +13,10 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli.report import MRC_SUFFIXES
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
 from nntomo_dask.training.samples import layout_of
 from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
-WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 
 class Bytes(click.ParamType[int]):
@@ -107,35 +105,55 @@ def budget(memory: int | None) -> int:
     return cluster.free_memory_bytes() if memory is None else memory
 
 
-def check_memory(operation: Any, array: Any, memory: int | None) -> None:
-    """Raise a SchemaError where an operation in slabs of the default height cannot keep to the memory."""
+def check_memory(host_bytes: chunking.HostBytes, array: Any, memory: int | None, *, who: str) -> int:
+    """Bytes at the peak of an operation in slabs of the default height; a SchemaError where they exceed the memory."""
     z, middle, detector = array.shape
+    slices = chunking.slab_slices((z, middle, detector))
     needed = chunking.peak_bytes(
-        operation,
-        slices=chunking.slab_slices((z, middle, detector)),
-        angles=middle,
-        detector=detector,
+        host_bytes((slices, middle, detector)),
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
     )
-    chunking.check_budget(budget(memory), needed, operation, "its slabs")
+    chunking.check_budget(budget(memory), needed, who, "its slabs")
+    return needed
+
+
+def slices_within_memory(
+    host_bytes: chunking.HostBytes, shape: tuple[int, int, int], memory: int | None, *, wanted: int, who: str
+) -> int:
+    """Slices of a slab that keep an operation on a whole (z, angle, detector) within the memory."""
+    return chunking.slices_within(
+        budget(memory),
+        host_bytes,
+        shape=shape,
+        workers=cluster.current_workers(),
+        processes=cluster.current_processes(),
+        wanted=chunking.GPU_SLAB_SLICES if cluster.on_gpus() else wanted,
+        who=who,
+    )
 
 
 def compare_memory(truth: Any, memory: int | None) -> int:
     """Bytes that the correlation of a comparison may hold: what the program and its slabs leave of the memory."""
-    detector = truth.shape[-1]
-    slices = truth.data.chunks[0][0]
-    needed = chunking.peak_bytes(
-        "compare",
-        slices=slices,
-        angles=0,
-        detector=detector,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
+    image, slices = chunking.image_bytes(truth.shape[-1]), truth.data.chunks[0][0]
+    # Two slabs, and what the similarity of one slice takes.
+    slab = slices * 2 * chunking.READ * image + 24 * image
+    needed = chunking.peak_bytes(slab, workers=cluster.current_workers(), processes=cluster.current_processes())
     available = budget(memory)
     chunking.check_budget(available, needed, "compare", "its slabs")
     return max(available - needed, 1) if memory is not None else (available - needed) // 2
+
+
+def phantom_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab at the peak of making a phantom."""
+    slices, _, detector = shape
+    return (slices * chunking.WRITTEN + 12) * chunking.image_bytes(detector)
+
+
+def copy_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab at the peak of copying it."""
+    slices, angles, detector = shape
+    return slices * (chunking.READ + chunking.WRITTEN) * chunking.rows_bytes(angles, detector)
 
 
 def prepared_sets(
@@ -196,37 +214,6 @@ def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
     )
-
-
-def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
-    """Slices of a slab that keep an operation within the memory."""
-    detector = source.shape[-1]
-    return chunking.slices_within(
-        budget(memory),
-        operation,
-        shape=(source.sizes[schema.Z], detector, detector),
-        angles=angles,
-        detector=detector,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-        hidden=hidden,
-        on_gpu=cluster.on_gpus(),
-    )
-
-
-def report_outside_range(series: Any, network: Any, scale: Any) -> None:
-    """Print the share of a network's inputs outside its training range, and what to do about too many."""
-    found = float(nt.intensity_level(series)) / network.level if scale == "auto" else scale
-    share = float(nt.outside_training_range(series, network, scale=found if found > 0 else 1).mean())
-    origin = "estimated" if scale == "auto" else "given"
-    click.echo(f"intensity of the specimen, {origin}: {found:.5g} times that of the training volumes", err=True)
-    click.echo(f"inputs outside the training range: {share:.1%}", err=True)
-    if share > OUTSIDE_LIMIT:
-        click.echo(
-            f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on what resembles this specimen, "
-            "take off the background at import, or set --scale",
-            err=True,
-        )
 
 
 def background_of(series: Any, text: str) -> float:
@@ -311,13 +298,3 @@ def check_export(target: Path, *, overwrite: bool) -> None:
         refuse("export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), remedy="name it so")
     if target.exists() and not overwrite:
         refuse("export", needs="a free place", got=f"{target}, which is there", remedy="give --overwrite")
-
-
-def scale_of(text: str) -> Any:
-    """The value of --scale."""
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None

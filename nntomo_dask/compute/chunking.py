@@ -1,5 +1,6 @@
 """Integers only: how many slices a slab has, and how many bytes an operation needs at its peak."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from nntomo_dask.errors import refuse
@@ -11,9 +12,6 @@ PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled ke
 WORKER_BYTES = 320 * 2**20  # a Dask worker process with the same, before it has a slab, measured
 
 GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is computed
-# Whose kernels gain by every lane, also where a slab of 32 slices is more than SLAB_BYTES.
-_WANT_LANES = frozenset({"fbp", "sirt", "project", "backproject"})
-
 NEIGHBOURS = 2  # slices on either side that MS-D Net looks at
 SLICES_HELD_BYTES = 2**30  # of a set of slices that is held; a larger one is read again every epoch
 MAP_BORDER, MAP_WIDTH = 10, 16  # of its feature maps, see `kernels.mixed_scale`
@@ -26,6 +24,30 @@ SIMULATED_PROBES = 128  # that are made of a scattering matrix together
 
 _MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
 Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare", "msdnet"]
+
+
+READ, WRITTEN = (
+    2,
+    3,
+)  # copies of a slab: what is read is there packed and unpacked; what is written plain, packed, checked
+
+SlabShape = tuple[int, int, int]  # slices, angles, detector
+HostBytes = Callable[[SlabShape], int]
+
+
+def image_bytes(detector: int) -> int:
+    """Bytes of a slice as float32."""
+    return 4 * detector**2
+
+
+def rows_bytes(angles: int, detector: int) -> int:
+    """Bytes of a slice's projections as float32."""
+    return 4 * angles * detector
+
+
+def spectrum_bytes(angles: int, detector: int) -> int:
+    """Bytes of the spectra of a slice's projections: complex64, rows of twice the length."""
+    return 4 * rows_bytes(angles, detector)
 
 
 def slab_slices(shape: tuple[int, ...]) -> int:
@@ -43,31 +65,19 @@ def slab_chunks(count: int, slices: int) -> tuple[int, ...]:
     return (slices,) * whole + ((rest,) if rest else ())
 
 
-def peak_bytes(
-    operation: Operation,
-    *,
-    slices: int,
-    angles: int,
-    detector: int,
-    workers: int,
-    processes: int = 0,
-    hidden: int = 0,
-) -> int:
-    """Bytes at the peak of an operation over this process and its workers.
+def peak_bytes(slab_bytes: int, *, workers: int, processes: int = 0) -> int:
+    """Bytes at the peak over this process and its workers.
 
     Parameters
     ----------
-    slices, angles, detector
-        Of a slab; `angles` of the projections that are used, those that fill the wedge among them.
+    slab_bytes
+        Of one slab in work.
     workers
         Slabs in work at once.
     processes
         Worker processes beside this one; 0 where its own threads work.
-    hidden
-        Hidden nodes of an NN-FBP network; maps of an MS-D Net, its inputs among them.
     """
-    slab = _slab_bytes(operation, slices=slices, angles=angles, detector=detector, hidden=hidden)
-    return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab
+    return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab_bytes
 
 
 def _slab_bytes(operation: Operation, *, slices: int, angles: int, detector: int, hidden: int) -> int:
@@ -98,42 +108,41 @@ def _slab_bytes(operation: Operation, *, slices: int, angles: int, detector: int
 
 def slices_within(
     budget_bytes: int,
-    operation: Operation,
+    host_bytes: HostBytes,
     *,
-    shape: tuple[int, ...],
-    angles: int,
-    detector: int,
+    shape: tuple[int, int, int],
     workers: int,
     processes: int = 0,
-    hidden: int = 0,
-    on_gpu: bool = False,
+    wanted: int = SLAB_SLICES,
+    who: str,
 ) -> int:
-    """Slices of the largest slab, up to what the operation gains by, at which it fits the budget.
+    """Slices of the largest slab, a power of two up to `wanted`, at which an operation fits the budget.
+
+    Parameters
+    ----------
+    host_bytes
+        Bytes of a slab of the operation, by the slab's shape (slices, angles, detector).
+    shape
+        (z, angle, detector) of the whole.
+    wanted
+        Slices beyond which the operation gains nothing.
 
     Raises
     ------
     SchemaError
         Not even one slice a worker fits.
     """
+    count, angles, detector = shape
 
     def need(slices: int) -> int:
-        return peak_bytes(
-            operation,
-            slices=slices,
-            angles=angles,
-            detector=detector,
-            workers=workers,
-            processes=processes,
-            hidden=hidden,
-        )
+        return peak_bytes(host_bytes((slices, angles, detector)), workers=workers, processes=processes)
 
-    wanted = GPU_SLAB_SLICES if on_gpu else SLAB_SLICES if operation in _WANT_LANES else slab_slices(shape)
     slices = 1
-    while 2 * slices <= min(wanted, shape[0]):
+    while 2 * slices <= min(wanted, count):
         slices *= 2
     while slices > 1 and need(slices) > budget_bytes:
         slices //= 2
-    check_budget(budget_bytes, need(slices), operation, f"one slice of {detector} pixels a worker, {workers} in all")
+    check_budget(budget_bytes, need(slices), who, f"one slice of {detector} pixels a worker, {workers} in all")
     return slices
 
 

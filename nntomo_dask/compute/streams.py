@@ -3,14 +3,12 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
-
-Operation = Literal["fbp", "sirt", "nnfbp", "project"]
 
 LANES = 32  # slices of the smallest group: what one warp computes at once; fewer are padded to it
 _SHARE = 0.9  # of the free memory; the rest is for what fragments, plans of transforms, compiled kernels
@@ -32,7 +30,7 @@ def streamed(function: Callable[[Any], Any], slab: Any, *, slice_bytes: int, who
     slab
         (slice, …).
     slice_bytes
-        Of GPU memory for one slice, copies in both directions included; see `bytes_of_slice`.
+        Of GPU memory for one slice, copies in both directions included.
     who
         Who asks, for errors.
 
@@ -72,26 +70,19 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
     return min(fitting, wanted)
 
 
-def bytes_of_slice(operation: Operation, *, angles: int, detector: int, hidden: int = 1) -> int:
-    """Bytes of GPU memory that one slice takes at the peak of an operation, with the copies of two groups.
+def image_bytes(detector: int) -> int:
+    """Bytes of a slice's image with its border."""
+    return 4 * (detector + 2) ** 2
 
-    Parameters
-    ----------
-    angles
-        Projections that are summed, those that fill the wedge included.
-    """
-    image = 4 * (detector + 2) ** 2
-    row = 4 * angles * (detector + 4)
-    spectrum = 2 * row  # complex64 of rows padded to twice their length
-    between = {
-        # Spectra before and after the filter, padded rows before and after, the transform's own; rows as lanes.
-        "fbp": 2 * row + 5 * spectrum,
-        "nnfbp": 2 * row + 2 * spectrum + hidden * (2 * row + 3 * spectrum),
-        # Image, gradient and the volume in both orders; measured, projected and weighted rows.
-        "sirt": 4 * image + 5 * row,
-        "project": 2 * image + 2 * row,
-    }[operation]
-    return 2 * image + 2 * row + between
+
+def row_bytes(angles: int, detector: int) -> int:
+    """Bytes of a slice's projections with their padding."""
+    return 4 * angles * (detector + 4)
+
+
+def copied_bytes(angles: int, detector: int) -> int:
+    """Bytes that the copies of one slice take: of two groups, rows in and image out or the other way round."""
+    return 2 * image_bytes(detector) + 2 * row_bytes(angles, detector)
 
 
 @dataclass

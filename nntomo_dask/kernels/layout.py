@@ -30,6 +30,11 @@ def lane_width(n_slices: int, widest: int) -> int:
     return width
 
 
+def padded_image_bytes(size: int, lanes: int) -> int:
+    """Bytes of a lane group of images with their border."""
+    return 4 * (size + 2 * IMAGE_PAD) ** 2 * lanes
+
+
 def aligned_zeros(count: int, xp: Any = np) -> Any:
     """`count` zeros that begin at a cache line: vectors across two lines cost half as much again."""
     if xp is not np:  # CuPy's always do

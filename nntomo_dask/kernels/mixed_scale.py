@@ -22,15 +22,14 @@ References
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask.compute.chunking import MAP_BORDER, MAP_WIDTH
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import Float32
 
-DILATIONS = MAP_BORDER  # a layer's dilation is its number modulo this, plus 1
-_WIDTH = MAP_WIDTH  # pixels of a row in registers
+DILATIONS = 10  # a layer's dilation is its number modulo this, plus 1
+_WIDTH = 16  # pixels of a row in registers
 _MAPS = 2  # that are read for four rows before their sums are stored: more of them meet in one set of the cache
 _SLACK = 64  # values behind a buffer that the last rows' registers may touch
 
@@ -64,12 +63,6 @@ def dilation_of(layer: int) -> int:
     return layer % DILATIONS + 1
 
 
-def mirrored(count: int, border: int) -> npt.NDArray[np.intp]:
-    """Which pixel of `count` each place from -border to count + border shows; where that is wider, again and again."""
-    places = np.mod(np.arange(-border, count + border), 2 * count)
-    return np.minimum(places, 2 * count - 1 - places)
-
-
 def forward_reference(images: Float32, parameters: Float32, depth: int) -> Float32:
     """Output (y, x) of a network for inputs (channel, y, x), readably: by concatenation, in double precision."""
     layers = unpack(parameters.astype(np.float64), len(images), depth)
@@ -90,8 +83,13 @@ def forward_reference(images: Float32, parameters: Float32, depth: int) -> Float
 def buffer(maps: int, height: int, width: int, border: int = DILATIONS) -> Float32:
     """Zeros (map, y, x) with their borders; rows have room for whole registers, and there is slack behind the last."""
     shape = maps, height + 2 * border, -(-width // _WIDTH) * _WIDTH + 2 * border
-    count = int(np.prod(shape))
+    count = buffer_bytes(maps, height, width, border) // 4
     return np.zeros(count + _SLACK, np.float32)[:count].reshape(shape)
+
+
+def buffer_bytes(maps: int, height: int, width: int, border: int = DILATIONS) -> int:
+    """Bytes of a `buffer`."""
+    return 4 * maps * (height + 2 * border) * (-(-width // _WIDTH) * _WIDTH + 2 * border)
 
 
 def forward(images: Float32, parameters: Float32, depth: int, maps: Float32 | None = None) -> tuple[Float32, Float32]:

@@ -15,9 +15,10 @@ import torch
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
-from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, mirrored, parameter_count, unpack
+from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, parameter_count, unpack
 
 Float32 = npt.NDArray[np.float32]
 

@@ -1,20 +1,21 @@
 """Volume to tilt series, and a tilt series on another detector."""
 
-import functools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
-from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.compute import chunking, streams
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import astra as astra_engine
-from nntomo_dask.kernels import project as kernel
+from nntomo_dask.kernels import layout
+from nntomo_dask.projection import engines
+from nntomo_dask.projection.projector import Projector
 
 Float32 = npt.NDArray[np.float32]
-Engine = Literal["native", "astra"]
+Float64 = npt.NDArray[np.float64]
+Engine = engines.EngineName
 
 
 def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine = "native") -> xr.DataArray:
@@ -48,7 +49,7 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
     """
     schema.check_volume(volume, who="project")
     angles = schema.check_angles(angles_deg, who="project")
-    check_engine("project", engine)
+    engines.engine(engine, who="project")
     return slabs.map_slabs(
         forward_slab,
         volume,
@@ -83,7 +84,7 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
         `series` is no tilt series.
     """
     schema.check_tilt_series(series, who="backproject")
-    check_engine("backproject", engine)
+    engines.engine(engine, who="backproject")
     return slabs.map_slabs(
         back_slab,
         series,
@@ -102,30 +103,37 @@ def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
     return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
 
 
-def forward_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+def forward_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
-    if engine == "astra":
-        return astra_engine.forward(device.on_host(slab, who='project with engine="astra"'), angles_deg)
-    sinograms: Float32 = streams.streamed(
-        functools.partial(kernel.forward, angles_rad=np.deg2rad(angles_deg)),
-        slab,
-        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="project",
-    )
-    return sinograms
+    pair = Projector(angles_deg, slab.shape[-1], engine)
+    need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
+    return pair.computed(pair.forward, slab, slice_bytes=need, who="project")
 
 
-def back_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+def back_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
-    if engine == "astra":
-        return astra_engine.back(device.on_host(slab, who='backproject with engine="astra"'), angles_deg)
-    images: Float32 = streams.streamed(
-        functools.partial(kernel.back, angles_rad=np.deg2rad(angles_deg)),
-        slab,
-        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="backproject",
+    pair = Projector(angles_deg, slab.shape[-1], engine)
+    need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
+    return pair.computed(pair.back, slab, slice_bytes=need, who="backproject")
+
+
+def host_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab (slices, angles, detector) at the peak of `project`."""
+    slices, angles, detector = shape
+    image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+    lanes = layout.lane_width(slices, chunking.SLAB_SLICES)
+    padded = layout.padded_image_bytes(detector, lanes)
+    return slices * (chunking.READ * image + chunking.WRITTEN * rows) + padded + lanes * 2 * rows
+
+
+def device_bytes_per_slice(shape: chunking.SlabShape) -> int:
+    """Bytes of GPU memory that one slice takes at the peak of `project` or `backproject`, its copies included."""
+    _, angles, detector = shape
+    return (
+        streams.copied_bytes(angles, detector)
+        + 2 * streams.image_bytes(detector)
+        + 2 * streams.row_bytes(angles, detector)
     )
-    return images
 
 
 def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
@@ -192,9 +200,3 @@ def _triangle_weights(old: int, new: int) -> Float32:
     distance = np.abs(centres[:, None] - np.arange(old))
     weights = np.clip(1 - distance / max(factor, 1.0), 0, None)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
-
-
-def check_engine(who: str, engine: str) -> None:
-    """Raise a SchemaError for an engine that we do not have."""
-    if engine not in ("native", "astra"):
-        refuse(who, needs='engine "native" or "astra"', got=f"{engine!r}", remedy='engine="native"')

@@ -19,7 +19,7 @@ from nntomo_dask.kernels import filters
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
 from nntomo_dask.phantoms import volumes as phantoms
 from nntomo_dask.projection.project import project
-from nntomo_dask.reconstruction import nnfbp
+from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training.pairs import check_pair
 
 Float32 = npt.NDArray[np.float32]
@@ -68,7 +68,7 @@ def training_samples(
     Returns
     -------
     Dataset with ``inputs`` (voxel, input), ``target`` (voxel) and the scalar ``level``, see
-    `reconstruction.nnfbp.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
+    `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def training_samples(
     ]
     inputs = da.concatenate([part[:, :-1] for part in parts])
     target = da.concatenate([part[:, -1] for part in parts])
-    levels = [nnfbp.intensity_level(item).data for item in all_series]
+    levels = [intensity_level(item).data for item in all_series]
     parameters = {"n_samples": n_samples, "seed": seed, **asdict(layout)}
     return xr.Dataset(
         {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.compute.chunking import SLICES_HELD_BYTES as IN_MEMORY_BYTES
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels.mixed_scale import mirrored
 from nntomo_dask.training.slices import SCENE, USED
 
 Float32 = npt.NDArray[np.float32]

@@ -16,16 +16,17 @@ import numpy as np
 import xarray as xr
 
 from nntomo_dask.arrays import geometry, schema, slabs
-from nntomo_dask.compute.chunking import NEIGHBOURS
 from nntomo_dask.errors import refuse
-from nntomo_dask.networks.msdnet import METHODS, SIRT, Inputs, Method
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, listed
+from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
+from nntomo_dask.networks.network import Network
+from nntomo_dask.networks.nnfbp import listed
 from nntomo_dask.phantoms import volumes as phantoms
 from nntomo_dask.projection.project import project
-from nntomo_dask.reconstruction import nnfbp as nnfbp_room
-from nntomo_dask.reconstruction.fbp import fbp
-from nntomo_dask.reconstruction.msdnet import kept_projections
-from nntomo_dask.reconstruction.sirt import sirt
+from nntomo_dask.reconstruction.fbp import Fbp, fbp
+from nntomo_dask.reconstruction.intensity import intensity_level
+from nntomo_dask.reconstruction.method import reconstruct
+from nntomo_dask.reconstruction.msdnet import input_method, kept_projections
+from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.training.pairs import check_pair
 
 Phantom = Literal["bodies", "ellipses", "mixed", "spheres"]
@@ -45,8 +46,8 @@ def training_slices(
     series: xr.DataArray | Sequence[xr.DataArray],
     volume: xr.DataArray | Sequence[xr.DataArray],
     *,
-    method: Method = "sirt",
-    network: NNFBPNetwork | None = None,
+    method: str = Sirt.name,
+    network: Network | None = None,
     neighbours: int = NEIGHBOURS,
     scene: int | None = None,
 ) -> xr.Dataset:
@@ -100,8 +101,8 @@ def phantom_slices(
     *,
     phantom: Phantom = "bodies",
     n_slices: int = 1600,
-    method: Method = "sirt",
-    network: NNFBPNetwork | None = None,
+    method: str = Sirt.name,
+    network: Network | None = None,
     neighbours: int = NEIGHBOURS,
     seed: int = 0,
 ) -> tuple[xr.Dataset, xr.Dataset]:
@@ -152,7 +153,7 @@ def phantom_slices(
 
 
 def noise2inverse_slices(
-    series: xr.DataArray, *, splits: int = 2, method: Method = "fbp", neighbours: int = NEIGHBOURS
+    series: xr.DataArray, *, splits: int = 2, method: str = Fbp.name, neighbours: int = NEIGHBOURS
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation slices from one measured series, where nobody knows the truth.
 
@@ -211,27 +212,16 @@ def noise2inverse_slices(
     return slices(~validated), slices(validated)
 
 
-def _inputs(
-    who: str, all_series: list[xr.DataArray], method: Method, network: NNFBPNetwork | None, neighbours: int
-) -> Inputs:
+def _inputs(who: str, all_series: list[xr.DataArray], method: str, network: Network | None, neighbours: int) -> Inputs:
     if not all_series:
         refuse(who, needs="at least one series", got="none", remedy="pass one")
     for item in all_series:
         schema.check_tilt_series(item, who=who)
-    if method not in METHODS:
-        refuse(who, needs=f"method {', '.join(METHODS)}", got=f"{method!r}", remedy="choose one")
-    if (method == "nnfbp") != (network is not None):
-        got = "none" if network is None else f"one for {method}"
-        refuse(
-            who,
-            needs="an NN-FBP network where the method is nnfbp, and only there",
-            got=got,
-            remedy="network=load_network(…)",
-        )
     if neighbours < 0:
         refuse(who, needs="a number of neighbours", got=f"{neighbours}", remedy=f"neighbours={NEIGHBOURS}")
     angles = tuple(all_series[0][schema.ANGLE].values.tolist())
     inputs = Inputs(angles_deg=angles, method=method, network=network, neighbours=neighbours)
+    input_method(inputs)
     size = all_series[0].sizes[schema.DETECTOR]
     for item in all_series:
         if not geometry.same_angles(item[schema.ANGLE].values, angles):
@@ -245,12 +235,7 @@ def _inputs(
 
 
 def _reconstruct(series: xr.DataArray, inputs: Inputs) -> xr.DataArray:
-    if inputs.method == "fbp":
-        return fbp(series)
-    if inputs.method == "nnfbp":
-        assert inputs.network is not None
-        return nnfbp_room.nnfbp(series, inputs.network)
-    return sirt(series, **SIRT)
+    return reconstruct(series, input_method(inputs))
 
 
 def _dataset(
@@ -265,7 +250,7 @@ def _dataset(
     targets = [
         slabs.lazy(item).chunk({schema.Z: source.data.chunks[0]}) for item, source in zip(targets, sources, strict=True)
     ]
-    levels = [nnfbp_room.intensity_level(item).data for item in all_series]
+    levels = [intensity_level(item).data for item in all_series]
     # A scene of one series is none of another.
     firsts = itertools.accumulate((int(numbers.max()) + 1 for numbers in scenes[:-1]), initial=0)
     numbers = np.concatenate([numbers + first for numbers, first in zip(scenes, firsts, strict=True)])
