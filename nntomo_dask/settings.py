@@ -109,23 +109,22 @@ def check_settings(declaration: Any, *, who: str) -> None:
             continue
         default = one.default if one.default not in (dataclasses.MISSING, None) else None
         remedy = f"`{one.name}={_spelled(default)}`" if default is not None else "another value"
+        words = one.name.replace("_", " ")
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
-                wanted = ", ".join(str(choice) for choice in one.choices)
-                refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
-            continue
-        if one.kind in (int, float):
+                refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+        elif one.kind in (int, float):
             number = _number(value, whole=one.kind is int)
             if number is None or not _within(number, one):
-                refuse(who, needs=f"{_words(one.name)} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
+                refuse(who, needs=f"{words} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
         elif one.choices and value not in one.choices:
-            wanted = ", ".join(str(choice) for choice in one.choices)
-            refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
+            refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
 
 
-def _words(name: str) -> str:
-    text = name.replace("_", " ")
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+def _listed(choices: tuple[Any, ...]) -> str:
+    """``"native" or "astra"``."""
+    quoted = [f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def _spelled(value: Any) -> str:

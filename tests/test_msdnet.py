@@ -343,9 +343,9 @@ def test_a_series_at_other_angles(network, particle_series):
 
 
 def test_inputs_of_wrong_kinds(series, volume):
-    with pytest.raises(nt.SchemaError, match="method sirt, fbp, nnfbp; got 'art'"):
+    with pytest.raises(nt.SchemaError, match="a method: fbp, sirt, cgls, nnfbp, msdnet; got 'art'"):
         nt.training_slices(series, volume, method="art")
-    with pytest.raises(nt.SchemaError, match="an NN-FBP network where the method is nnfbp"):
+    with pytest.raises(nt.SchemaError, match="a network for NN-FBP; got none"):
         nt.training_slices(series, volume, method="nnfbp")
     with pytest.raises(nt.SchemaError, match="a volume with 9 slices of 32 pixels"):
         nt.training_slices(series, volume.isel(z=slice(4)))

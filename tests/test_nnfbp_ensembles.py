@@ -151,13 +151,18 @@ def test_on_a_gpu(cuda_on_cpu, measured, networks, statistic):
 def test_memory_is_that_of_all_members(measured, networks, monkeypatch):
     asked = []
 
-    def bytes_of_slice(operation, **sizes):
-        asked.append((operation, sizes["hidden"]))
-        return 1
+    def streamed(function, slab, *, slice_bytes, who):
+        asked.append(slice_bytes)
+        return function(slab)
 
-    monkeypatch.setattr(streams, "bytes_of_slice", bytes_of_slice)
+    monkeypatch.setattr(streams, "streamed", streamed)
     nt.nnfbp(measured.chunk(z=-1), networks, scale=1).compute()
-    assert asked == [("nnfbp", 24)]
+    one, two, three = (
+        nt.METHODS["nnfbp"](networks=tuple(networks[:count])).device_bytes_per_slice(measured.shape)
+        for count in (1, 2, 3)
+    )
+    assert asked == [three]
+    assert three - two == two - one > 0
 
 
 def test_lazy(measured, networks, nothing_computes):
@@ -198,7 +203,10 @@ def test_the_worst_member_is_warned_of(measured, networks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": 5}, "needs networks with the same n_hidden; got 8 and 5; try: train them alike but for the seed"),
+        (
+            {"hidden": 5},
+            "needs networks with the same n_hidden; got 8 and 5; try: train them alike, with different seeds",
+        ),
         ({"activation": "sigmoid"}, "needs networks with the same activation; got relu and sigmoid"),
         ({"wedge": "keep"}, "needs networks with the same wedge; got complete and keep"),
         ({"detector_count": 41}, "needs networks with the same detector_count; got 40 and 41"),
