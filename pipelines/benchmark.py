@@ -19,17 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import astra
+import benchmark_msdnet
 import click
 import numpy as np
 import psutil
-from nntomo_dask.pipelines import benchmark_msdnet
 
 import nntomo_dask as nt
 from nntomo_dask.compute import cluster, device
 from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import backproject, filters, project
 from nntomo_dask.networks.nnfbp import folded
-from nntomo_dask.reconstruction.sirt import sirt_slab
+from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.training.history import History
 
 HIDDEN = 8  # hidden nodes, where nothing else is said
@@ -131,7 +131,7 @@ def sirt_iteration(rows, angles, iterations=4):
     slices, _, size = rows.shape
 
     def run(count):
-        sirt_slab(rows, angles_deg=angles, tolerance=0, max_iterations=count, minimum=0.0, engine="native")
+        Sirt(tolerance=0, max_iterations=count, minimum=0.0).slab(rows, angles)
 
     run(1)
     with astra_sirt(rows[0], angles) as algorithm:

@@ -1,7 +1,5 @@
 """Networks from outside the package."""
 
-from typing import Any
-
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Network
