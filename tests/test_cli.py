@@ -107,7 +107,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "1MB", "-o", "v.zarr"), "for one slice of 32"),
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"), "'much' is no size"),
         (("reconstruct", "series.zarr", "--method", "sirt", "--workers", "0", "-o", "v.zarr"), "at least 1 worker"),
-        (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs a tolerance"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs tolerance"),
         (("project", "particle.zarr", "-o", "s.zarr"), "give either --range and --count, or --angles FILE"),
         (("project", "particle.zarr", "--range", "tem", "--count", "1", "-o", "s.zarr"), "at least 2 projections"),
         (("phantom", "particle", "--size", "4,5", "-o", "p.zarr"), "write one size, 128, or three"),

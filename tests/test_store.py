@@ -142,7 +142,7 @@ SLOW_SAVE = """
 import sys, time
 import numpy as np
 import nntomo_dask as nt
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import particle as phantoms
 
 original = phantoms._particle_slab
 def slow(z_indices, **arguments):

@@ -79,12 +79,16 @@ def of_all(declarations: Mapping[str, Any]) -> list[click.Option]:
     for flag, owners in by_flag.items():
         first = next(iter(owners.values()))
         prefix = f"[{', '.join(owners)}] " if len(owners) < len(declarations) else ""
+        if len({one.help for one in owners.values()}) > 1:
+            prefix, words = "", " ".join(f"[{name}] {_with_default(one)}" for name, one in owners.items())
+            merged = dataclasses.replace(first, default=None, help=words)
+        elif len({_shown(one) for one in owners.values()}) > 1:
+            values = ", ".join(f"{_shown(one) or 'none'} ({name})" for name, one in owners.items())
+            merged = dataclasses.replace(first, default=None, help=f"{first.help} Default: {values}.")
+        else:
+            merged = first
         choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
-        defaults = {name: _shown(one) for name, one in owners.items()}
-        merged = dataclasses.replace(first, choices=choices)
-        if len(set(defaults.values())) > 1:
-            text = ", ".join(f"{value} ({name})" for name, value in defaults.items() if value)
-            merged = dataclasses.replace(merged, default=None, help=f"{first.help} Default: {text}.")
+        merged = dataclasses.replace(merged, choices=choices)
         found.append(click.Option([flag, _parameter(first)], **_attributes(merged, prefix)))
     return found
 
@@ -158,11 +162,15 @@ def _shown(one: Setting) -> str:
     return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
 
 
+def _with_default(one: Setting) -> str:
+    """Help with unit and default."""
+    default = _shown(one)
+    return f"{one.help}{f' [{one.unit}]' if one.unit else ''}{f' [default: {default}]' if default else ''}"
+
+
 def _attributes(one: Setting, prefix: str) -> dict[str, Any]:
     """Keywords of a click option."""
-    default = _shown(one)
-    unit = f" [{one.unit}]" if one.unit else ""
-    text = f"{prefix}{one.help}{unit}{f' [default: {default}]' if default else ''}"
+    text = prefix + _with_default(one)
     return {"is_flag": True, "help": text} if one.kind is bool else {"type": _type(one), "help": text}
 
 

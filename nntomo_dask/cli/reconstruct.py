@@ -41,7 +41,7 @@ def reconstruct(
     overwrite: bool,  # noqa: FBT001
     **arguments: Any,
 ) -> None:
-    r"""Reconstruct a volume from a tilt series.
+    """Reconstruct a volume from a tilt series.
 
     The options below that begin with names in brackets belong to those methods.
 

@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -17,7 +17,8 @@ from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training.pairs import check_pair
@@ -25,15 +26,8 @@ from nntomo_dask.training.pairs import check_pair
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-Phantom = Literal["ellipses", "mixed", "spheres"]
-
 VOXEL, INPUT = "voxel", "input"
 _SAMPLING = "training_samples-"  # how the names of the layers begin that draw samples
-_PHANTOMS: dict[str, Callable[..., xr.DataArray]] = {
-    "ellipses": phantoms.training_stack,
-    "mixed": phantoms.mixed_stack,
-    "spheres": phantoms.random_spheres,
-}
 
 
 def training_samples(
@@ -106,7 +100,7 @@ def training_samples(
 def phantom_samples(
     series: xr.DataArray,
     *,
-    phantom: Phantom = "ellipses",
+    phantom: str = Ellipses.name,
     n_slices: int = 400,
     n_samples: int = 100_000,
     seed: int = 0,
@@ -124,8 +118,8 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        "ellipses": `phantoms.training_stack`, for a specimen of one material. "mixed": `phantoms.mixed_stack`, greys
-        and crowds too. "spheres": `phantoms.random_spheres`.
+        The name of a phantom, see `PHANTOMS`: "ellipses" for a specimen of one material, "mixed" for greys and
+        crowds too.
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear
@@ -143,12 +137,11 @@ def phantom_samples(
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="n_slices=400")
-    if phantom not in _PHANTOMS:
-        refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", remedy="choose one")
+    made = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
-        volume = _PHANTOMS[phantom]((max(slices, 1), size, size), seed=one_seed)
+        volume = made.volume((max(slices, 1), size, size), seed=one_seed)
         return training_samples(
             project(volume, angles),
             volume,

@@ -8,8 +8,8 @@ memory by the training, larger ones read block by block from where they were sav
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -20,7 +20,8 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
 from nntomo_dask.networks.network import Network
 from nntomo_dask.networks.nnfbp import listed
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.bodies import Bodies
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.fbp import Fbp, fbp
 from nntomo_dask.reconstruction.intensity import intensity_level
@@ -29,17 +30,8 @@ from nntomo_dask.reconstruction.msdnet import input_method, kept_projections
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.training.pairs import check_pair
 
-Phantom = Literal["bodies", "ellipses", "mixed", "spheres"]
-
 SCENE, USED = "scene", "used"
 _VALIDATED = 8  # of so many slices one is for validation: of a phantom's number, or of a measured series
-# The maker of each phantom, and how many of its slices lie in one specimen; None: all.
-_PHANTOMS: dict[str, tuple[Callable[..., xr.DataArray], int | None]] = {
-    "bodies": (phantoms.body_stack, phantoms.SCENE),
-    "ellipses": (phantoms.training_stack, 1),
-    "mixed": (phantoms.mixed_stack, 1),
-    "spheres": (phantoms.random_spheres, None),
-}
 
 
 def training_slices(
@@ -99,7 +91,7 @@ def training_slices(
 def phantom_slices(
     series: xr.DataArray,
     *,
-    phantom: Phantom = "bodies",
+    phantom: str = Bodies.name,
     n_slices: int = 1600,
     method: str = Sirt.name,
     network: Network | None = None,
@@ -138,15 +130,13 @@ def phantom_slices(
     schema.check_tilt_series(series, who=who)
     if n_slices < _VALIDATED:
         refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="n_slices=1600")
-    if phantom not in _PHANTOMS:
-        refuse(who, needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", remedy="choose one")
+    made = PHANTOMS.choose(phantom, who=who).for_training()
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
-    make, scene = _PHANTOMS[phantom]
 
     def slices(count: int, one_seed: int) -> xr.Dataset:
-        volume = make((count, size, size), seed=one_seed)
+        volume = made.volume((count, size, size), seed=one_seed)
         return training_slices(
-            project(volume, angles), volume, method=method, network=network, neighbours=neighbours, scene=scene
+            project(volume, angles), volume, method=method, network=network, neighbours=neighbours, scene=made.scene
         )
 
     return slices(n_slices, 2 * seed + 1), slices(n_slices // _VALIDATED, 2 * seed + 2)
