@@ -1,6 +1,7 @@
 """What the verbs of the `nntomo` command print: stores, networks, recipes, tables of errors."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import schema
-from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
+from nntomo_dask.metrics.metric import Column
 from nntomo_dask.networks import files
 from nntomo_dask.training import msdnet_state
 from nntomo_dask.training.history import History
@@ -125,29 +126,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
-    """A volume's errors by name."""
-    # First what takes the largest pieces of memory: what follows fits into them.
-    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
-    # Similarity needs the reference's range first: in one pass with the others all blocks would wait for that.
-    (sums,) = cluster.load(
-        xr.Dataset({"mse": nt.mse(volume, truth, region=region), "psnr": nt.psnr(volume, truth, region=region)}),
-        description="mean square error",
-        progress="bar",
-    )
-    (similarity,) = cluster.load(
-        xr.Dataset({"ssim": nt.ssim(volume, truth, region=region)}), description="similarity", progress="bar"
-    )
-    return {
-        "mse": float(sums["mse"]),
-        "psnr": float(sums["psnr"]),
-        "ssim": float(similarity["ssim"]),
-        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
-        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
-        "nyquist": 2 * truth.attrs["pixel_size"],
-    }
-
-
 def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
     """The table with None for what is infinite, since JSON has no word for it."""
     return {
@@ -156,35 +134,56 @@ def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | No
     }
 
 
-def resolution_text(errors: dict[str, float], key: str) -> str:
-    """A resolution; one that the pixels limit, not the volume, as at most that."""
-    limited = errors[key] <= errors["nyquist"] * (1 + 1e-9)
-    return f"≤ {errors['nyquist']:.3g}" if limited else f"{errors[key]:.3g}"
-
-
-def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
-    """Draw the volumes of a table of errors beside their reference."""
-    from nntomo_dask.plotting import figures as plotting
+def draw_comparison(
+    table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column
+) -> None:
+    """Draw the volumes of a table beside their reference, each with its value of a column."""
+    from nntomo_dask.plotting import figures
 
     stems = [reference.stem, *(Path(path).stem for path in table)]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
     volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
-    captions = {title: f"MSE {value['mse']:.4g}" for title, value in zip(titles[1:], table.values(), strict=True)}
-    drawn = plotting.compare_volumes(volumes, captions=captions, level=plotting.otsu_level(truth), reference=titles[0])
-    click.echo(plotting.save_figure(drawn, figure), err=True)
+    captions = {
+        title: f"{column.title} {values[column.name]:.4g}"
+        for title, values in zip(titles[1:], table.values(), strict=True)
+    }
+    drawn = figures.compare_volumes(volumes, captions=captions, level=figures.otsu_level(truth), reference=titles[0])
+    click.echo(figures.save_figure(drawn, figure), err=True)
 
 
-def print_table(table: dict[str, dict[str, float]], reference: Path, region: str, unit: str) -> None:
-    """Print errors by path."""
+def print_table(
+    table: dict[str, dict[str, float]],
+    columns: Sequence[Column],
+    reference: Path,
+    region: str,
+    unit: str,
+    nyquist: float,
+) -> None:
+    """Print the measures of volumes by path, and how to read them."""
     width = max(len(path) for path in table)
     click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
-    halves, seventh = f"FSC=0.5 [{unit}]", f"FSC=0.143 [{unit}]"
-    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {halves:>13}  {seventh:>15}")
-    for path, value in table.items():
-        click.echo(
-            f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
-            f"{resolution_text(value, 'fsc_0.5'):>13}  {resolution_text(value, 'fsc_0.143'):>15}"
-        )
+    heads, cells, limited = [], [], False
+    for column in columns:
+        shown = column.unit if column.unit != "length" else unit
+        heads.append(f"{column.title} [{shown}]" if shown else column.title)
+        texts = []
+        for values in table.values():
+            value = values[column.name]
+            at_limit = column.unit == "length" and value <= nyquist * (1 + 1e-9)
+            limited |= at_limit
+            texts.append(f"≤ {nyquist:{column.digits}}" if at_limit else f"{value:{column.digits}}")
+        cells.append(texts)
+    widths = [max(len(head), *map(len, texts)) for head, texts in zip(heads, cells, strict=True)]
+    click.echo("  ".join([" " * width, *(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True))]))
+    for row, path in enumerate(table):
+        shown_values = (f"{texts[row]:>{size}}" for texts, size in zip(cells, widths, strict=True))
+        click.echo("  ".join([f"{path:<{width}}", *shown_values]))
+    ways = {way: ", ".join(column.title for column in columns if column.better == way) for way in ("lower", "higher")}
+    click.echo("; ".join(f"{way} is better: {titles}" for way, titles in ways.items() if titles))
+    if any(column.unit == "length" for column in columns):
+        click.echo("FSC: resolution at which the Fourier shell correlation with the reference falls below that value")
+    if limited:
+        click.echo(f"≤ {nyquist:.3g}: limited by the voxels, whose smallest resolvable period is {nyquist:.3g} {unit}")
 
 
 def print_outcome(output: Path, network: Any) -> None:

@@ -11,6 +11,7 @@ import nntomo_dask as nt
 from nntomo_dask.cli import report as report
 from nntomo_dask.cli import support as support
 from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.phantoms.phantom import slab_bytes
 
 _HELP = {
     "energy_ev": "Energy of the electrons [eV].",
@@ -237,7 +238,7 @@ def truth(
     """
     cut, settings = _split(arguments)
     volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
-    support.check_memory(support.phantom_bytes, volume, memory, who="truth")
+    support.check_memory(slab_bytes, volume, memory, who="truth")
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 

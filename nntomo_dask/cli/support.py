@@ -108,12 +108,13 @@ def budget(memory: int | None) -> int:
 def check_memory(host_bytes: chunking.HostBytes, array: Any, memory: int | None, *, who: str) -> int:
     """Bytes at the peak of an operation in slabs of the default height; a SchemaError where they exceed the memory."""
     z, middle, detector = array.shape
-    slices = chunking.slab_slices((z, middle, detector))
-    needed = chunking.peak_bytes(
-        host_bytes((slices, middle, detector)),
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
+    return check_slab(host_bytes((chunking.slab_slices((z, middle, detector)), middle, detector)), memory, who=who)
+
+
+def check_slab(slab_bytes: int, memory: int | None, *, who: str) -> int:
+    """Bytes at the peak of an operation, from those of a slab; a SchemaError where they exceed the memory."""
+    workers, processes = cluster.current_workers(), cluster.current_processes()
+    needed = chunking.peak_bytes(slab_bytes, workers=workers, processes=processes)
     chunking.check_budget(budget(memory), needed, who, "its slabs")
     return needed
 
@@ -131,23 +132,6 @@ def slices_within_memory(
         wanted=chunking.GPU_SLAB_SLICES if cluster.on_gpus() else wanted,
         who=who,
     )
-
-
-def compare_memory(truth: Any, memory: int | None) -> int:
-    """Bytes that the correlation of a comparison may hold: what the program and its slabs leave of the memory."""
-    image, slices = chunking.image_bytes(truth.shape[-1]), truth.data.chunks[0][0]
-    # Two slabs, and what the similarity of one slice takes.
-    slab = slices * 2 * chunking.READ * image + 24 * image
-    needed = chunking.peak_bytes(slab, workers=cluster.current_workers(), processes=cluster.current_processes())
-    available = budget(memory)
-    chunking.check_budget(available, needed, "compare", "its slabs")
-    return max(available - needed, 1) if memory is not None else (available - needed) // 2
-
-
-def phantom_bytes(shape: chunking.SlabShape) -> int:
-    """Bytes of a slab at the peak of making a phantom."""
-    slices, _, detector = shape
-    return (slices * chunking.WRITTEN + 12) * chunking.image_bytes(detector)
 
 
 def copy_bytes(shape: chunking.SlabShape) -> int:

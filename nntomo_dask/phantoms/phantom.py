@@ -38,8 +38,7 @@ class Phantom(ABC):
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""
-        slices, _, size = shape
-        return (slices * chunking.WRITTEN + 12) * chunking.image_bytes(size)
+        return slab_bytes(shape)
 
     def parameters(self) -> dict[str, object]:
         """What a recipe says of the settings."""
@@ -49,6 +48,12 @@ class Phantom(ABC):
     def for_training(cls) -> Self:
         """The phantom with the settings that networks are trained on."""
         return cls()
+
+
+def slab_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab (slices, y, x) that is made and written: its copies, and what making a slice takes."""
+    slices, _, size = shape
+    return (slices * chunking.WRITTEN + 12) * chunking.image_bytes(size)
 
 
 def phantom(
