@@ -39,7 +39,7 @@ _ROOMS = {
     "simulation.structures": ["structure"],
     "simulation.truth": ["ground_truth"],
     "metrics.errors": ["fourier_shell_correlation", "mse", "normalize", "psnr", "resolution", "segment", "ssim"],
-    "store": ["open", "save", "verify"],
+    "store": ["open", "open_dataset", "save", "save_together", "verify"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }

@@ -340,7 +340,7 @@ class TestDamage:
         content[200] ^= 1
         chunk.write_bytes(content)
         with pytest.raises(
-            nt.SchemaError, match=r"damaged one between 32 and 63 of .*a\.zarr .* do nntomo info --verify"
+            nt.SchemaError, match=r"damaged one between 32 and 63 of .*a\.zarr .* try: nntomo info --verify"
         ):
             nt.open(path).compute()
 
@@ -353,7 +353,7 @@ class TestDamage:
         else:
             (path / file).write_bytes(damage)
         for attempt in (lambda: nt.open(path), lambda: nt.verify(path), lambda: nt.save(volume, path)):
-            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* do overwrite=True"):
+            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* with `overwrite=True`"):
                 attempt()
         nt.save(volume, path, overwrite=True)
         assert digest(path) == before

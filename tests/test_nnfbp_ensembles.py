@@ -75,9 +75,7 @@ def test_both_statistics_in_one_pass_have_the_bits_of_each_alone(spelling, rng, 
         )
         reference = backproject.backproject_network_reference(filtered, ANGLES_RAD, alone)
         np.testing.assert_array_equal(
-            backproject.backproject_statistics_reference(filtered, ANGLES_RAD, end)[
-                backproject.BOTH.index(statistic)
-            ],
+            backproject.backproject_statistics_reference(filtered, ANGLES_RAD, end)[backproject.BOTH.index(statistic)],
             reference,
         )
     assert (both[1].max() > 0) == (members > 1)

@@ -11,6 +11,7 @@ before it, so no volume of a single member is stored either.
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -98,7 +99,7 @@ def _statistics_reference(
             active = np.maximum(hidden, 0) if end.activation == "relu" else 1 / (1 + np.exp(-hidden))
             output = output + weight * active
         members.append(end.offset[m] + end.gain[m] / (1 + np.exp(-output)))
-    functions = {"mean": np.mean, "spread": np.std}
+    functions: dict[Statistic, Callable[..., Any]] = {"mean": np.mean, "spread": np.std}
     return np.asarray([functions[statistic](members, axis=0) for statistic in statistics], np.float32)
 
 
