@@ -8,7 +8,7 @@ import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import slabs
 from nntomo_dask.compute import cluster
-from nntomo_dask.store import lock, places
+from nntomo_dask.store import files, lock, places
 from tests.test_store import digest
 
 SLICES, SLAB, SIZE = 70, 16, 24
@@ -20,13 +20,13 @@ COMPUTED = {}  # of each `Shared`, the numbers of the slabs that were computed
 class Shared:
     """Two volumes, the double and the triple of one input, whose slabs are made together."""
 
-    def __init__(self, *, fails_at=None):
+    def __init__(self, *, slab=SLAB, fails_at=None):
         run = len(COMPUTED)
         self.computed = COMPUTED[run] = []
-        data = da.arange(SLICES, chunks=SLAB).map_blocks(
+        data = da.arange(SLICES, chunks=slab).map_blocks(
             shared_slab,
             new_axis=[0, 2, 3],
-            chunks=((2,), da.core.normalize_chunks(SLAB, (SLICES,))[0], (SIZE,), (SIZE,)),
+            chunks=((2,), da.core.normalize_chunks(slab, (SLICES,))[0], (SIZE,), (SIZE,)),
             dtype=np.float32,
             meta=np.empty((0,) * 4, np.float32),
             run=run,
@@ -81,6 +81,23 @@ def test_shared_slabs_are_computed_once_by_a_cluster(tmp_path):
     with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None):
         nt.save_together({tmp_path / "2.zarr": shared.double, tmp_path / "3.zarr": shared.triple})
     assert sorted(shared.computed) == list(range(N_SLABS))
+
+
+def test_no_more_slabs_are_held_than_with_one_store(tmp_path, monkeypatch):
+    """A slab is written to both stores before another one is begun: at most those of the two workers are held."""
+    shared, held, written = Shared(slab=2), [], []
+    write = files.write_chunks
+
+    def counted(*arguments):
+        held.append(len(shared.computed) - len(written) // 2)
+        write(*arguments)
+        written.append(arguments)
+
+    monkeypatch.setattr(files, "write_chunks", counted)
+    with cluster.session(workers=2, scheduler="threads"):
+        nt.save_together({tmp_path / "2.zarr": shared.double, tmp_path / "3.zarr": shared.triple})
+    assert len(written) == 2 * SLICES // 2
+    assert max(held) <= 3  # one of them may be counted before its second file is
 
 
 def test_each_store_is_as_if_saved_alone(tmp_path):

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import xarray as xr
 from dask.array.optimization import optimize as optimize_arrays
 from dask.core import flatten
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
+from dask.typing import Key
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
@@ -22,6 +23,8 @@ from nntomo_dask.store.places import StorePath
 
 Labelled = TypeVar("Labelled", bound=xr.DataArray | xr.Dataset)
 Place = TypeVar("Place", bound=StorePath)
+
+_BLOCKS, _JOINED = "blocks", "joined-slab"  # layers of the graph that is computed
 
 
 def save(array: Labelled, path: StorePath, *, overwrite: bool = False, progress: cluster.Progress = "none") -> Labelled:
@@ -232,19 +235,25 @@ def _tasks(plans: Sequence[_Plan]) -> list[Delayed]:
     into the tasks of each store, which would compute it again for each.
     """
     merged = HighLevelGraph.merge(*(plan.written.dask for plan in plans))
-    graph = optimize_arrays(merged, list(flatten([plan.written.__dask_keys__() for plan in plans])))
-    of_slab: dict[tuple[int, int], list[Delayed]] = {}
+    optimized = optimize_arrays(merged, list(flatten([plan.written.__dask_keys__() for plan in plans])))
+    blocks_of: dict[tuple[int, int], list[Any]] = {}
     for plan in plans:
-        written = da.Array(graph, plan.written.name, plan.written.chunks, meta=plan.written)
-        blocks = written.to_delayed(optimize_graph=False).ravel()
-        for slab, block in zip(plan.slabs, blocks, strict=True):
+        for slab, block in zip(plan.slabs, flatten(plan.written.__dask_keys__()), strict=True):
             if slab.missing:
-                of_slab.setdefault((slab.first, slab.size), []).append(block)
-    return [tasks[0] if len(tasks) == 1 else delayed(_all_written)(tasks) for tasks in of_slab.values()]
+                blocks_of.setdefault((slab.first, slab.size), []).append(block)
+    # One layer for all slabs: joined one by one, every task would copy the graph.
+    joined: dict[Key, Any] = {
+        (_JOINED, *slab): (_all_written, blocks) for slab, blocks in blocks_of.items() if len(blocks) > 1
+    }
+    graph = HighLevelGraph({_BLOCKS: dict(optimized), _JOINED: joined}, {_BLOCKS: set(), _JOINED: {_BLOCKS}})
+    return [
+        Delayed((_JOINED, *slab), graph, layer=_JOINED) if len(blocks) > 1 else Delayed(blocks[0], graph, layer=_BLOCKS)
+        for slab, blocks in blocks_of.items()
+    ]
 
 
 def _all_written(_blocks: list[npt.NDArray[np.bool_]]) -> None:
-    """Wait for the stores of a slab."""
+    """Depend on the blocks of a slab in several stores."""
 
 
 def _write_slab(
