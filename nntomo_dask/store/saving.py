@@ -171,9 +171,8 @@ def _write_all(outputs: Sequence[_Output], *, overwrite: bool, progress: cluster
     for output in outputs:
         places.finish_replacement(output.target)
         files.remove_partial(output.target)
-        output.check(
-            overwrite=overwrite
-        )  # again, since another run may have written the store before the lock was held
+        # A second check: another run may have written the store before the lock was held.
+        output.check(overwrite=overwrite)
     folders = [output.create(overwrite=overwrite) for output in outputs]
     names = ", ".join(output.target.name for output in outputs)
     try:
