@@ -20,6 +20,7 @@ import zarr.codecs
 
 from nntomo_dask.arrays import schema, slabs
 
+Stored = zarr.Array[Any]  # of the data or of a coordinate
 TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")
 PROJECTIONS = "projections"
@@ -59,9 +60,15 @@ def array_name(folder: Path) -> str:
     return name
 
 
-def data_array(folder: Path) -> Any:
+def data_array(folder: Path) -> Stored:
     """The Zarr array with the data."""
     return zarr.open_array(folder / array_name(folder), mode="r")
+
+
+def dims(folder: Path) -> tuple[str, ...]:
+    """Names of the dims of the data array."""
+    metadata: Any = data_array(folder).metadata  # of version 2 or 3; only those of 3, which stores have, name dims
+    return tuple(metadata.dimension_names)
 
 
 def attributes(folder: Path) -> dict[str, Any]:
@@ -118,8 +125,7 @@ def _has_all_bytes(file: Path, trailer: int) -> bool:
 
 def missing_coordinates(folder: Path) -> list[str]:
     """Dims whose coordinate cannot be read."""
-    dims = [dim for dim in data_array(folder).metadata.dimension_names if dim in _COORDINATES]
-    return [dim for dim in dims if not _can_be_read(folder / dim)]
+    return [dim for dim in dims(folder) if dim in _COORDINATES and not _can_be_read(folder / dim)]
 
 
 def _can_be_read(coordinate: Path) -> bool:
@@ -244,7 +250,7 @@ def wait_until_flushed() -> None:
         flushed.result()
 
 
-def opened(path: Path) -> Any:
+def opened(path: Path) -> Stored:
     """The Zarr array at `path`. Each process parses its metadata once, and again when they have changed.
 
     Raises
@@ -257,7 +263,7 @@ def opened(path: Path) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def _opened(path: Path, _changed_ns: int, _inode: int) -> Any:
+def _opened(path: Path, _changed_ns: int, _inode: int) -> Stored:
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 

@@ -1,9 +1,11 @@
 """Opening stores as lazy arrays."""
 
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 import zarr
 
@@ -86,8 +88,10 @@ def _opened(who: str, path: StorePath, slices: int | None) -> xr.DataArray | xr.
     attributes = files.attributes(source)
     if name == files.TABLE:
         return samples.from_table(reading.lazy_data(source, array, slices), attributes)
-    dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else tuple(array.metadata.dimension_names)
-    coords: dict[Any, Any] = {dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims}
+    dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else files.dims(source)
+    coords: dict[Hashable, npt.NDArray[np.generic]] = {
+        dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims
+    }
     if name == files.PROJECTIONS:
         return projections.from_stack(
             lambda place: reading.lazy_series(source, array, slices, place), attributes, coords, wanted, source

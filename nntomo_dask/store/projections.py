@@ -1,6 +1,6 @@
 """Tilt series in chunks of single projections: one or more series in one stored array, a chunk for each angle."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS
+from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS, Stored
 
 _SHARED = ("units", "pixel_size")
 
@@ -53,7 +53,7 @@ def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Reci
 def from_stack(
     blocks_of: Callable[[int], da.Array],
     attributes: Mapping[str, Any],
-    coords: Mapping[Any, Any],
+    coords: Mapping[Hashable, npt.NDArray[np.generic]],
     wanted: str | None,
     source: Path,
 ) -> xr.DataArray | xr.Dataset:
@@ -88,7 +88,7 @@ def from_stack(
     return next(iter(series.values())) if len(series) == 1 else xr.Dataset(series)
 
 
-def read_slab(stack: Any, place: int, first: int, last: int) -> npt.NDArray[np.float32]:
+def read_slab(stack: Stored, place: int, first: int, last: int) -> npt.NDArray[np.float32]:
     """Slices (z, angle, detector) of one series. A part of every chunk is read."""
     slab = np.empty((last - first, stack.shape[0], stack.shape[3]), np.float32)
     for angle in range(stack.shape[0]):

@@ -1,7 +1,6 @@
 """Lazy arrays whose blocks are read from a store when they are computed."""
 
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -13,7 +12,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, projections
 
 
-def lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
+def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array:
     """Lazy array of a store's data, in blocks of `slices`, or of the store's own chunks."""
     count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
     chunks = chunking.slab_chunks(count, per_chunk)
@@ -30,7 +29,7 @@ def lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
     return blocks
 
 
-def lazy_series(source: Path, array: Any, slices: int | None, place: int) -> da.Array:
+def lazy_series(source: Path, array: files.Stored, slices: int | None, place: int) -> da.Array:
     """Lazy array (z, angle, detector) of the series number `place` in a store that is chunked by angle."""
     angles, _, count, detector = array.shape
     chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
@@ -67,7 +66,7 @@ def _read(
         )
 
 
-def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
+def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> files.Stored:
     """The Zarr array at `path`; a SchemaError where another store has replaced the one that was opened."""
     array = files.opened(Path(path))
     if array.attrs["recipe"] != recipe:

@@ -235,7 +235,7 @@ def _tasks(plans: Sequence[_Plan]) -> list[Delayed]:
     """
     merged = HighLevelGraph.merge(*(plan.written.dask for plan in plans))
     optimized = optimize_arrays(merged, list(flatten([plan.written.__dask_keys__() for plan in plans])))
-    blocks_of: dict[tuple[int, int], list[Any]] = {}
+    blocks_of: dict[tuple[int, int], list[Key]] = {}
     for plan in plans:
         for slab, block in zip(plan.slabs, flatten(plan.written.__dask_keys__()), strict=True):
             if slab.missing:
