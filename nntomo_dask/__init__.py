@@ -52,7 +52,7 @@ _ROOMS = {
     "metrics.psnr": ["psnr"],
     "metrics.scaling": ["normalize", "segment"],
     "metrics.ssim": ["ssim"],
-    "store": ["open", "save", "verify"],
+    "store": ["open", "open_dataset", "save", "save_together", "verify"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }
