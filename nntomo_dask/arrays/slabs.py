@@ -86,17 +86,38 @@ def map_slabs(
         Slices on either side of a slab that the function gets too; beyond the ends they are mirrored. What it returns
         has only the slab's own slices.
     """
-    data = lazy(array).data
     shape = tuple(np.size(coords[dim]) for dim in dims[1:])
-    if halo > 0:
-        mapped = _with_halo(function, data, extra, parameters, halo, shape)
-    else:
-        chunks = (data.chunks[0], *((size,) for size in shape))
-        mapped = da.map_blocks(
-            function, data, *extra, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 3, np.float32), **parameters
-        )
+    mapped = map_blocks(function, lazy(array).data, shape, extra=extra, halo=halo, **parameters)
     attrs = {key: value for key, value in array.attrs.items() if key != "recipe"}
     return label(mapped, dims=dims, coords=coords, attrs=attrs, recipe=recipe, name=name)
+
+
+def map_blocks(
+    function: Callable[..., Any],
+    data: da.Array,
+    shape: tuple[int, ...],
+    *,
+    extra: Sequence[Any] = (),
+    halo: int = 0,
+    **parameters: Any,
+) -> da.Array:
+    """``function(slab, *extra, **parameters)`` of every slab of a lazy array, without labels; see `map_slabs`.
+
+    `shape` is that of a slice of the result, which may have more dims than a slice of `data`.
+    """
+    if halo > 0:
+        return _with_halo(function, data, extra, parameters, halo, shape)
+    mapped: da.Array = da.map_blocks(
+        function,
+        data,
+        *extra,
+        chunks=(data.chunks[0], *((size,) for size in shape)),
+        new_axis=list(range(1, len(shape) + 2 - data.ndim)),
+        dtype=np.float32,
+        meta=np.empty((0,) * (len(shape) + 1), np.float32),
+        **parameters,
+    )
+    return mapped
 
 
 def _with_halo(

@@ -12,6 +12,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.method import mean_and_spread
 
 
 @click.command(cls=options.chooser(METHODS))
@@ -57,8 +58,6 @@ def reconstruct(
     chosen = options.build_chosen(
         METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
     )
-    if spread is not None and spread.resolve() == output.resolve():
-        raise click.UsageError("--spread and --output are two stores; give them two places")
     chosen.check(source)
     shape = source.sizes[schema.Z], source.sizes[schema.ANGLE], source.sizes[schema.DETECTOR]
     slices = support.slices_within_memory(
@@ -71,11 +70,12 @@ def reconstruct(
         click.echo(line, err=True)
     source = nt.open(series, slices=slices)
     chosen = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
-    volume = nt.reconstruct(source, chosen, prepared=prepared)
-    if spread is not None:
-        uncertainty = nt.reconstruct(source, dataclasses.replace(chosen, statistic="spread"), prepared=prepared)
-        report.describe(nt.save(uncertainty, spread, overwrite=overwrite, progress="bar"), spread)
-    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    if spread is None:
+        volumes = {output: nt.reconstruct(source, chosen, prepared=prepared)}
+    else:
+        volumes = dict(zip((output, spread), mean_and_spread(source, chosen, prepared=prepared), strict=True))
+    for path, volume in nt.save_together(volumes, overwrite=overwrite, progress="bar").items():
+        report.describe(volume, Path(path))
 
 
 def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import xarray as xr
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.networks.network import Network
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.settings import check_settings, settings_of
@@ -70,6 +71,10 @@ class Method(ABC):
         others are in the slab.
         """
 
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Both statistics of an ensemble in one pass: (slice, 2, y, x); for methods with a field ``statistic``."""
+        raise NotImplementedError
+
     @abstractmethod
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Bytes of a slab (slices, angles, detector) in work at its peak, what is read and written included."""
@@ -106,13 +111,15 @@ class _Slab:
 
     method: Method
     angles_deg: Float64
+    both: bool = False
 
     @property
     def __name__(self) -> str:
         return self.method.name
 
     def __call__(self, rows: Float32, *prepared: Any) -> Float32:
-        return self.method.slab(rows, self.angles_deg, *(float(one) for one in prepared))
+        function = self.method.mean_and_spread if self.both else self.method.slab
+        return function(rows, self.angles_deg, *(float(one) for one in prepared))
 
 
 def reconstruct(
@@ -161,6 +168,54 @@ def reconstruct(
         extra=scalars,
         halo=chosen.halo,
     )
+
+
+def mean_and_spread(
+    series: xr.DataArray, method: Method, *, prepared: Sequence[Scalar] | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mean and standard deviation of an ensemble's members, from one computation.
+
+    The two volumes are those that the method gives alone with ``statistic="mean"`` and ``"spread"``, with the same
+    recipes; `store.save_together` writes both and computes every slab once. Lazy.
+
+    Parameters
+    ----------
+    series, prepared
+        See `reconstruct`.
+    method
+        A method with networks, two or more.
+
+    Raises
+    ------
+    SchemaError
+        See `reconstruct`; or the method has no ensembles.
+    """
+    if "statistic" not in {field.name for field in dataclasses.fields(method)}:  # type: ignore[arg-type]
+        refuse("mean_and_spread", needs="a method with ensembles of networks", got=method.name, remedy="reconstruct")
+    statistics = tuple(dataclasses.replace(method, statistic=name) for name in BOTH)  # type: ignore[type-var]
+    for one in statistics:
+        one.check(series)
+    source = slabs.lazy(series)
+    scalars = method.prepare(source) if prepared is None else tuple(prepared)
+    size = source.sizes[schema.DETECTOR]
+    function = _Slab(method, source[schema.ANGLE].values, both=True)
+    both = slabs.map_blocks(function, source.data, (2, size, size), extra=scalars, halo=method.halo)
+    mean, spread = (
+        slabs.label(
+            da.map_blocks(_take, both, place=place, drop_axis=1, dtype=np.float32, meta=np.empty((0,) * 3, np.float32)),
+            dims=schema.VOLUME_DIMS,
+            coords=slice_coords(source),
+            attrs={key: value for key, value in source.attrs.items() if key != "recipe"},
+            recipe=one.recipe(source),
+            name="volume",
+        )
+        for place, one in enumerate(statistics)
+    )
+    return mean, spread
+
+
+def _take(block: Float32, *, place: int) -> Float32:
+    return block[:, place]
 
 
 def slice_coords(series: xr.DataArray) -> dict[Any, Any]:

@@ -84,15 +84,28 @@ class Msdnet(Method):
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
         """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
-        scale, first = np.float32(prepared[0]), self.networks[0]
-        parts = input_slab(rows, first.inputs, float(scale), first.level)
-        sources = [device.to_host(part) / scale for part in parts]
-        outputs = [
-            sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in self.networks
-        ]
         of_members = np.mean if self.statistic == "mean" else np.std
+        outputs, scale = self._outputs(rows, prepared[0])
         whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
         return whole
+
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Both statistics (slice, 2, y, x) of the members."""
+        outputs, scale = self._outputs(rows, prepared[0])
+        both: Float32 = device.namespace(rows).asarray(
+            np.stack([np.mean(outputs, axis=0) * scale, np.std(outputs, axis=0) * scale], axis=1)
+        )
+        return both
+
+    def _outputs(self, rows: Float32, factor: float) -> tuple[list[Float32], np.float32]:
+        """The slices of each member, in units of the training volumes, and the scale."""
+        scale, first = np.float32(factor), self.networks[0]
+        parts = input_slab(rows, first.inputs, float(scale), first.level)
+        sources = [device.to_host(part) / scale for part in parts]
+        outputs: list[Any] = [
+            sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in self.networks
+        ]
+        return outputs, scale
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """The input's reconstruction with the halo, two copies of it, the slab out, and the feature maps."""

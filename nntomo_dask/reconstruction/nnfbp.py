@@ -17,7 +17,7 @@ from nntomo_dask.arrays import geometry, schema, slabs
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
-from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network
+from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
 from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
@@ -80,14 +80,22 @@ class Nnfbp(Method):
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x); `prepared` are the networks' scales."""
+        return self._reconstructed(rows, prepared, both=False)
+
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice, angle, detector) to (slice, 2, y, x)."""
+        return self._reconstructed(rows, prepared, both=True)
+
+    def _reconstructed(self, rows: Float32, scales: Sequence[float], *, both: bool) -> Float32:
         if self.warns:
-            _warn(self.name, float(_outside_shares(rows, prepared, self.networks).mean(axis=1).max()))
+            _warn(self.name, float(_outside_shares(rows, scales, self.networks).mean(axis=1).max()))
         layout = self.networks[0].layout
-        responses, end = folded(self.networks, list(prepared), statistic=self.statistic)
+        responses, end = folded(self.networks, list(scales), statistic=self.statistic)
+        image = streams.image_bytes(rows.shape[-1]) if both else 0  # of the second statistic, computed and copied
         volume: Float32 = streams.streamed(
-            functools.partial(_reconstruct, layout=layout, responses=responses, end=end),
+            functools.partial(_reconstruct, layout=layout, responses=responses, end=end, both=both),
             rows,
-            slice_bytes=self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1])),
+            slice_bytes=self.device_bytes_per_slice((len(rows), 0, rows.shape[-1])) + 4 * image,
             who=self.name,
         )
         return volume
@@ -153,12 +161,13 @@ def nnfbp(
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained NN-FBP network, or with several.
 
-    One backprojection of the network's filters side by side, with its end in the same loop (report Eq. 9); no volume a
-    hidden node is ever held. An ensemble, networks trained with other seeds, is a network with as many times the hidden
-    nodes: still one backprojection, no volume a member, and what is written is the members' mean or their spread. The
-    spread shows where the result hangs on chance in the training, not errors that all members share. Lazy, chunks along
-    z are kept. While it computes, slabs warn where more than 5 % of a network's inputs lie outside the range seen in
-    training: the network then extrapolates; see `outside_training_range`.
+    One backprojection of the network's filters side by side, with its end in the same loop (Branchut 2024, Eq. 9);
+    there is never a volume for each hidden node. An ensemble, networks trained with other seeds, is a network with as
+    many times the hidden nodes: still one backprojection, without a volume for each member. The result is the members'
+    mean or their spread. The spread shows where the result depends on the random initialisation of the training, not
+    errors that all members share. Lazy, chunks along z are kept. While it computes, slabs warn where more than 5 % of a
+    network's inputs lie outside the range seen in training: the network then extrapolates; see
+    `outside_training_range`.
 
     Parameters
     ----------
@@ -264,16 +273,19 @@ def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
             refuse(who, needs=f"networks with the same {name}", got=got, remedy=remedy)
 
 
-def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd) -> Float32:
+def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd, both: bool) -> Float32:
     rows, angles_rad = layout.rows(slab), np.deg2rad(layout.used_angles_deg)
-    shape = (len(slab), slab.shape[-1], slab.shape[-1])
-    volume: Float32 = device.namespace(slab).empty(shape, np.float32)
+    xp, shape = device.namespace(slab), (len(slab), slab.shape[-1], slab.shape[-1])
+    volume: Float32 = xp.empty((2, *shape) if both else shape, np.float32)
     # Filtered rows of few slices at a time, as many as a kernel takes: they are hidden nodes × the input.
     group = cuda.WARP if device.is_on_gpu(slab) else _GROUP
     for z in range(0, len(slab), group):
         filtered = filters.filter_rows(rows[z : z + group], responses)
-        backproject_network(filtered, angles_rad, end, out=volume[z : z + group])
-    return volume
+        if both:
+            backproject_statistics(filtered, angles_rad, end, out=volume[:, z : z + group])
+        else:
+            backproject_network(filtered, angles_rad, end, out=volume[z : z + group])
+    return xp.ascontiguousarray(xp.moveaxis(volume, 0, 1)) if both else volume
 
 
 def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
