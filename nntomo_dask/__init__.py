@@ -53,6 +53,8 @@ _ROOMS = {
     "metrics.scaling": ["normalize", "segment"],
     "metrics.ssim": ["ssim"],
     "store": ["open", "open_dataset", "save", "save_together", "verify"],
+    "formats": ["FORMATS"],
+    "formats.format": ["Format"],
     "formats.mrc": ["read_mrc_series", "read_mrc_volume", "write_mrc"],
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }

@@ -119,7 +119,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "file: File exists"),
         (("reconstruct", "series.zarr", "--method", "fbp", "--minimum", "0", "-o", "v.zarr"), "is for --method sirt"),
         (("export", "particle.zarr", "particle.tif"), "needs a name that ends in .mrc"),
-        (("export", "particle.zarr", "taken.mrc"), "needs a free place; got taken.mrc, which is there"),
+        (("export", "particle.zarr", "taken.mrc"), "needs a free path; got taken.mrc, which exists"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_path, words, message):
@@ -256,7 +256,7 @@ def test_background_is_hinted_at_and_found(run, tmp_path):
     (tmp_path / "a.rawtlt").write_text("0\n10\n20\n")
     words = ("import", "a.mrc", "--angles", "a.rawtlt")
     assert "import with --background auto" in run(*words, "-o", "plain.zarr").output
-    assert "background: 500 counts taken off" in run(*words, "--background", "auto", "-o", "auto.zarr").output
+    assert "background: 500 counts subtracted" in run(*words, "--background", "auto", "-o", "auto.zarr").output
     np.testing.assert_array_equal(nt.open("auto.zarr").values, nt.open("plain.zarr").values - 500)
     assert "write a number or auto" in run(*words, "--background", "much", "-o", "b.zarr", exit_code=2).output
 

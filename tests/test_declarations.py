@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.metrics.metric import Column
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.settings import setting, settings_of
 
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
-REGISTRIES = {"methods": nt.METHODS, "networks": nt.NETWORKS}
+REGISTRIES = {
+    "methods": nt.METHODS,
+    "networks": nt.NETWORKS,
+    "phantoms": nt.PHANTOMS,
+    "metrics": nt.METRICS,
+    "formats": nt.FORMATS,
+}
 
 
 def docstrings(tree):
@@ -103,3 +110,61 @@ def test_unknown_names_are_refused_with_those_that_are_known(series, name, text)
         nt.reconstruct(series, name)
     with pytest.raises(nt.SchemaError, match="which is taken"):
         nt.METHODS.register(type("Again", (), {"name": "sirt"}))
+
+
+@pytest.fixture
+def toys():
+    """A phantom, a metric and a format registered at run time."""
+
+    @nt.PHANTOMS.register
+    @dataclass(frozen=True)
+    class Slope(nt.Phantom):
+        name: ClassVar[str] = "slope"
+        summary: ClassVar[str] = "values that rise along z"
+        rise: float = setting(1.0, help="Value of the last slice.")
+
+        def volume(self, shape, *, seed=0, pixel_size=1.0):
+            sizes = (shape,) * 3 if isinstance(shape, int) else shape
+            return nt.volume(np.linspace(0, self.rise, sizes[0])[:, None, None] * np.ones(sizes), pixel_size=pixel_size)
+
+    @nt.METRICS.register
+    @dataclass(frozen=True)
+    class Bias(nt.Metric):
+        name: ClassVar[str] = "bias"
+        columns: ClassVar = (Column("bias", "Bias", "lower"),)
+
+        def measure(self, volume, reference, *, region, memory_bytes):
+            return {"bias": (volume - reference).mean()}
+
+    @nt.FORMATS.register
+    class Raw(nt.Format):
+        name: ClassVar[str] = "raw"
+        title: ClassVar[str] = "raw float32 cube"
+        suffixes: ClassVar = (".raw",)
+
+        @classmethod
+        def read_volume(cls, path):
+            values = np.fromfile(path, np.float32)
+            return nt.volume(values.reshape((round(values.size ** (1 / 3)),) * 3))
+
+        @classmethod
+        def write(cls, array, path):
+            array.values.tofile(path)
+            return [path]
+
+    yield
+    for registry, name in ((nt.PHANTOMS, "slope"), (nt.METRICS, "bias"), (nt.FORMATS, "raw")):
+        registry.unregister(name)
+
+
+def test_a_phantom_a_metric_and_a_format_on_the_command_line(toys, run):
+    assert "[slope] Value of the last slice." in run("phantom", "--help").output
+    run("phantom", "slope", "--size", 16, "--rise", 3, "-o", "slope.zarr")
+    run("export", "slope.zarr", "slope.raw")
+    assert "exists" in run("export", "slope.zarr", "slope.raw", exit_code=2).output
+    run("import", "slope.raw", "-o", "again.zarr")
+    np.testing.assert_array_equal(nt.open("again.zarr").values, nt.open("slope.zarr").values)
+    run("phantom", "slope", "--size", 16, "--rise", 5, "-o", "steep.zarr")
+    table = run("compare", "steep.zarr", "--reference", "slope.zarr").output
+    assert "Bias" in table
+    assert "lower is better: MSE, FSC=0.5, FSC=0.143, Bias; higher is better: PSNR, SSIM, Dice" in table

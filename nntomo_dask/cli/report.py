@@ -13,12 +13,11 @@ import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import schema
 from nntomo_dask.errors import refuse
+from nntomo_dask.formats.format import format_of
 from nntomo_dask.metrics.metric import Column
 from nntomo_dask.networks import files
 from nntomo_dask.training import msdnet_state
 from nntomo_dask.training.history import History
-
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
 
 
 def describe(array: Any, path: Path) -> None:
@@ -81,8 +80,14 @@ def _print_angles(array: Any) -> None:
 
 def describe_file(path: Path) -> Any:
     """Say what a file is that is no store, and give its recipe."""
-    if path.suffix in MRC_SUFFIXES:
-        refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="nntomo import it")
+    found = format_of(path)
+    if found is not None:
+        refuse(
+            "info",
+            needs="a store or a network",
+            got=f"a file in the format {found.title}, {path}",
+            remedy="nntomo import",
+        )
     if path.name.endswith(".training.safetensors"):
         of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
         history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)

@@ -10,7 +10,6 @@ import numpy as np
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
-from nntomo_dask.cli.report import MRC_SUFFIXES
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
 from nntomo_dask.training.samples import layout_of
@@ -134,12 +133,6 @@ def slices_within_memory(
     )
 
 
-def copy_bytes(shape: chunking.SlabShape) -> int:
-    """Bytes of a slab at the peak of copying it."""
-    slices, angles, detector = shape
-    return slices * (chunking.READ + chunking.WRITTEN) * chunking.rows_bytes(angles, detector)
-
-
 def prepared_sets(
     sets: tuple[Any, Any], output: Path, checkpoints: list[Path], hidden: int, memory: int | None, *, overwrite: bool
 ) -> tuple[Any, Any]:
@@ -200,38 +193,6 @@ def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
     )
 
 
-def background_of(series: Any, text: str) -> float:
-    """The value of --background in counts; tells what it found, and hints where a series seems to need it."""
-    slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
-    dim, bright = np.nanpercentile(series.isel({schema.Z: slices}).values, [5, 99])
-    if text == "auto":
-        click.echo(f"background: {dim:g} counts taken off", err=True)
-        return float(dim)
-    try:
-        counts = float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
-    if counts == 0 and dim > 0.01 * bright:
-        click.echo(
-            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}; if the former is the detector's "
-            "offset, import with --background auto: to a reconstruction it is matter",
-            err=True,
-        )
-    return counts
-
-
-def angles_of(keep: str) -> Any:
-    """START:STOP:STEP as angles, STOP included."""
-    try:
-        start, stop, step = (float(part) for part in keep.split(":"))
-        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
-    except (ValueError, ZeroDivisionError):
-        wanted = np.empty(0)
-    if wanted.size < 2:
-        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep")
-    return wanted
-
-
 def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
     """Refuse an option that was given and that what was chosen does not know."""
     context = click.get_current_context()
@@ -274,11 +235,3 @@ def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> 
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
             refuse("train", needs="a free place", got=f"{output}, which is there", remedy="give --overwrite")
-
-
-def check_export(target: Path, *, overwrite: bool) -> None:
-    """Refuse to write anything but an MRC file, or over a file that is there."""
-    if target.suffix not in MRC_SUFFIXES:
-        refuse("export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), remedy="name it so")
-    if target.exists() and not overwrite:
-        refuse("export", needs="a free place", got=f"{target}, which is there", remedy="give --overwrite")
