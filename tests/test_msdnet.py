@@ -6,13 +6,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from nntomo_dask.training.msdnet_state import State
 from scipy.stats import spearmanr
 
 import nntomo_dask as nt
 from nntomo_dask.networks import msdnet as networks
 from nntomo_dask.training import msdnet as training_room
 from nntomo_dask.training import slice_reader
-from nntomo_dask.training.msdnet_state import State
 
 ANGLES_DEG = nt.tilt_angles("tem", 8)
 SIZE = 32

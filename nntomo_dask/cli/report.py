@@ -13,9 +13,7 @@ from nntomo_dask import store
 from nntomo_dask.arrays import schema
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.networks import files
-from nntomo_dask.training import msdnet_state
-from nntomo_dask.training.history import History
+from nntomo_dask.training.checkpoints import open_checkpoint
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
 
@@ -83,12 +81,10 @@ def describe_file(path: Path) -> Any:
     if path.suffix in MRC_SUFFIXES:
         refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="nntomo import it")
     if path.name.endswith(".training.safetensors"):
-        of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
-        history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)
-        state = "ended" if history.ended else "interrupted"
-        kind = "MS-D Net" if of_msdnet else "an NN-FBP network"
-        click.echo(f"training of {kind}: {len(history.losses)} epochs, {state}")
-        return history.best_network().recipe if history.losses else history.frame.recipe
+        reached = open_checkpoint(path)
+        state = "ended" if reached.ended else "interrupted"
+        click.echo(f"training of {reached.kind.title}: {_count(len(reached.losses), 'epoch')}, {state}")
+        return reached.best_network().recipe if reached.losses else reached.frame.recipe
     network = nt.load_network(path)
     if isinstance(network, nt.MSDNetwork):
         made = network.inputs
@@ -185,16 +181,3 @@ def print_table(table: dict[str, dict[str, float]], reference: Path, region: str
             f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
             f"{resolution_text(value, 'fsc_0.5'):>13}  {resolution_text(value, 'fsc_0.143'):>15}"
         )
-
-
-def print_outcome(output: Path, network: Any) -> None:
-    """Print what training reached."""
-    outcome = network.recipe["outcome"]
-    measure = "mean square errors of voxels in [0, 1]"
-    if isinstance(network, nt.MSDNetwork):
-        error = "square" if network.recipe["parameters"]["loss"] == "l2" else "absolute"
-        measure = f"mean {error} errors, of voxels with deviation 1"
-    click.echo(
-        f"{output}: best epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
-        f"validation loss {outcome['validation_loss']:.6f} ({measure})"
-    )
