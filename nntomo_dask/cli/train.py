@@ -102,7 +102,7 @@ def train(
     overwrite: bool,  # noqa: FBT001
     **arguments: Any,
 ) -> None:
-    r"""Train a network.
+    """Train a network.
 
     The network learns from phantoms that are made for one series (--for), or from your own pairs of series and volume.
     An interrupted training continues when the same command is given again; OUTPUT.training.safetensors holds its state.
@@ -110,7 +110,7 @@ def train(
     \b
     Example:
       nntomo train --for series.zarr -o network.safetensors
-    """
+    """  # noqa: D301  # click needs the character itself
     training = options.build_chosen(TRAININGS, network, "--network", arguments)
     given = _pairs(arguments["all_series"], arguments["volumes"])
     validation = _pairs(arguments["validation_series"], arguments["validation_volume"])

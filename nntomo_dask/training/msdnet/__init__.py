@@ -46,8 +46,8 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
 
     phantom: str = setting(
         phantom_sets.BODIES,
-        help=f"The phantom from which the network learns: {', '.join(phantom_sets.PHANTOMS)}. Ellipses and bodies are of "
-        "one material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
+        help=f"The phantom from which the network learns: {', '.join(phantom_sets.PHANTOMS)}. Ellipses and bodies are "
+        "of one material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
     )
     slices: int = setting(1600, least=8, help="The number of slices of the training phantom.")
     method: Method | None = setting(
@@ -63,7 +63,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
         Inputs.neighbours, least=0, help="The number of neighbouring slices on either side that the network sees too."
     )
     self_supervised: bool = setting(
-        False,
+        default=False,
         help="Learn from the measured series itself to remove its noise (Noise2Inverse), without phantoms or volumes; "
         "for series of dozens of projections.",
     )

@@ -68,8 +68,8 @@ def training_slices(
 
     Returns
     -------
-    Dataset with ``input`` and ``target`` (z, y, x), float32, and the scalar ``level``; lazy. ``attrs["layout"]`` says in
-    JSON how the inputs come from a series.
+    Dataset with ``input`` and ``target`` (z, y, x), float32, and the scalar ``level``; lazy. ``attrs["layout"]`` says
+    in JSON how the inputs come from a series.
 
     Raises
     ------

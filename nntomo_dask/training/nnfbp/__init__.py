@@ -55,19 +55,19 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
     phantom: str = setting(
         phantom_sets.ELLIPSES,
-        help=f"The phantom from which the network learns: {', '.join(phantom_sets.PHANTOMS)}. Ellipses and bodies are of "
-        "one material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
+        help=f"The phantom from which the network learns: {', '.join(phantom_sets.PHANTOMS)}. Ellipses and bodies are "
+        "of one material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
     )
     slices: int = setting(400, least=4, help="The number of slices of the training phantom.")
     samples: int = setting(
         100_000,
         least=1,
-        help="The number of training voxels, and of validation voxels. More than 1048576 are kept in stores beside OUTPUT.",
+        help="The number of training voxels, and of validation voxels. More than 1048576 are stored beside OUTPUT.",
     )
     filter_bins: Binning = setting(
         "exponential",
-        help="The widths of the bins in which a filter is learned: growing with the distance (exponential), or one pixel "
-        "everywhere (none).",
+        help="The widths of the bins in which a filter is learned: growing with the distance (exponential), or one "
+        "pixel everywhere (none).",
     )
     wedge: Wedge = setting(
         "complete",

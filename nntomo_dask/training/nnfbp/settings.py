@@ -24,8 +24,8 @@ class Fit:
     activation: Activation = setting("relu", help="The activation function of the hidden nodes.")
     solver: Solver = setting(
         "lm",
-        help="The solver: Levenberg–Marquardt (lm) over the whole set, which takes dozens of epochs, or Adam (adam) over "
-        "mini-batches, which takes thousands and holds the set in memory.",
+        help="The solver: Levenberg–Marquardt (lm) over the whole set, which takes dozens of epochs, or Adam (adam) "
+        "over mini-batches, which takes thousands and holds the set in memory.",
     )
     patience: int = setting(
         25, least=1, help="The training ends after so many epochs without a better validation loss."

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
 from nntomo_dask.settings import check_settings
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.checkpoints import Arrays, Checkpoint
+from nntomo_dask.training.checkpoints import Array, Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.nnfbp import KIND, levenberg_marquardt, sets
 from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of
@@ -67,7 +67,7 @@ def train_nnfbp(
     activation
         Of the hidden nodes.
     solver
-        "lm": Levenberg–Marquardt over the whole set, dozens of iterations. "adam": mini-batches, as Branchut (2024) did.
+        "lm": Levenberg–Marquardt over the whole set, dozens of iterations. "adam": mini-batches, as in Branchut (2024).
     seed
         Of the starting weights and of Adam's order; the same seed gives the same network.
     max_epochs
@@ -163,7 +163,7 @@ def fit(
     elif reached.digest != data.digest:
         checkpoints.refuse_another("train", path, "samples", "others of the same recipe")
     if not reached.ended:
-        solver = _SOLVERS[settings.solver](data, settings, seed)
+        solver: loop.Solver[Any] = _SOLVERS[settings.solver](data, settings, seed)
         loop.run(solver, reached, max_epochs=max_epochs, patience=settings.patience, path=path, progress=progress)
     return reached.best_network()
 
@@ -224,8 +224,10 @@ def _frame(data: _Data, layout: nnfbp.InputLayout, settings: Fit, recipe: slabs.
 class _State(Protocol):
     """What the states of both solvers have in common."""
 
-    parameters: npt.NDArray[np.floating]
-    loss: float
+    @property
+    def parameters(self) -> Array: ...
+    @property
+    def loss(self) -> float: ...
 
 
 State = TypeVar("State", bound=_State)
