@@ -30,7 +30,7 @@ from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import backproject, filters, project
 from nntomo_dask.networks.nnfbp import folded
 from nntomo_dask.reconstruction.sirt import Sirt
-from nntomo_dask.training.history import History
+from nntomo_dask.training.checkpoints import open_checkpoint
 
 HIDDEN = 8  # hidden nodes, where nothing else is said
 
@@ -373,7 +373,7 @@ def training(folder, adam_seconds):
         path = folder / f"{name}.safetensors"
         path.unlink(missing_ok=True)
         on_one_core(lambda: nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings))
-        history = History.load(path)
+        history = open_checkpoint(path)
         losses = np.minimum.accumulate([validation for _, validation in history.losses])
         return np.array(history.seconds), losses
 
@@ -402,7 +402,7 @@ def training(folder, adam_seconds):
 
 def large_training(folder, voxels=4_000_000):
     """One pass over a stored set of some million voxels, in chunks on all cores; seconds for a million."""
-    from nntomo_dask.training import levenberg_marquardt, sets
+    from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
 
     volume = nt.open(folder / "volume-512.zarr")
     series = nt.open(folder / "series-512.zarr")

@@ -10,7 +10,7 @@ import pytest
 import nntomo_dask as nt
 from nntomo_dask.compute import device
 from nntomo_dask.store import lock
-from nntomo_dask.training import sets
+from nntomo_dask.training.nnfbp import sets
 from tests.shared_data import TILT, needs_shared_data
 
 VERBS = [
@@ -179,9 +179,9 @@ def test_one_training_at_a_time(run, series_store, tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--for", "series.zarr", "--slices", 0), "--slices"),
-        (("--for", "series.zarr", "--solver", "adam", "--samples", 2_000_000), "adam takes at most 1048576 samples"),
-        (("--series", "series.zarr", "--volume", "v.zarr", "--phantom", "mixed"), "--phantom is of a phantom"),
+        (("--for", "series.zarr", "--slices", 0), "slices of at least 4"),
+        (("--for", "series.zarr", "--solver", "adam", "--samples", 2_000_000), "at most 1048576 samples"),
+        (("--series", "series.zarr", "--volume", "v.zarr", "--phantom", "mixed"), "--phantom plays no part"),
     ],
 )
 def test_what_training_could_not_do_is_refused_first(run, series_store, tmp_path, words, text):

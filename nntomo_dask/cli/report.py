@@ -15,9 +15,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats.format import format_of
 from nntomo_dask.metrics.metric import Column
-from nntomo_dask.networks import files
-from nntomo_dask.training import msdnet_state
-from nntomo_dask.training.history import History
+from nntomo_dask.training.checkpoints import open_checkpoint
 
 
 def describe(array: Any, path: Path) -> None:
@@ -89,29 +87,13 @@ def describe_file(path: Path) -> Any:
             remedy="nntomo import",
         )
     if path.name.endswith(".training.safetensors"):
-        of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
-        history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)
-        state = "ended" if history.ended else "interrupted"
-        kind = "MS-D Net" if of_msdnet else "an NN-FBP network"
-        click.echo(f"training of {kind}: {len(history.losses)} epochs, {state}")
-        return history.best_network().recipe if history.losses else history.frame.recipe
+        reached = open_checkpoint(path)
+        state = "ended" if reached.ended else "interrupted"
+        click.echo(f"training of {reached.kind.title}: {_count(len(reached.losses), 'epoch')}, {state}")
+        return reached.best_network().recipe if reached.losses else reached.frame.recipe
     network = nt.load_network(path)
-    if isinstance(network, nt.MSDNetwork):
-        made = network.inputs
-        click.echo(
-            f"MS-D Net: {network.depth} layers, {network.parameters.size} parameters, improves {made.method} of "
-            f"{len(made.angles_deg)} projections, {made.channels} slices at once"
-            + (f", self-supervised in {made.splits} parts" if made.splits > 1 else "")
-        )
-        angles = made.angles_deg
-    else:
-        layout = network.layout
-        click.echo(
-            f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
-            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
-        )
-        angles = layout.angles_deg
-    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in angles)}")
+    click.echo(network.describe())
+    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in network.angles_deg)}")
     outcome = network.recipe.get("outcome", {})
     click.echo(", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()))
     return network.recipe
@@ -189,16 +171,3 @@ def print_table(
         click.echo("FSC: resolution at which the Fourier shell correlation with the reference falls below that value")
     if limited:
         click.echo(f"≤ {nyquist:.3g}: limited by the voxels, whose smallest resolvable period is {nyquist:.3g} {unit}")
-
-
-def print_outcome(output: Path, network: Any) -> None:
-    """Print what training reached."""
-    outcome = network.recipe["outcome"]
-    measure = "mean square errors of voxels in [0, 1]"
-    if isinstance(network, nt.MSDNetwork):
-        error = "square" if network.recipe["parameters"]["loss"] == "l2" else "absolute"
-        measure = f"mean {error} errors, of voxels with deviation 1"
-    click.echo(
-        f"{output}: best epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
-        f"validation loss {outcome['validation_loss']:.6f} ({measure})"
-    )

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.training.samples import layout_of
-from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
 
@@ -74,7 +70,7 @@ _PRELOADED = (
     "nntomo_dask.store",
     "nntomo_dask.phantoms",
     "nntomo_dask.reconstruction.nnfbp",
-    "nntomo_dask.training.samples",
+    "nntomo_dask.training.nnfbp.samples",
 )
 SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
 
@@ -133,66 +129,6 @@ def slices_within_memory(
     )
 
 
-def prepared_sets(
-    sets: tuple[Any, Any], output: Path, checkpoints: list[Path], hidden: int, memory: int | None, *, overwrite: bool
-) -> tuple[Any, Any]:
-    """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
-
-    Raises
-    ------
-    SchemaError
-        They cannot keep to the memory.
-    """
-    large = any(is_large(part) for part in sets)
-    in_memory = 0 if large else max(part.sizes["voxel"] for part in sets)
-    chunking.check_budget(budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
-    if large:
-        folder = output.with_name(f"{output.stem}.samples")
-        click.echo(f"the sets are kept in {folder}; once the training has ended you may delete that folder", err=True)
-        names = ("training", "validation")
-        first, second = (
-            nt.save(part, folder / f"{name}.zarr", overwrite=overwrite, progress="bar")
-            for name, part in zip(names, sets, strict=True)
-        )
-    elif all(path.exists() for path in checkpoints) and not overwrite:
-        return sets  # a training that has ended needs no samples
-    else:
-        first, second = cluster.load(*sets, description="training voxels", progress="bar")
-    return first, second
-
-
-def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
-    """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
-    if target is None:
-        check_free("phantom", "slices", because="is of a phantom, for --for SERIES; leave it out")
-    if solver == "adam" and samples > IN_MEMORY_VOXELS:
-        raise click.UsageError(f"--solver adam takes at most {IN_MEMORY_VOXELS} samples; --solver lm takes any number")
-    if target is not None:
-        detector = nt.open(target).sizes[schema.DETECTOR]
-        voxels = int(np.pi / 4 * detector**2) * (slices // 4)
-        if samples > voxels:
-            click.echo(
-                f"note: the validation phantom has {voxels} voxels, so that {samples} samples repeat some; "
-                "raise --slices for more of them",
-                err=True,
-            )
-
-
-def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
-    layout = layout_of(samples)
-    size = layout.detector_count
-    return chunking.training_bytes(
-        samples=voxels_in_memory,
-        inputs=layout.n_inputs,
-        hidden=hidden,
-        slices=chunking.slab_slices((2**20, size, size)),
-        angles=len(layout.angles_deg),
-        detector=size,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
-
-
 def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
     """Refuse an option that was given and that what was chosen does not know."""
     context = click.get_current_context()
@@ -213,20 +149,6 @@ def is_given(name: str) -> bool:
     """Whether an option stands on the command line."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
-
-
-def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: int, **common: Any) -> tuple[Any, Any]:
-    """Samples of training and of validation pairs (series, volumes), given by path."""
-    if not any(validation):
-        click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
-        validation = training
-    first, second = (
-        nt.training_samples(
-            [nt.open(path) for path in series], [nt.open(path) for path in volumes], seed=2 * seed + part, **common
-        )
-        for part, (series, volumes) in enumerate((training, validation), start=1)
-    )
-    return first, second
 
 
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:

@@ -1,35 +1,24 @@
 """Integers only: how many slices a slab has, and how many bytes an operation needs at its peak."""
 
 from collections.abc import Callable
-from typing import Literal
 
 from nntomo_dask.errors import refuse
 
 SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task's overhead, small beside a memory
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
-NETWORK_GROUP = 8  # slices of which NN-FBP holds the filtered rows at once: as many as its kernel takes
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
 WORKER_BYTES = 320 * 2**20  # a Dask worker process with the same, before it has a slab, measured
 
 GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is computed
-NEIGHBOURS = 2  # slices on either side that MS-D Net looks at
-SLICES_HELD_BYTES = 2**30  # of a set of slices that is held; a larger one is read again every epoch
-MAP_BORDER, MAP_WIDTH = 10, 16  # of its feature maps, see `kernels.mixed_scale`
 
-JACOBIAN_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
-TABLE_ROWS = 8 * JACOBIAN_VOXELS  # voxels of a chunk of a stored training set
+TABLE_ROWS = 65_536  # voxels of a chunk of a stored training set
 
 SIMULATED_BATCH_BYTES = 16 * 2**20  # of plane waves that are propagated together
 SIMULATED_PROBES = 128  # that are made of a scattering matrix together
 
-_MAKING_SAMPLES: tuple["Operation", ...] = ("phantom", "project")
-Operation = Literal["fbp", "sirt", "nnfbp", "project", "backproject", "phantom", "copy", "compare", "msdnet"]
 
-
-READ, WRITTEN = (
-    2,
-    3,
-)  # copies of a slab: what is read is there packed and unpacked; what is written plain, packed, checked
+READ = 2  # copies of a slab that is read: packed and unpacked
+WRITTEN = 3  # of one that is written: plain, packed, and packed with its checksum
 
 SlabShape = tuple[int, int, int]  # slices, angles, detector
 HostBytes = Callable[[SlabShape], int]
@@ -80,32 +69,6 @@ def peak_bytes(slab_bytes: int, *, workers: int, processes: int = 0) -> int:
     return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab_bytes
 
 
-def _slab_bytes(operation: Operation, *, slices: int, angles: int, detector: int, hidden: int) -> int:
-    image = 4 * detector**2
-    sinogram = 4 * angles * detector
-    lanes = 8 if slices <= 8 else 16 if slices <= 16 else 32
-    padded_image = 4 * (detector + 2) ** 2 * lanes
-    spectrum = 4 * sinogram  # complex64 of rows of twice the length
-    # What is read is there packed and unpacked; what is written plain, packed, and packed with its checksum.
-    read, write = 2, 3
-    if operation == "msdnet":
-        seen = slices + 2 * NEIGHBOURS  # reconstructed by SIRT, the most that an input takes; then held in two copies
-        maps = hidden * 4 * (detector + 2 * MAP_BORDER) * (detector + 2 * MAP_BORDER + MAP_WIDTH)
-        making = _slab_bytes("sirt", slices=seen, angles=angles, detector=detector, hidden=0)
-        return making + 2 * seen * image + (2 + write) * slices * image + maps
-    return {
-        "compare": slices * 2 * read * image + 24 * image,  # two slabs, and what one slice's similarity takes
-        "copy": slices * (read + write) * sinogram,
-        "phantom": slices * write * image + 12 * image,
-        "project": slices * (read * image + write * sinogram) + padded_image + lanes * 2 * sinogram,
-        "backproject": slices * (write * image + read * sinogram) + padded_image + lanes * 2 * sinogram,
-        "fbp": slices * (write * image + (read + 2) * sinogram + 2 * spectrum) + lanes * sinogram,
-        "nnfbp": slices * (write * image + (read + 1) * sinogram + spectrum)
-        + min(slices, NETWORK_GROUP) * hidden * (3 * sinogram + 2 * spectrum),
-        "sirt": slices * (write * image + read * sinogram) + 3 * padded_image + 4 * lanes * sinogram,
-    }[operation]
-
-
 def slices_within(
     budget_bytes: int,
     host_bytes: HostBytes,
@@ -144,64 +107,6 @@ def slices_within(
         slices //= 2
     check_budget(budget_bytes, need(slices), who, f"one slice of {detector} pixels a worker, {workers} in all")
     return slices
-
-
-def training_bytes(
-    *, samples: int, inputs: int, hidden: int, slices: int, angles: int, detector: int, workers: int, processes: int = 0
-) -> int:
-    """Bytes at the peak of making both training sets from phantoms and training on them.
-
-    Parameters
-    ----------
-    samples
-        Voxels of each set that are held in memory; 0 where the sets are stores and the training reads them in chunks.
-    """
-    making = sum(
-        _slab_bytes(operation, slices=slices, angles=angles, detector=detector, hidden=0)
-        for operation in _MAKING_SAMPLES
-    )
-    parameters = (inputs + 2) * hidden + 1
-    # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
-    held = 2 * samples * (inputs + 1) * 8
-    derivatives = 8 * JACOBIAN_VOXELS * (parameters + 2 * inputs) + 3 * 8 * parameters**2
-    if samples == 0:
-        derivatives += 12 * TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
-    return PROCESS_BYTES + processes * WORKER_BYTES + workers * (making + derivatives) + held
-
-
-def slice_training_bytes(
-    *,
-    slices: int,
-    detector: int,
-    angles: int,
-    channels: int,
-    depth: int,
-    workers: int,
-    processes: int = 0,
-    members: int = 1,
-    batch: int = 4,
-) -> int:
-    """Bytes at the peak of making the slices of both training sets and training an MS-D Net on them.
-
-    Parameters
-    ----------
-    slices
-        Of both sets together.
-    workers
-        Slices in work at once.
-    members
-        Networks that are trained side by side, as far as there are workers.
-    batch
-        Slices of a step, whose maps are held until their derivatives are there.
-    """
-    side_by_side = min(members, workers)
-    image = 4 * (detector + 4 * MAP_BORDER) * (detector + 4 * MAP_BORDER + MAP_WIDTH)
-    held = min(2 * slices * 4 * detector**2, 2 * SLICES_HELD_BYTES)
-    height = slab_slices((2**20, detector, detector))
-    making = _slab_bytes("sirt", slices=height, angles=angles, detector=detector, hidden=0)
-    training = side_by_side * (batch * (channels + depth) + min(batch, workers) * (depth + 1)) * image
-    held *= max(processes, side_by_side)
-    return PROCESS_BYTES + processes * WORKER_BYTES + held + max(workers * making, training)
 
 
 def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:

@@ -176,7 +176,7 @@ def msdnet(
     return reconstruct(series, Msdnet(networks=networks, scale=scale, statistic=statistic))
 
 
-def input_method(inputs: Inputs) -> Method:
+def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
     """The method whose reconstruction a network improves, with its settings.
 
     Raises
@@ -184,7 +184,6 @@ def input_method(inputs: Inputs) -> Method:
     SchemaError
         There is no such method, it needs a network that is not given, or it looks at neighbouring slices itself.
     """
-    who = "input of a network"
     found = METHODS.choose(inputs.method, who=who)
     networks: dict[str, Any] = {} if inputs.network is None else {"networks": (inputs.network,)}
     if (found.network is not None) != bool(networks):

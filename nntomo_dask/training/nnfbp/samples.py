@@ -27,7 +27,7 @@ Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 VOXEL, INPUT = "voxel", "input"
-_SAMPLING = "training_samples-"  # how the names of the layers begin that draw samples
+_SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
 
 
 def training_samples(
@@ -118,8 +118,8 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        The name of a phantom, see `PHANTOMS`: "ellipses" for a specimen of one material, "mixed" for greys and
-        crowds too.
+        Its name: "ellipses" for a specimen of one material, "bodies" for the same in three dimensions, "mixed" for
+        different grey levels and crowds of bodies, "spheres".
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear
@@ -136,12 +136,12 @@ def phantom_samples(
     """
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
-        refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="n_slices=400")
-    made = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
+        refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
+    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
-        volume = made.volume((max(slices, 1), size, size), seed=one_seed)
+        volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
         return training_samples(
             project(volume, angles),
             volume,
@@ -169,13 +169,13 @@ def _check_pairs(
             who,
             needs="one volume a series, at least one pair",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
-            remedy="pass lists of one length",
+            remedy="pass as many volumes as series",
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
             refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy="choose one")
     if n_samples < 1:
-        refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="n_samples=100_000")
+        refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="`n_samples=100_000`")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
     first = all_series[0]
