@@ -253,7 +253,7 @@ def _flush(file: Path) -> None:
     the disk is removed: the store lacks that chunk. One whose store was moved or removed meanwhile needs nothing.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes no reader's file
     except FileNotFoundError:
         return
     try:
