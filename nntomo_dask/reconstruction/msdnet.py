@@ -9,6 +9,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
+from nntomo_dask import extras
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
@@ -170,6 +171,7 @@ def improved(slices: Float32, network: MSDNetwork) -> Float32:
     scaled = (slices - np.float32(network.input_mean)) / np.float32(network.input_deviation)
     windows = [scaled[z : z + channels] for z in range(len(scaled) - channels + 1)]
     if device.computes_on_gpu():
+        extras.check("torch", who="msdnet on a GPU")
         from nntomo_dask.kernels import torch_layers as torch_engine
 
         output = torch_engine.on_gpu(windows, network.parameters, network.depth)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 from tqdm.auto import tqdm
 
+from nntomo_dask import extras
 from nntomo_dask.arrays import slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import Activation
@@ -257,6 +258,7 @@ class _LevenbergMarquardt:
 
 class _Adam:
     def __init__(self, data: _Data, settings: _Settings) -> None:
+        extras.check("torch", who='train_nnfbp with solver="adam"')
         from nntomo_dask.training import adam
 
         self.adam, self.settings = adam, settings
