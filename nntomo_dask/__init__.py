@@ -4,7 +4,11 @@ The public names; each is imported from its room when it is first asked for, so 
 time.
 """
 
+from typing import Any
+
 import lazy_loader
+
+from nntomo_dask import extras
 
 _ROOMS = {
     "errors": ["SchemaError"],
@@ -59,4 +63,12 @@ _ROOMS = {
     "formats.tilt_angles": ["read_tilt_angles", "write_tilt_angles"],
 }
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_ROOMS)
+_attribute, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=_ROOMS)
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return _attribute(name)
+    except ModuleNotFoundError as error:
+        extras.explain(error, who=name)
+        raise

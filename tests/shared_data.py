@@ -1,9 +1,6 @@
-"""Reference data that lie beside the project where it is developed; users have only the project."""
+"""Measured data: a small series lies in the repository; more lies beside the project where it is developed."""
 
 from pathlib import Path
 
-import pytest
-
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-TILT = SHARED / "tilt"
-needs_shared_data = pytest.mark.skipif(not TILT.is_dir(), reason="the reference data are not beside the project")
+NEEDLE = Path(__file__).parent / "data" / "needle"
+SHARED = Path(__file__).parents[2] / "shared" / "data"  # a test that needs it skips where it is absent

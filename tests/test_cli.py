@@ -11,7 +11,7 @@ import nntomo_dask as nt
 from nntomo_dask.compute import device
 from nntomo_dask.store import lock
 from nntomo_dask.training.nnfbp import sets
-from tests.shared_data import TILT, needs_shared_data
+from tests.shared_data import NEEDLE
 
 VERBS = [
     "demo",
@@ -261,10 +261,9 @@ def test_background_is_hinted_at_and_found(run, tmp_path):
     assert "write a number or auto" in run(*words, "--background", "much", "-o", "b.zarr", exit_code=2).output
 
 
-@needs_shared_data
 def test_the_needle(run):
     """The measured series: NN-FBP and SIRT from 15 of 91 projections resemble SIRT from all of them."""
-    source = (TILT / "needle.mrc", "--angles", TILT / "needle.rawtlt", "--tilt-axis", "x", "--background", 515)
+    source = (NEEDLE / "needle.mrc", "--angles", NEEDLE / "needle.rawtlt", "--tilt-axis", "x", "--background", 515)
     run("import", *source, "-o", "needle.zarr")
     run("import", *source, "--keep", "-70:70:10", "-o", "few.zarr")
     run("train", "--for", "few.zarr", "--phantom", "mixed", "--slices", 100, "--samples", 20000, "-o", "n.safetensors")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from tests.shared_data import TILT, needs_shared_data
+from tests.shared_data import NEEDLE
 
 
 @pytest.fixture
@@ -157,12 +157,11 @@ def test_bad_tilt_angle_files(tmp_path, text, message):
         nt.read_tilt_angles(tmp_path / "none.rawtlt")
 
 
-@needs_shared_data
 def test_the_needle():
     """A measured series: 91 projections in 2 degree steps, and what its microscope's file says of the pixels."""
-    angles = nt.read_tilt_angles(TILT / "needle.rawtlt")
-    series = nt.read_mrc_series(TILT / "needle.mrc", angles, tilt_axis="x")
+    angles = nt.read_tilt_angles(NEEDLE / "needle.rawtlt")
+    series = nt.read_mrc_series(NEEDLE / "needle.mrc", angles, tilt_axis="x")
     assert series.shape == (64, 91, 64)
     assert series.attrs["pixel_size"] == pytest.approx(17.995, rel=1e-3)
     assert float(series.min()) == 513
-    assert nt.read_tilt_angles(TILT / "serialem.mdoc").size > 1
+    assert nt.read_tilt_angles(NEEDLE / "serialem.mdoc").size > 1

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 # The layers, from the lowest; a folder or a file of the root. Imports go to the same layer or down.
 LAYERS = [
-    {"errors", "registry", "settings", "types"},
+    {"errors", "extras", "registry", "settings", "types"},
     {"compute"},
     {"arrays"},
     {"kernels"},
@@ -49,7 +49,7 @@ def room(path):
 
 
 def imported(path):
-    """Names of modules that a file imports, wherever in it; importlib.import_module with a literal counts."""
+    """Names of modules that a file imports, wherever in it; so do import_module and extras.require with a literal."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -57,7 +57,10 @@ def imported(path):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "importlib.import_module",
+            "extras.require",
+        ):
             if isinstance(node.args[0], ast.Constant):
                 yield node.args[0].value
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nntomo_dask import extras
 from nntomo_dask.errors import SchemaError
 
 # Module and one line of help for each verb, so that the list costs no import.
@@ -55,6 +56,12 @@ class _Lazy(click.Group):
             raise
         except SchemaError as error:
             raise _Refusal(str(error)) from error
+        except ModuleNotFoundError as error:
+            try:
+                extras.explain(error, who=f"nntomo {ctx.invoked_subcommand}")
+            except SchemaError as missing:
+                raise _Refusal(str(missing)) from error
+            raise
         except BrokenPipeError:  # the reader of the output has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)

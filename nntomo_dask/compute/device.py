@@ -24,6 +24,7 @@ import numpy as np
 import scipy.fft
 from dask.utils import parse_bytes
 
+from nntomo_dask import extras
 from nntomo_dask.errors import refuse
 
 Pool = Literal["cupy", "rmm", "torch"]
@@ -91,15 +92,7 @@ def cupy() -> Any:
     SchemaError
         CuPy is not installed, or it sees no GPU.
     """
-    try:
-        module = importlib.import_module("cupy")
-    except ImportError as error:
-        refuse(
-            "GPU",
-            needs="CuPy",
-            got=f"no such package ({error})",
-            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12, as your driver is), or compute on the CPU",
-        )
+    module = extras.require("cupy", who="GPU")
     try:
         count = module.cuda.runtime.getDeviceCount()
     except module.cuda.runtime.CUDARuntimeError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import dask
 
+from nntomo_dask import extras
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 
@@ -61,6 +62,7 @@ def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Itera
         ):
             yield local
         return
+    extras.check("dask_cuda", who="--gpus")
     from dask_cuda import LocalCUDACluster
 
     # Of a GPU's threads one feeds it; the others read and compress meanwhile.

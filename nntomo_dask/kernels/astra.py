@@ -9,7 +9,6 @@ References
 .. [1] W. van Aarle et al., The ASTRA Toolbox, Ultramicroscopy 157 (2015) 35, doi:10.1016/j.ultramic.2015.05.002.
 """
 
-import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -17,17 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.errors import refuse
+from nntomo_dask import extras
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
 def _astra() -> Any:
-    try:
-        return importlib.import_module("astra")
-    except ImportError:
-        refuse('engine="astra"', needs="the ASTRA toolbox", got="no module astra", remedy="pip install astra-toolbox")
+    return extras.require("astra", who='engine="astra"')
 
 
 def forward(images: Float32, angles_deg: Float64) -> Float32:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from nntomo_dask import extras
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
@@ -223,6 +224,7 @@ def improved(slices: Float32, network: MSDNetwork) -> Float32:
     scaled = (slices - np.float32(network.input_mean)) / np.float32(network.input_deviation)
     windows = [scaled[z : z + channels] for z in range(len(scaled) - channels + 1)]
     if device.computes_on_gpu():
+        extras.check("torch", who=f"{network.name} on a GPU")
         from nntomo_dask.kernels import torch_layers
 
         output = torch_layers.on_gpu(windows, network.parameters, network.depth)

@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask import extras
 from nntomo_dask.simulation import multislice
 from nntomo_dask.simulation.optics import Imaging
 
@@ -71,6 +72,7 @@ def quadrant_gradient(quadrants: Float32, radius: float) -> npt.NDArray[np.compl
 
 def by_py4dstem(patterns: Float32, step: tuple[float, float], pixel_nm: float, energy_ev: float) -> Float32:
     """The phase by py4DSTEM's reconstruction, one step from the centre of mass, without its fits and filters."""
+    extras.check("py4DSTEM", who='idpc="py4dstem"')
     # Of the process, not of the thread: one at a time, or what is put back last is what another put in its place.
     with _silence, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

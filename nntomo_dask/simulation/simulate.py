@@ -10,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 from ase import Atoms
 
+from nntomo_dask import extras
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import blas, device
 from nntomo_dask.errors import refuse
@@ -66,6 +67,8 @@ def simulate(
     modes: tuple[Mode, ...] = get_args(Mode) if mode == "both" else (mode,)
     if mode not in get_args(Modes):
         refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy="choose one")
+    if settings.idpc == "py4dstem" and "idpc" in modes:
+        extras.check("py4DSTEM", who='simulate with idpc="py4dstem"')
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     angles = schema.check_angles(angles_deg, who="simulate")
     plan = optics.plan(held, settings, modes)

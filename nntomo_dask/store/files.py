@@ -275,7 +275,7 @@ def _flush(file: Path) -> None:
     flushed is removed, so that its chunk is missing. A file that was moved or removed meanwhile is skipped.
     """
     try:
-        descriptor = os.open(file, os.O_RDONLY)
+        descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes no reader's file
     except FileNotFoundError:
         return
     try:

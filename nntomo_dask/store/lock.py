@@ -1,22 +1,46 @@
-"""One run at a time writes a store; a run that was killed holds nothing."""
+"""One run at a time writes a store; a run that was killed holds nothing.
+
+The lock is the operating system's, on a hidden file beside the store: `flock` on Linux and macOS, `msvcrt.locking` on
+Windows. It ends with the process, however that ends. Some network file systems have no such locks. There a file that
+only one process can create takes its place. It names its process and host; a process of the same host that has ended
+is recognised, one of another host is not.
+"""
 
 import contextlib
-import fcntl
+import errno
 import os
 import platform
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import NoReturn
+
+import psutil
 
 from nntomo_dask.errors import refuse
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# A reader that asks `is_held` holds the lock for an instant, so that a writer tries more than once.
+_TRIES, _PAUSE_SECONDS = 5, 0.02
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what a file system without locks answers
+_SAME_START_SECONDS = 2.0  # a correction of the clock moves what the system says of a process's start
+_WINDOWS = os.name == "nt"
+_BEYOND = 2**30  # the byte that is locked on Windows, where locked bytes cannot be read: none of the holder's name
+
+
+class _NoLocksError(OSError):
+    """The file system has no locks."""
 
 
 @contextlib.contextmanager
 def held(target: Path) -> Iterator[None]:
     """Hold the right to write a store, or refuse where another run does.
-
-    The lock is the operating system's, on a hidden file beside the store: it ends with the process, however that ends.
 
     Raises
     ------
@@ -25,65 +49,176 @@ def held(target: Path) -> Iterator[None]:
     OSError
         The folder cannot be written.
     """
-    path = _path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(path)
-    if file is None:
-        refuse(
-            "save",
-            needs="a place that no other run writes to",
-            got=f"{target}, {_holder(path)}",
-            remedy="wait for that",
+    try:
+        descriptor = _locked(_path(target))
+    except _NoLocksError as error:
+        _path(target).unlink(missing_ok=True)
+        warnings.warn(
+            f"{target.parent}: this file system has no locks ({error}). {_marker(target).name} marks the store as "
+            "being written; a run that is killed on another machine leaves it behind",
+            stacklevel=3,
         )
-    with file:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        try:
+        with _marked(target):
             yield
-        finally:
-            path.unlink(missing_ok=True)
+        return
+    if descriptor is None:
+        _refuse(target, _path(target), "wait for that")
+    try:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, _name().encode())
+        yield
+    finally:
+        _release(descriptor, _path(target))
 
 
 def is_held(target: Path) -> bool:
     """Whether some run is writing a store just now."""
-    path = _path(target)
     try:
-        with path.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
+        descriptor = os.open(_path(target), os.O_RDWR if _WINDOWS else os.O_RDONLY)
     except FileNotFoundError:
-        return False
+        return _is_marked(target)
+    try:
+        _lock(descriptor, exclusive=False)
+        return _is_marked(target)
+    except _NoLocksError:
+        return _is_marked(target)
     except BlockingIOError:
         return True
+    finally:
+        os.close(descriptor)
 
 
 def _path(target: Path) -> Path:
     return target.with_name(f".{target.name}.lock")
 
 
-def _locked(path: Path) -> IO[str] | None:
+def _marker(target: Path) -> Path:
+    """The file that takes the place of a lock."""
+    return target.with_name(f".{target.name}.writing")
+
+
+def _name() -> str:
+    """Who this process is: for people."""
+    return f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
+def _refuse(target: Path, path: Path, remedy: str) -> NoReturn:
+    try:
+        holder = path.read_text(encoding="utf-8").partition("\n")[0] or "which another run has just begun"
+    except FileNotFoundError:
+        holder = "where another run is just ending"
+    refuse("save", needs="a place that no other run writes to", got=f"{target}, {holder}", remedy=remedy)
+
+
+# The operating system's lock.
+
+
+def _locked(path: Path) -> int | None:
     """The lock file, open and locked; None where another process has it."""
+    tries = 0
     while True:
-        file = path.open("a+")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between opening and locking the holder may have ended and removed the file: then begin again.
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                return file
+            _lock(descriptor, exclusive=True)
+            # Between opening and locking the holder may have ended and removed the file: then begin again. Windows
+            # removes no file that is open.
+            if _WINDOWS or os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
         except BlockingIOError:
-            file.close()
-            return None
+            tries += 1
+            if tries == _TRIES:
+                os.close(descriptor)
+                return None
+            time.sleep(_PAUSE_SECONDS)
         except FileNotFoundError:
             pass
         except BaseException:
-            file.close()
+            os.close(descriptor)
             raise
-        file.close()
+        os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
+def _lock(descriptor: int, *, exclusive: bool) -> None:
+    """Lock an open file; a BlockingIOError where another has it, a _NoLocksError where there are no locks."""
     try:
-        return path.read_text() or "which another run has just begun"
+        if sys.platform == "win32":
+            os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise _NoLocksError(error.errno, error.strerror) from error
+        if _WINDOWS and error.errno in (errno.EACCES, errno.EDEADLK):
+            raise BlockingIOError(error.errno, error.strerror) from error
+        raise
+
+
+def _release(descriptor: int, path: Path) -> None:
+    """Remove the lock file and with it the lock."""
+    if not _WINDOWS:
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+    if _WINDOWS:  # which removes no open file: not ours before it is closed, not that of a run that follows at once
+        with contextlib.suppress(PermissionError):
+            path.unlink(missing_ok=True)
+
+
+# A file in its place.
+
+
+@contextlib.contextmanager
+def _marked(target: Path) -> Iterator[None]:
+    """Hold the right to write a store by a file that only one process can create."""
+    marker = _marker(target)
+    text = "\n".join([_name(), platform.node(), str(os.getpid()), repr(psutil.Process().create_time())])
+    while True:
+        try:
+            descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            break
+        except FileExistsError:
+            if _is_marked(target):
+                _refuse(target, marker, f"wait for that, or delete {marker} if it runs no more")
+            _take_away(marker)
+    try:
+        os.write(descriptor, text.encode())
+        os.close(descriptor)
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _take_away(marker: Path) -> None:
+    """Remove the marker of a process that has ended, unless a run that saw it too has put its own there meanwhile."""
+    aside = marker.with_name(f"{marker.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        marker.rename(aside)
+        if _runs(aside):
+            aside.rename(marker)
+        aside.unlink(missing_ok=True)
+
+
+def _is_marked(target: Path) -> bool:
+    return _runs(_marker(target))
+
+
+def _runs(marker: Path) -> bool:
+    """Whether the process that a marker names may still run; one of another machine may."""
+    try:
+        _, host, process, started = marker.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        return "where another run is just ending"
+        return False
+    except ValueError:  # it has just been created
+        return True
+    if host != platform.node():
+        return True
+    try:
+        return bool(abs(psutil.Process(int(process)).create_time() - float(started)) < _SAME_START_SECONDS)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from nntomo_dask import extras
 from nntomo_dask.arrays import slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import Activation
@@ -289,6 +290,7 @@ class _LevenbergMarquardt(_OnSamples[levenberg_marquardt.State]):
 
 class _Adam(_OnSamples["adam.State"]):
     def __init__(self, data: _Data, settings: Fit, seed: int) -> None:
+        extras.check("torch", who='train_nnfbp with solver="adam"')
         from nntomo_dask.training.nnfbp import adam  # PyTorch takes seconds to import
 
         super().__init__(data, settings, seed)
