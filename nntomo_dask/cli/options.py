@@ -5,7 +5,9 @@ A declaration is a frozen dataclass whose fields are made by `settings.setting`.
 of another one is refused.
 """
 
+import ast
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,9 +40,53 @@ class NumberOrWord(click.ParamType[Any]):
             self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
 
 
-def of(declaration: type) -> Callable[[Command], Command]:
-    """Options for the settings of one declaration."""
-    return _decorator([(one, "", one) for one in settings_of(declaration) if one.option is not None])
+class SettingOption(click.Option):
+    """The option of a setting; `setting` is the setting's name in Python, which the option's name may differ from."""
+
+    def __init__(self, *arguments: Any, setting: str, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.setting = setting
+
+
+def spelled(command: click.Command, parameter: str) -> str:
+    """A parameter of a Python call as an option of a command: ``pixels=58`` as ``--pixels 58``.
+
+    A value that Python quotes loses its quotes, a tuple its brackets, and ``True`` is the option alone. A parameter for
+    which the command has no option stays as it is.
+    """
+    name, equals, value = (part.strip() for part in parameter.partition("="))
+    for option in command.params:
+        if isinstance(option, click.Option) and name in (option.name, getattr(option, "setting", None)):
+            break
+    else:
+        return parameter
+    flag = max(option.opts, key=len)
+    if not equals:
+        return flag
+    if option.is_flag:
+        return flag if value == "True" else option.secondary_opts[0] if option.secondary_opts else parameter
+    return f"{flag} {_as_argument(value)}"
+
+
+def _as_argument(value: str) -> str:
+    """A value in Python's spelling as it is typed on the command line; what is no literal stays as it is."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    if isinstance(literal, dict):
+        return ",".join(f"{key}={part}" for key, part in literal.items())
+    if isinstance(literal, tuple | list):
+        return ",".join(str(part) for part in literal)
+    if isinstance(literal, str):
+        return shlex.quote(literal)
+    return value
+
+
+def of(declaration: type, types: Mapping[str, click.ParamType[Any]] | None = None) -> Callable[[Command], Command]:
+    """Options for the settings of one declaration; `types` are those that do not follow from the type of a field."""
+    chosen = [(one, "", one) for one in settings_of(declaration) if one.option is not None]
+    return _decorator(chosen, types or {})
 
 
 def of_all(declarations: Mapping[str, Any]) -> Callable[[Command], Command]:
@@ -62,7 +108,7 @@ def of_all(declarations: Mapping[str, Any]) -> Callable[[Command], Command]:
             chosen.append((dataclasses.replace(first, choices=choices, default=None, help=shown), prefix, first))
         else:
             chosen.append((dataclasses.replace(first, choices=choices), prefix, first))
-    return _decorator(chosen)
+    return _decorator(chosen, {})
 
 
 def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
@@ -112,25 +158,31 @@ def _shown(one: Setting) -> str:
     """A default as help shows it; empty where there is none worth showing."""
     if one.default in (dataclasses.MISSING, None) or one.kind is bool:
         return ""
-    return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+    parts = one.default if isinstance(one.default, tuple) else (one.default,)
+    return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
-def _decorator(chosen: list[tuple[Setting, str, Setting]]) -> Callable[[Command], Command]:
+def _decorator(
+    chosen: list[tuple[Setting, str, Setting]], types: Mapping[str, click.ParamType[Any]]
+) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for one, prefix, original in reversed(chosen):
-            command = _option(one, prefix, original)(command)
+            command = _option(one, prefix, original, types.get(one.name))(command)
         return command
 
     return decorate
 
 
-def _option(one: Setting, prefix: str, original: Setting) -> Callable[[Command], Command]:
+def _option(
+    one: Setting, prefix: str, original: Setting, chosen: click.ParamType[Any] | None
+) -> Callable[[Command], Command]:
+    common: dict[str, Any] = {"cls": SettingOption, "setting": original.name}
     default = _shown(one)
     unit = f" [{one.unit}]" if one.unit else ""
     text = f"{prefix}{one.help}{unit}{f' [default: {default}]' if default else ''}"
     if one.kind is bool:
-        return click.option(one.flag, _parameter(original), is_flag=True, help=text)
-    return click.option(one.flag, _parameter(original), type=_type(one), help=text)
+        return click.option(one.flag, _parameter(original), is_flag=True, help=text, **common)
+    return click.option(one.flag, _parameter(original), type=chosen or _type(one), help=text, **common)
 
 
 def _type(one: Setting) -> Any:
