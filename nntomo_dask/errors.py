@@ -10,8 +10,8 @@ _PARAMETER = re.compile(r"`([^`]+)`")
 class SchemaError(ValueError):
     """Input that an operation cannot take. The message says who needs what, what it got, and what to try.
 
-    ``args[0]`` is the raw text, in which parameters stand in backticks. ``str(error)`` shows them as Python writes them,
-    without the backticks; `spelled` shows them in another form, such as the options of a command.
+    ``args[0]`` is the raw text, in which parameters stand in backticks. ``str(error)`` shows them without the
+    backticks, as Python writes them. `spelled` shows them in another form, such as the options of a command.
     """
 
     def __str__(self) -> str:

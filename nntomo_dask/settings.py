@@ -98,24 +98,26 @@ def check_settings(declaration: Any, *, who: str) -> None:
         if value is None and one.optional:
             continue
         default = one.default if one.default not in (dataclasses.MISSING, None) else None
-        remedy = f"`{one.name}={_spelled(default)}`" if default is not None else "another value"
+        remedy = f"`{one.name}={_spelled(default)}`" if default is not None else f"another `{one.name}`"
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
                 wanted = ", ".join(str(choice) for choice in one.choices)
-                refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
+                refuse(who, needs=f"{_words(one)}: {wanted}", got=f"{value!r}", remedy=remedy)
             continue
         if one.kind in (int, float):
             number = _number(value, whole=one.kind is int)
             if number is None or not _within(number, one):
-                refuse(who, needs=f"{_words(one.name)} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
+                refuse(who, needs=f"{_words(one)} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
         elif one.choices and value not in one.choices:
             wanted = ", ".join(str(choice) for choice in one.choices)
-            refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
+            refuse(who, needs=f"{_words(one)}: {wanted}", got=f"{value!r}", remedy=remedy)
 
 
-def _words(name: str) -> str:
+def _words(one: Setting) -> str:
+    """A setting in words: "a field of view" of ``field_of_view_nm``, "pixels" of ``pixels``."""
+    name = one.name if one.unit is None else one.name.removesuffix(f"_{one.unit.lower()}")
     text = name.replace("_", " ")
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+    return text if text.endswith("s") else f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
 
 
 def _spelled(value: Any) -> str:
@@ -167,5 +169,7 @@ def _parts(hint: Any) -> tuple[Any, bool, tuple[Any, ...]]:
             choices.extend(get_args(part))
         else:
             kinds.append(part)
+    if len(kinds) > 1:
+        return object, optional, tuple(choices)  # a number or something else: its owner checks it
     kind = kinds[0] if kinds else type(choices[0]) if choices else str
     return kind, optional, tuple(choices)

@@ -86,7 +86,7 @@ def test_the_command_line_shows_options(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("simulate", "UiO-66", "--pixels", "20"), "try: --pixels 58"),
+        (("simulate", "UiO-66", "--pixels", "20"), "try: --pixels 91"),
         (("simulate", "UiO-66", "--field-of-view-nm", "1"), "raise --field-of-view-nm"),
         (("simulate", "UiO-66", "--shape", "sphere"), "try: --size-nm 3"),
         (("simulate", "UiO-66", "--shape", "sphere", "--repeat", "2", "--size-nm", "3"), "leave out --repeat"),

@@ -45,12 +45,17 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
     array([-70., -50., -30., -10.,  10.,  30.,  50.,  70.])
     """
     if count < 2:
-        refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", remedy="raise count")
+        refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", remedy="raise `count`")
     if tilt_range == "full":
         return np.linspace(-90, 90, count, endpoint=False)
     if tilt_range == "tem":
         return np.linspace(-TEM_LIMIT_DEG, TEM_LIMIT_DEG, count)
-    refuse("tilt_angles", needs='"full" or "tem"', got=f"{tilt_range!r}", remedy="pass a list of angles instead")
+    refuse(
+        "tilt_angles",
+        needs='"full" or "tem"',
+        got=f"{tilt_range!r}",
+        remedy='`tilt_range="full"`, or give a list of angles where a range is not wanted',
+    )
 
 
 def wedge(angles_deg: Float64) -> tuple[float, float] | None:

@@ -93,13 +93,13 @@ def tilt_series(
 def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units: Units, name: str) -> xr.DataArray:
     array = data if isinstance(data, da.Array) else np.asarray(data)
     if array.ndim != len(dims):
-        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or drop an axis")
+        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or remove an axis")
     if array.dtype.kind not in "buif":
         refuse(
             who, needs="real numbers", got=f"dtype {array.dtype}", remedy="take the real part or the magnitude first"
         )
     if not (np.isfinite(pixel_size) and pixel_size > 0):
-        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"pixel_size=…, in {units}")
+        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"give `pixel_size` in {units}")
     attrs = {"units": units, "pixel_size": float(pixel_size)}
     return xr.DataArray(array.astype(np.float32), dims=dims, attrs=attrs, name=name)
 
@@ -109,27 +109,45 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
-        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number a projection")
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number for each projection")
     if angles.ndim != 1 or not np.isfinite(angles).all():
-        refuse(who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number a projection")
+        refuse(
+            who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number for each projection"
+        )
     if count is not None and angles.size != count:
         refuse(
-            who, needs=f"one angle a projection ({count})", got=f"{angles.size} angles", remedy="check the angle file"
+            who,
+            needs=f"one angle per projection ({count})",
+            got=f"{angles.size} angles",
+            remedy="check that the angles belong to this series",
         )
     if angles.size < 2:
-        refuse(who, needs="at least 2 projections", got=f"{angles.size}", remedy="record more; one has no depth in it")
+        refuse(
+            who,
+            needs="at least 2 projections",
+            got=f"{angles.size}",
+            remedy="record more; one projection has no depth information",
+        )
     if np.abs(angles).max() > 180:
         worst = angles[np.abs(angles).argmax()]
-        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="check the unit of the angles")
+        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="convert the angles to degrees")
     values, counts = np.unique(angles, return_counts=True)
     if (counts > 1).any():
         repeated = ", ".join(f"{value:g}" for value in values[counts > 1])
         refuse(
-            who, needs="every angle once", got=f"{repeated} more than once", remedy="average or drop the repetitions"
+            who,
+            needs="every angle once",
+            got=f"{repeated} more than once",
+            remedy="average the projections of one angle, or keep one of them",
         )
     directions = np.mod(angles - angles[0], 180)
     if np.minimum(directions, 180 - directions).max() < 0.05:
-        refuse(who, needs="at least 2 directions", got="one, seen from both sides", remedy="record more")
+        refuse(
+            who,
+            needs="at least 2 directions",
+            got="one, seen from both sides",
+            remedy="record projections at other angles",
+        )
     return angles
 
 
@@ -142,7 +160,7 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             who,
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
-            remedy=f"pad both to {size}, volume.pad(...), or crop them",
+            remedy=f"pad both to {size} with volume.pad(…), or crop the larger one",
         )
 
 
@@ -159,11 +177,10 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f"one {kind}",
             got=f"a dataset of {', '.join(names)}",
-            remedy=f'dataset["{names[0]}"], or on the command line STORE/{names[0]}',
+            remedy=f'dataset["{names[0]}"], on the command line STORE/{names[0]}',
         )
     if not isinstance(array, xr.DataArray):
-        maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
-        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=maker)
+        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=_maker(kind))
     if array.dims == _OTHER_DIMS[dims]:
         other = "volume" if kind == "tilt series" else "tilt series"
         refuse(who, needs=f"a {kind}", got=f"a {other}", remedy=f"give the {kind} instead")
@@ -174,7 +191,10 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
     empty = [dim for dim in dims if array.sizes[dim] == 0]
     if empty:
         refuse(
-            who, needs=f"a {kind} that holds something", got=f'nothing along "{empty[0]}"', remedy="check the selection"
+            who,
+            needs=f"a {kind} that holds something",
+            got=f'nothing along "{empty[0]}"',
+            remedy="select a range that is not empty",
         )
     missing = [dim for dim in dims if dim not in array.coords]
     if missing:
@@ -182,12 +202,15 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f'a {kind} with a coordinate "{missing[0]}"',
             got="none",
-            remedy="assign_coords, or label it anew",
+            remedy=f"add it with array.assign_coords({missing[0]}=…), or label the data with {_maker(kind)}",
         )
     for attribute in ("units", "pixel_size"):
         if attribute not in array.attrs:
             refuse(
-                who, needs=f'a {kind} with attrs["{attribute}"]', got="none", remedy="set it, or label the array anew"
+                who,
+                needs=f'a {kind} with attrs["{attribute}"]',
+                got="none",
+                remedy=f"label the data with {_maker(kind)}",
             )
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
@@ -198,6 +221,11 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got=f"{len(chunks)} chunks",
                 remedy=f"array.chunk({dim}=-1)",
             )
+
+
+def _maker(kind: str) -> str:
+    """The call that labels data as a volume or as a tilt series."""
+    return "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles_deg)"
 
 
 def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
@@ -232,5 +260,5 @@ def check_finite(array: xr.DataArray, *, who: str) -> None:
         who,
         needs="finite values",
         got=f"{count} NaN or infinite, the first at index {place}",
-        remedy="array.where(np.isfinite(array), value) or, on the command line, import with --fill VALUE",
+        remedy="replace them with array.where(np.isfinite(array), value), on the command line import with --fill VALUE",
     )

@@ -8,7 +8,7 @@ of another one is refused.
 import ast
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
@@ -83,9 +83,26 @@ def _as_argument(value: str) -> str:
     return value
 
 
-def of(declaration: type, types: Mapping[str, click.ParamType[Any]] | None = None) -> Callable[[Command], Command]:
-    """Options for the settings of one declaration; `types` are those that do not follow from the type of a field."""
-    chosen = [(one, "", one) for one in settings_of(declaration) if one.option is not None]
+def of(
+    declaration: type,
+    types: Mapping[str, click.ParamType[Any]] | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Callable[[Command], Command]:
+    """Options for the settings of one declaration.
+
+    Parameters
+    ----------
+    types
+        By setting, where the type of an option does not follow from the type of the field.
+    only
+        Names of the settings that become options; by default all of them.
+    """
+    chosen = [
+        (one, "", one)
+        for one in settings_of(declaration)
+        if one.option is not None and (only is None or one.name in only)
+    ]
     return _decorator(chosen, types or {})
 
 

@@ -81,7 +81,7 @@ def _print_angles(array: Any) -> None:
 def describe_file(path: Path) -> Any:
     """Say what a file is that is no store, and give its recipe."""
     if path.suffix in MRC_SUFFIXES:
-        refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="nntomo import it")
+        refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="import it with nntomo import")
     if path.name.endswith(".training.safetensors"):
         of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
         history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)

@@ -160,13 +160,18 @@ def session(
         Fewer than one worker, no such GPU, no scheduler answers at the address, or its workers lack nntomo_dask.
     """
     if workers is not None and workers < 1:
-        refuse("cluster", needs="at least 1 worker", got=f"{workers}", remedy="raise --workers")
+        refuse("cluster", needs="at least 1 worker", got=f"{workers}", remedy="`workers=1` or more")
     if gpus is not None and scheduler is not None:
         refuse(
-            "cluster", needs="either --gpus or --scheduler", got="both", remedy="start the scheduler's workers on GPUs"
+            "cluster",
+            needs="either `gpus` or `scheduler`",
+            got="both",
+            remedy="leave out `gpus`, and start the workers of the scheduler on GPUs",
         )
     if scheduler not in (None, "threads", "processes") and ":" not in scheduler:
-        refuse("cluster", needs="threads, processes or an address", got=scheduler, remedy="--scheduler tcp://host:8786")
+        refuse(
+            "cluster", needs="threads, processes or an address", got=scheduler, remedy='`scheduler="tcp://host:8786"`'
+        )
     count = workers or default_workers()
     local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
     if local:

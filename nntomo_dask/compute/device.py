@@ -64,7 +64,7 @@ def on_host(block: Any, *, who: str) -> Any:
             who,
             needs="blocks in host memory",
             got="a CuPy array",
-            remedy='engine="native", or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
+            remedy='`engine="native"`, or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
         )
     return np.ascontiguousarray(block)
 
@@ -98,14 +98,19 @@ def cupy() -> Any:
             "GPU",
             needs="CuPy",
             got=f"no such package ({error})",
-            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12, as your driver is), or compute on the CPU",
+            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12, as your driver needs), or compute on the CPU",
         )
     try:
         count = module.cuda.runtime.getDeviceCount()
     except module.cuda.runtime.CUDARuntimeError as error:
         refuse("GPU", needs="an NVIDIA GPU and its driver", got=str(error), remedy="compute on the CPU")
     if count == 0:
-        refuse("GPU", needs="an NVIDIA GPU", got="none", remedy="check CUDA_VISIBLE_DEVICES")
+        refuse(
+            "GPU",
+            needs="an NVIDIA GPU",
+            got="none",
+            remedy="check the environment variable CUDA_VISIBLE_DEVICES, or compute on the CPU",
+        )
     return module
 
 
@@ -119,7 +124,12 @@ def computes_on_gpu() -> bool:
     """
     where = dask.config.get("nntomo_dask.device", "cpu")
     if where not in ("cpu", "gpu"):
-        refuse("nntomo_dask.device", needs='"cpu" or "gpu"', got=f"{where!r}", remedy="set one of them")
+        refuse(
+            "nntomo_dask.device",
+            needs='"cpu" or "gpu"',
+            got=f"{where!r}",
+            remedy="set nntomo_dask.device to one of them in Dask's configuration",
+        )
     if where == "cpu":
         return False
     cupy()

@@ -66,7 +66,7 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
             who,
             needs=f"{slice_bytes * LANES / _SHARE / 2**20:.0f} MiB of GPU memory, for {LANES} slices at once",
             got=f"{free_bytes / 2**20:.0f} MiB",
-            remedy="raise nntomo_dask.gpu_memory, end what else uses the GPU, or compute on the CPU",
+            remedy="raise nntomo_dask.gpu_memory, end other programs on the GPU, or compute on the CPU",
         )
     wanted = -(-n_slices // (_PARTS * LANES)) * LANES
     return min(fitting, wanted)

@@ -91,7 +91,8 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
             "cluster",
             needs="a Dask scheduler that answers",
             got=f"none at {address} ({error})",
-            remedy="start one, dask scheduler, give the --tls-… files of a tls:// one, or leave --scheduler out",
+            remedy="start one with the command dask scheduler; for a tls:// address give `tls_ca_file`, `tls_cert` and "
+            "`tls_key`; or leave out `scheduler`",
         )
     try:
         yield client
@@ -101,14 +102,16 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
 
 def security(ca_file: str | None, cert: str | None, key: str | None) -> Any:
     """What a ``tls://`` scheduler asks of a client; None without files, a SchemaError for some of the three."""
-    given = [name for name, value in (("ca-file", ca_file), ("cert", cert), ("key", key)) if value is not None]
+    given = [
+        name for name, value in (("tls_ca_file", ca_file), ("tls_cert", cert), ("tls_key", key)) if value is not None
+    ]
     if not given:
         return None
     if len(given) < 3:
         refuse(
             "cluster",
-            needs="--tls-ca-file, --tls-cert and --tls-key together",
-            got=" and ".join(f"--tls-{name}" for name in given),
+            needs="`tls_ca_file`, `tls_cert` and `tls_key` together",
+            got=" and ".join(f"`{name}`" for name in given),
             remedy="give all three",
         )
     from distributed.security import Security
@@ -130,7 +133,7 @@ def check_workers(client: Any) -> None:
             "cluster",
             needs=f"nntomo_dask {here} on every worker, as here",
             got=f"{version} on {address}",
-            remedy="install it in the environment from which the workers are started",
+            remedy="install this version in the environment in which the workers are started",
         )
 
 
@@ -139,22 +142,22 @@ def chosen_gpus(gpus: str) -> list[int]:
     count = device.gpu_count()
     if count == 0:
         refuse(
-            "--gpus",
+            "GPU",
             needs="an NVIDIA GPU, CuPy and dask-cuda",
-            got="no GPU that CuPy sees",
-            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with one, or leave --gpus out",
+            got="no GPU that CuPy can use",
+            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with a GPU, or leave out `gpus`",
         )
     try:
-        chosen = list(range(count)) if gpus == "all" else [int(part) for part in gpus.split(",")]
+        chosen = list(range(count)) if gpus == "all" else [int(part) for part in gpus.split(",") if part]
     except ValueError:
         chosen = []
     if len(chosen) == 1 and "," not in gpus and gpus != "all":
         chosen = list(range(chosen[0]))
     if not chosen or not set(chosen) <= set(range(count)) or len(set(chosen)) < len(chosen):
         refuse(
-            "--gpus",
-            needs=f"all, a number up to {count}, or indices below {count}",
+            "GPU",
+            needs=f"all, a number of GPUs up to {count}, or a list of indices below {count}",
             got=gpus,
-            remedy="--gpus all, --gpus 1 or --gpus 0,1",
+            remedy='`gpus="all"`, `gpus="1"` for the first one, or `gpus="0,1"` for two of them',
         )
     return chosen

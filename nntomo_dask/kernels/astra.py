@@ -27,7 +27,12 @@ def _astra() -> Any:
     try:
         return importlib.import_module("astra")
     except ImportError:
-        refuse('engine="astra"', needs="the ASTRA toolbox", got="no module astra", remedy="pip install astra-toolbox")
+        refuse(
+            'engine="astra"',
+            needs="the ASTRA toolbox",
+            got="no module astra",
+            remedy='pip install astra-toolbox, or `engine="native"`',
+        )
 
 
 def forward(images: Float32, angles_deg: Float64) -> Float32:

@@ -70,7 +70,7 @@ class MixedScaleDense(torch.nn.Module):
                 "MixedScaleDense",
                 needs=f"images (image, {self.inputs}, y, x)",
                 got=f"{tuple(images.shape)}",
-                remedy="give as many channels as the network was made for",
+                remedy=f"give images with {self.inputs} {'channel' if self.inputs == 1 else 'channels'}",
             )
         if images.device.type == "cpu":
             output = _OnCPU.apply(images, self.vector, self.depth, self.threads)  # type: ignore[no-untyped-call]

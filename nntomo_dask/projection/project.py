@@ -152,7 +152,7 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
     """
     schema.check_tilt_series(series, who="resize")
     if detector_count < 2:
-        refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", remedy="raise detector_count")
+        refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", remedy="raise `detector_count`")
     n_z, n_angles, n_detectors = series.shape
     factor = n_detectors / detector_count
     new_z = max(round(n_z / factor), 1)
@@ -197,4 +197,4 @@ def _triangle_weights(old: int, new: int) -> Float32:
 def check_engine(who: str, engine: str) -> None:
     """Raise a SchemaError for an engine that we do not have."""
     if engine not in ("native", "astra"):
-        refuse(who, needs='engine "native" or "astra"', got=f"{engine!r}", remedy='engine="native"')
+        refuse(who, needs='engine "native" or "astra"', got=f"{engine!r}", remedy='`engine="native"`')

@@ -65,7 +65,7 @@ def simulate(
     settings = imaging or Imaging()
     modes: tuple[Mode, ...] = get_args(Mode) if mode == "both" else (mode,)
     if mode not in get_args(Modes):
-        refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy="choose one")
+        refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy='`mode="both"`')
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     angles = schema.check_angles(angles_deg, who="simulate")
     plan = optics.plan(held, settings, modes)

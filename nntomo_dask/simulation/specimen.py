@@ -100,19 +100,24 @@ def specimen(
             "specimen",
             needs=f"a shape of {', '.join(get_args(Shape))}, and a, b or c as tilt axis",
             got=f"{shape!r} and {tilt_axis!r}",
-            remedy="choose",
+            remedy='`shape="cells"` and `tilt_axis="c"`',
         )
     atoms = structures.structure(structure)
     if shape == "cells":
         if size_nm is not None:
-            refuse("specimen", needs="repeat for cells", got="size_nm", remedy="leave it out, or choose a shape")
+            refuse(
+                "specimen",
+                needs="`repeat` for cells",
+                got="`size_nm`",
+                remedy='leave out `size_nm`, or `shape="sphere"`',
+            )
         counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
         if len(counts) != 3 or min(counts) < 1:
-            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="repeat=(2, 2, 1)")
+            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="`repeat=(2, 2, 1)`")
         cut = _cells(atoms, counts)
     else:
         if repeat != 1:
-            refuse("specimen", needs=f"size_nm for a {shape}", got="repeat", remedy="leave it out")
+            refuse("specimen", needs=f"`size_nm` for a {shape}", got="`repeat`", remedy="leave out `repeat`")
         half = _half_edges(shape, size_nm)
         cut = _particle(_oriented(atoms, tilt_axis), shape, half)
     if shape == "cells":
@@ -144,7 +149,7 @@ def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None
             "specimen",
             needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
             got=f"{size_nm}",
-            remedy="size_nm=3",
+            remedy="`size_nm=(3, 3, 4)`" if shape == "cuboid" else "`size_nm=3`",
         )
     return np.asarray(np.broadcast_to(edges, 3) * 5)
 
@@ -213,7 +218,9 @@ def _particle(atoms: Atoms, shape: Shape, half: Float64) -> Atoms:
     found = np.concatenate(numbers)
     if not found.size:
         edges = " × ".join(f"{edge / 5:g}" for edge in half)
-        refuse("specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", remedy="size_nm=…")
+        refuse(
+            "specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", remedy="a larger `size_nm`"
+        )
     return Atoms(found, np.concatenate(positions))
 
 

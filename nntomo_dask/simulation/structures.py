@@ -124,13 +124,11 @@ def _letters(name: str) -> str:
 def _read(name: str) -> Atoms:
     path = Path(name)
     if not path.exists():
-        names = {word.casefold(): word for entry in crystals().values() for word in (entry.name, *entry.aliases)}
-        near = [names[word] for word in difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.5)]
         refuse(
             "structure",
             needs="a structure of the table, or a file of one",
             got=f"{name!r}, which is neither",
-            remedy=f"{' or '.join(near)}?" if near else "nntomo structures lists the table",
+            remedy=" or ".join(_similar_names(name)) or "one of the names that nntomo structures lists",
         )
     try:
         # Of a CIF, warnings are about settings that are given twice; what is wrong with the atoms is checked anyway.
@@ -138,16 +136,38 @@ def _read(name: str) -> Atoms:
             warnings.simplefilter("ignore")
             atoms = ase.io.read(path)
     except Exception as error:  # ASE's readers raise whatever their parsing meets
-        refuse("structure", needs="a file that ASE reads", got=f"{path} ({error!r})", remedy="check the file")
+        refuse(
+            "structure",
+            needs="a file that ASE reads",
+            got=f"{path} ({error!r})",
+            remedy="check that the file is complete and has the suffix of its format",
+        )
     return atoms if isinstance(atoms, Atoms) else atoms[-1]
+
+
+def _similar_names(name: str) -> list[str]:
+    """The names of the table that the user may have meant: one inside the given text, or those that are most alike."""
+    names = {word.casefold(): word for entry in crystals().values() for word in (entry.name, *entry.aliases)}
+    given = name.casefold()
+    inside = [word for word in names if word in given]
+    if inside:
+        return [names[max(inside, key=len)]]
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, word, given).ratio() for word in near]
+    return [names[word] for word, ratio in zip(near, likeness, strict=True) if ratio == max(likeness)]
 
 
 def check_structure(atoms: Atoms, *, name: str) -> None:
     """Raise a SchemaError, or warn, as `structure` says."""
     if len(atoms) == 0:
-        refuse("structure", needs="atoms", got=f"none in {name}", remedy="check the file")
+        refuse("structure", needs="atoms", got=f"none in {name}", remedy="check that the file lists atoms")
     if atoms.cell.rank < 3:
-        refuse("structure", needs="a cell", got=f"none in {name}", remedy="atoms.center(vacuum=…), or give its cell")
+        refuse(
+            "structure",
+            needs="a cell",
+            got=f"none in {name}",
+            remedy="set one with atoms.center(vacuum=5) or atoms.set_cell(…)",
+        )
     heavy = sorted({int(number) for number in atoms.numbers if not 1 <= number <= LARGEST_NUMBER})
     if heavy:
         symbols = ", ".join(ase.data.chemical_symbols[number] for number in heavy)
@@ -178,7 +198,7 @@ def _check_occupancy(atoms: Atoms, name: str) -> None:
             "structure",
             needs="sites that are fully occupied",
             got=f"occupancies of {listed} in {name}",
-            remedy="keep one of the alternatives in the file, with occupancy 1",
+            remedy="keep one of the alternatives in the file and set its occupancy to 1",
         )
 
 
@@ -187,11 +207,12 @@ def _check_distances(atoms: Atoms, name: str) -> None:
     if first.size:
         nearest = int(distance.argmin())
         one, other = (f"{atoms.symbols[index]} {index}" for index in (first[nearest], second[nearest]))
+        count = "1 pair that is" if first.size == 1 else f"{first.size} pairs that are"
         refuse(
             "structure",
             needs=f"atoms at least {_TOO_CLOSE} Å apart",
-            got=f"{first.size} pairs that are closer in {name}, {one} and {other} at {distance[nearest]:.2f} Å",
-            remedy="remove doubled or alternative sites",
+            got=f"{count} closer in {name}, {one} and {other} at {distance[nearest]:.2f} Å",
+            remedy="remove duplicate or alternative sites from the file",
         )
 
 
@@ -223,8 +244,9 @@ def periodic_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray,
 
 
 def _is_positive(cells: np.ndarray) -> np.ndarray:
-    """Whether the first component that is not zero is positive: one of a vector and its opposite."""
-    return np.asarray(cells @ np.array([10**6, 10**3, 1]) > 0)
+    """Whether the first component that is not zero is positive. This holds for one of a vector and its opposite."""
+    a, b, c = cells.T
+    return np.asarray((a > 0) | ((a == 0) & (b > 0)) | ((a == 0) & (b == 0) & (c > 0)))
 
 
 def carbons_without_hydrogen(atoms: Atoms) -> int:

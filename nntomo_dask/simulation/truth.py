@@ -67,7 +67,12 @@ def ground_truth(
         As `simulate`.
     """
     if exponent is not None and mode != "haadf":
-        refuse("ground_truth", needs="no exponent for idpc", got=f"{exponent:g}", remedy='leave it out, or "haadf"')
+        refuse(
+            "ground_truth",
+            needs="no exponent for idpc",
+            got=f"{exponent:g}",
+            remedy='leave out `exponent`, or `mode="haadf"`',
+        )
     settings = imaging or Imaging()
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     plan = optics.plan(held, settings, (mode,))
