@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.fft
 import scipy.ndimage
 import xarray as xr
 from ase import Atoms
@@ -496,6 +497,48 @@ class TestRefusals:
             nt.simulate("UiO-66", [0, 30], mode="bf")
         with pytest.raises(nt.SchemaError, match="simulate: needs every angle once"):
             nt.simulate("UiO-66", [0, 0, 30])
+
+
+def test_abtem_transforms_by_scipy(rng, monkeypatch):
+    """The private function of abTEM that is replaced still exists, has the same parameters, and is the one called."""
+    import abtem.core.fft
+
+    from nntomo_dask.simulation import multislice
+
+    multislice.configure("cpu")
+    assert abtem.core.fft._mkl_fft_dispatch is multislice._scipy_transform
+    calls = []
+    monkeypatch.setattr(
+        abtem.core.fft,
+        "_mkl_fft_dispatch",
+        lambda x, func_name, overwrite_x, **more: (
+            calls.append(func_name) or multislice._scipy_transform(x, func_name, overwrite_x, **more)
+        ),
+    )
+    wave = (rng.random((16, 16)) + 1j * rng.random((16, 16))).astype(np.complex64)
+    np.testing.assert_array_equal(abtem.core.fft.fft2(wave, overwrite_x=False), scipy.fft.fft2(wave))
+    np.testing.assert_array_equal(abtem.core.fft.ifft2(wave, overwrite_x=False), scipy.fft.ifft2(wave))
+    assert calls == ["fft2", "ifft2"]
+
+
+def test_an_abtem_without_the_function_is_refused(monkeypatch):
+    import abtem.core.fft
+
+    from nntomo_dask.simulation import multislice
+
+    monkeypatch.delattr(abtem.core.fft, "_mkl_fft_dispatch")
+    with pytest.raises(RuntimeError, match="abTEM has changed"):
+        multislice.use_scipy_transforms()
+
+
+def test_abtem_has_the_function_that_is_replaced():
+    """In a fresh process, since this one has replaced it."""
+    script = (
+        "import inspect, abtem.core.fft as fft; print(*inspect.signature(fft._mkl_fft_dispatch).parameters); "
+        "print('_mkl_fft_dispatch(x, func_name, overwrite_x' in inspect.getsource(fft._fft_dispatch))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert shown.split() == ["x", "func_name", "overwrite_x", "kwargs", "True"]
 
 
 @pytest.mark.parametrize("outer", [40.0, 60.0, 80.0, 123.0])

@@ -1,1 +1,1 @@
-"""From a crystal to the tilt series that a microscope would record of it."""
+"""Simulation: from a crystal to the STEM tilt series that a microscope would record of it."""

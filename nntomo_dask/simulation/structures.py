@@ -1,4 +1,4 @@
-"""Crystals: a table of metal-organic and covalent organic frameworks, any file that ASE reads, and their checks."""
+"""Crystals: a table of metal-organic and covalent organic frameworks, files that ASE reads, and checks of both."""
 
 import difflib
 import functools
@@ -18,15 +18,15 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.errors import refuse
 
-LARGEST_NUMBER = 103  # elements for which Lobato and Van Dyck give scattering factors
-_TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, has 0.74
-_BONDED = 1.75  # Å between a carbon atom and a neighbour of the second period
-_LINEAR_DEG = 150.0  # a carbon atom whose two neighbours enclose more is triply bonded and needs no hydrogen
+LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scattering factors
+_TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
+_BONDED = 1.75  # Å, the longest bond of a carbon atom to an element of the second period
+_LINEAR_DEG = 150.0  # a carbon atom with two neighbours at a larger angle has a triple bond and no hydrogen
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """A structure of the table."""
+    """An entry of the table."""
 
     name: str
     group: int
@@ -38,7 +38,7 @@ class Crystal:
     aliases: tuple[str, ...] = field(default=())
 
     def atoms(self) -> Atoms:
-        """The conventional cell."""
+        """The atoms of the conventional unit cell."""
         rows = [line.split() for line in self.sites.strip().splitlines()]
         basis = [tuple(float(value) for value in row[1:]) for row in rows]
         atoms: Atoms = crystal(
@@ -65,12 +65,12 @@ def crystals() -> dict[str, Crystal]:
 
 
 def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
-    """A crystal's cell, checked.
+    """The atoms of one unit cell of a crystal, checked.
 
     Parameters
     ----------
     source
-        A name from `crystals` (``nntomo structures`` lists them), the path of a CIF or any other file that ASE reads,
+        A name from `crystals` (``nntomo structures`` lists them), the path of a CIF or of another file that ASE reads,
         or ASE atoms.
 
     Returns
@@ -80,13 +80,13 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     Raises
     ------
     SchemaError
-        Unknown name, unreadable file, no atoms, no cell, sites that are partly occupied or coincide, an element without
-        scattering factors.
+        The name is unknown, the file cannot be read, there are no atoms or no cell, sites are partly occupied or
+        coincide, or an element has no scattering factors.
 
     Warns
     -----
     UserWarning
-        Hydrogen seems to be missing, as in many a crystallographic file.
+        Hydrogen atoms seem to be missing, as in many crystallographic files.
     """
     if isinstance(source, Atoms):
         atoms: Atoms = source.copy()
@@ -101,7 +101,7 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
 
 
 def name_of(source: str | os.PathLike[str] | Atoms) -> str:
-    """What a structure is called: its name in the table, or that of its file."""
+    """Name of a structure: that of the table, or that of its file."""
     if isinstance(source, Atoms):
         return "given atoms"
     known = _known(os.fspath(source))
@@ -109,7 +109,7 @@ def name_of(source: str | os.PathLike[str] | Atoms) -> str:
 
 
 def _known(name: str) -> Crystal | None:
-    """The table's entry by that name or alias, whatever its capitals and hyphens."""
+    """The entry of the table with that name or alias. Capital letters and punctuation do not matter."""
     wanted = _letters(name)
     for entry in crystals().values():
         if wanted in (_letters(word) for word in (entry.name, *entry.aliases)):
@@ -131,11 +131,11 @@ def _read(name: str) -> Atoms:
             remedy=" or ".join(_similar_names(name)) or "one of the names that nntomo structures lists",
         )
     try:
-        # Of a CIF, warnings are about settings that are given twice; what is wrong with the atoms is checked anyway.
+        # Warnings about a CIF concern settings that are given twice. The atoms themselves are checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             atoms = ase.io.read(path)
-    except Exception as error:  # ASE's readers raise whatever their parsing meets
+    except Exception as error:  # the readers of ASE raise exceptions of many kinds
         refuse(
             "structure",
             needs="a file that ASE reads",
@@ -158,7 +158,7 @@ def _similar_names(name: str) -> list[str]:
 
 
 def check_structure(atoms: Atoms, *, name: str) -> None:
-    """Raise a SchemaError, or warn, as `structure` says."""
+    """Raise a SchemaError, or warn, as described in `structure`."""
     if len(atoms) == 0:
         refuse("structure", needs="atoms", got=f"none in {name}", remedy="check that the file lists atoms")
     if atoms.cell.rank < 3:
@@ -179,10 +179,11 @@ def check_structure(atoms: Atoms, *, name: str) -> None:
         )
     _check_occupancy(atoms, name)
     _check_distances(atoms, name)
-    if lacking := carbons_without_hydrogen(atoms):
+    lacking = carbons_without_hydrogen(atoms)
+    if lacking:
         warnings.warn(
-            f"structure: {lacking} carbon atoms of {name} seem to lack their hydrogen, as in many a crystallographic "
-            "file; the images will lack it too",
+            f"structure: {lacking} carbon atoms of {name} seem to lack their hydrogen, as in many crystallographic "
+            "files; the images will lack it too",
             stacklevel=3,
         )
 
@@ -217,16 +218,16 @@ def _check_distances(atoms: Atoms, name: str) -> None:
 
 
 def pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs closer than `cutoff` [Å] in the periodic crystal, each once: first atom, second atom, distance [Å]."""
+    """Pairs closer than `cutoff` [Å] in the periodic crystal, each pair once: first, second atom, distance [Å]."""
     first, second, offset = periodic_pairs(atoms, cutoff)
     distance = np.linalg.norm(atoms.positions[second] + offset @ atoms.cell.array - atoms.positions[first], axis=1)
     return first, second, distance
 
 
 def periodic_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `pairs`, with the cells (pair, 3) between the two in place of their distance."""
+    """Like `pairs`, but with the cells (pair, 3) between the two atoms in place of their distance."""
     cell = atoms.cell.array
-    # Images of the cell as far as the cutoff reaches across its faces.
+    # Periodic images of the cell, as many as the cutoff can reach across each face.
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     reach = np.ceil(cutoff / heights).astype(int)
     shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
@@ -250,7 +251,7 @@ def _is_positive(cells: np.ndarray) -> np.ndarray:
 
 
 def carbons_without_hydrogen(atoms: Atoms) -> int:
-    """Carbon atoms with fewer neighbours than carbon has, triple bonds and carbon monoxide excepted."""
+    """Number of carbon atoms that have too few neighbours; triple bonds and carbon monoxide are not counted."""
     first, second, cells = periodic_pairs(atoms, _BONDED)
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
     both = np.concatenate([first, second])
