@@ -1,4 +1,4 @@
-"""What a volume and a tilt series are: dims, coordinates, units, dtype; and the checks at every public door."""
+"""Volumes and tilt series: their dims, coordinates, units and dtype, and the checks of all public functions."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
@@ -18,7 +18,7 @@ Units = Literal["px", "nm"]
 
 
 def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
-    """Positions of `count` pixels, zero at the centre, [pixel_size]."""
+    """Positions of `count` pixels, with zero at the centre, in the unit of `pixel_size`."""
     return np.asarray((np.arange(count) - (count - 1) / 2) * pixel_size, np.float64)
 
 
@@ -38,9 +38,9 @@ def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str
     Parameters
     ----------
     data
-        (z, y, x), y and x of one size; NumPy or Dask. Becomes float32.
+        NumPy or Dask array (z, y, x), with y and x of the same size. It is converted to float32.
     pixel_size
-        Edge of a voxel, [units].
+        Edge length of a voxel, in `units`.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str
     Raises
     ------
     SchemaError
-        Not three dims, or slices that are not square.
+        The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
     labelled = labelled.assign_coords(volume_coords(labelled.shape, pixel_size))
@@ -65,11 +65,11 @@ def tilt_series(
     Parameters
     ----------
     data
-        (z, angle, detector), z the tilt axis; NumPy or Dask. Becomes float32.
+        NumPy or Dask array (z, angle, detector), with z along the tilt axis. It is converted to float32.
     angles_deg
-        (angle,), signed tilt angles in degrees, any order, none twice.
+        (angle,), signed tilt angles in degrees, in any order, each of them once.
     pixel_size
-        Edge of a detector pixel, [units].
+        Edge length of a detector pixel, in `units`.
 
     Returns
     -------
@@ -78,7 +78,8 @@ def tilt_series(
     Raises
     ------
     SchemaError
-        Not three dims, another number of angles than projections, or angles that a tilt series cannot have.
+        The array does not have three dims, the numbers of angles and projections differ, or `check_angles` refuses the
+        angles.
     """
     labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
     angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
@@ -105,7 +106,7 @@ def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units:
 
 
 def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = None) -> npt.NDArray[np.float64]:
-    """Tilt angles as float64, or a SchemaError: not numbers, out of ±180°, repeated, fewer than two, not `count`."""
+    """Tilt angles as float64; a SchemaError unless they are `count` different numbers within ±180°, at least two."""
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
@@ -152,7 +153,7 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
 
 
 def check_volume(array: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where `array` is no volume: dims, coordinates, units, dtype, chunks, square slices."""
+    """Raise a SchemaError unless `array` is a volume: dims, coordinates, units, dtype, chunks, square slices."""
     _check(array, VOLUME_DIMS, "volume", who)
     if array.sizes[Y] != array.sizes[X]:
         size = max(array.sizes[Y], array.sizes[X])
@@ -165,7 +166,7 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
 
 
 def check_tilt_series(array: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where `array` is no tilt series: dims, coordinates, units, dtype, chunks, angles."""
+    """Raise a SchemaError unless `array` is a tilt series: dims, coordinates, units, dtype, chunks, angles."""
     _check(array, SERIES_DIMS, "tilt series", who)
     check_angles(array[ANGLE].values, who=who)
 
@@ -229,7 +230,7 @@ def _maker(kind: str) -> str:
 
 
 def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
-    """Chunk sizes along a dim; of an array that is not chunked, its size."""
+    """Chunk sizes along a dim; for an array without chunks, the size of the dim."""
     if array.chunks is None:
         return (array.sizes[dim],)
     sizes: Mapping[Hashable, tuple[int, ...]] = array.chunksizes
@@ -237,7 +238,7 @@ def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
 
 
 def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where two volumes differ in shape."""
+    """Raise a SchemaError if two volumes differ in shape."""
     if first.shape != second.shape:
         refuse(
             who,
@@ -248,7 +249,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
 
 
 def check_finite(array: xr.DataArray, *, who: str) -> None:
-    """Read the whole array and raise a SchemaError that names the first place where it is NaN or infinite."""
+    """Read the whole array. A SchemaError names the first place where it is NaN or infinite."""
     bad: Any = ~np.isfinite(array)
     count = int(bad.sum())
     if count == 0:

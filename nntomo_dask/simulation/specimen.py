@@ -258,9 +258,7 @@ def building_units(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     offset = np.zeros((len(atoms), 3), int)
     placed = np.zeros(len(atoms), bool)
     seen: set[int] = set()
-    for atom, unit in enumerate(
-        unit_of
-    ):  # the first atom of each unit stays where it is; its neighbours are moved next to it
+    for atom, unit in enumerate(unit_of):  # the first atom of each unit keeps its place
         if unit not in seen:
             seen.add(int(unit))
             placed[atom] = True

@@ -80,9 +80,10 @@ def ground_truth(
     elements = np.unique(held.numbers)
     radii = np.arange(int(_REACH_NM / plan.pixel_nm * _STEPS) + 1) / _STEPS * plan.pixel_nm * 10
     weights = _weights(elements, mode, settings, exponent)
+    k = _frequencies(settings)
     profiles = np.stack(
         [
-            profile(radii, weight(k := _frequencies(settings)), _broadening(number, k, settings), k)
+            profile(radii, weight(k), _broadening(number, k, settings), k)
             for number, weight in zip(elements, weights, strict=True)
         ]
     )
