@@ -1,4 +1,4 @@
-"""What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
+"""What the verbs of the `nntomo` command share: types of options, help pages, the session, checks, printing."""
 
 import functools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Bytes(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Bytes of a text, or of a number as it is."""
+        """The number of bytes."""
         from dask.utils import parse_bytes
 
         try:
@@ -46,7 +46,7 @@ class Shape(click.ParamType[Any]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """(z, y, x) or one number."""
+        """One number, or a tuple of three."""
         try:
             sizes = tuple(int(part) for part in str(value).split(","))
         except ValueError:
@@ -96,7 +96,7 @@ _SESSION = [
         help="For a tls:// scheduler: file with your private key.",
     ),
 ]
-# What worker processes import while this one still plans.
+# What worker processes import while this process is still planning.
 _PRELOADED = (
     "nntomo_dask.store",
     "nntomo_dask.phantoms",
@@ -190,12 +190,12 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def budget(memory: int | None) -> int:
-    """Bytes that a verb may hold: those of --memory, or what is free."""
+    """Memory that a verb may use, in bytes: that of --memory, or what is free."""
     return cluster.free_memory_bytes() if memory is None else memory
 
 
 def check_memory(operation: Any, array: Any, memory: int | None) -> None:
-    """Raise a SchemaError where an operation in slabs of the default height cannot keep to the memory."""
+    """Raise a SchemaError if the memory is too small for an operation in slabs of the default height."""
     z, middle, detector = array.shape
     needed = chunking.peak_bytes(
         operation,
@@ -209,7 +209,7 @@ def check_memory(operation: Any, array: Any, memory: int | None) -> None:
 
 
 def compare_memory(truth: Any, memory: int | None) -> int:
-    """Bytes that the correlation of a comparison may hold: what the program and its slabs leave of the memory."""
+    """Memory for the Fourier shell correlation: what the program and its slabs leave of the memory, in bytes."""
     detector = truth.shape[-1]
     slices = truth.data.chunks[0][0]
     needed = chunking.peak_bytes(
@@ -228,33 +228,33 @@ def compare_memory(truth: Any, memory: int | None) -> int:
 def prepared_sets(
     sets: tuple[Any, Any], output: Path, checkpoints: list[Path], hidden: int, memory: int | None, *, overwrite: bool
 ) -> tuple[Any, Any]:
-    """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
+    """Training and validation set for `train_nnfbp`: in memory, or in stores next to the network if they are large.
 
     Raises
     ------
     SchemaError
-        They cannot keep to the memory.
+        The memory is too small for them.
     """
     large = any(is_large(part) for part in sets)
     in_memory = 0 if large else max(part.sizes["voxel"] for part in sets)
     chunking.check_budget(budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
     if large:
         folder = output.with_name(f"{output.stem}.samples")
-        click.echo(f"the sets are kept in {folder}; once the training has ended you may delete that folder", err=True)
+        click.echo(f"the training sets are kept in {folder}; you may delete this folder after the training", err=True)
         names = ("training", "validation")
         first, second = (
             nt.save(part, folder / f"{name}.zarr", overwrite=overwrite, progress="bar")
             for name, part in zip(names, sets, strict=True)
         )
     elif all(path.exists() for path in checkpoints) and not overwrite:
-        return sets  # a training that has ended needs no samples
+        return sets  # a finished training needs no samples
     else:
         first, second = cluster.load(*sets, description="training voxels", progress="bar")
     return first, second
 
 
 def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
-    """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
+    """Refuse options that `train` cannot use; print a note if a phantom has fewer voxels than samples."""
     if target is None:
         check_free("phantom", "slices", because="is of a phantom, for --for SERIES; leave it out")
     if solver == "adam" and samples > IN_MEMORY_VOXELS:
@@ -264,8 +264,8 @@ def check_training(target: Path | None, slices: int, samples: int, solver: str) 
         voxels = int(np.pi / 4 * detector**2) * (slices // 4)
         if samples > voxels:
             click.echo(
-                f"note: the validation phantom has {voxels} voxels, so that {samples} samples repeat some; "
-                "raise --slices for more of them",
+                f"note: the validation phantom has {voxels} voxels, so some of the {samples} samples are repeated; "
+                "raise --slices to avoid this",
                 err=True,
             )
 
@@ -286,7 +286,7 @@ def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
 
 
 def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
-    """Slices of a slab that keep an operation within the memory."""
+    """Number of slices in a slab for which an operation stays within the memory."""
     detector = source.shape[-1]
     return chunking.slices_within(
         budget(memory),
@@ -302,7 +302,7 @@ def slices_within_memory(operation: Any, source: Any, angles: int, memory: int |
 
 
 def report_outside_range(series: Any, network: Any, scale: Any) -> None:
-    """Print the share of a network's inputs outside its training range, and what to do about too many."""
+    """Print the fraction of the network's inputs outside its training range, and a warning if it is large."""
     found = float(nt.intensity_level(series)) / network.level if scale == "auto" else scale
     share = float(nt.outside_training_range(series, network, scale=found if found > 0 else 1).mean())
     origin = "estimated" if scale == "auto" else "given"
@@ -310,14 +310,14 @@ def report_outside_range(series: Any, network: Any, scale: Any) -> None:
     click.echo(f"inputs outside the training range: {share:.1%}", err=True)
     if share > OUTSIDE_LIMIT:
         click.echo(
-            f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on what resembles this specimen, "
-            "take off the background at import, or set --scale",
+            f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on volumes that resemble this "
+            "specimen, subtract the background at import, or set --scale",
             err=True,
         )
 
 
 def background_of(series: Any, text: str) -> float:
-    """The value of --background in counts; tells what it found, and hints where a series seems to need it."""
+    """The value of --background in counts. Prints what it found, and a hint if a series seems to need it."""
     slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
     dim, bright = np.nanpercentile(series.isel({schema.Z: slices}).values, [5, 99])
     if text == "auto":
@@ -329,15 +329,15 @@ def background_of(series: Any, text: str) -> float:
         raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
     if counts == 0 and dim > 0.01 * bright:
         click.echo(
-            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}; if the former is the detector's "
-            "offset, import with --background auto: to a reconstruction it is matter",
+            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}; if the former is the offset of "
+            "the detector, import with --background auto: a reconstruction would show it as matter",
             err=True,
         )
     return counts
 
 
 def angles_of(keep: str) -> Any:
-    """START:STOP:STEP as angles, STOP included."""
+    """The angles of START:STOP:STEP, including STOP."""
     try:
         start, stop, step = (float(part) for part in keep.split(":"))
         wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
@@ -349,7 +349,7 @@ def angles_of(keep: str) -> Any:
 
 
 def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
-    """Refuse an option that was given and that what was chosen does not know."""
+    """Refuse an option that was given and does not belong to what was chosen."""
     context = click.get_current_context()
     for name, those in known_to.items():
         if is_given(name) and chosen not in those:
@@ -358,22 +358,22 @@ def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: 
 
 
 def check_free(*names: str, because: str) -> None:
-    """Refuse options that were given where they play no part."""
+    """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} {because}")
 
 
 def is_given(name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: int, **common: Any) -> tuple[Any, Any]:
-    """Samples of training and of validation pairs (series, volumes), given by path."""
+    """Samples from pairs (series, volumes) of training and of validation, given by their paths."""
     if not any(validation):
-        click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
+        click.echo("note: validation uses other voxels of the same volumes; see --validation-series", err=True)
         validation = training
     first, second = (
         nt.training_samples(
@@ -385,7 +385,7 @@ def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: i
 
 
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what is no network, or one whose training is not known any more."""
+    """Refuse to overwrite a file that is not a network, or a network whose checkpoint is missing."""
     if output.exists():
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
@@ -393,7 +393,7 @@ def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> 
 
 
 def check_export(target: Path, *, overwrite: bool) -> None:
-    """Refuse to write anything but an MRC file, or over a file that is there."""
+    """Refuse another format than MRC, and to overwrite an existing file unless asked to."""
     if target.suffix not in MRC_SUFFIXES:
         refuse(
             "export",

@@ -1,8 +1,8 @@
 """What the CUDA kernels share: how they are compiled, and how slices are assigned to warps.
 
 A lane group on a GPU has a multiple of 32 slices. One warp reads 32 of them as 128 contiguous bytes, and all of them
-use the same index and weight. Multiply-adds are written as ``fmaf`` where the Numba kernels fuse them, and the compiler may
-not fuse any others. So CPU and GPU do the same operations in the same order.
+use the same index and weight. Multiply-adds are written as ``fmaf`` where the Numba kernels fuse them, and the compiler
+may not fuse any others. So CPU and GPU do the same operations in the same order.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """SIMD lanes for Numba: one value that holds the same quantity for many slices.
 
 The kernels of this folder do the same arithmetic for 8 to 64 slices (or filters × slices) at once. Numba has no type
-for this. Its arrays are in memory, so an accumulator in an array costs a load and a store in every step. This module adds
-the type `Lanes` to Numba: a fixed number of float32 values that LLVM keeps in vector registers.
+for this. Its arrays are in memory, so an accumulator in an array costs a load and a store in every step. This module
+adds the type `Lanes` to Numba: a fixed number of float32 values that LLVM keeps in vector registers.
 
 A multiply-add is the `fma` of LLVM, with one rounding, for every width. So the value of a slice does not depend on how
 many other slices are computed with it.

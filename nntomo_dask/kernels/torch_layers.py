@@ -1,8 +1,8 @@
 """The Mixed-Scale Dense network as a PyTorch module. Only this module and `training` import torch.
 
 On the CPU the layers are the kernels of `mixed_scale`, forward and backward, with one slice per thread. On a GPU they
-are convolutions of PyTorch in one buffer, with the same derivative. Both store one value for each map and pixel, and one
-more for the derivative.
+are convolutions of PyTorch in one buffer, with the same derivative. Both store one value for each map and pixel, and
+one more for the derivative.
 """
 
 import threading
