@@ -178,5 +178,7 @@ def _parts(hint: Any) -> tuple[Any, bool, tuple[Any, ...]]:
             choices.extend(get_args(part))
         else:
             kinds.append(part)
+    if len(kinds) > 1:
+        return object, optional, tuple(choices)  # a number or something else: its owner checks it
     kind = kinds[0] if kinds else type(choices[0]) if choices else str
     return kind, optional, tuple(choices)

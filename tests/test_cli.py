@@ -105,7 +105,10 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
             "fbp: needs a tilt series; got a volume",
         ),
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "1MB", "-o", "v.zarr"), "for one slice of 32"),
-        (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"), "'much' is no size"),
+        (
+            ("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"),
+            "'much' is not a memory size",
+        ),
         (("reconstruct", "series.zarr", "--method", "sirt", "--workers", "0", "-o", "v.zarr"), "at least 1 worker"),
         (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs tolerance"),
         (("project", "particle.zarr", "-o", "s.zarr"), "give either --range and --count, or --angles FILE"),
@@ -206,7 +209,7 @@ def test_gpus_without_one_are_refused(run, series_store):
     if device.gpu_count():
         pytest.skip("there is a GPU")
     words = ("reconstruct", series_store, "--method", "fbp", "-o", "fbp.zarr", "--gpus")
-    assert "--gpus: needs an NVIDIA GPU, CuPy and dask-cuda; got no GPU" in run(*words, "all", exit_code=2).output
+    assert "GPU: needs an NVIDIA GPU, CuPy and dask-cuda; got no GPU" in run(*words, "all", exit_code=2).output
     assert (
         "needs either --gpus or --scheduler; got both" in run(*words, 1, "--scheduler", "threads", exit_code=2).output
     )
@@ -283,15 +286,16 @@ def test_the_needle(run):
 
 
 class TestSimulation:
-    OPTIONS = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--slice-thickness-nm", 0.5, "--pixels", 34)
+    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34)
+    OPTIONS = (*OPTIONS_OF_TRUTH, "--slice-thickness-nm", 0.5)
 
     def test_from_a_crystal_to_a_table(self, run, tmp_path):
         result = run("simulate", "MIL-53", "--range", "full", "--count", 4, *self.OPTIONS, "-o", "mil.zarr")
         assert "MIL-53: 76 atoms, 4 projections of 34² pixels" in result.stderr
-        assert "s a projection and core" in result.stderr
+        assert "s for each projection on one core" in result.stderr
         assert "mil.zarr/idpc: idpc, z 34, angle 4, detector 34" in result.output
         run("reconstruct", "mil.zarr/idpc", "--method", "sirt", "--minimum", 0, "-o", "sirt.zarr")
-        run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS, "-o", "truth.zarr")
+        run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS_OF_TRUTH, "-o", "truth.zarr")
         table = json.loads(run("compare", "sirt.zarr", "--reference", "truth.zarr", "--json").stdout)
         assert table["sirt.zarr"]["psnr"] > 15
         text = run("info", "mil.zarr").output
@@ -344,7 +348,24 @@ class TestSimulation:
         assert text in run("simulate", *words, "--range", "full", "--count", 4, "-o", "a.zarr", exit_code=2).output
         assert list(tmp_path.iterdir()) == []
 
+    def test_the_truth_has_no_options_that_play_no_part(self, run):
+        text = run("truth", "--help").output
+        assert "--source-size-nm" in text
+        for option in ("--dose", "--drift-nm", "--jitter-nm", "--seed", "--algorithm", "--interpolation", "--idpc"):
+            assert option not in text.split()
+        assert "No such option" in run("truth", "UiO-66", "--mode", "idpc", "--dose", 1, "-o", "t", exit_code=2).output
+
+    @pytest.mark.parametrize("verb", ["project", "simulate", "truth"])
+    def test_options_of_the_computation_are_a_group_at_the_end(self, run, verb):
+        own, computing = run(verb, "--help").output.split("Computing options:")
+        assert "Example:" in own
+        assert "--output" in own
+        for option in ("--memory", "--workers", "--gpus", "--scheduler", "--tls-ca-file", "--tls-cert", "--tls-key"):
+            assert option in computing
+            assert option not in own
+
     def test_structures(self, run):
         text = run("structures").output
+        assert "also IRMOF-1; M. Eddaoudi" in text
         assert "UiO-66: C192H112O128Zr24; 20.5183 × 20.5183 × 20.5183 Å" in text
         assert text.count("\n") == 36

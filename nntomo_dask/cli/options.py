@@ -5,8 +5,10 @@ A declaration is a frozen dataclass whose fields are made by `settings.setting`.
 of another one is refused.
 """
 
+import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
@@ -38,12 +40,72 @@ class NumberOrWord(click.ParamType[Any]):
             self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
 
 
-def of(declaration: type) -> Callable[[Command], Command]:
-    """Options for the settings of one declaration."""
+class SettingOption(click.Option):
+    """The option of a setting; `setting` is the setting's name in Python, which the option's name may differ from."""
+
+    def __init__(self, *arguments: Any, setting: str, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.setting = setting
+
+
+def spelled(command: click.Command, parameter: str) -> str:
+    """A parameter of a Python call as an option of a command: ``pixels=58`` as ``--pixels 58``.
+
+    A value that Python quotes loses its quotes, a tuple its brackets, and ``True`` is the option alone. A parameter for
+    which the command has no option stays as it is.
+    """
+    name, equals, value = (part.strip() for part in parameter.partition("="))
+    for option in command.get_params(click.Context(command)):
+        if isinstance(option, click.Option) and name in (option.name, getattr(option, "setting", None)):
+            break
+    else:
+        return parameter
+    flag = max(option.opts, key=len)
+    if not equals:
+        return flag
+    if option.is_flag:
+        return flag if value == "True" else option.secondary_opts[0] if option.secondary_opts else parameter
+    return f"{flag} {_as_argument(value)}"
+
+
+def _as_argument(value: str) -> str:
+    """A value in Python's spelling as it is typed on the command line; what is no literal stays as it is."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    if isinstance(literal, dict):
+        return ",".join(f"{key}={part}" for key, part in literal.items())
+    if isinstance(literal, tuple | list):
+        return ",".join(str(part) for part in literal)
+    if isinstance(literal, str):
+        return shlex.quote(literal)
+    return value
+
+
+def of(
+    declaration: type,
+    types: Mapping[str, click.ParamType[Any]] | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Callable[[Command], Command]:
+    """Options for the settings of one declaration.
+
+    Parameters
+    ----------
+    types
+        By setting, where the type of an option does not follow from the type of the field.
+    only
+        Names of the settings that become options; by default all of them.
+    """
+    chosen = [one for one in settings_of(declaration) if one.option is not None and (only is None or one.name in only)]
 
     def decorate(command: Command) -> Command:
-        for one in reversed([one for one in settings_of(declaration) if one.option is not None]):
-            command = click.option(one.flag, _parameter(one), **_attributes(one, ""))(command)
+        for one in reversed(chosen):
+            attributes = _attributes(one, "", one) | (
+                {"type": types[one.name]} if types is not None and one.name in types else {}
+            )
+            command = click.option(one.flag, _parameter(one), **attributes)(command)
         return command
 
     return decorate
@@ -89,7 +151,8 @@ def of_all(declarations: Mapping[str, Any]) -> list[click.Option]:
             merged = first
         choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
         merged = dataclasses.replace(merged, choices=choices)
-        found.append(click.Option([flag, _parameter(first)], **_attributes(merged, prefix)))
+        attributes = _attributes(merged, prefix, first)
+        found.append(attributes.pop("cls")([flag, _parameter(first)], **attributes))
     return found
 
 
@@ -159,7 +222,8 @@ def _shown(one: Setting) -> str:
     """A default as help shows it; empty where there is none worth showing."""
     if one.default in (dataclasses.MISSING, None) or one.kind is bool:
         return ""
-    return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+    parts = one.default if isinstance(one.default, tuple) else (one.default,)
+    return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
 def _with_default(one: Setting) -> str:
@@ -168,10 +232,11 @@ def _with_default(one: Setting) -> str:
     return f"{one.help}{f' [{one.unit}]' if one.unit else ''}{f' [default: {default}]' if default else ''}"
 
 
-def _attributes(one: Setting, prefix: str) -> dict[str, Any]:
+def _attributes(one: Setting, prefix: str, original: Setting) -> dict[str, Any]:
     """Keywords of a click option."""
     text = prefix + _with_default(one)
-    return {"is_flag": True, "help": text} if one.kind is bool else {"type": _type(one), "help": text}
+    common: dict[str, Any] = {"cls": SettingOption, "setting": original.name, "help": text}
+    return common | ({"is_flag": True} if one.kind is bool else {"type": _type(one)})
 
 
 def _type(one: Setting) -> Any:

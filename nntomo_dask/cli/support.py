@@ -1,13 +1,14 @@
-"""What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
+"""What the verbs of the `nntomo` command share: types of options, help pages, the session, checks, printing."""
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 import nntomo_dask as nt
+from nntomo_dask.arrays.geometry import TiltRange
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
 
@@ -20,7 +21,7 @@ class Bytes(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Bytes of a text, or of a number as it is."""
+        """The number of bytes."""
         from dask.utils import parse_bytes
 
         try:
@@ -28,7 +29,7 @@ class Bytes(click.ParamType[int]):
         except ValueError:
             size = 0
         if size < 1:
-            self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
+            self.fail(f"{value!r} is not a memory size; write 800MB or 2GiB", param, ctx)
         return size
 
 
@@ -38,7 +39,7 @@ class Shape(click.ParamType[Any]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """(z, y, x) or one number."""
+        """One number, or a tuple of three."""
         try:
             sizes = tuple(int(part) for part in str(value).split(","))
         except ValueError:
@@ -49,23 +50,46 @@ class Shape(click.ParamType[Any]):
 
 
 MEMORY = click.option(
-    "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
+    "--memory",
+    type=Bytes(),
+    help="Memory that the command and all its workers may use together, such as 800MB or 2GiB. It decides how many "
+    "slices a slab has. Default: the memory that is free on this machine.",
 )
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Overwrite an existing output.")
 _SESSION = [
-    click.option("--workers", type=int, help="Slabs in work at once. Default: one a CPU core."),
-    click.option("--gpus", metavar="all|N|0,2", help="Compute on GPUs: all, so many, or these."),
+    click.option("--workers", type=int, help="Number of slabs that are computed at once. Default: one per CPU core."),
+    click.option(
+        "--gpus",
+        metavar="all|NUMBER|LIST",
+        help="Compute on GPUs. A single number is how many GPUs to use: 2 means the first two. A list with commas "
+        "names them: 0,2 means the first and the third, and 2, (with a comma) means only the third. all means all of "
+        "them.",
+    ),
     click.option(
         "--scheduler",
-        metavar="ADDRESS",
-        help="A Dask scheduler that runs already, tcp://host:8786; or threads or processes of this machine "
-        "(default: threads for up to 4 workers).",
+        metavar="ADDRESS|threads|processes",
+        help="Where the slabs are computed: by the workers of a Dask scheduler that is already running, such as "
+        "tcp://host:8786, or by threads or processes of this machine. Default: threads for up to 4 workers, processes "
+        "for more.",
     ),
-    click.option("--tls-ca-file", type=click.Path(exists=True), help="For a tls:// scheduler; as Dask's own options."),
-    click.option("--tls-cert", type=click.Path(exists=True), help="Likewise."),
-    click.option("--tls-key", type=click.Path(exists=True), help="Likewise."),
+    click.option(
+        "--tls-ca-file",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with the certificate of the authority that signed the keys. The three --tls "
+        "options must be given together.",
+    ),
+    click.option(
+        "--tls-cert",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with your certificate.",
+    ),
+    click.option(
+        "--tls-key",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with your private key.",
+    ),
 ]
-# What worker processes import while this one still plans.
+# What worker processes import while this process is still planning.
 _PRELOADED = (
     "nntomo_dask.store",
     "nntomo_dask.phantoms",
@@ -73,16 +97,79 @@ _PRELOADED = (
     "nntomo_dask.training.nnfbp.samples",
 )
 SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
+# Help pages show these in a section of their own, after the options that are about the specimen.
+_COMPUTING = ("memory", *SESSION_OPTIONS)
+_ABOUT_COMPUTING = (
+    "The data are computed in slabs, groups of neighbouring slices (nntomo simulate: projections). Slabs are read, "
+    "computed and written a few at a time, so that a volume may be larger than the memory. These options do not change "
+    "the result, except that a GPU may differ from a CPU in the last digits."
+)
+
+
+class Verb(click.Command):
+    """A verb whose help page shows the options of the computation in a section of their own, at the end."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options: those of the verb, then those of the computation."""
+        options = {one.name: one for one in self.get_params(ctx) if isinstance(one, click.Option)}
+        own = [one for name, one in options.items() if name not in _COMPUTING]
+        computing = [options[name] for name in _COMPUTING if name in options]
+        with formatter.section("Options"):
+            formatter.write_dl(_rows(own, ctx))
+        if computing:
+            with formatter.section("Computing options"):
+                formatter.write_text(_ABOUT_COMPUTING)
+                formatter.write_paragraph()
+                formatter.write_dl(_rows(computing, ctx))
+
+
+def _rows(options: list[click.Option], ctx: click.Context) -> list[tuple[str, str]]:
+    """Option and help of each, without hidden ones."""
+    return [row for one in options if (row := one.get_help_record(ctx)) is not None]
 
 
 def output(command: Callable[..., None]) -> Callable[..., None]:
     """Options of every verb that writes a store."""
-    where = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
+    where = click.option(
+        "-o", "--output", type=PATH, required=True, help="Path of the store to write, such as volume.zarr."
+    )
     return where(OVERWRITE(command))
 
 
+def tilts(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every verb that makes a tilt series; `tilt_angles` reads them."""
+    for option in reversed(
+        [
+            click.option(
+                "--range",
+                "tilt_range",
+                type=click.Choice(get_args(TiltRange)),
+                help="Range of the tilt angles: full is -90° (included) to 90° (excluded), tem is -70° to 70°. Needs "
+                "--count.",
+            ),
+            click.option("--count", type=int, help="Number of projections in the range. Required with --range."),
+            click.option(
+                "--angles",
+                type=PATH,
+                help="File with the tilt angles in degrees, one per line, instead of --range and --count.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def tilt_angles(tilt_range: Any, count: int | None, angles: Path | None) -> Any:
+    """The angles that the options of `tilts` ask for."""
+    if angles is not None and tilt_range is None and count is None:
+        return nt.read_tilt_angles(angles)
+    if angles is None and tilt_range is not None and count is not None:
+        return nt.tilt_angles(tilt_range, count)
+    raise click.UsageError("give either --range and --count, or --angles FILE")
+
+
 def computing(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every verb that computes; the verb runs inside the session they ask for."""
+    """Options of every verb that computes. The verb runs in the session that they ask for."""
 
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> None:
@@ -96,7 +183,7 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def budget(memory: int | None) -> int:
-    """Bytes that a verb may hold: those of --memory, or what is free."""
+    """Memory that a verb may use, in bytes: that of --memory, or what is free."""
     return cluster.free_memory_bytes() if memory is None else memory
 
 
@@ -130,7 +217,7 @@ def slices_within_memory(
 
 
 def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
-    """Refuse an option that was given and that what was chosen does not know."""
+    """Refuse an option that was given and does not belong to what was chosen."""
     context = click.get_current_context()
     for name, those in known_to.items():
         if is_given(name) and chosen not in those:
@@ -139,21 +226,21 @@ def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: 
 
 
 def check_free(*names: str, because: str) -> None:
-    """Refuse options that were given where they play no part."""
+    """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} {because}")
 
 
 def is_given(name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what is no network, or one whose training is not known any more."""
+    """Refuse to overwrite a file that is not a network, or a network whose checkpoint is missing."""
     if output.exists():
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
-            refuse("train", needs="a free place", got=f"{output}, which is there", remedy="give --overwrite")
+            refuse("train", needs="a free path", got=f"{output}, which exists", remedy="`overwrite=True`")
