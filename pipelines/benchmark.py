@@ -26,8 +26,7 @@ import psutil
 
 import nntomo_dask as nt
 from nntomo_dask.compute import cluster, device
-from nntomo_dask.kernels import astra as astra_engine
-from nntomo_dask.kernels import backproject, filters, project
+from nntomo_dask.kernels import astra as astra_engine, backproject, filters, project
 from nntomo_dask.networks.nnfbp import folded
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.training.checkpoints import open_checkpoint

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from nntomo_dask.kernels import mixed_scale
-from nntomo_dask.kernels import torch_layers as torch_engine
+from nntomo_dask.kernels import mixed_scale, torch_layers as torch_engine
 
 CHANNELS, DEPTH = 5, 100
 LANES = 16  # multiply-adds of a cycle: two units of eight float32, as AVX2 has

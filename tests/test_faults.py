@@ -353,7 +353,7 @@ class TestDamage:
         else:
             (path / file).write_bytes(damage)
         for attempt in (lambda: nt.open(path), lambda: nt.verify(path), lambda: nt.save(volume, path)):
-            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* with `overwrite=True`"):
+            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* with overwrite=True"):
                 attempt()
         nt.save(volume, path, overwrite=True)
         assert digest(path) == before

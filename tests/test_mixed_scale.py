@@ -5,8 +5,7 @@ import pytest
 import torch
 
 import nntomo_dask as nt
-from nntomo_dask.kernels import mixed_scale
-from nntomo_dask.kernels import torch_layers as torch_engine
+from nntomo_dask.kernels import mixed_scale, torch_layers as torch_engine
 
 SHAPES = [(1, 1, 1), (2, 3, 30), (5, 23, 17), (3, 48, 64)]  # smaller than the largest dilation, odd, whole registers
 DEPTH = 13  # all dilations, and the first again

@@ -12,8 +12,7 @@ import nntomo_dask as nt
 from nntomo_dask.networks import msdnet as networks
 from nntomo_dask.training import loop
 from nntomo_dask.training.checkpoints import open_checkpoint
-from nntomo_dask.training.msdnet import layout, slice_reader
-from nntomo_dask.training.msdnet import training as training_room
+from nntomo_dask.training.msdnet import layout, slice_reader, training as training_room
 from nntomo_dask.training.msdnet.slices import layout_of
 
 ANGLES_DEG = nt.tilt_angles("tem", 8)

@@ -8,8 +8,7 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import parameter_count
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
-from nntomo_dask.training.nnfbp import training as training_room
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, training as training_room
 
 ANGLES = nt.tilt_angles("tem", 8)
 

@@ -15,8 +15,7 @@ from dask.callbacks import Callback
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import parameter_count
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, tree
-from nntomo_dask.training.nnfbp import training as training_room
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, training as training_room, tree
 
 LEAF = tree.LEAF_VOXELS
 VOXELS = 13 * LEAF + 77  # fourteen leaves, the last one small: no power of two

@@ -9,8 +9,7 @@ import click
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
-from nntomo_dask.metrics import METRICS
-from nntomo_dask.metrics import metric as measuring
+from nntomo_dask.metrics import METRICS, metric as measuring
 from nntomo_dask.metrics.pairs import Region
 
 

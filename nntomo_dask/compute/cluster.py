@@ -15,8 +15,7 @@ from dask.base import compute as dask_compute
 from dask.callbacks import Callback
 from tqdm.auto import tqdm
 
-from nntomo_dask.compute import device
-from nntomo_dask.compute import workers as workers_room
+from nntomo_dask.compute import device, workers as workers_room
 from nntomo_dask.errors import refuse
 
 Progress = Literal["bar", "none"]

@@ -6,7 +6,6 @@ A kind of network is a class that fulfils `network.Network` and is registered in
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
@@ -31,7 +30,7 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
     return write_tensors(tensors, {**metadata, "format": network.FORMAT}, Path(path))
 
 
-def load_network(path: str | os.PathLike[str]) -> Any:
+def load_network(path: str | os.PathLike[str]) -> Network:
     """Read a network that `save_network` wrote, of whatever kind: an `NNFBPNetwork`, an `MSDNetwork`, ….
 
     Raises

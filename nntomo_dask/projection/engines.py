@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from nntomo_dask.compute import device, streams
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import astra, layout
-from nntomo_dask.kernels import project as kernel
+from nntomo_dask.kernels import astra, layout, project as kernel
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from nntomo_dask.arrays import schema
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import layout
-from nntomo_dask.kernels import project as kernel
+from nntomo_dask.kernels import layout, project as kernel
 from nntomo_dask.projection import engines
 
 Float32 = npt.NDArray[np.float32]

@@ -10,8 +10,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import geometry
 from nntomo_dask.compute import chunking, device, streams
-from nntomo_dask.kernels import astra, filters, layout
-from nntomo_dask.kernels import backproject as kernel
+from nntomo_dask.kernels import astra, backproject as kernel, filters, layout
 from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import EngineName
 from nntomo_dask.reconstruction import METHODS

@@ -5,21 +5,6 @@ After that each Dask task writes whole chunks; every chunk is written atomically
 has a file like any other, so a store is complete when no file is missing, and nothing else records the progress.
 """
 
-from nntomo_dask.store.files import chunk_count, is_store, missing_chunks, missing_coordinates, recipe
-from nntomo_dask.store.opening import member, open, open_dataset
-from nntomo_dask.store.saving import save, save_together
-from nntomo_dask.store.verifying import verify
+import lazy_loader
 
-__all__ = [
-    "chunk_count",
-    "is_store",
-    "member",
-    "missing_chunks",
-    "missing_coordinates",
-    "open",
-    "open_dataset",
-    "recipe",
-    "save",
-    "save_together",
-    "verify",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

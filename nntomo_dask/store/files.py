@@ -19,14 +19,13 @@ import zarr
 import zarr.codecs
 
 from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.store.names import ARRAYS, COORDINATES
 
 Stored = zarr.Array[Any]  # of the data or of a coordinate
-TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")
-PROJECTIONS = "projections"
 PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
-_ARRAYS = frozenset({"volume", "tilt_series", TABLE, PROJECTIONS})
-_COORDINATES = frozenset({*schema.VOLUME_DIMS, *schema.SERIES_DIMS})
+_ARRAYS = frozenset(ARRAYS)
+_COORDINATES = frozenset(COORDINATES)
 _DAMAGED = ".damaged"
 TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer

@@ -11,7 +11,7 @@ import zarr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, places, projections, reading, samples
+from nntomo_dask.store import files, lock, names, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
 
 
@@ -57,7 +57,7 @@ def open_dataset(path: StorePath, *, slices: int | None = None) -> xr.Dataset:
     """
     opened = _opened("open_dataset", path, slices)
     if isinstance(opened, xr.DataArray):
-        if files.array_name(member(Path(path).resolve())[0]) != files.PROJECTIONS:
+        if files.array_name(member(Path(path).resolve())[0]) != names.PROJECTIONS:
             refuse(
                 "open_dataset",
                 needs="a store of a training set or of several series",
@@ -71,7 +71,7 @@ def open_dataset(path: StorePath, *, slices: int | None = None) -> xr.Dataset:
 def member(path: Path) -> tuple[Path, str | None]:
     """Split ``store.zarr/name`` into the store and the name of one of its series; None without such a name."""
     parent = path.parent
-    if not path.exists() and files.is_store(parent) and files.array_name(parent) == files.PROJECTIONS:
+    if not path.exists() and files.is_store(parent) and files.array_name(parent) == names.PROJECTIONS:
         return parent, path.name
     return path, None
 
@@ -86,13 +86,13 @@ def _opened(who: str, path: StorePath, slices: int | None) -> xr.DataArray | xr.
     array = files.data_array(source)
     name = files.array_name(source)
     attributes = files.attributes(source)
-    if name == files.TABLE:
+    if name == names.TABLE:
         return samples.from_table(reading.lazy_data(source, array, slices), attributes)
-    dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else files.dims(source)
+    dims: tuple[str, ...] = schema.SERIES_DIMS if name == names.PROJECTIONS else files.dims(source)
     coords: dict[Hashable, npt.NDArray[np.generic]] = {
         dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims
     }
-    if name == files.PROJECTIONS:
+    if name == names.PROJECTIONS:
         return projections.from_stack(
             lambda place: reading.lazy_series(source, array, slices, place), attributes, coords, wanted, source
         )

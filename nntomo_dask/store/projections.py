@@ -11,7 +11,8 @@ import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS, Stored
+from nntomo_dask.store.files import PROJECTION_DIMS, Stored
+from nntomo_dask.store.names import PROJECTIONS
 
 _SHARED = ("units", "pixel_size")
 

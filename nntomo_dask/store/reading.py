@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nntomo_dask.arrays import slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, projections
+from nntomo_dask.store import files, names, projections
 
 
 def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array:
@@ -39,7 +39,7 @@ def lazy_series(source: Path, array: files.Stored, slices: int | None, place: in
         new_axis=[1, 2],
         chunks=(chunks, (angles,), (detector,)),
         meta=np.empty((0, 0, 0), np.float32),
-        path=str(source / files.PROJECTIONS),
+        path=str(source / names.PROJECTIONS),
         recipe=files.recipe(source),
         series=place,
     )

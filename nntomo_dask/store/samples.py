@@ -9,7 +9,8 @@ import xarray as xr
 
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import TABLE, TABLE_DIMS
+from nntomo_dask.store.files import TABLE_DIMS
+from nntomo_dask.store.names import TABLE
 
 _VARIABLES = ("inputs", "target", "level")
 

@@ -18,7 +18,7 @@ from dask.typing import Key
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
-from nntomo_dask.store import files, lock, opening, places, projections, reading, samples
+from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
 
 Labelled = TypeVar("Labelled", bound=xr.DataArray | xr.Dataset)
@@ -159,9 +159,9 @@ class _Output:
 
     def _chunk_slices(self) -> int:
         """Slices in a chunk of a new store: the default, or fewer where the array comes in smaller slabs."""
-        if self.array.name == files.TABLE:
+        if self.array.name == names.TABLE:
             return min(chunking.TABLE_ROWS, self.array.shape[0])
-        if self.array.name == files.PROJECTIONS:
+        if self.array.name == names.PROJECTIONS:
             return 1
         return min(chunking.slab_slices(self.array.shape), int(self.array.data.chunks[0][0]))
 

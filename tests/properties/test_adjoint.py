@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from nntomo_dask.kernels import astra as astra_engine
-from nntomo_dask.kernels import project
+from nntomo_dask.kernels import astra as astra_engine, project
 
 angle_lists = st.lists(st.floats(-180, 180), min_size=1, max_size=6).map(np.array)
 

@@ -30,8 +30,7 @@ from nntomo_dask.training import TRAININGS
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
 from nntomo_dask.training.loop import Progress
-from nntomo_dask.training.msdnet import layout, settings, slice_reader
-from nntomo_dask.training.msdnet import slices as slices_room
+from nntomo_dask.training.msdnet import layout, settings, slice_reader, slices as slices_room
 
 
 def _with_parameters(frame: MSDNetwork, parameters: Array, recipe: dict[str, object]) -> MSDNetwork:

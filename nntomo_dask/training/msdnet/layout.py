@@ -20,8 +20,7 @@ from nntomo_dask.networks.network import Network
 from nntomo_dask.networks.nnfbp import listed
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.fbp import Fbp
-from nntomo_dask.reconstruction.method import Method
-from nntomo_dask.reconstruction.method import reconstruct as reconstruct_by
+from nntomo_dask.reconstruction.method import Method, reconstruct as reconstruct_by
 from nntomo_dask.reconstruction.msdnet import input_method
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.settings import settings_of

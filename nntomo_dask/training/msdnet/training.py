@@ -15,8 +15,7 @@ import xarray as xr
 from dask.base import compute
 
 from nntomo_dask.arrays import slabs
-from nntomo_dask.compute import blas
-from nntomo_dask.compute import device as device_room
+from nntomo_dask.compute import blas, device as device_room
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import torch_layers
 from nntomo_dask.kernels.mixed_scale import parameter_count

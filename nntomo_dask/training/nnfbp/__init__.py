@@ -27,9 +27,7 @@ from nntomo_dask.training import TRAININGS
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
 from nntomo_dask.training.loop import Progress
-from nntomo_dask.training.nnfbp import samples as samples_room
-from nntomo_dask.training.nnfbp import sets as sets_room
-from nntomo_dask.training.nnfbp import settings, tree
+from nntomo_dask.training.nnfbp import samples as samples_room, sets as sets_room, settings, tree
 
 
 def _with_parameters(frame: NNFBPNetwork, parameters: Array, recipe: dict[str, object]) -> NNFBPNetwork:

@@ -22,8 +22,7 @@ from nntomo_dask.compute import blas, device
 from nntomo_dask.compute.chunking import TABLE_ROWS
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.nnfbp import scale_inputs
-from nntomo_dask.training.nnfbp import samples as samples_room
-from nntomo_dask.training.nnfbp import tree
+from nntomo_dask.training.nnfbp import samples as samples_room, tree
 
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
