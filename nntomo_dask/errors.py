@@ -1,10 +1,32 @@
-"""The error for input that an operation cannot take, and its form: who needs what, what came, what to try."""
+"""The error for input that an operation cannot take, and its form: who needs what, what it got, what to try."""
 
+import re
+from collections.abc import Callable
 from typing import NoReturn
+
+_PARAMETER = re.compile(r"`([^`]+)`")
 
 
 class SchemaError(ValueError):
-    """Input that an operation cannot take. The message says who needs what, what came, and what to try."""
+    """Input that an operation cannot take. The message says who needs what, what it got, and what to try.
+
+    ``args[0]`` is the raw text, in which parameters stand in backticks. ``str(error)`` shows them without the
+    backticks, as Python writes them. `spelled` shows them in another form, such as the options of a command.
+    """
+
+    def __str__(self) -> str:
+        """The message as a user of Python reads it."""
+        return self.spelled(lambda parameter: parameter)
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """The message, with ``spell(text)`` in place of every text in backticks.
+
+        Parameters
+        ----------
+        spell
+            Is given ``"pixels=58"`` or ``"pixels"``, without the backticks.
+        """
+        return _PARAMETER.sub(lambda found: spell(found[1]), super().__str__())
 
 
 def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:
@@ -17,7 +39,8 @@ def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:
     needs, got
         What it needs, and what it was given instead.
     remedy
-        What to try: an imperative, or a call. A parameter stands in backticks, ``"`pixels=58`"``: Python shows it as
-        it is, and the command line shows the option of that name, ``--pixels 58``.
+        What to try: an imperative, or a call. A parameter stands in backticks, ``"set `pixels=58`"``: Python shows
+        ``pixels=58``, and the command line shows the option of that name, ``--pixels 58``. The same holds for `needs`
+        and `got`.
     """
     raise SchemaError(f"{who}: needs {needs}; got {got}; try: {remedy}")

@@ -37,7 +37,7 @@ class Setting:
     unit
         Of a number: "nm".
     least, most
-        Bounds of a number, both included; `above` is a lower bound that is not.
+        Bounds of a number, both included; `above` and `below` are bounds that are not.
     option
         Name on the command line where it differs from `name`; None keeps the setting off the command line.
     """
@@ -52,6 +52,7 @@ class Setting:
     least: float | None = None
     most: float | None = None
     above: float | None = None
+    below: float | None = None
     option: str | None = None
 
     @property
@@ -68,10 +69,19 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     option: str | None = "",
 ) -> Any:
     """A field of a declaration; see `Setting`."""
-    metadata = {"help": help, "unit": unit, "least": least, "most": most, "above": above, "option": option}
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "least": least,
+        "most": most,
+        "above": above,
+        "below": below,
+        "option": option,
+    }
     return dataclasses.field(default=default, metadata={_KEY: metadata})
 
 
@@ -99,23 +109,22 @@ def check_settings(declaration: Any, *, who: str) -> None:
             continue
         default = one.default if one.default not in (dataclasses.MISSING, None) else None
         remedy = f"`{one.name}={_spelled(default)}`" if default is not None else "another value"
+        words = one.name.replace("_", " ")
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
-                wanted = ", ".join(str(choice) for choice in one.choices)
-                refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
-            continue
-        if one.kind in (int, float):
+                refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+        elif one.kind in (int, float):
             number = _number(value, whole=one.kind is int)
             if number is None or not _within(number, one):
-                refuse(who, needs=f"{_words(one.name)} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
+                refuse(who, needs=f"{words} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
         elif one.choices and value not in one.choices:
-            wanted = ", ".join(str(choice) for choice in one.choices)
-            refuse(who, needs=f"{_words(one.name)}: {wanted}", got=f"{value!r}", remedy=remedy)
+            refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
 
 
-def _words(name: str) -> str:
-    text = name.replace("_", " ")
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+def _listed(choices: tuple[Any, ...]) -> str:
+    """``"native" or "astra"``."""
+    quoted = [f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def _spelled(value: Any) -> str:
@@ -137,6 +146,7 @@ def _within(number: float, one: Setting) -> bool:
         (one.least is None or number >= one.least)
         and (one.most is None or number <= one.most)
         and (one.above is None or number > one.above)
+        and (one.below is None or number < one.below)
     )
 
 
@@ -147,6 +157,7 @@ def _bounds(one: Setting) -> str:
         for bound, text in (
             (one.above, f"above {one.above:g}" if one.above is not None else ""),
             (one.least, f"of at least {one.least:g}" if one.least is not None else ""),
+            (one.below, f"below {one.below:g}" if one.below is not None else ""),
             (one.most, f"of at most {one.most:g}" if one.most is not None else ""),
         )
         if bound is not None
@@ -167,5 +178,7 @@ def _parts(hint: Any) -> tuple[Any, bool, tuple[Any, ...]]:
             choices.extend(get_args(part))
         else:
             kinds.append(part)
+    if len(kinds) > 1:
+        return object, optional, tuple(choices)  # a number or something else: its owner checks it
     kind = kinds[0] if kinds else type(choices[0]) if choices else str
     return kind, optional, tuple(choices)

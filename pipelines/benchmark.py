@@ -19,18 +19,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import astra
+import benchmark_msdnet
 import click
 import numpy as np
 import psutil
-from nntomo_dask.pipelines import benchmark_msdnet
 
 import nntomo_dask as nt
 from nntomo_dask.compute import cluster, device
 from nntomo_dask.kernels import astra as astra_engine
 from nntomo_dask.kernels import backproject, filters, project
 from nntomo_dask.networks.nnfbp import folded
-from nntomo_dask.reconstruction.sirt import sirt_slab
-from nntomo_dask.training.history import History
+from nntomo_dask.reconstruction.sirt import Sirt
+from nntomo_dask.training.checkpoints import open_checkpoint
 
 HIDDEN = 8  # hidden nodes, where nothing else is said
 
@@ -131,7 +131,7 @@ def sirt_iteration(rows, angles, iterations=4):
     slices, _, size = rows.shape
 
     def run(count):
-        sirt_slab(rows, angles_deg=angles, tolerance=0, max_iterations=count, minimum=0.0, engine="native")
+        Sirt(tolerance=0, max_iterations=count, minimum=0.0).slab(rows, angles)
 
     run(1)
     with astra_sirt(rows[0], angles) as algorithm:
@@ -373,7 +373,7 @@ def training(folder, adam_seconds):
         path = folder / f"{name}.safetensors"
         path.unlink(missing_ok=True)
         on_one_core(lambda: nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings))
-        history = History.load(path)
+        history = open_checkpoint(path)
         losses = np.minimum.accumulate([validation for _, validation in history.losses])
         return np.array(history.seconds), losses
 
@@ -402,7 +402,7 @@ def training(folder, adam_seconds):
 
 def large_training(folder, voxels=4_000_000):
     """One pass over a stored set of some million voxels, in chunks on all cores; seconds for a million."""
-    from nntomo_dask.training import levenberg_marquardt, sets
+    from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
 
     volume = nt.open(folder / "volume-512.zarr")
     series = nt.open(folder / "series-512.zarr")

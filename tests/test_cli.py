@@ -10,7 +10,7 @@ import pytest
 import nntomo_dask as nt
 from nntomo_dask.compute import device
 from nntomo_dask.store import lock
-from nntomo_dask.training import sets
+from nntomo_dask.training.nnfbp import sets
 from tests.shared_data import NEEDLE
 
 VERBS = [
@@ -48,7 +48,7 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     values = json.loads(result.stdout)
     error = float(nt.mse(nt.open("sirt.zarr"), nt.open("particle.zarr")))
     assert values["sirt.zarr"]["mse"] == pytest.approx(error)
-    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "nyquist"}
+    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "dice", "nyquist"}
     assert (tmp_path / "f.png").stat().st_size > 10_000
     itself = run("compare", "particle.zarr", "--reference", "particle.zarr", "--json", "--figure", "g.png").stdout
     assert json.loads(itself)["particle.zarr"]["psnr"] is None
@@ -105,9 +105,12 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
             "fbp: needs a tilt series; got a volume",
         ),
         (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "1MB", "-o", "v.zarr"), "for one slice of 32"),
-        (("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"), "'much' is no size"),
+        (
+            ("reconstruct", "series.zarr", "--method", "sirt", "--memory", "much", "-o", "v.zarr"),
+            "'much' is not a memory size",
+        ),
         (("reconstruct", "series.zarr", "--method", "sirt", "--workers", "0", "-o", "v.zarr"), "at least 1 worker"),
-        (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs a tolerance"),
+        (("reconstruct", "series.zarr", "--method", "sirt", "--tolerance", "2", "-o", "v.zarr"), "needs tolerance"),
         (("project", "particle.zarr", "-o", "s.zarr"), "give either --range and --count, or --angles FILE"),
         (("project", "particle.zarr", "--range", "tem", "--count", "1", "-o", "s.zarr"), "at least 2 projections"),
         (("phantom", "particle", "--size", "4,5", "-o", "p.zarr"), "write one size, 128, or three"),
@@ -119,7 +122,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "file: File exists"),
         (("reconstruct", "series.zarr", "--method", "fbp", "--minimum", "0", "-o", "v.zarr"), "is for --method sirt"),
         (("export", "particle.zarr", "particle.tif"), "needs a name that ends in .mrc"),
-        (("export", "particle.zarr", "taken.mrc"), "needs a free place; got taken.mrc, which is there"),
+        (("export", "particle.zarr", "taken.mrc"), "needs a free path; got taken.mrc, which exists"),
     ],
 )
 def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_path, words, message):
@@ -179,9 +182,9 @@ def test_one_training_at_a_time(run, series_store, tmp_path):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--for", "series.zarr", "--slices", 0), "--slices"),
-        (("--for", "series.zarr", "--solver", "adam", "--samples", 2_000_000), "adam takes at most 1048576 samples"),
-        (("--series", "series.zarr", "--volume", "v.zarr", "--phantom", "mixed"), "--phantom is of a phantom"),
+        (("--for", "series.zarr", "--slices", 0), "slices of at least 4"),
+        (("--for", "series.zarr", "--solver", "adam", "--samples", 2_000_000), "at most 1048576 samples"),
+        (("--series", "series.zarr", "--volume", "v.zarr", "--phantom", "mixed"), "--phantom plays no part"),
     ],
 )
 def test_what_training_could_not_do_is_refused_first(run, series_store, tmp_path, words, text):
@@ -207,7 +210,7 @@ def test_gpus_without_one_are_refused(run, series_store):
     if device.gpu_count():
         pytest.skip("there is a GPU")
     words = ("reconstruct", series_store, "--method", "fbp", "-o", "fbp.zarr", "--gpus")
-    assert "--gpus: needs an NVIDIA GPU, CuPy and dask-cuda; got no GPU" in run(*words, "all", exit_code=2).output
+    assert "GPU: needs an NVIDIA GPU, CuPy and dask-cuda; got no GPU" in run(*words, "all", exit_code=2).output
     assert (
         "needs either --gpus or --scheduler; got both" in run(*words, 1, "--scheduler", "threads", exit_code=2).output
     )
@@ -257,7 +260,7 @@ def test_background_is_hinted_at_and_found(run, tmp_path):
     (tmp_path / "a.rawtlt").write_text("0\n10\n20\n")
     words = ("import", "a.mrc", "--angles", "a.rawtlt")
     assert "import with --background auto" in run(*words, "-o", "plain.zarr").output
-    assert "background: 500 counts taken off" in run(*words, "--background", "auto", "-o", "auto.zarr").output
+    assert "background: 500 counts subtracted" in run(*words, "--background", "auto", "-o", "auto.zarr").output
     np.testing.assert_array_equal(nt.open("auto.zarr").values, nt.open("plain.zarr").values - 500)
     assert "write a number or auto" in run(*words, "--background", "much", "-o", "b.zarr", exit_code=2).output
 
@@ -285,15 +288,16 @@ def test_the_needle(run):
 
 @pytest.mark.extra("abtem")
 class TestSimulation:
-    OPTIONS = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--slice-thickness-nm", 0.5, "--pixels", 34)
+    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34)
+    OPTIONS = (*OPTIONS_OF_TRUTH, "--slice-thickness-nm", 0.5)
 
     def test_from_a_crystal_to_a_table(self, run, tmp_path):
         result = run("simulate", "MIL-53", "--range", "full", "--count", 4, *self.OPTIONS, "-o", "mil.zarr")
         assert "MIL-53: 76 atoms, 4 projections of 34² pixels" in result.stderr
-        assert "s a projection and core" in result.stderr
+        assert "s for each projection on one core" in result.stderr
         assert "mil.zarr/idpc: idpc, z 34, angle 4, detector 34" in result.output
         run("reconstruct", "mil.zarr/idpc", "--method", "sirt", "--minimum", 0, "-o", "sirt.zarr")
-        run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS, "-o", "truth.zarr")
+        run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS_OF_TRUTH, "-o", "truth.zarr")
         table = json.loads(run("compare", "sirt.zarr", "--reference", "truth.zarr", "--json").stdout)
         assert table["sirt.zarr"]["psnr"] > 15
         text = run("info", "mil.zarr").output
@@ -346,7 +350,24 @@ class TestSimulation:
         assert text in run("simulate", *words, "--range", "full", "--count", 4, "-o", "a.zarr", exit_code=2).output
         assert list(tmp_path.iterdir()) == []
 
+    def test_the_truth_has_no_options_that_play_no_part(self, run):
+        text = run("truth", "--help").output
+        assert "--source-size-nm" in text
+        for option in ("--dose", "--drift-nm", "--jitter-nm", "--seed", "--algorithm", "--interpolation", "--idpc"):
+            assert option not in text.split()
+        assert "No such option" in run("truth", "UiO-66", "--mode", "idpc", "--dose", 1, "-o", "t", exit_code=2).output
+
+    @pytest.mark.parametrize("verb", ["project", "simulate", "truth"])
+    def test_options_of_the_computation_are_a_group_at_the_end(self, run, verb):
+        own, computing = run(verb, "--help").output.split("Computing options:")
+        assert "Example:" in own
+        assert "--output" in own
+        for option in ("--memory", "--workers", "--gpus", "--scheduler", "--tls-ca-file", "--tls-cert", "--tls-key"):
+            assert option in computing
+            assert option not in own
+
     def test_structures(self, run):
         text = run("structures").output
+        assert "also IRMOF-1; M. Eddaoudi" in text
         assert "UiO-66: C192H112O128Zr24; 20.5183 × 20.5183 × 20.5183 Å" in text
         assert text.count("\n") == 36

@@ -41,7 +41,7 @@ def test_from_nnfbp_and_from_pairs(call):
     words = ("train", "--network", "msdnet", "--depth", 3, "--max-epochs", 1, "--input", "fbp", "--loss", "l1")
     call(*words, *pairs, *validation, "-o", "own.safetensors")
     assert "give" not in call("info", "own.safetensors").output
-    assert "needs --validation-series" in call(*words, *pairs, "-o", "x.safetensors", exit_code=2).output
+    assert "add --validation-series" in call(*words, *pairs, "-o", "x.safetensors", exit_code=2).output
 
 
 @pytest.mark.extra("torch")
@@ -97,12 +97,15 @@ def test_ensembles(call, network):
     [
         ((*MSDNET, "--hidden", 4, "-o", "n.safetensors"), "--hidden is for --network nnfbp, not for msdnet"),
         (("train", "--for", "series.zarr", "--depth", 4, "-o", "n.safetensors"), "--depth is for --network msdnet"),
-        ((*MSDNET, "--input", "nnfbp", "-o", "n.safetensors"), "need each other"),
+        ((*MSDNET, "--input", "nnfbp", "-o", "n.safetensors"), "one without the other"),
         ((*MSDNET, "--splits", 3, "-o", "n.safetensors"), "--splits plays no part"),
         ((*MSDNET, "--validation-series", "series.zarr", "-o", "n.safetensors"), "--validation-series plays no part"),
         ((*MSDNET, "--self-supervised", "-o", "n.safetensors"), "--slices plays no part"),
         (("reconstruct", "series.zarr", "--method", "msdnet", "-o", "v.zarr"), "needs --network FILE"),
-        (("train", "--for", "series.zarr", "--phantom", "bodies", "-o", "n.safetensors"), "is for --network msdnet"),
+        (
+            ("train", "--for", "series.zarr", "--phantom", "cats", "-o", "n.safetensors"),
+            "needs a phantom: particle, ellipses",
+        ),
         (
             (*MSDNET, "--memory", "300MiB", "-o", "n.safetensors"),
             "4 layers of slices of 32 pixels; got a",

@@ -15,11 +15,12 @@ from tests.cuda_on_cpu.cupy import ndarray
 NVCC = shutil.which("nvcc")
 # Every macro that a source is compiled with somewhere.
 VARIANTS = [
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 1, "NETWORK": 0, "RELU": 0, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "SPREAD": 0, "WARPS": 32}),
-    ("backproject", {"MEMBERS": 4, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 4, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "SPREAD": 1, "WARPS": 32}),
+    ("backproject", {"MEMBERS": 1, "HIDDEN": 1, "NETWORK": 0, "RELU": 0, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
+    ("backproject", {"MEMBERS": 1, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
+    ("backproject", {"MEMBERS": 1, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "MEAN": 1, "SPREAD": 0, "WARPS": 32}),
+    ("backproject", {"MEMBERS": 4, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
+    ("backproject", {"MEMBERS": 4, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "MEAN": 0, "SPREAD": 1, "WARPS": 32}),
+    ("backproject", {"MEMBERS": 4, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 1, "WARPS": 8}),
     ("project", {"WARPS": 8}),
     ("sample", {}),
     ("iterate", {"ENTRIES": 256, "WARPS": 8}),

@@ -226,7 +226,7 @@ def test_a_full_disk(small_disk, tmp_path, rng):
     command += ["--method", "fbp", "--workers", "1", "-o"]  # 2.25 MiB of noise, which packs badly
     full = subprocess.run([*command, str(small_disk / "a.zarr")], capture_output=True, text=True, check=False)
     assert full.returncode == 2
-    assert "No space left on device. Mend that and run the command again: what was written is kept" in full.stderr
+    assert "No space left on device. Fix this and rerun: what was written is kept" in full.stderr
     missing = store.missing_chunks(small_disk / "a.zarr")
     assert 0 < len(missing) < store.chunk_count(small_disk / "a.zarr")
     ballast.unlink()
@@ -340,7 +340,7 @@ class TestDamage:
         content[200] ^= 1
         chunk.write_bytes(content)
         with pytest.raises(
-            nt.SchemaError, match=r"damaged one between 32 and 63 of .*a\.zarr .* do nntomo info --verify"
+            nt.SchemaError, match=r"damaged one between 32 and 63 of .*a\.zarr .* try: nntomo info --verify"
         ):
             nt.open(path).compute()
 
@@ -353,7 +353,7 @@ class TestDamage:
         else:
             (path / file).write_bytes(damage)
         for attempt in (lambda: nt.open(path), lambda: nt.verify(path), lambda: nt.save(volume, path)):
-            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* do overwrite=True"):
+            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* with `overwrite=True`"):
                 attempt()
         nt.save(volume, path, overwrite=True)
         assert digest(path) == before

@@ -105,7 +105,7 @@ def test_complex_modes_are_refused(tmp_path):
 
 
 def test_angles_must_fit_the_stack(stack):
-    with pytest.raises(nt.SchemaError, match=r"needs one angle a projection \(5\); got 4 angles"):
+    with pytest.raises(nt.SchemaError, match=r"needs one angle per projection \(5\); got 4 angles"):
         nt.read_mrc_series(stack[0], ANGLES[:4])
 
 

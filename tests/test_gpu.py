@@ -14,6 +14,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import slabs
 from nntomo_dask.compute import device, streams
 from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.projection import project as projecting
 from tests.conftest import ANGLES_DEG
 from tests.test_nnfbp import random_network
 
@@ -109,9 +110,18 @@ def many_slices(rng):
     return nt.tilt_series(data, nt.tilt_angles("tem", 8)).chunk(z=70)
 
 
+def device_bytes_per_slice(operation, shape, network=None):
+    """What an operation says of itself; `operation` is a name of `OPERATIONS`."""
+    name = operation.partition(",")[0]
+    if name not in nt.METHODS:
+        return projecting.device_bytes_per_slice(shape)
+    method = nt.METHODS[name]
+    return (method() if method.network is None else method(networks=(network,))).device_bytes_per_slice(shape)
+
+
 def test_little_memory_changes_nothing(cupy, many_slices):
     """Groups of 32 slices; SIRT and projection bit for bit, so a slice stops at the same iteration."""
-    need = streams.bytes_of_slice("sirt", angles=8, detector=12) * 32 / streams._SHARE
+    need = nt.METHODS["sirt"]().device_bytes_per_slice((32, 8, 12)) * 32 / streams._SHARE
     used = cupy.get_default_memory_pool().used_bytes()
     with dask.config.set({**ON_GPU, "nntomo_dask.gpu_memory": int(need) + used + 1024}):
         few = nt.sirt(many_slices, tolerance=0.005).values
@@ -146,9 +156,8 @@ def test_the_bytes_of_a_slice_are_enough_for_the_arrays(cuda_on_cpu, monkeypatch
     lazy.compute()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    kind = {"backproject": "project", "sirt, non-negative": "sirt"}.get(operation, operation)
-    angles = {"nnfbp": 9, "project": ANGLES_DEG.size}.get(operation, 8)
-    predicted = 32 * streams.bytes_of_slice(kind, angles=angles, detector=96, hidden=network.n_hidden)
+    shape = (32, ANGLES_DEG.size if operation == "project" else 8, 96)
+    predicted = 32 * device_bytes_per_slice(operation, shape, network)
     assert 0.4 * predicted < peak < predicted
 
 
@@ -163,9 +172,8 @@ def test_the_bytes_of_a_slice_are_enough(gpu, rng):
         before = pool.total_bytes()
         with dask.config.set(ON_GPU):
             getattr(nt, operation)(series).compute()
-        kind = "project" if operation == "backproject" else operation
         # A new size is rounded up to 512 bytes, and a transform's plan may keep a little.
-        assert pool.total_bytes() - before <= 32 * streams.bytes_of_slice(kind, angles=9, detector=256) + 2**22
+        assert pool.total_bytes() - before <= 32 * device_bytes_per_slice(operation, (32, 9, 256)) + 2**22
 
 
 @pytest.mark.gpu

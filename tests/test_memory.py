@@ -13,6 +13,7 @@ import nntomo_dask as nt
 from nntomo_dask.compute import chunking
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.training.nnfbp import training_bytes
 
 WORKERS = 2
 COUNT = 9
@@ -120,11 +121,10 @@ def test_msdnet_keeps_to_its_prediction(stores, tmp_path, size):
 def test_training_keeps_to_its_prediction(stores, tmp_path, size):
     _, series, network = stores(size, 64 if size < 1024 else 16)
     layout = nt.load_network(network).layout
-    predicted = chunking.training_bytes(
+    predicted = training_bytes(
         samples=50_000,
         inputs=layout.n_inputs,
         hidden=8,
-        slices=chunking.slab_slices((2**20, size, size)),
         angles=COUNT,
         detector=size,
         workers=WORKERS,

@@ -111,3 +111,38 @@ def test_what_cannot_be_compared_is_refused(volume):
     small = volume.isel(x=slice(0, 5), y=slice(0, 5))
     with pytest.raises(nt.SchemaError, match="needs slices of at least 7 pixels; got 5"):
         nt.ssim(small, small)
+
+
+class TestDice:
+    def test_by_hand(self):
+        """Of 4 and 6 voxels, 3 in common: 2 · 3 / 10."""
+        first, second = np.zeros((2, 4, 4), np.float32), np.zeros((2, 4, 4), np.float32)
+        first[0, 0, :4] = 1
+        second[0, 0, 1:4], second[1, 2, :3] = 2, 2
+        volume, reference = nt.volume(first), nt.volume(second)
+        assert float(nt.dice(volume, reference, threshold=0.5)) == pytest.approx(0.6)
+        assert float(nt.dice(volume, reference)) == 0  # halfway of the reference's range is 1, which is not exceeded
+        assert float(nt.dice(reference, reference)) == 1
+        assert float(nt.dice(volume, reference, threshold=5)) == 1  # neither has matter
+
+    def test_chunks_and_region(self, rng):
+        volume, reference = (nt.volume(rng.random((9, 16, 16), np.float32)) for _ in range(2))
+        whole = float(nt.dice(volume, reference))
+        assert float(nt.dice(volume.chunk(z=2), reference.chunk(z=5))) == whole
+        inside = np.hypot(*np.meshgrid(*[np.arange(16) - 7.5] * 2)) <= 7.5
+        level = (reference.values.max() + reference.values.min()) / 2
+        first, second = (one.values[:, inside] > level for one in (volume, reference))
+        wanted = 2 * (first & second).sum() / (first.sum() + second.sum())
+        assert float(nt.dice(volume, reference, region="disc")) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("name", nt.METRICS)
+def test_metrics_measure_what_their_columns_say(name, rng):
+    volume, reference = (nt.volume(rng.random((9, 16, 16), np.float32)) for _ in range(2))
+    metric = nt.METRICS[name]()
+    values = nt.measure(volume, reference, [metric])
+    same = nt.measure(reference, reference, [metric])
+    assert list(values) == [column.name for column in metric.columns]
+    for column in metric.columns:  # the reference itself is at least as good as noise
+        better = same[column.name] >= values[column.name]
+        assert better if column.better == "higher" else same[column.name] <= values[column.name]

@@ -13,9 +13,11 @@ from scipy.stats import spearmanr
 
 import nntomo_dask as nt
 from nntomo_dask.networks import msdnet as networks
-from nntomo_dask.training import msdnet as training_room
-from nntomo_dask.training import slice_reader
-from nntomo_dask.training.msdnet_state import State
+from nntomo_dask.training import loop
+from nntomo_dask.training.checkpoints import open_checkpoint
+from nntomo_dask.training.msdnet import layout, slice_reader
+from nntomo_dask.training.msdnet import training as training_room
+from nntomo_dask.training.msdnet.slices import layout_of
 
 ANGLES_DEG = nt.tilt_angles("tem", 8)
 SIZE = 32
@@ -120,7 +122,7 @@ def test_damaged_metadata(network, tmp_path):
 
 
 def test_a_loss_that_explodes(sets):
-    with pytest.raises(nt.SchemaError, match=r"a loss that stays finite; got .* in epoch 1; try: lower"):
+    with pytest.raises(nt.SchemaError, match=r"a loss that stays finite; got .* in epoch 1; try: a lower"):
         nt.train_msdnet(*sets, max_epochs=2, **SMALL | {"learning_rate": 1e30})
 
 
@@ -128,29 +130,29 @@ def test_resumed_losses_are_those_of_an_uninterrupted_run(sets, tmp_path, monkey
     """Stopped within its third epoch, and gone on with: the same losses, the same network."""
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     expected = nt.train_msdnet(*sets, max_epochs=4, checkpoint=whole, **SMALL)
-    monkeypatch.setattr(training_room, "CHECKPOINT_SECONDS", 0.0)
-    step, steps = training_room._Training._step, []
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    step, steps = training_room._Adam._step, []
 
-    def failing(self, pairs):
+    def failing(self, pairs, state):
         steps.append(1)
         if len(steps) == 2 * 64 + 5:
             raise KeyboardInterrupt
-        return step(self, pairs)
+        return step(self, pairs, state)
 
-    monkeypatch.setattr(training_room._Training, "_step", failing)
+    monkeypatch.setattr(training_room._Adam, "_step", failing)
     with pytest.raises(KeyboardInterrupt):
         nt.train_msdnet(*sets, max_epochs=4, checkpoint=parts, **SMALL)
-    assert State.load(parts).batch == 4
-    monkeypatch.setattr(training_room._Training, "_step", step)
+    assert open_checkpoint(parts).state["scalars"][1] == 4
+    monkeypatch.setattr(training_room._Adam, "_step", step)
     network = nt.train_msdnet(*sets, max_epochs=4, checkpoint=parts, **SMALL)
-    assert State.load(parts).losses == State.load(whole).losses
+    assert open_checkpoint(parts).losses == open_checkpoint(whole).losses
     np.testing.assert_array_equal(network.parameters, expected.parameters)
 
 
 def test_an_ended_training_is_returned(sets, tmp_path, monkeypatch):
     path = tmp_path / "training.safetensors"
     first = nt.train_msdnet(*sets, max_epochs=1, checkpoint=path, **SMALL)
-    monkeypatch.setattr(training_room._Training, "_step", None)
+    monkeypatch.setattr(training_room._Adam, "_step", None)
     assert nt.train_msdnet(*sets, max_epochs=1, checkpoint=path, **SMALL).digest == first.digest
     with pytest.raises(nt.SchemaError, match=r"another: parameters\.seed is 0 there and 1 here"):
         nt.train_msdnet(*sets, max_epochs=1, checkpoint=path, seed=1, **SMALL)
@@ -210,15 +212,15 @@ def test_neighbours_stay_in_their_scene():
 def test_both_losses_fall(sets, loss, tmp_path):
     path = tmp_path / "training.safetensors"
     nt.train_msdnet(*sets, loss=loss, max_epochs=4, checkpoint=path, **SMALL)
-    losses = State.load(path).losses
+    losses = open_checkpoint(path).losses
     assert losses[-1][0] < 0.7 * losses[0][0]
 
 
 def test_training_stops_early(sets, tmp_path, monkeypatch):
     path = tmp_path / "training.safetensors"
-    monkeypatch.setattr(training_room._Training, "_validate", lambda self: 1.0)
+    monkeypatch.setattr(training_room._Adam, "validate", lambda self, state: 1.0)
     nt.train_msdnet(*sets, max_epochs=50, patience=2, checkpoint=path, **SMALL)
-    assert len(State.load(path).losses) == 3
+    assert len(open_checkpoint(path).losses) == 3
 
 
 @pytest.mark.parametrize("method", ["fbp", "nnfbp"])
@@ -318,9 +320,9 @@ def test_members_with_other_networks_before_them(network, trained, particle_seri
     ("change", "message"),
     [
         ({"depth": 0}, "needs depth of at least 1; got 0"),
-        ({"learning_rate": 0.0}, "a learning rate above 0"),
-        ({"loss": "l3"}, "loss l2 or l1"),
-        ({"device": "tpu"}, "device auto, cpu or cuda"),
+        ({"learning_rate": 0.0}, "learning rate above 0"),
+        ({"loss": "l3"}, "loss .l2. or .l1."),
+        ({"device": "tpu"}, "device .auto., .cpu. or .cuda."),
         ({"precision": "bfloat16", "device": "cpu"}, "float32 on the CPU"),
     ],
 )
@@ -346,9 +348,9 @@ def test_a_series_at_other_angles(network, particle_series):
 
 
 def test_inputs_of_wrong_kinds(series, volume):
-    with pytest.raises(nt.SchemaError, match="method sirt, fbp, nnfbp; got 'art'"):
+    with pytest.raises(nt.SchemaError, match="a method: fbp, sirt, cgls, nnfbp, msdnet; got 'art'"):
         nt.training_slices(series, volume, method="art")
-    with pytest.raises(nt.SchemaError, match="an NN-FBP network where the method is nnfbp"):
+    with pytest.raises(nt.SchemaError, match="a network for NN-FBP; got none"):
         nt.training_slices(series, volume, method="nnfbp")
     with pytest.raises(nt.SchemaError, match="a volume with 9 slices of 32 pixels"):
         nt.training_slices(series, volume.isel(z=slice(4)))
@@ -359,4 +361,14 @@ def test_scenes_of_several_pairs(series, volume):
     assert isinstance(both["input"].data, da.Array)
     assert both["input"].shape == (18, 32, 32)
     assert both["scene"].values.tolist() == [0] * 9 + [1] * 9
-    assert networks.NEIGHBOURS == both.attrs["inputs"].neighbours
+    assert networks.NEIGHBOURS == layout_of(both).neighbours
+
+
+def test_a_layout_is_json_with_the_network_in_it(trained):
+    """Also for inputs of NN-FBP: the network comes back with all its numbers."""
+    inner = trained[0]
+    made, _ = nt.phantom_slices(empty(48), n_slices=16, method="nnfbp", network=inner, neighbours=1)
+    assert isinstance(made.attrs["layout"], str)
+    found = layout_of(made)
+    assert found.network.digest == inner.digest
+    assert layout.to_json(found) == made.attrs["layout"]

@@ -7,7 +7,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import slabs
-from nntomo_dask.compute import streams
+from nntomo_dask.compute import device, streams
 from nntomo_dask.kernels import backproject, cuda
 from nntomo_dask.networks.nnfbp import InputLayout
 from tests.conftest import ANGLES_DEG, Spelling
@@ -59,6 +59,48 @@ def test_kernel(spelling, rng, members, hidden, activation, statistic):
     largest = np.abs(end.offset).max() + np.abs(end.gain).max()
     np.testing.assert_allclose(actual, expected, atol=2e-6 * largest, rtol=0)
     assert expected.std() > 1e-3 * largest  # there is something to agree on
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_both_statistics_in_one_pass_have_the_bits_of_each_alone(spelling, rng, members, activation):
+    """One member takes another path through the kernel when only its mean is written."""
+    filtered = rng.standard_normal((11, members * 8, ANGLES_RAD.size, 35)).astype(np.float32)
+    end = some_end(rng, members, 8, activation, "mean")
+    both = spelling(backproject.backproject_statistics, filtered, ANGLES_RAD, end)
+    for actual, statistic in zip(both, STATISTICS, strict=True):
+        alone = dataclasses.replace(end, statistic=statistic)
+        np.testing.assert_array_equal(
+            actual, spelling(backproject.backproject_network, filtered, ANGLES_RAD, alone), statistic
+        )
+        reference = backproject.backproject_network_reference(filtered, ANGLES_RAD, alone)
+        np.testing.assert_array_equal(
+            backproject.backproject_statistics_reference(filtered, ANGLES_RAD, end)[backproject.BOTH.index(statistic)],
+            reference,
+        )
+    assert (both[1].max() > 0) == (members > 1)
+
+
+@pytest.mark.parametrize("function", ["backproject_network", "backproject_statistics"])
+def test_the_result_is_written_to_an_array_that_is_given(spelling, rng, function):
+    """Groups of slices of a larger array, as a reconstruction gives them."""
+    filtered = spelling.put(rng.standard_normal((11, 4, ANGLES_RAD.size, 20)).astype(np.float32))
+    end = some_end(rng, 2, 2, "relu", "mean")
+    kernel = getattr(backproject, function)
+    expected = kernel(filtered, ANGLES_RAD, end)
+    whole = device.namespace(filtered).zeros((*expected.shape[:-3], 20, 20, 20), np.float32)
+    part = whole[..., 3:14, :, :]
+    assert kernel(filtered, ANGLES_RAD, end, out=part) is part
+    np.testing.assert_array_equal(device.to_host(part), device.to_host(expected))
+    assert not device.to_host(whole[..., :3, :, :]).any()
+    assert not device.to_host(whole[..., 14:, :, :]).any()
+
+
+def test_an_array_in_which_the_result_would_be_lost_is_not_taken(rng):
+    filtered = rng.standard_normal((11, 4, ANGLES_RAD.size, 20)).astype(np.float32)
+    strided = np.zeros((11, 2, 20, 20), np.float32).swapaxes(0, 1)
+    with pytest.raises(AssertionError):
+        backproject.backproject_statistics(filtered, ANGLES_RAD, some_end(rng, 2, 2, "relu", "mean"), out=strided)
 
 
 def test_reference(rng):
@@ -151,13 +193,18 @@ def test_on_a_gpu(cuda_on_cpu, measured, networks, statistic):
 def test_memory_is_that_of_all_members(measured, networks, monkeypatch):
     asked = []
 
-    def bytes_of_slice(operation, **sizes):
-        asked.append((operation, sizes["hidden"]))
-        return 1
+    def streamed(function, slab, *, slice_bytes, who):
+        asked.append(slice_bytes)
+        return function(slab)
 
-    monkeypatch.setattr(streams, "bytes_of_slice", bytes_of_slice)
+    monkeypatch.setattr(streams, "streamed", streamed)
     nt.nnfbp(measured.chunk(z=-1), networks, scale=1).compute()
-    assert asked == [("nnfbp", 24)]
+    one, two, three = (
+        nt.METHODS["nnfbp"](networks=tuple(networks[:count])).device_bytes_per_slice(measured.shape)
+        for count in (1, 2, 3)
+    )
+    assert asked == [three]
+    assert three - two == two - one > 0
 
 
 def test_lazy(measured, networks, nothing_computes):
@@ -198,7 +245,10 @@ def test_the_worst_member_is_warned_of(measured, networks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": 5}, "needs networks with the same n_hidden; got 8 and 5; try: train them alike but for the seed"),
+        (
+            {"hidden": 5},
+            "needs networks with the same n_hidden; got 8 and 5; try: train them alike, with different seeds",
+        ),
         ({"activation": "sigmoid"}, "needs networks with the same activation; got relu and sigmoid"),
         ({"wedge": "keep"}, "needs networks with the same wedge; got complete and keep"),
         ({"detector_count": 41}, "needs networks with the same detector_count; got 40 and 41"),

@@ -3,7 +3,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import geometry
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import shapes
 
 MAKERS = {
     "spheres": lambda seed: nt.random_spheres((40, 32, 32), n_spheres=6, seed=seed),
@@ -24,7 +24,7 @@ def test_same_seed_same_voxels_other_seed_others(make):
 def test_voxels_do_not_depend_on_slabs(make, monkeypatch):
     whole = make(1).values
     for slices in (1, 3):
-        monkeypatch.setattr(phantoms.slabs.chunking, "slab_slices", lambda _shape, slices=slices: slices)
+        monkeypatch.setattr(shapes.slabs.chunking, "slab_slices", lambda _shape, slices=slices: slices)
         pieces = make(1)
         assert pieces.chunksizes["z"][0] == slices
         np.testing.assert_array_equal(pieces.values, whole)
@@ -92,3 +92,42 @@ def test_sphere_has_its_volume():
 def test_bad_parameters_are_refused(call, message):
     with pytest.raises(nt.SchemaError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", nt.PHANTOMS)
+def test_every_phantom_is_a_volume_within_the_field_of_view(name):
+    kind = nt.PHANTOMS[name]
+    volume = nt.phantom(name, (16, 24, 24), seed=3)
+    assert volume.shape == (16, 24, 24)
+    assert 0 < float(volume.max()) <= 1
+    assert not nt.phantom(name, (16, 24, 24), seed=4).equals(volume)
+    np.testing.assert_array_equal(kind.for_training().volume((16, 24, 24), seed=3).chunk(z=5).values.dtype, np.float32)
+    assert kind.summary
+
+
+def test_a_core_in_a_shell():
+    volume = nt.phantom("coreshell", 48, seed=2, core=0.5, core_density=3.0, shell_density=2.0).values
+    assert set(np.unique(volume)) == {0.0, 2.0, 3.0}
+    # The core is the particle at half its size: an eighth of its volume, up to voxels on the surface.
+    assert (volume == 3).sum() / (volume > 0).sum() == pytest.approx(0.125, rel=0.06)
+    assert volume[24, 24, 24] == 3
+    np.testing.assert_array_equal(volume > 0, nt.nanoparticle(48, seed=2).values > 0)
+
+
+def test_one_meaning_of_ellipses():
+    """The command and the trainings make the same stack of ellipses."""
+    made, training = (array.values for array in (nt.phantom("ellipses", 16, seed=5), nt.training_stack(16, seed=5)))
+    np.testing.assert_array_equal(made, training)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("elipses", {}, "phantom: needs a phantom: particle, .* got 'elipses'; try: ellipses"),
+        ("particle", {"radius": 0.9}, "phantom particle: needs radius above 0 and of at most 0.7; got 0.9"),
+        ("coreshell", {"core": 1.0}, "needs core above 0 and below 1"),
+    ],
+)
+def test_bad_settings_are_refused(kind, settings, message):
+    with pytest.raises(nt.SchemaError, match=message):
+        nt.phantom(kind, 16, **settings)

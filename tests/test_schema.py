@@ -21,7 +21,7 @@ def test_series_keeps_its_angles_in_order():
 @pytest.mark.parametrize(
     ("angles", "message"),
     [
-        ([0, 1], r"needs one angle a projection \(3\); got 2 angles"),
+        ([0, 1], r"needs one angle per projection \(3\); got 2 angles"),
         ([0, 1, 1], "needs every angle once; got 1 more than once"),
         ([0, 1, np.nan], "needs a list of finite angles"),
         (["a", "b", "c"], "needs angles in degrees"),

@@ -12,6 +12,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 import xarray as xr
 from ase import Atoms
@@ -466,19 +467,24 @@ class TestRefusals:
             ({"field_of_view_nm": 1.0}, r"needs a field of view of at least 2\.\d+ nm, for all of the specimen"),
             (
                 {"pixels": 32},
-                r"needs pixels of at most 0\.0328 nm, which resolve a probe of 15 mrad; got .* do pixels=",
+                r"needs pixels of at most 0\.0328 nm, which resolve a probe of 15 mrad; got .* try: pixels=91, or",
             ),
             ({"dose": -5}, "needs a dose above 0 e/Å²; got -5"),
             ({"dose": 0}, "needs a dose above 0 e/Å²; got 0"),
-            ({"idpc": "magic"}, "needs idpc of center-of-mass, segmented, py4dstem; got 'magic'"),
-            ({"algorithm": "ray"}, "needs algorithm of prism, multislice"),
-            ({"blur_nm": -1}, "needs blur_nm of at least 0"),
-            ({"energy_ev": 300}, r"needs energy_ev of at least 1000; got 300"),
+            (
+                {"idpc": "magic"},
+                "needs an idpc: center-of-mass, segmented, py4dstem; got 'magic'; try: idpc=center-of-mass",
+            ),
+            ({"algorithm": "ray"}, "needs an algorithm: prism, multislice"),
+            ({"blur_nm": -1}, "needs a blur of at least 0 in nm; got -1; try: blur_nm=0"),
+            ({"energy_ev": 300}, r"needs an energy of at least 1000 in eV; got 300; try: energy_ev=300000"),
             ({"sigma_nm": 0.8}, r"needs sigma_nm of 0 or more, below 0\.1"),
             ({"sigma_nm": {"Zz": 0.01, "other": 0}}, "no element called Zz"),
             ({"sigma_nm": {"Zr": 0.01}}, "got none of C, H, O"),
             ({"detector_mrad": (50, 2000)}, "at most 400 mrad"),
             ({"phonons": -1}, "needs phonons of at least 0"),
+            ({"field_of_view_nm": 0}, "needs a field of view above 0 in nm; got 0; try: another field_of_view_nm"),
+            ({"drift_nm": np.inf}, "needs a finite drift_nm; got inf"),
         ],
     )
     def test_settings_that_do_not_go_together(self, settings, match, nothing_computes):
@@ -494,6 +500,48 @@ class TestRefusals:
             nt.simulate("UiO-66", [0, 30], mode="bf")
         with pytest.raises(nt.SchemaError, match="simulate: needs every angle once"):
             nt.simulate("UiO-66", [0, 0, 30])
+
+
+def test_abtem_transforms_by_scipy(rng, monkeypatch):
+    """The private function of abTEM that is replaced still exists, has the same parameters, and is the one called."""
+    import abtem.core.fft
+
+    from nntomo_dask.simulation import multislice
+
+    multislice.configure("cpu")
+    assert abtem.core.fft._mkl_fft_dispatch is multislice._scipy_transform
+    calls = []
+    monkeypatch.setattr(
+        abtem.core.fft,
+        "_mkl_fft_dispatch",
+        lambda x, func_name, overwrite_x, **more: (
+            calls.append(func_name) or multislice._scipy_transform(x, func_name, overwrite_x, **more)
+        ),
+    )
+    wave = (rng.random((16, 16)) + 1j * rng.random((16, 16))).astype(np.complex64)
+    np.testing.assert_array_equal(abtem.core.fft.fft2(wave, overwrite_x=False), scipy.fft.fft2(wave))
+    np.testing.assert_array_equal(abtem.core.fft.ifft2(wave, overwrite_x=False), scipy.fft.ifft2(wave))
+    assert calls == ["fft2", "ifft2"]
+
+
+def test_an_abtem_without_the_function_is_refused(monkeypatch):
+    import abtem.core.fft
+
+    from nntomo_dask.simulation import multislice
+
+    monkeypatch.delattr(abtem.core.fft, "_mkl_fft_dispatch")
+    with pytest.raises(RuntimeError, match="abTEM has changed"):
+        multislice.use_scipy_transforms()
+
+
+def test_abtem_has_the_function_that_is_replaced():
+    """In a fresh process, since this one has replaced it."""
+    script = (
+        "import inspect, abtem.core.fft as fft; print(*inspect.signature(fft._mkl_fft_dispatch).parameters); "
+        "print('_mkl_fft_dispatch(x, func_name, overwrite_x' in inspect.getsource(fft._fft_dispatch))"
+    )
+    shown = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert shown.split() == ["x", "func_name", "overwrite_x", "kwargs", "True"]
 
 
 @pytest.mark.parametrize("outer", [40.0, 60.0, 80.0, 123.0])

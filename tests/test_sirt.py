@@ -88,8 +88,8 @@ def test_lazy(series, nothing_computes):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tolerance": -0.1}, r"needs a tolerance in \[0, 1\); got -0.1"),
-        ({"max_iterations": 0}, "needs at least 1 iteration"),
+        ({"tolerance": -0.1}, "needs tolerance of at least 0 and below 1; got -0.1"),
+        ({"max_iterations": 0}, "needs max iterations of at least 1; got 0"),
         ({"engine": "gpu"}, "needs engine"),
     ],
 )

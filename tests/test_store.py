@@ -87,7 +87,9 @@ def test_another_recipe_is_refused_and_says_what_differs(tmp_path, series):
     path = tmp_path / "a.zarr"
     nt.save(nt.sirt(series, tolerance=0.01), path)
     before = digest(path)
-    with pytest.raises(nt.SchemaError, match=r"parameters.tolerance is 0.01 there and 0.02 here; try: overwrite=True"):
+    with pytest.raises(
+        nt.SchemaError, match=r"parameters.tolerance is 0.01 there and 0.02 here; try: `overwrite=True`"
+    ):
         nt.save(nt.sirt(series, tolerance=0.02), path)
     with pytest.raises(nt.SchemaError, match=r'operation is "sirt" there and "fbp" here'):
         nt.save(nt.fbp(series), path)
@@ -142,7 +144,7 @@ SLOW_SAVE = """
 import sys, time
 import numpy as np
 import nntomo_dask as nt
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import particle as phantoms
 
 original = phantoms._particle_slab
 def slow(z_indices, **arguments):
@@ -208,7 +210,7 @@ def test_a_swap_that_was_killed_between_its_renames_is_finished(tmp_path, partic
 def test_a_store_that_was_replaced_is_not_read_as_the_old_one(tmp_path, particle):
     opened = nt.save(particle, tmp_path / "a.zarr")
     nt.save(nt.segment(particle, threshold=2), tmp_path / "a.zarr", overwrite=True)
-    with pytest.raises(nt.SchemaError, match="got another by now; try: open it again"):
+    with pytest.raises(nt.SchemaError, match="got another store; try: open it again"):
         opened.compute()
 
 
@@ -234,3 +236,83 @@ def test_an_empty_chunk_file_counts_as_missing(tmp_path, particle):
     nt.save(particle, tmp_path / "a.zarr")
     (tmp_path / "a.zarr/volume/c/1/0/0").write_bytes(b"")
     np.testing.assert_array_equal(nt.save(particle, tmp_path / "a.zarr").values, particle.values)
+
+
+@pytest.mark.parametrize("name", ["a*.zarr", "a[bc].zarr", "a?.zarr"])
+def test_leftovers_belong_to_the_store_with_that_very_name(tmp_path, particle, name):
+    """What killed runs left: a partial store, and the old one of a replacement."""
+    endings = (".12345678.partial", ".old-12345678")
+    own = [tmp_path / f".{name}{ending}" for ending in endings]
+    others = [tmp_path / f".{other}{ending}" for other in ("ab.zarr", f"{name}.x") for ending in endings]
+    for folder in (*own, *others):
+        folder.mkdir()
+    nt.save(particle, tmp_path / name)
+    nt.open(tmp_path / name)  # finds the place complete, and removes the old store
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / name, *others])
+
+
+def test_a_store_inside_a_store_is_refused(tmp_path, particle):
+    nt.save(particle, tmp_path / "a.zarr")
+    before = digest(tmp_path / "a.zarr")
+    for inner in ("b.zarr", "volume", "volume/c/b.zarr"):
+        with pytest.raises(nt.SchemaError, match=r"save: needs a path outside other stores; got .* inside the store"):
+            nt.save(particle, tmp_path / "a.zarr" / inner, overwrite=True)
+    (tmp_path / "a.zarr/zarr.json").write_text("damaged")
+    with pytest.raises(nt.SchemaError, match="inside the store"):
+        nt.save(particle, tmp_path / "a.zarr/b.zarr")
+    assert {**digest(tmp_path / "a.zarr"), "zarr.json": before["zarr.json"]} == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_a_folder_named_like_an_array_is_no_store(tmp_path, particle):
+    nt.save(particle, tmp_path / "volume/a.zarr")
+    nt.save(particle, tmp_path / "volume/b.zarr")
+
+
+def test_the_root_folder_is_refused(particle):
+    with pytest.raises(nt.SchemaError, match="save: needs the path of a folder to write; got /; try: give a path with"):
+        nt.save(particle, "/")
+
+
+def test_foreign_folders_in_a_store_are_ignored(tmp_path, particle):
+    """Notebooks, file servers and earlier versions of this package put folders there."""
+    nt.save(particle, tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/.ipynb_checkpoints").mkdir()
+    (tmp_path / "a.zarr/b.zarr").mkdir()
+    np.testing.assert_array_equal(nt.open(tmp_path / "a.zarr").values, particle.values)
+
+
+def test_what_is_not_ours_is_not_replaced_beside_a_store_either(tmp_path, particle):
+    nt.save(particle, tmp_path / "a.zarr")
+    (tmp_path / ".a.zarr.new").mkdir()
+    (tmp_path / ".a.zarr.new/thesis.txt").write_text("precious")
+    with pytest.raises(nt.SchemaError, match=r"a\.zarr\.new, which is something else"):
+        nt.save(nt.segment(particle, threshold=2), tmp_path / "a.zarr", overwrite=True)
+    assert (tmp_path / ".a.zarr.new/thesis.txt").exists()
+
+
+def test_a_replacement_that_was_given_up_is_removed(tmp_path, particle):
+    nt.save(particle, tmp_path / "a.zarr")
+    nt.save(nt.segment(particle, threshold=2), tmp_path / "b.zarr")
+    (tmp_path / "b.zarr/volume/c/1/0/0").unlink()
+    (tmp_path / "b.zarr").rename(tmp_path / ".a.zarr.new")
+    (tmp_path / "a.zarr/volume/c/1/0/0").unlink()
+    nt.save(particle, tmp_path / "a.zarr")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+
+
+def test_datasets(tmp_path, trained, particle, series):
+    """`open_dataset` has the type of what it opens; `open` opens the same stores."""
+    training = trained[1].isel(voxel=slice(0, 100))
+    assert isinstance(nt.save(training, tmp_path / "set.zarr"), xr.Dataset)
+    xr.testing.assert_identical(nt.open(tmp_path / "set.zarr"), nt.open_dataset(tmp_path / "set.zarr"))
+    by_angle = series.chunk(z=-1, angle=1)
+    for names in (["haadf"], ["haadf", "idpc"]):
+        path = tmp_path / f"{len(names)}.zarr"
+        saved = nt.save(xr.Dataset({name: by_angle for name in names}), path)
+        assert isinstance(saved, xr.Dataset)
+        assert list(saved) == list(nt.open_dataset(path)) == names
+    np.testing.assert_array_equal(nt.open(tmp_path / "1.zarr").values, series.values)
+    nt.save(particle, tmp_path / "a.zarr")
+    with pytest.raises(nt.SchemaError, match=r"open_dataset: needs a store of a training set or .*; got .* a volume"):
+        nt.open_dataset(tmp_path / "a.zarr")

@@ -83,8 +83,17 @@ class TestRefusals:
     def test_an_unknown_name(self):
         with pytest.raises(nt.SchemaError, match=r"got 'UiO-65', which is neither; try: UiO-67 or UiO-66"):
             nt.structure("UiO-65")
-        with pytest.raises(nt.SchemaError, match="do nntomo structures lists the table"):
+        with pytest.raises(nt.SchemaError, match="try: one of the names that nntomo structures lists"):
             nt.structure("granite")
+
+    @pytest.mark.parametrize(
+        ("given", "names"),
+        [("MOF-5 (IRMOF-1)", "IRMOF-1"), ("UiO-66-NH2", "UiO-66"), ("IRMOF1x", "IRMOF-1"), ("MIL-48", "MIL-47")],
+    )
+    def test_the_names_that_are_proposed_are_few_and_exist(self, given, names):
+        with pytest.raises(nt.SchemaError, match=rf"; try: {names}$"):
+            nt.structure(given)
+        nt.structure(names)
 
     def test_a_file_that_is_none(self, tmp_path):
         (tmp_path / "a.cif").write_text("nothing")
@@ -98,7 +107,7 @@ class TestRefusals:
             nt.structure(Atoms("Au"))
 
     def test_atoms_that_coincide(self):
-        with pytest.raises(nt.SchemaError, match=r"got 1 pairs that are closer .* O 0 and H 1 at 0\.50 Å"):
+        with pytest.raises(nt.SchemaError, match=r"got 1 pair that is closer .* O 0 and H 1 at 0\.50 Å"):
             nt.structure(Atoms("OHH", [(0, 0, 0), (4.5, 0, 0), (2.5, 0, 0)], cell=[5, 5, 5], pbc=True))
 
     def test_an_element_without_scattering_factors(self):

@@ -7,9 +7,9 @@ import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import parameter_count
-from nntomo_dask.training import history as history_room
-from nntomo_dask.training import levenberg_marquardt, sets
-from nntomo_dask.training import nnfbp as training_room
+from nntomo_dask.training import checkpoints, loop
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
+from nntomo_dask.training.nnfbp import training as training_room
 
 ANGLES = nt.tilt_angles("tem", 8)
 
@@ -113,7 +113,7 @@ def test_normal_equations_against_finite_differences(rng, activation):
 
 def test_torch_and_numpy_compute_the_same_network(rng):
     torch = pytest.importorskip("torch")
-    from nntomo_dask.training import adam
+    from nntomo_dask.training.nnfbp import adam
 
     parameters = rng.standard_normal(parameter_count(6, 4))
     inputs = rng.uniform(-1, 1, (50, 6))
@@ -158,7 +158,7 @@ def test_same_seed_same_network(trained, settings):
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(trained, settings, tmp_path, monkeypatch):
     """Stopped in the middle, the second half gives the same losses and the same network as a run in one go."""
     _, training, validation = trained
-    monkeypatch.setattr(training_room, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     whole = nt.train_nnfbp(training, validation, checkpoint=tmp_path / "whole", progress="none", **settings)
 
     class StopError(Exception):
@@ -166,13 +166,13 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(trained, setting
 
     saves = iter(range(3))
 
-    def save_and_stop(self, path, save=history_room.History.save):
+    def save_and_stop(self, path, save=checkpoints.Checkpoint.save):
         save(self, path)
         if next(saves, None) is None:
             raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(history_room.History, "save", save_and_stop)
+        patch.setattr(checkpoints.Checkpoint, "save", save_and_stop)
         with pytest.raises(StopError):
             nt.train_nnfbp(training, validation, checkpoint=tmp_path / "part", progress="none", **settings)
     assert 0 < len(nt.intermediate_networks(tmp_path / "part")) <= 4
@@ -189,7 +189,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(trained, setting
 @pytest.mark.extra("torch")
 def test_adam_can_stop_within_an_epoch(trained, tmp_path, monkeypatch):
     """With a pause every 5 batches the state between epochs is enough to go on to the same network."""
-    from nntomo_dask.training import adam
+    from nntomo_dask.training.nnfbp import adam
 
     _, training, _ = trained
     inputs, targets = training.inputs.values.astype(float), training.target.values.astype(float)
@@ -209,7 +209,7 @@ def test_a_finished_training_is_returned_at_once(trained, tmp_path, monkeypatch)
     _, training, validation = trained
     arguments = {"max_epochs": 3, "checkpoint": tmp_path / "c", "progress": "none"}
     first = nt.train_nnfbp(training, validation, **arguments)
-    monkeypatch.setattr(training_room, "_run", None)
+    monkeypatch.setattr(loop, "run", None)
     assert nt.train_nnfbp(training, validation, **arguments).digest == first.digest
     other = training.assign(target=1 - training.target)
     with pytest.raises(nt.SchemaError, match="got others of the same recipe"):
@@ -251,10 +251,10 @@ def test_training_stops_when_validation_no_longer_gains(trained):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hidden_nodes": 0}, "needs hidden_nodes of at least 1; got 0"),
-        ({"solver": "sgd"}, "needs solver lm or adam; got 'sgd'"),
-        ({"activation": "tanh"}, "needs activation relu or sigmoid"),
-        ({"learning_rate": 0}, "needs a learning rate above 0"),
+        ({"hidden_nodes": 0}, "needs hidden nodes of at least 1; got 0"),
+        ({"solver": "sgd"}, "needs solver .lm. or .adam.; got .sgd."),
+        ({"activation": "tanh"}, "needs activation .relu. or .sigmoid."),
+        ({"learning_rate": 0}, "needs learning rate above 0"),
     ],
 )
 def test_bad_settings_are_refused(trained, arguments, message):

@@ -14,11 +14,11 @@ from dask.callbacks import Callback
 
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import parameter_count
-from nntomo_dask.training import history as history_room
-from nntomo_dask.training import levenberg_marquardt, sets, tree
-from nntomo_dask.training import nnfbp as training_room
+from nntomo_dask.training import checkpoints, loop
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, tree
+from nntomo_dask.training.nnfbp import training as training_room
 
-LEAF = tree.JACOBIAN_VOXELS
+LEAF = tree.LEAF_VOXELS
 VOXELS = 13 * LEAF + 77  # fourteen leaves, the last one small: no power of two
 
 
@@ -42,8 +42,7 @@ def large(trained, monkeypatch):
     monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 1000)
     monkeypatch.setattr(training_room, "_STARTS", 2)
     monkeypatch.setattr(sets, "TABLE_ROWS", 1024)
-    for room in (sets, tree):
-        monkeypatch.setattr(room, "JACOBIAN_VOXELS", 512)  # so that small sets have many leaves
+    monkeypatch.setattr(tree, "LEAF_VOXELS", 512)  # so that small sets have many leaves
 
     def lazy(dataset, chunk):
         return dataset.chunk({"voxel": chunk})
@@ -187,7 +186,7 @@ def test_a_cluster_trains_the_same_network(trained, cluster, monkeypatch):
 @pytest.mark.parametrize("order", ["memory first", "chunks first"])
 def test_a_checkpoint_goes_on_on_the_other_path(trained, large, tmp_path, monkeypatch, order):
     _, training, validation = trained
-    monkeypatch.setattr(training_room, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     lazy = (large(training, 512), large(validation, 768))
     first, second = ((training, validation), lazy) if order == "memory first" else (lazy, (training, validation))
     settings = {"max_epochs": 6, "progress": "none"}
@@ -196,13 +195,13 @@ def test_a_checkpoint_goes_on_on_the_other_path(trained, large, tmp_path, monkey
     class StopError(Exception):
         pass
 
-    def save_and_stop(self, path, save=history_room.History.save):
+    def save_and_stop(self, path, save=checkpoints.Checkpoint.save):
         save(self, path)
         if len(self.losses) == 3:
             raise StopError
 
     with monkeypatch.context() as patch:
-        patch.setattr(history_room.History, "save", save_and_stop)
+        patch.setattr(checkpoints.Checkpoint, "save", save_and_stop)
         with pytest.raises(StopError):
             nt.train_nnfbp(*first, checkpoint=tmp_path / "c", **settings)
     resumed = nt.train_nnfbp(*second, checkpoint=tmp_path / "c", **settings)
@@ -227,7 +226,9 @@ def test_a_large_set_that_is_not_stored_is_refused(large, nothing_computes):
     pair = nt.project(volume, nt.tilt_angles("tem", 8)), volume
     small, too_large = (nt.training_samples(*pair, n_samples=count) for count in (1000, 1001))
     for samples in ((too_large, small), (small, too_large)):
-        with pytest.raises(nt.SchemaError, match=r"more than 1000 voxels in a store.*got 1001 .*do nt\.save\(samples"):
+        with pytest.raises(
+            nt.SchemaError, match=r"more than 1000 voxels in a store.*got 1001 .*try: train on what nt\.save\(samples"
+        ):
             nt.train_nnfbp(*samples)
     changed = too_large.assign(target=too_large.target * 2).chunk(voxel=100)
     with pytest.raises(nt.SchemaError, match="that every iteration would sample anew"):
@@ -288,7 +289,7 @@ SCRIPT = """
 import resource, sys, json
 import dask, dask.array as da, numpy as np
 from nntomo_dask.networks.nnfbp import parameter_count
-from nntomo_dask.training import levenberg_marquardt, sets
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
 voxels, inputs = int(sys.argv[1]), 11
 def random(block, count):
     start = int(block[0])

@@ -1,4 +1,4 @@
-"""What volumes and tilt series are: labelled lazy arrays, their geometry, their slabs and their recipes.
+"""Volumes and tilt series: labelled lazy arrays, their geometry, their slabs and their recipes.
 
-All rooms above hand such arrays to each other. Nothing here knows a method, a phantom or a file.
+All higher layers pass such arrays to each other. This layer knows no methods, no phantoms and no files.
 """

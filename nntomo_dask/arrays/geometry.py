@@ -1,4 +1,4 @@
-"""Tilt angles: ranges, the weight of each, and what to do about the missing wedge."""
+"""Tilt angles: ranges, weights, and the missing wedge."""
 
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ TiltRange = Literal["full", "tem"]
 TEM_LIMIT_DEG = 70.0
 # A gap between neighbouring angles counts as a missing wedge when it is this many times their usual step.
 _WEDGE_FACTOR = 1.5
-# Angles closer than this are one direction: stages report hundredths of a degree.
+# Angles that differ by less than this are one direction. Microscope stages report hundredths of a degree.
 ANGLE_TOLERANCE_DEG = 0.05
 
 
@@ -26,7 +26,7 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
     Parameters
     ----------
     tilt_range
-        "full" is -90 (included) to 90 (not); "tem" is -70 to 70, both included.
+        "full" is -90 (included) to 90 (excluded); "tem" is -70 to 70, both included.
     count
         Number of projections, at least 2.
 
@@ -37,7 +37,7 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
     Raises
     ------
     SchemaError
-        Fewer than 2 projections, or another range.
+        There are fewer than 2 projections, or the range is unknown.
 
     Examples
     --------
@@ -45,18 +45,23 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
     array([-70., -50., -30., -10.,  10.,  30.,  50.,  70.])
     """
     if count < 2:
-        refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", remedy="raise count")
+        refuse("tilt_angles", needs="at least 2 projections", got=f"{count}", remedy="raise `count`")
     if tilt_range == "full":
         return np.linspace(-90, 90, count, endpoint=False)
     if tilt_range == "tem":
         return np.linspace(-TEM_LIMIT_DEG, TEM_LIMIT_DEG, count)
-    refuse("tilt_angles", needs='"full" or "tem"', got=f"{tilt_range!r}", remedy="pass a list of angles instead")
+    refuse(
+        "tilt_angles",
+        needs='"full" or "tem"',
+        got=f"{tilt_range!r}",
+        remedy='`tilt_range="full"`, or give a list of angles where a range is not wanted',
+    )
 
 
 def wedge(angles_deg: Float64) -> tuple[float, float] | None:
-    """The widest gap between neighbouring directions as (start, width) in degrees, or None where none stands out.
+    """The missing wedge: the widest gap between directions as (start, width) in degrees, or None if there is none.
 
-    Directions are cyclic: θ and θ + 180 are the same one.
+    Directions are cyclic: θ and θ + 180 are the same direction.
     """
     directions, _ = _directions(angles_deg)
     gaps = _gaps(directions)
@@ -68,10 +73,10 @@ def wedge(angles_deg: Float64) -> tuple[float, float] | None:
 
 
 def angular_cells(angles_deg: Float64) -> Float64:
-    """Share of each projection in an integral over all directions.
+    """Weight of each projection in an integral over all directions.
 
-    A direction counts with half the distance to each of its neighbours; projections of one direction share its cell. At
-    the edge of a missing wedge the cell ends as far outside as inside, so equal steps give equal shares.
+    The cell of a direction extends halfway to both of its neighbours. Projections of the same direction share its cell.
+    At the edge of a missing wedge the cell is as wide outside as inside, so equal steps give equal weights.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def angular_cells(angles_deg: Float64) -> Float64:
 
 
 def _directions(angles_deg: Float64) -> tuple[Float64, npt.NDArray[np.intp]]:
-    """Distinct directions in [0, 180), ascending, and which of them each angle has; close ones count as one."""
+    """Distinct directions in [0, 180), ascending, and the index of the direction of each angle."""
     modulo = np.mod(np.asarray(angles_deg, np.float64), 180)
     modulo[modulo > 180 - ANGLE_TOLERANCE_DEG] = 0
     order = np.argsort(modulo, kind="stable")
@@ -101,17 +106,17 @@ def _directions(angles_deg: Float64) -> tuple[Float64, npt.NDArray[np.intp]]:
 
 
 def _gaps(directions: Float64) -> Float64:
-    """From each direction to the next, cyclic."""
+    """Distance from each direction to the next one, cyclic."""
     return np.diff(directions, append=directions[0] + 180)
 
 
 def completed_angles(angles_deg: Float64) -> Float64:
-    """Angles of a series once its missing wedge is filled at the series' own step.
+    """Angles of a series after its missing wedge is filled with the step of the series.
 
     Returns
     -------
-    (angle,), [degrees], ascending: those measured as they came, and new ones in [-90, 90). Without a wedge, the angles
-    as they came.
+    (angle,), [degrees], ascending: the measured angles, and new ones in [-90, 90). Without a missing wedge, the angles
+    as they were given.
 
     Examples
     --------
@@ -126,7 +131,7 @@ def completed_angles(angles_deg: Float64) -> Float64:
 
 
 def is_filled(angles_deg: Float64) -> npt.NDArray[np.bool_]:
-    """(angle,), whether each of `completed_angles` was filled in rather than measured."""
+    """(angle,), whether each of the `completed_angles` was added, not measured."""
     measured = np.asarray(angles_deg, np.float64)
     missing = wedge(measured)
     if missing is None:
@@ -136,7 +141,7 @@ def is_filled(angles_deg: Float64) -> npt.NDArray[np.bool_]:
 
 
 def _filled(angles_deg: Float64, missing: tuple[float, float]) -> Float64:
-    """Directions at which projections are put into the wedge, at the usual step, counted upwards without wrapping."""
+    """New directions inside the wedge, at the step of the series; they may exceed 180."""
     gaps = _gaps(_directions(angles_deg)[0])
     step = np.median(np.delete(gaps, gaps.argmax()))
     intervals = max(round(missing[1] / float(step)), 1)
@@ -150,8 +155,9 @@ def _signed(angles_deg: Float64) -> Float64:
 def complete_wedge(series: xr.DataArray) -> xr.DataArray:
     """Fill the missing wedge of a tilt series by interpolation.
 
-    Between the last projection before the wedge and the mirrored first one behind it, P_{θ+180}(t) = P_θ(-t), linear in
-    the angle, at the series' own step: 8 projections in ±70° become 9, 15 become 18, 29 become 36. Lazy.
+    The projection after the wedge is the mirrored one of the other end, P_{θ+180}(t) = P_θ(-t). Between the two ends,
+    projections are interpolated linearly in the angle, at the step of the series: 8 projections in ±70° become 9, 15
+    become 18, 29 become 36. Lazy: nothing is computed until the result is saved.
 
     Parameters
     ----------
@@ -160,12 +166,12 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    Dims (z, angle, detector), float32, at `completed_angles`. Without a wedge, the series as it came.
+    Dims (z, angle, detector), float32, at `completed_angles`. Without a missing wedge, the series as it was given.
 
     Raises
     ------
     SchemaError
-        `series` is no tilt series.
+        `series` is not a tilt series.
 
     References
     ----------
@@ -189,7 +195,7 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
 
 
 def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """`complete_wedge` of a plain (slice, angle, detector), in the order of `completed_angles`."""
+    """`complete_wedge` for a plain array (slice, angle, detector), in the order of `completed_angles`."""
     missing = wedge(angles_deg)
     if missing is None:
         return rows
@@ -197,7 +203,7 @@ def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.floa
     at = int(_gaps(directions).argmax())
     before = int(np.flatnonzero(member == at)[0])
     after = int(np.flatnonzero(member == (at + 1) % directions.size)[0])
-    # Both ends of the wedge as rows of directions counted upwards without wrapping.
+    # The rows at both ends of the wedge, mirrored where their direction differs from the angle by a half turn.
     near = _half_turned(rows[:, before], angles_deg[before], missing[0])
     far = _half_turned(rows[:, after], angles_deg[after], missing[0] + missing[1])
     filled = _filled(angles_deg, missing)
@@ -212,17 +218,17 @@ def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.floa
 
 
 def _half_turned(row: npt.NDArray[np.float32], angle_deg: float, target_deg: float) -> npt.NDArray[np.float32]:
-    """A row recorded at `angle_deg` as row of `target_deg`, a whole number of half turns away."""
+    """A row recorded at `angle_deg`, seen from `target_deg`, which is a whole number of half turns away."""
     return row[:, ::-1] if round((target_deg - angle_deg) / 180) % 2 else row
 
 
 def seen_by_all(size: int) -> npt.NDArray[np.bool_]:
-    """(y, x): whether a pixel's centre projects onto the detector at every angle."""
+    """(y, x): whether the centre of each pixel projects onto the detector at every angle."""
     axis = schema.centred(size)
     return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= max((size - 1) / 2, 0.75))
 
 
 def same_angles(angles_deg: Any, others_deg: Any) -> bool:
-    """Whether two lists of tilt angles are the same, in the same order."""
+    """Whether two lists of tilt angles are equal, in the same order."""
     angles, others = np.asarray(angles_deg), np.asarray(others_deg)
     return angles.size == others.size and bool(np.abs(angles - others).max() <= ANGLE_TOLERANCE_DEG)

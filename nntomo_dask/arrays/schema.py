@@ -1,4 +1,4 @@
-"""What a volume and a tilt series are: dims, coordinates, units, dtype; and the checks at every public door."""
+"""Volumes and tilt series: their dims, coordinates, units and dtype, and the checks of all public functions."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
@@ -18,7 +18,7 @@ Units = Literal["px", "nm"]
 
 
 def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
-    """Positions of `count` pixels, zero at the centre, [pixel_size]."""
+    """Positions of `count` pixels, with zero at the centre, in the unit of `pixel_size`."""
     return np.asarray((np.arange(count) - (count - 1) / 2) * pixel_size, np.float64)
 
 
@@ -38,9 +38,9 @@ def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str
     Parameters
     ----------
     data
-        (z, y, x), y and x of one size; NumPy or Dask. Becomes float32.
+        NumPy or Dask array (z, y, x), with y and x of the same size. It is converted to float32.
     pixel_size
-        Edge of a voxel, [units].
+        Edge length of a voxel, in `units`.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str
     Raises
     ------
     SchemaError
-        Not three dims, or slices that are not square.
+        The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
     labelled = labelled.assign_coords(volume_coords(labelled.shape, pixel_size))
@@ -65,11 +65,11 @@ def tilt_series(
     Parameters
     ----------
     data
-        (z, angle, detector), z the tilt axis; NumPy or Dask. Becomes float32.
+        NumPy or Dask array (z, angle, detector), with z along the tilt axis. It is converted to float32.
     angles_deg
-        (angle,), signed tilt angles in degrees, any order, none twice.
+        (angle,), signed tilt angles in degrees, in any order, each of them once.
     pixel_size
-        Edge of a detector pixel, [units].
+        Edge length of a detector pixel, in `units`.
 
     Returns
     -------
@@ -78,7 +78,8 @@ def tilt_series(
     Raises
     ------
     SchemaError
-        Not three dims, another number of angles than projections, or angles that a tilt series cannot have.
+        The array does not have three dims, the numbers of angles and projections differ, or `check_angles` refuses the
+        angles.
     """
     labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
     angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
@@ -93,48 +94,66 @@ def tilt_series(
 def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units: Units, name: str) -> xr.DataArray:
     array = data if isinstance(data, da.Array) else np.asarray(data)
     if array.ndim != len(dims):
-        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or drop an axis")
+        refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or remove an axis")
     if array.dtype.kind not in "buif":
         refuse(
             who, needs="real numbers", got=f"dtype {array.dtype}", remedy="take the real part or the magnitude first"
         )
     if not (np.isfinite(pixel_size) and pixel_size > 0):
-        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"pixel_size=…, in {units}")
+        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"give `pixel_size` in {units}")
     attrs = {"units": units, "pixel_size": float(pixel_size)}
     return xr.DataArray(array.astype(np.float32), dims=dims, attrs=attrs, name=name)
 
 
 def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = None) -> npt.NDArray[np.float64]:
-    """Tilt angles as float64, or a SchemaError: not numbers, out of ±180°, repeated, fewer than two, not `count`."""
+    """Tilt angles as float64; a SchemaError unless they are `count` different numbers within ±180°, at least two."""
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
-        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number a projection")
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number for each projection")
     if angles.ndim != 1 or not np.isfinite(angles).all():
-        refuse(who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number a projection")
+        refuse(
+            who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number for each projection"
+        )
     if count is not None and angles.size != count:
         refuse(
-            who, needs=f"one angle a projection ({count})", got=f"{angles.size} angles", remedy="check the angle file"
+            who,
+            needs=f"one angle per projection ({count})",
+            got=f"{angles.size} angles",
+            remedy="check that the angles belong to this series",
         )
     if angles.size < 2:
-        refuse(who, needs="at least 2 projections", got=f"{angles.size}", remedy="record more; one has no depth in it")
+        refuse(
+            who,
+            needs="at least 2 projections",
+            got=f"{angles.size}",
+            remedy="record more; one projection has no depth information",
+        )
     if np.abs(angles).max() > 180:
         worst = angles[np.abs(angles).argmax()]
-        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="check the unit of the angles")
+        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="convert the angles to degrees")
     values, counts = np.unique(angles, return_counts=True)
     if (counts > 1).any():
         repeated = ", ".join(f"{value:g}" for value in values[counts > 1])
         refuse(
-            who, needs="every angle once", got=f"{repeated} more than once", remedy="average or drop the repetitions"
+            who,
+            needs="every angle once",
+            got=f"{repeated} more than once",
+            remedy="average the projections of one angle, or keep one of them",
         )
     directions = np.mod(angles - angles[0], 180)
     if np.minimum(directions, 180 - directions).max() < 0.05:
-        refuse(who, needs="at least 2 directions", got="one, seen from both sides", remedy="record more")
+        refuse(
+            who,
+            needs="at least 2 directions",
+            got="one, seen from both sides",
+            remedy="record projections at other angles",
+        )
     return angles
 
 
 def check_volume(array: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where `array` is no volume: dims, coordinates, units, dtype, chunks, square slices."""
+    """Raise a SchemaError unless `array` is a volume: dims, coordinates, units, dtype, chunks, square slices."""
     _check(array, VOLUME_DIMS, "volume", who)
     if array.sizes[Y] != array.sizes[X]:
         size = max(array.sizes[Y], array.sizes[X])
@@ -142,12 +161,12 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             who,
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
-            remedy=f"pad both to {size}, volume.pad(...), or crop them",
+            remedy=f"pad both to {size} with volume.pad(…), or crop the larger one",
         )
 
 
 def check_tilt_series(array: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where `array` is no tilt series: dims, coordinates, units, dtype, chunks, angles."""
+    """Raise a SchemaError unless `array` is a tilt series: dims, coordinates, units, dtype, chunks, angles."""
     _check(array, SERIES_DIMS, "tilt series", who)
     check_angles(array[ANGLE].values, who=who)
 
@@ -159,11 +178,10 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f"one {kind}",
             got=f"a dataset of {', '.join(names)}",
-            remedy=f'dataset["{names[0]}"], or on the command line STORE/{names[0]}',
+            remedy=f'dataset["{names[0]}"], on the command line STORE/{names[0]}',
         )
     if not isinstance(array, xr.DataArray):
-        maker = "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles)"
-        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=maker)
+        refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=_maker(kind))
     if array.dims == _OTHER_DIMS[dims]:
         other = "volume" if kind == "tilt series" else "tilt series"
         refuse(who, needs=f"a {kind}", got=f"a {other}", remedy=f"give the {kind} instead")
@@ -174,7 +192,10 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
     empty = [dim for dim in dims if array.sizes[dim] == 0]
     if empty:
         refuse(
-            who, needs=f"a {kind} that holds something", got=f'nothing along "{empty[0]}"', remedy="check the selection"
+            who,
+            needs=f"a {kind} that holds something",
+            got=f'nothing along "{empty[0]}"',
+            remedy="select a range that is not empty",
         )
     missing = [dim for dim in dims if dim not in array.coords]
     if missing:
@@ -182,12 +203,15 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f'a {kind} with a coordinate "{missing[0]}"',
             got="none",
-            remedy="assign_coords, or label it anew",
+            remedy=f"add it with array.assign_coords({missing[0]}=…), or label the data with {_maker(kind)}",
         )
     for attribute in ("units", "pixel_size"):
         if attribute not in array.attrs:
             refuse(
-                who, needs=f'a {kind} with attrs["{attribute}"]', got="none", remedy="set it, or label the array anew"
+                who,
+                needs=f'a {kind} with attrs["{attribute}"]',
+                got="none",
+                remedy=f"label the data with {_maker(kind)}",
             )
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
@@ -200,8 +224,13 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             )
 
 
+def _maker(kind: str) -> str:
+    """The call that labels data as a volume or as a tilt series."""
+    return "nntomo_dask.volume(data)" if kind == "volume" else "nntomo_dask.tilt_series(data, angles_deg)"
+
+
 def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
-    """Chunk sizes along a dim; of an array that is not chunked, its size."""
+    """Chunk sizes along a dim; for an array without chunks, the size of the dim."""
     if array.chunks is None:
         return (array.sizes[dim],)
     sizes: Mapping[Hashable, tuple[int, ...]] = array.chunksizes
@@ -209,7 +238,7 @@ def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
 
 
 def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where two volumes differ in shape."""
+    """Raise a SchemaError if two volumes differ in shape."""
     if first.shape != second.shape:
         refuse(
             who,
@@ -220,7 +249,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
 
 
 def check_finite(array: xr.DataArray, *, who: str) -> None:
-    """Read the whole array and raise a SchemaError that names the first place where it is NaN or infinite."""
+    """Read the whole array. A SchemaError names the first place where it is NaN or infinite."""
     bad: Any = ~np.isfinite(array)
     count = int(bad.sum())
     if count == 0:
@@ -232,5 +261,5 @@ def check_finite(array: xr.DataArray, *, who: str) -> None:
         who,
         needs="finite values",
         got=f"{count} NaN or infinite, the first at index {place}",
-        remedy="array.where(np.isfinite(array), value) or, on the command line, import with --fill VALUE",
+        remedy="replace them with array.where(np.isfinite(array), value), on the command line import with --fill VALUE",
     )

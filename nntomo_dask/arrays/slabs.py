@@ -1,9 +1,11 @@
-"""One function of a slab of slices, made lazy: chunks along z, labels, and a recipe that says how the array was made.
+"""Functions of one slab of slices, applied lazily to whole arrays, and the recipes of the results.
 
-A *recipe* is a JSON-able dict: the operation, its parameters and the recipes of its inputs. It travels in
-``attrs["recipe"]``, and the Dask array's name is a digest of it. So an array that somebody changed afterwards, by a
-selection or by arithmetic that keeps the attributes, is recognised (its name is another) and gets a recipe of its own
-instead of passing for what it was.
+A *slab* is a chunk along z: a group of neighbouring slices.
+
+A *recipe* says how an array was made. It is a dict that JSON can store: the operation, its parameters and the recipes
+of its inputs. It is kept in ``attrs["recipe"]``, and the name of the Dask array is a digest of it. An array that was
+changed afterwards, by a selection or by arithmetic that keeps the attributes, has another name. So the change is
+noticed, and the changed array gets a recipe of its own.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
+from dask.delayed import delayed
 
 from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
@@ -26,7 +29,7 @@ _DIGITS = 16
 
 
 def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.DataArray | Recipe] = ()) -> Recipe:
-    """Recipe of an operation; an input is an array or, for what is no array, a recipe."""
+    """Recipe of an operation. An input is an array, or a recipe if it is something else (a specimen, a network)."""
     return {
         "operation": operation,
         "parameters": {key: _plain(value) for key, value in parameters.items()},
@@ -36,7 +39,7 @@ def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.Da
 
 
 def recipe_of(array: xr.DataArray) -> Recipe:
-    """How an array was made, as far as it can be known."""
+    """How an array was made, as far as this is known."""
     recipe = array.attrs.get("recipe")
     if recipe is not None and isinstance(array.data, da.Array) and array.data.name == _name(recipe, array):
         return cast("Recipe", recipe)
@@ -54,7 +57,7 @@ def label(
     recipe: Recipe,
     name: str,
 ) -> xr.DataArray:
-    """A labelled lazy array whose Dask name is the digest of its recipe, chunks and coordinates."""
+    """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
     return array.copy(data=_renamed(data, _name(recipe, array)))
 
@@ -68,6 +71,7 @@ def map_slabs(
     recipe: Recipe,
     name: str,
     extra: Sequence[Any] = (),
+    halo: int = 0,
     **parameters: Any,
 ) -> xr.DataArray:
     """Apply ``function(slab, *extra, **parameters)`` to every slab of slices.
@@ -75,20 +79,80 @@ def map_slabs(
     Parameters
     ----------
     function
-        (slice, …) to (slice, …), slices independent of each other.
+        Maps (slice, …) to (slice, …). Each slice is computed independently of the others.
     dims, coords
-        Of the result; the first dim is z.
+        Dims and coordinates of the result; the first dim is z.
     extra
-        Further arguments; zero-dimensional Dask arrays among them are passed computed.
+        Further arguments. Dask arrays without dimensions are computed before they are passed.
+    halo
+        Slices on either side of a slab that the function gets too; beyond the ends they are mirrored. What it returns
+        has only the slab's own slices.
     """
-    data = lazy(array).data
     shape = tuple(np.size(coords[dim]) for dim in dims[1:])
-    chunks = (data.chunks[0], *((size,) for size in shape))
-    mapped = da.map_blocks(
-        function, data, *extra, chunks=chunks, dtype=np.float32, meta=np.empty((0,) * 3, np.float32), **parameters
-    )
+    mapped = map_blocks(function, lazy(array).data, shape, extra=extra, halo=halo, **parameters)
     attrs = {key: value for key, value in array.attrs.items() if key != "recipe"}
     return label(mapped, dims=dims, coords=coords, attrs=attrs, recipe=recipe, name=name)
+
+
+def map_blocks(
+    function: Callable[..., Any],
+    data: da.Array,
+    shape: tuple[int, ...],
+    *,
+    extra: Sequence[Any] = (),
+    halo: int = 0,
+    **parameters: Any,
+) -> da.Array:
+    """``function(slab, *extra, **parameters)`` of every slab of a lazy array, without labels; see `map_slabs`.
+
+    `shape` is that of a slice of the result, which may have more dims than a slice of `data`.
+    """
+    if halo > 0:
+        return _with_halo(function, data, extra, parameters, halo, shape)
+    mapped: da.Array = da.map_blocks(
+        function,
+        data,
+        *extra,
+        chunks=(data.chunks[0], *((size,) for size in shape)),
+        new_axis=list(range(1, len(shape) + 2 - data.ndim)),
+        dtype=np.float32,
+        meta=np.empty((0,) * (len(shape) + 1), np.float32),
+        **parameters,
+    )
+    return mapped
+
+
+def _with_halo(
+    function: Callable[..., Any],
+    data: da.Array,
+    extra: Sequence[Any],
+    parameters: dict[str, Any],
+    halo: int,
+    shape: tuple[int, ...],
+) -> da.Array:
+    """Slabs that see their neighbours' slices: each is one task that reads them again and needs no other slab."""
+    seen = mirrored(data.shape[0], halo)
+    blocks, first = [], 0
+    for height in data.chunks[0]:
+        wanted = seen[first : first + height + 2 * halo]
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        block = delayed(_call_with_halo)(data[low:high], wanted - low, function, list(extra), parameters)
+        blocks.append(da.from_delayed(block, (height, *shape), np.float32))
+        first += height
+    joined: da.Array = da.concatenate(blocks)
+    return joined
+
+
+def _call_with_halo(
+    rows: Any, places: np.ndarray[Any, Any], function: Callable[..., Any], extra: list[Any], parameters: dict[str, Any]
+) -> Any:
+    return function(rows[places], *extra, **parameters)
+
+
+def mirrored(count: int, border: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Which slice of `count` each place from -border to count + border shows; again and again where that is wider."""
+    places = np.mod(np.arange(-border, count + border), 2 * count)
+    return np.asarray(np.minimum(places, 2 * count - 1 - places))
 
 
 def generate_slabs(
@@ -101,7 +165,7 @@ def generate_slabs(
     units: schema.Units = "px",
     **parameters: Any,
 ) -> xr.DataArray:
-    """A volume whose slab is ``function(z_indices, **parameters)``, (slice,) to (slice, y, x)."""
+    """A volume whose slabs are ``function(z_indices, **parameters)``, from (slice,) to (slice, y, x)."""
     slices = chunking.slab_slices(shape)
     data = da.arange(shape[0], chunks=slices).map_blocks(
         function,
@@ -117,19 +181,19 @@ def generate_slabs(
 
 
 def lazy(array: xr.DataArray) -> xr.DataArray:
-    """The array over Dask: as it is, or in slabs of the default height."""
+    """The array as a Dask array: unchanged if it is one, otherwise in slabs of the default height."""
     if array.chunks is not None:
         return array
     return array.chunk({dim: -1 for dim in array.dims} | {schema.Z: chunking.slab_slices(array.shape)})
 
 
 def same(existing: Any, wanted: Any) -> bool:
-    """Whether two recipes make the same array."""
+    """Whether two recipes describe the same array."""
     return bool(without_versions(existing) == without_versions(wanted))
 
 
 def without_versions(made_by: Any) -> Any:
-    """A recipe as JSON would return it, without the versions of what ran it."""
+    """A recipe in the form that JSON returns, without the version of the package."""
     if isinstance(made_by, dict):
         return {str(key): without_versions(value) for key, value in made_by.items() if key != "version"}
     if isinstance(made_by, list | tuple):
@@ -167,26 +231,26 @@ def _name(recipe: Recipe, array: xr.DataArray) -> str:
 
 
 def token(recipe: Recipe) -> str:
-    """A short name of a recipe, for the layers of a graph."""
+    """A short name of a recipe, for the layers of a Dask graph."""
     return str(tokenize(recipe))[:_DIGITS]
 
 
 def digest(values: np.ndarray[Any, Any]) -> str:
-    """Digest of the values, however they lie in memory."""
+    """Digest of the values; it does not depend on the memory layout."""
     contiguous = np.ascontiguousarray(values)
     return hashlib.sha256(contiguous.data).hexdigest() + str((contiguous.shape, contiguous.dtype.str))
 
 
 def _labels(array: xr.DataArray) -> str:
-    """Token of all that a recipe does not say: coordinates, units, pixel size."""
+    """Token of everything that a recipe does not contain: coordinates, units, pixel size."""
     values = {str(key): np.asarray(value.values) for key, value in array.coords.items()}
-    # By bytes: Dask's own token of an array differs with how the array came to be.
+    # By bytes: Dask's own token of an array depends on how the array was made.
     coords = {key: (value.dtype.str, value.tobytes()) for key, value in values.items()}
     return tokenize(coords, array.attrs.get("units"), float(array.attrs.get("pixel_size", 1.0)))
 
 
 def _renamed(data: da.Array, name: str) -> da.Array:
-    """The same blocks under another name; one alias a block."""
+    """The same blocks under another name; one alias for each block."""
     renamed: da.Array = da.map_blocks(_identity, data, name=name, dtype=data.dtype, meta=data._meta)
     return renamed
 

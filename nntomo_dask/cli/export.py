@@ -5,21 +5,26 @@ from pathlib import Path
 import click
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import schema
 from nntomo_dask.cli import support
+from nntomo_dask.formats.format import check_outputs, format_to_write
 
 
 @click.command()
 @click.argument("store", type=support.PATH)
 @click.argument("target", type=support.PATH)
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
+@click.option("--overwrite", is_flag=True, help="Overwrite existing files.")
 def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
-    """Write a store as an MRC file.
+    """Write a store to a file for other programs.
 
-    A volume as (z, y, x), a series as (tilt, y, x) with its tilt axis along y and its angles beside it as .rawtlt.
+    The suffix of TARGET chooses the format. A volume is written as (z, y, x); a tilt series as (tilt, y, x) with its
+    tilt axis along y, and its angles beside it as .rawtlt.
+
+    \b
+    Example:
+      nntomo export sirt.zarr sirt.mrc
     """
+    kind = format_to_write(target, who="export")
     array = nt.open(store)
-    support.check_export(target, overwrite=overwrite)
-    click.echo(nt.write_mrc(array, target))
-    if schema.ANGLE in array.dims:
-        click.echo(nt.write_tilt_angles(array[schema.ANGLE].values, target.with_suffix(".rawtlt")))
+    check_outputs(kind.outputs(array, target), overwrite=overwrite, who="export")
+    for path in kind.write(array, target):
+        click.echo(path)

@@ -4,24 +4,36 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.cli import report, support
+from nntomo_dask.errors import refuse
+from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats.format import TiltAxis, format_of, host_bytes, intensity_range
 
 
 @click.command("import")
 @click.argument("source", type=support.PATH)
 @click.option(
-    "--angles", type=support.PATH, help="Tilt angles: .rawtlt, .tlt (a number a line) or .mdoc. Without: a volume."
+    "--angles",
+    type=support.PATH,
+    help="File of the tilt angles: .rawtlt or .tlt (a number in each line), or .mdoc. Without it the file is a volume.",
 )
 @click.option(
-    "--tilt-axis", type=click.Choice(["x", "y"]), default="y", show_default=True, help="Image axis of the tilt."
+    "--tilt-axis",
+    type=click.Choice(["x", "y"]),
+    default="y",
+    show_default=True,
+    help="Axis of the images along which the tilt axis lies.",
 )
 @click.option(
     "--background",
     default="0",
     show_default=True,
-    help="Counts where there is no specimen, taken off: a number, or auto for the dimmest 5 % of the pixels.",
+    help="Counts where there is no specimen, to be subtracted: a number, or auto for the dimmest 5 % of the pixels.",
 )
 @click.option(
     "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
@@ -32,7 +44,7 @@ from nntomo_dask.cli import report, support
 def import_(
     source: Path,
     angles: Path | None,
-    tilt_axis: Any,
+    tilt_axis: TiltAxis,
     background: str,
     keep: str | None,
     fill: float | None,
@@ -40,20 +52,62 @@ def import_(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Import a tilt series from an MRC file.
+    """Import a tilt series, or a volume, from a file of a microscope or of another program.
 
-    The series is aligned already; without --angles the file is a volume.
+    With --angles the file is a tilt series, which must be aligned already; without, it is a volume.
+
+    \b
+    Example:
+      nntomo import series.mrc --angles series.rawtlt --background auto -o series.zarr
     """
+    kind = format_of(source)
+    if kind is None:
+        titles = ", ".join(one.title for one in FORMATS.values())
+        got = f"{source}, which is none of them" if source.exists() else f"nothing at {source}"
+        refuse("import", needs=f"a file of a known format ({titles})", got=got, remedy="another file")
     if angles is None:
-        support.check_free("tilt_axis", "background", "keep", "fill", because="is for a series; give its --angles too")
-        array = nt.read_mrc_volume(source)
+        support.check_free(
+            "tilt_axis", "background", "keep", "fill", because="is for a tilt series; give its --angles too"
+        )
+        click.echo("no --angles: the file is imported as a volume", err=True)
+        array = kind.read_volume(source)
     else:
         angles_deg = nt.read_tilt_angles(angles)
-        counts = support.background_of(nt.read_mrc_series(source, angles_deg, tilt_axis=tilt_axis), background)
-        wanted = None if keep is None else support.angles_of(keep)
-        array = nt.read_mrc_series(
-            source, angles_deg, tilt_axis=tilt_axis, keep_deg=wanted, background=counts, fill=fill
-        )
-    support.check_memory("copy", array, memory)
+        wanted = None if keep is None else _angles_of(keep)
+        common: dict[str, Any] = {"tilt_axis": tilt_axis, "fill": fill}
+        counts = _background(kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common), background)
+        array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
+    support.check_memory(host_bytes, array, memory, who="import")
     nt.check_finite(array, who="import")
     report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+
+
+def _background(series: xr.DataArray, text: str) -> float:
+    """The value of --background in counts; prints what it found, and a hint where a series seems to need it."""
+    dim, bright = intensity_range(series)
+    if text == "auto":
+        click.echo(f"background: {dim:g} counts subtracted", err=True)
+        return dim
+    try:
+        counts = float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
+    if counts == 0 and dim > 0.01 * bright:
+        click.echo(
+            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}. If {dim:g} is the offset of the "
+            "detector, import with --background auto: a reconstruction takes it for matter",
+            err=True,
+        )
+    return counts
+
+
+def _angles_of(keep: str) -> npt.NDArray[np.float64]:
+    """START:STOP:STEP as angles, STOP included."""
+    try:
+        start, stop, step = (float(part) for part in keep.split(":"))
+        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
+    except (ValueError, ZeroDivisionError):
+        wanted = np.empty(0)
+    if wanted.size < 2:
+        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep")
+    return np.asarray(wanted, np.float64)

@@ -28,7 +28,7 @@ _VERBS = {
 
 
 class _Lazy(click.Group):
-    """Imports a verb when it is called, and turns what a user can fix into one line and exit code 2."""
+    """Imports a verb when it is called. An error that the user can fix is one line, with exit code 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the verbs, in the order of the work."""
@@ -55,7 +55,7 @@ class _Lazy(click.Group):
             click.echo("interrupted; give the same command again to continue", err=True)
             raise
         except SchemaError as error:
-            raise _Refusal(str(error)) from error
+            raise _Refusal(self._in_options(error, ctx)) from error
         except ModuleNotFoundError as error:
             try:
                 extras.explain(error, who=f"nntomo {ctx.invoked_subcommand}")
@@ -71,6 +71,15 @@ class _Lazy(click.Group):
             place = f"{error.filename}: " if error.filename else ""
             text = f"{place}{error.strerror or error}. Fix this and rerun: what was written is kept"
             raise _Refusal(text) from error
+
+    def _in_options(self, error: SchemaError, ctx: click.Context) -> str:
+        """The message with the options of the verb that ran in place of Python's parameters."""
+        verb = self.get_command(ctx, ctx.invoked_subcommand or "")
+        if verb is None:
+            return str(error)
+        from nntomo_dask.cli import options
+
+        return error.spelled(lambda parameter: options.spelled(verb, parameter))
 
 
 class _Refusal(click.ClickException):

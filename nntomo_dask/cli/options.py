@@ -5,8 +5,10 @@ A declaration is a frozen dataclass whose fields are made by `settings.setting`.
 of another one is refused.
 """
 
+import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import click
@@ -38,31 +40,139 @@ class NumberOrWord(click.ParamType[Any]):
             self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
 
 
-def of(declaration: type) -> Callable[[Command], Command]:
-    """Options for the settings of one declaration."""
-    return _decorator([(one, "", one) for one in settings_of(declaration) if one.option is not None])
+class SettingOption(click.Option):
+    """The option of a setting; `setting` is the setting's name in Python, which the option's name may differ from."""
+
+    def __init__(self, *arguments: Any, setting: str, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.setting = setting
 
 
-def of_all(declarations: Mapping[str, Any]) -> Callable[[Command], Command]:
+def spelled(command: click.Command, parameter: str) -> str:
+    """A parameter of a Python call as an option of a command: ``pixels=58`` as ``--pixels 58``.
+
+    A value that Python quotes loses its quotes, a tuple its brackets, and ``True`` is the option alone. A parameter for
+    which the command has no option stays as it is.
+    """
+    name, equals, value = (part.strip() for part in parameter.partition("="))
+    for option in command.get_params(click.Context(command)):
+        if isinstance(option, click.Option) and name in (option.name, getattr(option, "setting", None)):
+            break
+    else:
+        return parameter
+    flag = max(option.opts, key=len)
+    if not equals:
+        return flag
+    if option.is_flag:
+        return flag if value == "True" else option.secondary_opts[0] if option.secondary_opts else parameter
+    return f"{flag} {_as_argument(value)}"
+
+
+def _as_argument(value: str) -> str:
+    """A value in Python's spelling as it is typed on the command line; what is no literal stays as it is."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    if isinstance(literal, dict):
+        return ",".join(f"{key}={part}" for key, part in literal.items())
+    if isinstance(literal, tuple | list):
+        return ",".join(str(part) for part in literal)
+    if isinstance(literal, str):
+        return shlex.quote(literal)
+    return value
+
+
+def of(
+    declaration: type,
+    types: Mapping[str, click.ParamType[Any]] | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> Callable[[Command], Command]:
+    """Options for the settings of one declaration.
+
+    Parameters
+    ----------
+    types
+        By setting, where the type of an option does not follow from the type of the field.
+    only
+        Names of the settings that become options; by default all of them.
+    """
+    chosen = [one for one in settings_of(declaration) if one.option is not None and (only is None or one.name in only)]
+
+    def decorate(command: Command) -> Command:
+        for one in reversed(chosen):
+            attributes = _attributes(one, "", one) | (
+                {"type": types[one.name]} if types is not None and one.name in types else {}
+            )
+            command = click.option(one.flag, _parameter(one), **attributes)(command)
+        return command
+
+    return decorate
+
+
+class Chooser(click.Command):
+    """A verb that chooses one of some declarations; its options are those of all of them, made when they are asked for.
+
+    So a method or a phantom that is registered at run time has its options too.
+    """
+
+    declarations: Mapping[str, Any]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the verb itself, those of the declarations, and --help."""
+        own = super().get_params(ctx)
+        return [*self.params, *of_all(self.declarations), *own[len(self.params) :]]
+
+
+def chooser(declarations: Mapping[str, Any]) -> type[Chooser]:
+    """The class of a verb that chooses among some declarations: ``@click.command(cls=chooser(METHODS))``."""
+    return type("Chooser", (Chooser,), {"declarations": declarations})
+
+
+def of_all(declarations: Mapping[str, Any]) -> list[click.Option]:
     """Options for the settings of all declarations among which a verb chooses, each flag once."""
     by_flag: dict[str, dict[str, Setting]] = {}
     for name, declaration in declarations.items():
         for one in settings_of(declaration):
             if one.option is not None:
                 by_flag.setdefault(one.flag, {})[name] = one
-    chosen = []
-    for owners in by_flag.values():
+    found = []
+    for flag, owners in by_flag.items():
         first = next(iter(owners.values()))
         prefix = f"[{', '.join(owners)}] " if len(owners) < len(declarations) else ""
-        choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
-        defaults = {name: _shown(one) for name, one in owners.items()}
-        if len(set(defaults.values())) > 1:
-            text = ", ".join(f"{value} ({name})" for name, value in defaults.items() if value)
-            shown = f"{first.help} Default: {text}." if text else first.help
-            chosen.append((dataclasses.replace(first, choices=choices, default=None, help=shown), prefix, first))
+        if len({one.help for one in owners.values()}) > 1:
+            prefix, words = "", " ".join(f"[{name}] {_with_default(one)}" for name, one in owners.items())
+            merged = dataclasses.replace(first, default=None, help=words)
+        elif len({_shown(one) for one in owners.values()}) > 1:
+            values = ", ".join(f"{_shown(one) or 'none'} ({name})" for name, one in owners.items())
+            merged = dataclasses.replace(first, default=None, help=f"{first.help} Default: {values}.")
         else:
-            chosen.append((dataclasses.replace(first, choices=choices), prefix, first))
-    return _decorator(chosen)
+            merged = first
+        choices = tuple(dict.fromkeys(choice for one in owners.values() for choice in one.choices))
+        merged = dataclasses.replace(merged, choices=choices)
+        attributes = _attributes(merged, prefix, first)
+        found.append(attributes.pop("cls")([flag, _parameter(first)], **attributes))
+    return found
+
+
+class Name(click.ParamType[str]):
+    """The name of something in a registry; what is registered at run time is known too."""
+
+    name = "name"
+
+    def __init__(self, registry: Mapping[str, Any]) -> None:
+        self.registry = registry
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names."""
+        return "|".join(self.registry)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """A name of the registry."""
+        if value not in self.registry:
+            self.fail(f"{value!r} is not one of {', '.join(self.registry)}", param, ctx)
+        return str(value)
 
 
 def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
@@ -112,25 +222,21 @@ def _shown(one: Setting) -> str:
     """A default as help shows it; empty where there is none worth showing."""
     if one.default in (dataclasses.MISSING, None) or one.kind is bool:
         return ""
-    return f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
+    parts = one.default if isinstance(one.default, tuple) else (one.default,)
+    return ",".join(f"{part:g}" if isinstance(part, float) else str(part) for part in parts)
 
 
-def _decorator(chosen: list[tuple[Setting, str, Setting]]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for one, prefix, original in reversed(chosen):
-            command = _option(one, prefix, original)(command)
-        return command
-
-    return decorate
-
-
-def _option(one: Setting, prefix: str, original: Setting) -> Callable[[Command], Command]:
+def _with_default(one: Setting) -> str:
+    """Help with unit and default."""
     default = _shown(one)
-    unit = f" [{one.unit}]" if one.unit else ""
-    text = f"{prefix}{one.help}{unit}{f' [default: {default}]' if default else ''}"
-    if one.kind is bool:
-        return click.option(one.flag, _parameter(original), is_flag=True, help=text)
-    return click.option(one.flag, _parameter(original), type=_type(one), help=text)
+    return f"{one.help}{f' [{one.unit}]' if one.unit else ''}{f' [default: {default}]' if default else ''}"
+
+
+def _attributes(one: Setting, prefix: str, original: Setting) -> dict[str, Any]:
+    """Keywords of a click option."""
+    text = prefix + _with_default(one)
+    common: dict[str, Any] = {"cls": SettingOption, "setting": original.name, "help": text}
+    return common | ({"is_flag": True} if one.kind is bool else {"type": _type(one)})
 
 
 def _type(one: Setting) -> Any:

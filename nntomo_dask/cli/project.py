@@ -1,22 +1,28 @@
 """The verb `project`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.cli import report, support
-from nntomo_dask.compute import cluster
+from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.projection import project as projecting
+from nntomo_dask.projection.project import Engine
 
 
-@click.command()
+@click.command(cls=support.Verb)
 @click.argument("volume", type=support.PATH)
-@click.option("--range", "tilt_range", type=click.Choice(["full", "tem"]), help="full: -90° to 90°; tem: ±70°.")
-@click.option("--count", type=int, help="Projections in the range.")
-@click.option("--angles", type=support.PATH, help="A file of tilt angles instead of --range and --count.")
-@click.option("--engine", type=click.Choice(["native", "astra"]), default="native", show_default=True)
+@support.tilts
+@click.option(
+    "--engine",
+    type=click.Choice(get_args(Engine)),
+    default="native",
+    show_default=True,
+    help="Which program computes the projections: this package (native) or the ASTRA toolbox.",
+)
 @support.output
 @support.computing
 def project(
@@ -29,13 +35,21 @@ def project(
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
 ) -> None:
-    """Project a volume to a tilt series."""
-    if (angles is None) == (tilt_range is None or count is None):
-        raise click.UsageError("give either --range and --count, or --angles FILE")
-    angles_deg = nt.read_tilt_angles(angles) if angles else nt.tilt_angles(tilt_range, count)
+    """Project a volume to a tilt series.
+
+    VOLUME is a store with a volume. The tilt axis is its z axis.
+
+    \b
+    Example: 15 projections of a phantom between -70° and 70°
+      nntomo project particle.zarr --range tem --count 15 -o series.zarr
+    """
+    angles_deg = support.tilt_angles(tilt_range, count, angles)
     source = nt.open(volume)
     nt.check_volume(source, who="project")
-    slices = support.slices_within_memory("project", source, len(angles_deg), memory)
+    shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
+    slices = support.slices_within_memory(
+        projecting.host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who="project"
+    )
     cluster.expect(source.sizes[schema.Z] // slices)
     projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
     report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)

@@ -1,6 +1,7 @@
 """What the verbs of the `nntomo` command print: stores, networks, recipes, tables of errors."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,10 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import schema
-from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.networks import files
-from nntomo_dask.training import msdnet_state
-from nntomo_dask.training.history import History
-
-MRC_SUFFIXES = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
+from nntomo_dask.formats.format import format_of
+from nntomo_dask.metrics.metric import Column
+from nntomo_dask.training.checkpoints import open_checkpoint
 
 
 def describe(array: Any, path: Path) -> None:
@@ -80,32 +78,22 @@ def _print_angles(array: Any) -> None:
 
 def describe_file(path: Path) -> Any:
     """Say what a file is that is no store, and give its recipe."""
-    if path.suffix in MRC_SUFFIXES:
-        refuse("info", needs="a store or a network", got=f"an MRC file, {path}", remedy="nntomo import it")
+    found = format_of(path)
+    if found is not None:
+        refuse(
+            "info",
+            needs="a store or a network",
+            got=f"a file in the format {found.title}, {path}",
+            remedy="nntomo import",
+        )
     if path.name.endswith(".training.safetensors"):
-        of_msdnet = files.kind_of(path) == msdnet_state.FORMAT
-        history: Any = msdnet_state.State.load(path) if of_msdnet else History.load(path)
-        state = "ended" if history.ended else "interrupted"
-        kind = "MS-D Net" if of_msdnet else "an NN-FBP network"
-        click.echo(f"training of {kind}: {len(history.losses)} epochs, {state}")
-        return history.best_network().recipe if history.losses else history.frame.recipe
+        reached = open_checkpoint(path)
+        state = "ended" if reached.ended else "interrupted"
+        click.echo(f"training of {reached.kind.title}: {_count(len(reached.losses), 'epoch')}, {state}")
+        return reached.best_network().recipe if reached.losses else reached.frame.recipe
     network = nt.load_network(path)
-    if isinstance(network, nt.MSDNetwork):
-        made = network.inputs
-        click.echo(
-            f"MS-D Net: {network.depth} layers, {network.parameters.size} parameters, improves {made.method} of "
-            f"{len(made.angles_deg)} projections, {made.channels} slices at once"
-            + (f", self-supervised in {made.splits} parts" if made.splits > 1 else "")
-        )
-        angles = made.angles_deg
-    else:
-        layout = network.layout
-        click.echo(
-            f"NN-FBP network: {network.n_hidden} hidden nodes ({network.activation}), {layout.n_inputs} inputs, "
-            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
-        )
-        angles = layout.angles_deg
-    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in angles)}")
+    click.echo(network.describe())
+    click.echo(f"angles [°]: {', '.join(f'{angle:g}' for angle in network.angles_deg)}")
     outcome = network.recipe.get("outcome", {})
     click.echo(", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()))
     return network.recipe
@@ -125,29 +113,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def errors_of(volume: Any, truth: Any, region: Any, memory_bytes: int) -> dict[str, float]:
-    """A volume's errors by name."""
-    # First what takes the largest pieces of memory: what follows fits into them.
-    correlation = nt.fourier_shell_correlation(volume, truth, memory_bytes=memory_bytes)
-    # Similarity needs the reference's range first: in one pass with the others all blocks would wait for that.
-    (sums,) = cluster.load(
-        xr.Dataset({"mse": nt.mse(volume, truth, region=region), "psnr": nt.psnr(volume, truth, region=region)}),
-        description="mean square error",
-        progress="bar",
-    )
-    (similarity,) = cluster.load(
-        xr.Dataset({"ssim": nt.ssim(volume, truth, region=region)}), description="similarity", progress="bar"
-    )
-    return {
-        "mse": float(sums["mse"]),
-        "psnr": float(sums["psnr"]),
-        "ssim": float(similarity["ssim"]),
-        "fsc_0.5": nt.resolution(correlation, threshold=0.5),
-        "fsc_0.143": nt.resolution(correlation, threshold=0.143),
-        "nyquist": 2 * truth.attrs["pixel_size"],
-    }
-
-
 def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
     """The table with None for what is infinite, since JSON has no word for it."""
     return {
@@ -156,45 +121,53 @@ def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | No
     }
 
 
-def resolution_text(errors: dict[str, float], key: str) -> str:
-    """A resolution; one that the pixels limit, not the volume, as at most that."""
-    limited = errors[key] <= errors["nyquist"] * (1 + 1e-9)
-    return f"≤ {errors['nyquist']:.3g}" if limited else f"{errors[key]:.3g}"
-
-
-def draw_comparison(table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path) -> None:
-    """Draw the volumes of a table of errors beside their reference."""
-    from nntomo_dask.plotting import figures as plotting
+def draw_comparison(
+    table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column
+) -> None:
+    """Draw the volumes of a table beside their reference, each with its value of a column."""
+    from nntomo_dask.plotting import figures
 
     stems = [reference.stem, *(Path(path).stem for path in table)]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
     volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
-    captions = {title: f"MSE {value['mse']:.4g}" for title, value in zip(titles[1:], table.values(), strict=True)}
-    drawn = plotting.compare_volumes(volumes, captions=captions, level=plotting.otsu_level(truth), reference=titles[0])
-    click.echo(plotting.save_figure(drawn, figure), err=True)
+    captions = {
+        title: f"{column.title} {values[column.name]:.4g}"
+        for title, values in zip(titles[1:], table.values(), strict=True)
+    }
+    drawn = figures.compare_volumes(volumes, captions=captions, level=figures.otsu_level(truth), reference=titles[0])
+    click.echo(figures.save_figure(drawn, figure), err=True)
 
 
-def print_table(table: dict[str, dict[str, float]], reference: Path, region: str, unit: str) -> None:
-    """Print errors by path."""
+def print_table(
+    table: dict[str, dict[str, float]],
+    columns: Sequence[Column],
+    reference: Path,
+    region: str,
+    unit: str,
+    nyquist: float,
+) -> None:
+    """Print the measures of volumes by path, and how to read them."""
     width = max(len(path) for path in table)
     click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
-    halves, seventh = f"FSC=0.5 [{unit}]", f"FSC=0.143 [{unit}]"
-    click.echo(f"{'':<{width}}  {'MSE':>12}  {'PSNR [dB]':>9}  {'SSIM':>6}  {halves:>13}  {seventh:>15}")
-    for path, value in table.items():
-        click.echo(
-            f"{path:<{width}}  {value['mse']:>12.6g}  {value['psnr']:>9.2f}  {value['ssim']:>6.3f}  "
-            f"{resolution_text(value, 'fsc_0.5'):>13}  {resolution_text(value, 'fsc_0.143'):>15}"
-        )
-
-
-def print_outcome(output: Path, network: Any) -> None:
-    """Print what training reached."""
-    outcome = network.recipe["outcome"]
-    measure = "mean square errors of voxels in [0, 1]"
-    if isinstance(network, nt.MSDNetwork):
-        error = "square" if network.recipe["parameters"]["loss"] == "l2" else "absolute"
-        measure = f"mean {error} errors, of voxels with deviation 1"
-    click.echo(
-        f"{output}: best epoch {outcome['epoch']}, training loss {outcome['training_loss']:.6f}, "
-        f"validation loss {outcome['validation_loss']:.6f} ({measure})"
-    )
+    heads, cells, limited = [], [], False
+    for column in columns:
+        shown = column.unit if column.unit != "length" else unit
+        heads.append(f"{column.title} [{shown}]" if shown else column.title)
+        texts = []
+        for values in table.values():
+            value = values[column.name]
+            at_limit = column.unit == "length" and value <= nyquist * (1 + 1e-9)
+            limited |= at_limit
+            texts.append(f"≤ {nyquist:{column.digits}}" if at_limit else f"{value:{column.digits}}")
+        cells.append(texts)
+    widths = [max(len(head), *map(len, texts)) for head, texts in zip(heads, cells, strict=True)]
+    click.echo("  ".join([" " * width, *(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True))]))
+    for row, path in enumerate(table):
+        shown_values = (f"{texts[row]:>{size}}" for texts, size in zip(cells, widths, strict=True))
+        click.echo("  ".join([f"{path:<{width}}", *shown_values]))
+    ways = {way: ", ".join(column.title for column in columns if column.better == way) for way in ("lower", "higher")}
+    click.echo("; ".join(f"{way} is better: {titles}" for way, titles in ways.items() if titles))
+    if any(column.unit == "length" for column in columns):
+        click.echo("FSC: resolution at which the Fourier shell correlation with the reference falls below that value")
+    if limited:
+        click.echo(f"≤ {nyquist:.3g}: limited by the voxels, whose smallest resolvable period is {nyquist:.3g} {unit}")

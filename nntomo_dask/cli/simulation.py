@@ -1,48 +1,23 @@
-"""The verbs of the `nntomo` command that begin with a crystal."""
+"""The verbs of the `nntomo` command that begin with a crystal: simulate, truth, structures."""
 
-from collections.abc import Callable
-from dataclasses import MISSING, fields
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
 import nntomo_dask as nt
-from nntomo_dask.cli import report as report
-from nntomo_dask.cli import support as support
+from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import chunking, cluster
-
-_HELP = {
-    "energy_ev": "Energy of the electrons [eV].",
-    "convergence_mrad": "Semi-angle of the probe.",
-    "detector_mrad": "Inner and outer angle of the dark-field detector: 50,80.",
-    "pixels": "Along the detector and along the tilt axis.",
-    "field_of_view_nm": "Width of a projection. Default: the specimen and 0.1 nm on each side.",
-    "slice_thickness_nm": "Of the slices in which the beam is scattered; 0.2 is nearly twice as fast.",
-    "algorithm": "PRISM, or multislice of every probe, which takes ten times as long or more.",
-    "interpolation": "Of PRISM. Default: as much as leaves the probe room; 1 is exact.",
-    "idpc": "How the phase is found.",
-    "defocus_nm": "From the tilt axis; above 0 is underfocus.",
-    "cs_mm": "Spherical aberration.",
-    "astigmatism_nm": "Twofold astigmatism.",
-    "astigmatism_deg": "Its direction.",
-    "coma_nm": "Axial coma.",
-    "coma_deg": "Its direction.",
-    "focal_spread_nm": "Standard deviation of the defocus.",
-    "phonons": "Frozen-phonon configurations; 0: atoms that stand still.",
-    "sigma_nm": "Displacement of the atoms: a number, or by element: Zr=0.006,other=0.01.",
-    "dose": "Electrons a square ångström, with Poisson noise. Default: no noise.",
-    "dose_per": "What the dose is of.",
-    "source_size_nm": "Full width at half maximum of the electron source.",
-    "blur_nm": "Gaussian blur of the finished images, standard deviation.",
-    "drift_nm": "Random displacement of each projection, standard deviation.",
-    "jitter_nm": "Random displacement of each scan line, standard deviation.",
-    "seed": "Of all that is random.",
-}
+from nntomo_dask.phantoms.phantom import slab_bytes
+from nntomo_dask.settings import settings_of
+from nntomo_dask.simulation import optics
+from nntomo_dask.simulation.specimen import Axis, Shape
 
 
 class _Numbers(click.ParamType[Any]):
-    """Numbers with commas between: one, or as many as are allowed."""
+    """Numbers separated by commas, as many as are allowed."""
 
     name = "numbers"
 
@@ -62,7 +37,7 @@ class _Numbers(click.ParamType[Any]):
 
 
 class _Sigma(click.ParamType[Any]):
-    """A number, or numbers by element."""
+    """One number, or one for each element."""
 
     name = "sigma"
 
@@ -76,47 +51,42 @@ class _Sigma(click.ParamType[Any]):
             self.fail(f"{value!r}: write 0.008, or Zr=0.006,other=0.01", param, ctx)
 
 
-def imaging(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every verb that needs to know how the microscope is set: one a field of `Imaging`."""
-    from nntomo_dask.simulation import optics
-
-    types: dict[str, Any] = {"detector_mrad": _Numbers(2), "sigma_nm": _Sigma()}
-    types |= {"field_of_view_nm": float, "interpolation": int, "dose": float}
-    for name, choices in (("algorithm", optics.Algorithm), ("idpc", optics.Route), ("dose_per", optics.DosePer)):
-        types[name] = click.Choice(get_args(choices))
-    for field in reversed(fields(optics.Imaging)):
-        default = ",".join(f"{part:g}" for part in field.default) if isinstance(field.default, tuple) else field.default
-        assert field.default is not MISSING
-        option = click.option(
-            "--" + field.name.replace("_", "-"),
-            type=types.get(field.name, type(field.default)),
-            default=default,
-            show_default=field.default is not None,
-            help=_HELP[field.name],
-        )
-        command = option(command)
-    return command
+_TYPES = {"detector_mrad": _Numbers(2), "sigma_nm": _Sigma()}
+_ALL_SETTINGS = tuple(one.name for one in settings_of(optics.Imaging))
 
 
 def specimen(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of what is cut from the crystal."""
+    """Options that say what is cut from the crystal: the keywords of `nntomo_dask.specimen`."""
     for option in reversed(
         [
             click.option(
                 "--shape",
-                type=click.Choice(["cells", "sphere", "cuboid", "octahedron"]),
+                type=click.Choice(get_args(Shape)),
                 default="cells",
                 show_default=True,
-                help="Whole cells, or a particle.",
+                help="What is cut from the crystal: whole unit cells, or a particle of that shape.",
             ),
-            click.option("--repeat", type=support.Shape(), default="1", show_default=True, help="cells: N, or A,B,C."),
-            click.option("--size-nm", type=_Numbers(1, 3), help="Particle: its size, or the edges X,Y,Z of a cuboid."),
+            click.option(
+                "--repeat",
+                type=support.Shape(),
+                metavar="N|A,B,C",
+                default="1",
+                show_default=True,
+                help="Number of unit cells along a, b and c, for --shape cells.",
+            ),
+            click.option(
+                "--size-nm",
+                type=_Numbers(1, 3),
+                metavar="SIZE|X,Y,Z",
+                help="Size of a particle: the diameter of a sphere, the width of an octahedron, or the edges of a "
+                "cuboid (z is the tilt axis). [nm]",
+            ),
             click.option(
                 "--tilt-axis",
-                type=click.Choice(["a", "b", "c"]),
+                type=click.Choice(get_args(Axis)),
                 default="c",
                 show_default=True,
-                help="Cell vector along the tilt axis.",
+                help="The cell vector that lies along the tilt axis.",
             ),
         ]
     ):
@@ -128,21 +98,24 @@ _THICKEST_NM = 0.2
 _SPECIMEN = ("shape", "repeat", "size_nm", "tilt_axis")
 
 
-def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The keywords of `nntomo_dask.specimen`, and the imaging; the other arguments stay."""
-    cut = {name: arguments.pop(name) for name in _SPECIMEN}
-    settings = {field.name: arguments.pop(field.name) for field in fields(nt.Imaging)}
-    return cut, nt.Imaging(**settings)
+def _split(arguments: dict[str, Any], settings: Iterable[str]) -> tuple[dict[str, Any], nt.Imaging]:
+    """The keywords of `nntomo_dask.specimen`, and the imaging."""
+    cut = {name: arguments[name] for name in _SPECIMEN}
+    return cut, nt.Imaging(**{name: arguments[name] for name in settings if options.is_given(name)})
 
 
-@click.command()
+@click.command(cls=support.Verb)
 @click.argument("structures", nargs=-1, required=True)
-@click.option("--mode", type=click.Choice(["haadf", "idpc", "both"]), default="both", show_default=True)
-@click.option("--range", "tilt_range", type=click.Choice(["full", "tem"]), help="full: -90° to 90°; tem: ±70°.")
-@click.option("--count", type=int, help="Projections in the range.")
-@click.option("--angles", type=support.PATH, help="A file of tilt angles instead of --range and --count.")
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(optics.Modes)),
+    default="both",
+    show_default=True,
+    help="Which images are simulated: dark field (haadf), phase contrast (idpc), or both.",
+)
+@support.tilts
 @specimen
-@imaging
+@options.of(optics.Imaging, _TYPES)
 @support.output
 @support.computing
 def simulate(
@@ -158,13 +131,16 @@ def simulate(
 ) -> None:
     """Simulate STEM tilt series of crystals.
 
-    STRUCTURES are names from nntomo structures, or CIF files; of several, OUTPUT is a folder. A store of both modes is
-    taken apart by its path: OUTPUT/haadf and OUTPUT/idpc are the series that other verbs take.
+    STRUCTURES are names that "nntomo structures" lists, or CIF files. With several of them, OUTPUT is a folder, and
+    each gets a store in it. With --mode both, the store holds two series; other commands take one of them as
+    OUTPUT/haadf or OUTPUT/idpc.
+
+    \b
+    Example: 15 projections of one unit cell of UiO-66 between -70° and 70°
+      nntomo simulate UiO-66 --range tem --count 15 -o uio66.zarr
     """
-    if (angles is None) == (tilt_range is None or count is None):
-        raise click.UsageError("give either --range and --count, or --angles FILE")
-    angles_deg = nt.read_tilt_angles(angles) if angles else nt.tilt_angles(tilt_range, count)
-    cut, settings = _split(arguments)
+    angles_deg = support.tilt_angles(tilt_range, count, angles)
+    cut, settings = _split(arguments, _ALL_SETTINGS)
     held = {name: nt.specimen(name, **cut) for name in structures}
     outputs = {name: output / f"{Path(name).stem}.zarr" if len(held) > 1 else output for name in held}
     series = {name: nt.simulate(one, angles_deg, mode=mode, imaging=settings) for name, one in held.items()}
@@ -178,8 +154,8 @@ def simulate(
 
 
 def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory: int | None) -> None:
-    """Say what a series is going to take; a SchemaError where the memory does not suffice."""
-    from nntomo_dask.simulation import cost, optics
+    """Print the time and memory that a series will take; a SchemaError if the memory is too small."""
+    from nntomo_dask.simulation import cost
 
     modes = get_args(optics.Mode) if mode == "both" else (mode,)
     plan = optics.plan(held, settings, modes)
@@ -190,15 +166,15 @@ def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory
     if "haadf" in modes and settings.slice_thickness_nm > _THICKEST_NM:
         click.echo(
             f"note: slices of {settings.slice_thickness_nm:g} nm are too thick for HAADF where atoms stand in rows "
-            f"along the beam; {_THICKEST_NM:g} nm or less",
+            f"along the beam; use --slice-thickness-nm {_THICKEST_NM:g} or less",
             err=True,
         )
     seconds = needed.seconds()
     click.echo(
         f"{name}: {len(held.numbers)} atoms, {count} projections of {settings.pixels}² pixels, {plan.pixel_nm:.4f} nm "
         f"each; waves of {plan.grid}² points, interpolation {plan.interpolation}\n"
-        f"about {seconds:.1f} s a projection and core, {_duration(seconds * count / workers)} in all with {workers} "
-        f"workers; {total / 2**20:.0f} MiB",
+        f"about {seconds:.1f} s for each projection on one core, {_duration(seconds * count / workers)} in total with "
+        f"{workers} {'worker' if workers == 1 else 'workers'}; {total / 2**20:.0f} MiB of memory",
         err=True,
     )
 
@@ -213,12 +189,21 @@ def _duration(seconds: float) -> str:
     )
 
 
-@click.command()
+@click.command(cls=support.Verb)
 @click.argument("structure")
-@click.option("--mode", type=click.Choice(["haadf", "idpc"]), required=True)
-@click.option("--exponent", type=float, help="haadf: weigh atoms by this power of Z. Default: by scattering factors.")
+@click.option(
+    "--mode",
+    type=click.Choice(get_args(optics.Mode)),
+    required=True,
+    help="The kind of image whose truth is made: dark field (haadf) or phase contrast (idpc).",
+)
+@click.option(
+    "--exponent",
+    type=float,
+    help="For --mode haadf: weight each atom by this power of its atomic number. Default: by its scattering factor.",
+)
 @specimen
-@imaging
+@options.of(optics.Imaging, _TYPES, only=optics.SETTINGS_OF_TRUTH)
 @support.output
 @support.computing
 def truth(
@@ -230,26 +215,43 @@ def truth(
     overwrite: bool,  # noqa: FBT001
     **arguments: Any,
 ) -> None:
-    """Make the volume that a simulated series is of.
+    """Make the volume that a perfect reconstruction of a simulated series would show.
 
-    From the crystal itself, on the grid of nntomo simulate with the same options: what a perfect reconstruction would
-    show.
+    It is calculated from the crystal itself, on the grid of the simulated series. Give the options that you gave to
+    "nntomo simulate"; those that do not change the truth, such as the dose or the drift, do not exist here.
+
+    \b
+    Example: the truth of the iDPC series of the example of "nntomo simulate"
+      nntomo truth UiO-66 --mode idpc -o truth.zarr
     """
-    cut, settings = _split(arguments)
+    cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
     volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
-    support.check_memory("phantom", volume, memory)
+    support.check_memory(slab_bytes, volume, memory, who="truth")
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @click.command()
 def structures() -> None:
-    """List the crystals that simulate and truth know by name."""
+    """List the crystals that simulate and truth know by name.
+
+    Each line begins with the name; other names of the same crystal follow after "also". Any of them can be given. CIF
+    files can be given instead.
+
+    \b
+    Example: the line of UiO-66
+      nntomo structures | grep -A 1 UiO-66
+    """
     from nntomo_dask.simulation.structures import crystals
 
     for entry in crystals().values():
         atoms = entry.atoms()
         a, b, c, *angles = entry.cell
         skewed = "" if angles == [90, 90, 90] else ", " + " ".join(f"{angle:g}°" for angle in angles)
-        aliases = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
-        click.echo(f"{entry.name}{aliases}: {atoms.get_chemical_formula()}; {a:g} × {b:g} × {c:g} Å{skewed}")
-        click.echo(f"    {entry.reference}{'; ' + entry.note if entry.note else ''}")
+        click.echo(f"{entry.name}: {atoms.get_chemical_formula()}; {a:g} × {b:g} × {c:g} Å{skewed}")
+        others = f"also {' or '.join(_as_typed(name) for name in entry.aliases)}; " if entry.aliases else ""
+        click.echo(f"    {others}{entry.reference}{'; ' + entry.note if entry.note else ''}")
+
+
+def _as_typed(name: str) -> str:
+    """A name as a shell takes it: in quotes where it has brackets or blanks."""
+    return shlex.quote(name)

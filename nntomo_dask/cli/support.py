@@ -1,24 +1,18 @@
-"""What the verbs of the `nntomo` command share: types of options, the session they run in, refusals, printing."""
+"""What the verbs of the `nntomo` command share: types of options, help pages, the session, checks, printing."""
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
-import numpy as np
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import schema
-from nntomo_dask.cli.report import MRC_SUFFIXES
+from nntomo_dask.arrays.geometry import TiltRange
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.reconstruction.nnfbp import OUTSIDE_LIMIT
-from nntomo_dask.training.samples import layout_of
-from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
-WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 
 
 class Bytes(click.ParamType[int]):
@@ -27,7 +21,7 @@ class Bytes(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Bytes of a text, or of a number as it is."""
+        """The number of bytes."""
         from dask.utils import parse_bytes
 
         try:
@@ -35,7 +29,7 @@ class Bytes(click.ParamType[int]):
         except ValueError:
             size = 0
         if size < 1:
-            self.fail(f"{value!r} is no size; write 800MB or 2GiB", param, ctx)
+            self.fail(f"{value!r} is not a memory size; write 800MB or 2GiB", param, ctx)
         return size
 
 
@@ -45,7 +39,7 @@ class Shape(click.ParamType[Any]):
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """(z, y, x) or one number."""
+        """One number, or a tuple of three."""
         try:
             sizes = tuple(int(part) for part in str(value).split(","))
         except ValueError:
@@ -56,40 +50,126 @@ class Shape(click.ParamType[Any]):
 
 
 MEMORY = click.option(
-    "--memory", type=Bytes(), help="Memory to stay within, such as 2GiB. Default: what is free on this machine."
+    "--memory",
+    type=Bytes(),
+    help="Memory that the command and all its workers may use together, such as 800MB or 2GiB. It decides how many "
+    "slices a slab has. Default: the memory that is free on this machine.",
 )
-OVERWRITE = click.option("--overwrite", is_flag=True, help="Take the place of an output that was made otherwise.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Overwrite an existing output.")
 _SESSION = [
-    click.option("--workers", type=int, help="Slabs in work at once. Default: one a CPU core."),
-    click.option("--gpus", metavar="all|N|0,2", help="Compute on GPUs: all, so many, or these."),
+    click.option("--workers", type=int, help="Number of slabs that are computed at once. Default: one per CPU core."),
+    click.option(
+        "--gpus",
+        metavar="all|NUMBER|LIST",
+        help="Compute on GPUs. A single number is how many GPUs to use: 2 means the first two. A list with commas "
+        "names them: 0,2 means the first and the third, and 2, (with a comma) means only the third. all means all of "
+        "them.",
+    ),
     click.option(
         "--scheduler",
-        metavar="ADDRESS",
-        help="A Dask scheduler that runs already, tcp://host:8786; or threads or processes of this machine "
-        "(default: threads for up to 4 workers).",
+        metavar="ADDRESS|threads|processes",
+        help="Where the slabs are computed: by the workers of a Dask scheduler that is already running, such as "
+        "tcp://host:8786, or by threads or processes of this machine. Default: threads for up to 4 workers, processes "
+        "for more.",
     ),
-    click.option("--tls-ca-file", type=click.Path(exists=True), help="For a tls:// scheduler; as Dask's own options."),
-    click.option("--tls-cert", type=click.Path(exists=True), help="Likewise."),
-    click.option("--tls-key", type=click.Path(exists=True), help="Likewise."),
+    click.option(
+        "--tls-ca-file",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with the certificate of the authority that signed the keys. The three --tls "
+        "options must be given together.",
+    ),
+    click.option(
+        "--tls-cert",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with your certificate.",
+    ),
+    click.option(
+        "--tls-key",
+        type=click.Path(exists=True),
+        help="For a tls:// scheduler: file with your private key.",
+    ),
 ]
-# What worker processes import while this one still plans.
+# What worker processes import while this process is still planning.
 _PRELOADED = (
     "nntomo_dask.store",
     "nntomo_dask.phantoms",
     "nntomo_dask.reconstruction.nnfbp",
-    "nntomo_dask.training.samples",
+    "nntomo_dask.training.nnfbp.samples",
 )
 SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
+# Help pages show these in a section of their own, after the options that are about the specimen.
+_COMPUTING = ("memory", *SESSION_OPTIONS)
+_ABOUT_COMPUTING = (
+    "The data are computed in slabs, groups of neighbouring slices (nntomo simulate: projections). Slabs are read, "
+    "computed and written a few at a time, so that a volume may be larger than the memory. These options do not change "
+    "the result, except that a GPU may differ from a CPU in the last digits."
+)
+
+
+class Verb(click.Command):
+    """A verb whose help page shows the options of the computation in a section of their own, at the end."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options: those of the verb, then those of the computation."""
+        options = {one.name: one for one in self.get_params(ctx) if isinstance(one, click.Option)}
+        own = [one for name, one in options.items() if name not in _COMPUTING]
+        computing = [options[name] for name in _COMPUTING if name in options]
+        with formatter.section("Options"):
+            formatter.write_dl(_rows(own, ctx))
+        if computing:
+            with formatter.section("Computing options"):
+                formatter.write_text(_ABOUT_COMPUTING)
+                formatter.write_paragraph()
+                formatter.write_dl(_rows(computing, ctx))
+
+
+def _rows(options: list[click.Option], ctx: click.Context) -> list[tuple[str, str]]:
+    """Option and help of each, without hidden ones."""
+    return [row for one in options if (row := one.get_help_record(ctx)) is not None]
 
 
 def output(command: Callable[..., None]) -> Callable[..., None]:
     """Options of every verb that writes a store."""
-    where = click.option("-o", "--output", type=PATH, required=True, help="The store to write, NAME.zarr.")
+    where = click.option(
+        "-o", "--output", type=PATH, required=True, help="Path of the store to write, such as volume.zarr."
+    )
     return where(OVERWRITE(command))
 
 
+def tilts(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every verb that makes a tilt series; `tilt_angles` reads them."""
+    for option in reversed(
+        [
+            click.option(
+                "--range",
+                "tilt_range",
+                type=click.Choice(get_args(TiltRange)),
+                help="Range of the tilt angles: full is -90° (included) to 90° (excluded), tem is -70° to 70°. Needs "
+                "--count.",
+            ),
+            click.option("--count", type=int, help="Number of projections in the range. Required with --range."),
+            click.option(
+                "--angles",
+                type=PATH,
+                help="File with the tilt angles in degrees, one per line, instead of --range and --count.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def tilt_angles(tilt_range: Any, count: int | None, angles: Path | None) -> Any:
+    """The angles that the options of `tilts` ask for."""
+    if angles is not None and tilt_range is None and count is None:
+        return nt.read_tilt_angles(angles)
+    if angles is None and tilt_range is not None and count is not None:
+        return nt.tilt_angles(tilt_range, count)
+    raise click.UsageError("give either --range and --count, or --angles FILE")
+
+
 def computing(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every verb that computes; the verb runs inside the session they ask for."""
+    """Options of every verb that computes. The verb runs in the session that they ask for."""
 
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> None:
@@ -103,166 +183,41 @@ def computing(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def budget(memory: int | None) -> int:
-    """Bytes that a verb may hold: those of --memory, or what is free."""
+    """Memory that a verb may use, in bytes: that of --memory, or what is free."""
     return cluster.free_memory_bytes() if memory is None else memory
 
 
-def check_memory(operation: Any, array: Any, memory: int | None) -> None:
-    """Raise a SchemaError where an operation in slabs of the default height cannot keep to the memory."""
+def check_memory(host_bytes: chunking.HostBytes, array: Any, memory: int | None, *, who: str) -> int:
+    """Bytes at the peak of an operation in slabs of the default height; a SchemaError where they exceed the memory."""
     z, middle, detector = array.shape
-    needed = chunking.peak_bytes(
-        operation,
-        slices=chunking.slab_slices((z, middle, detector)),
-        angles=middle,
-        detector=detector,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
-    chunking.check_budget(budget(memory), needed, operation, "its slabs")
+    return check_slab(host_bytes((chunking.slab_slices((z, middle, detector)), middle, detector)), memory, who=who)
 
 
-def compare_memory(truth: Any, memory: int | None) -> int:
-    """Bytes that the correlation of a comparison may hold: what the program and its slabs leave of the memory."""
-    detector = truth.shape[-1]
-    slices = truth.data.chunks[0][0]
-    needed = chunking.peak_bytes(
-        "compare",
-        slices=slices,
-        angles=0,
-        detector=detector,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
-    available = budget(memory)
-    chunking.check_budget(available, needed, "compare", "its slabs")
-    return max(available - needed, 1) if memory is not None else (available - needed) // 2
+def check_slab(slab_bytes: int, memory: int | None, *, who: str) -> int:
+    """Bytes at the peak of an operation, from those of a slab; a SchemaError where they exceed the memory."""
+    workers, processes = cluster.current_workers(), cluster.current_processes()
+    needed = chunking.peak_bytes(slab_bytes, workers=workers, processes=processes)
+    chunking.check_budget(budget(memory), needed, who, "its slabs")
+    return needed
 
 
-def prepared_sets(
-    sets: tuple[Any, Any], output: Path, checkpoints: list[Path], hidden: int, memory: int | None, *, overwrite: bool
-) -> tuple[Any, Any]:
-    """Training and validation set for `train_nnfbp`: in memory, or in stores beside the network where they are large.
-
-    Raises
-    ------
-    SchemaError
-        They cannot keep to the memory.
-    """
-    large = any(is_large(part) for part in sets)
-    in_memory = 0 if large else max(part.sizes["voxel"] for part in sets)
-    chunking.check_budget(budget(memory), _training_bytes(sets[0], in_memory, hidden), "train", "its samples")
-    if large:
-        folder = output.with_name(f"{output.stem}.samples")
-        click.echo(f"the sets are kept in {folder}; once the training has ended you may delete that folder", err=True)
-        names = ("training", "validation")
-        first, second = (
-            nt.save(part, folder / f"{name}.zarr", overwrite=overwrite, progress="bar")
-            for name, part in zip(names, sets, strict=True)
-        )
-    elif all(path.exists() for path in checkpoints) and not overwrite:
-        return sets  # a training that has ended needs no samples
-    else:
-        first, second = cluster.load(*sets, description="training voxels", progress="bar")
-    return first, second
-
-
-def check_training(target: Path | None, slices: int, samples: int, solver: str) -> None:
-    """Refuse what `train` could not do, or would not look at; hint at a phantom of fewer voxels than samples."""
-    if target is None:
-        check_free("phantom", "slices", because="is of a phantom, for --for SERIES; leave it out")
-    if solver == "adam" and samples > IN_MEMORY_VOXELS:
-        raise click.UsageError(f"--solver adam takes at most {IN_MEMORY_VOXELS} samples; --solver lm takes any number")
-    if target is not None:
-        detector = nt.open(target).sizes[schema.DETECTOR]
-        voxels = int(np.pi / 4 * detector**2) * (slices // 4)
-        if samples > voxels:
-            click.echo(
-                f"note: the validation phantom has {voxels} voxels, so that {samples} samples repeat some; "
-                "raise --slices for more of them",
-                err=True,
-            )
-
-
-def _training_bytes(samples: Any, voxels_in_memory: int, hidden: int) -> int:
-    layout = layout_of(samples)
-    size = layout.detector_count
-    return chunking.training_bytes(
-        samples=voxels_in_memory,
-        inputs=layout.n_inputs,
-        hidden=hidden,
-        slices=chunking.slab_slices((2**20, size, size)),
-        angles=len(layout.angles_deg),
-        detector=size,
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
-
-
-def slices_within_memory(operation: Any, source: Any, angles: int, memory: int | None, *, hidden: int = 0) -> int:
-    """Slices of a slab that keep an operation within the memory."""
-    detector = source.shape[-1]
+def slices_within_memory(
+    host_bytes: chunking.HostBytes, shape: tuple[int, int, int], memory: int | None, *, wanted: int, who: str
+) -> int:
+    """Slices of a slab that keep an operation on a whole (z, angle, detector) within the memory."""
     return chunking.slices_within(
         budget(memory),
-        operation,
-        shape=(source.sizes[schema.Z], detector, detector),
-        angles=angles,
-        detector=detector,
+        host_bytes,
+        shape=shape,
         workers=cluster.current_workers(),
         processes=cluster.current_processes(),
-        hidden=hidden,
-        on_gpu=cluster.on_gpus(),
+        wanted=chunking.GPU_SLAB_SLICES if cluster.on_gpus() else wanted,
+        who=who,
     )
-
-
-def report_outside_range(series: Any, network: Any, scale: Any) -> None:
-    """Print the share of a network's inputs outside its training range, and what to do about too many."""
-    found = float(nt.intensity_level(series)) / network.level if scale == "auto" else scale
-    share = float(nt.outside_training_range(series, network, scale=found if found > 0 else 1).mean())
-    origin = "estimated" if scale == "auto" else "given"
-    click.echo(f"intensity of the specimen, {origin}: {found:.5g} times that of the training volumes", err=True)
-    click.echo(f"inputs outside the training range: {share:.1%}", err=True)
-    if share > OUTSIDE_LIMIT:
-        click.echo(
-            f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on what resembles this specimen, "
-            "take off the background at import, or set --scale",
-            err=True,
-        )
-
-
-def background_of(series: Any, text: str) -> float:
-    """The value of --background in counts; tells what it found, and hints where a series seems to need it."""
-    slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
-    dim, bright = np.nanpercentile(series.isel({schema.Z: slices}).values, [5, 99])
-    if text == "auto":
-        click.echo(f"background: {dim:g} counts taken off", err=True)
-        return float(dim)
-    try:
-        counts = float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
-    if counts == 0 and dim > 0.01 * bright:
-        click.echo(
-            f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}; if the former is the detector's "
-            "offset, import with --background auto: to a reconstruction it is matter",
-            err=True,
-        )
-    return counts
-
-
-def angles_of(keep: str) -> Any:
-    """START:STOP:STEP as angles, STOP included."""
-    try:
-        start, stop, step = (float(part) for part in keep.split(":"))
-        wanted = start + step * np.arange(int((stop - start) / step + 1e-9) + 1)
-    except (ValueError, ZeroDivisionError):
-        wanted = np.empty(0)
-    if wanted.size < 2:
-        raise click.BadParameter(f"{keep!r}; write START:STOP:STEP, -70:70:10", param_hint="--keep")
-    return wanted
 
 
 def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
-    """Refuse an option that was given and that what was chosen does not know."""
+    """Refuse an option that was given and does not belong to what was chosen."""
     context = click.get_current_context()
     for name, those in known_to.items():
         if is_given(name) and chosen not in those:
@@ -271,53 +226,21 @@ def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: 
 
 
 def check_free(*names: str, because: str) -> None:
-    """Refuse options that were given where they play no part."""
+    """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} {because}")
 
 
 def is_given(name: str) -> bool:
-    """Whether an option stands on the command line."""
+    """Whether an option was given on the command line."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
-def own_pairs(training: tuple[Any, Any], validation: tuple[Any, Any], *, seed: int, **common: Any) -> tuple[Any, Any]:
-    """Samples of training and of validation pairs (series, volumes), given by path."""
-    if not any(validation):
-        click.echo("note: validation takes other voxels of the same volumes; see --validation-series", err=True)
-        validation = training
-    first, second = (
-        nt.training_samples(
-            [nt.open(path) for path in series], [nt.open(path) for path in volumes], seed=2 * seed + part, **common
-        )
-        for part, (series, volumes) in enumerate((training, validation), start=1)
-    )
-    return first, second
-
-
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:
-    """Refuse to replace what is no network, or one whose training is not known any more."""
+    """Refuse to overwrite a file that is not a network, or a network whose checkpoint is missing."""
     if output.exists():
         nt.load_network(output)
         if not overwrite and not checkpoint.exists():
-            refuse("train", needs="a free place", got=f"{output}, which is there", remedy="give --overwrite")
-
-
-def check_export(target: Path, *, overwrite: bool) -> None:
-    """Refuse to write anything but an MRC file, or over a file that is there."""
-    if target.suffix not in MRC_SUFFIXES:
-        refuse("export", needs=f"a name that ends in {', '.join(MRC_SUFFIXES)}", got=str(target), remedy="name it so")
-    if target.exists() and not overwrite:
-        refuse("export", needs="a free place", got=f"{target}, which is there", remedy="give --overwrite")
-
-
-def scale_of(text: str) -> Any:
-    """The value of --scale."""
-    if text == "auto":
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--scale") from None
+            refuse("train", needs="a free path", got=f"{output}, which exists", remedy="`overwrite=True`")

@@ -1,4 +1,4 @@
-"""The verb `train`."""
+"""The verb `train`: its options are the settings of all networks that are registered when it is called."""
 
 from pathlib import Path
 from typing import Any
@@ -6,120 +6,95 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import schema
-from nntomo_dask.cli import report, support
+from nntomo_dask.cli import options, support
 from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.settings import settings_of
 from nntomo_dask.store import lock
-from nntomo_dask.training.msdnet_state import State
+from nntomo_dask.training import TRAININGS
+from nntomo_dask.training.checkpoints import Checkpoint
+from nntomo_dask.training.declaration import Pairs, Sets, Training
 
-_OF_NETWORK: dict[str, tuple[str, ...]] = {
-    "samples": ("nnfbp",),
-    "hidden": ("nnfbp",),
-    "activation": ("nnfbp",),
-    "binning": ("nnfbp",),
-    "wedge": ("nnfbp",),
-    "solver": ("nnfbp",),
-    "input_method": ("msdnet",),
-    "input_network": ("msdnet",),
-    "neighbours": ("msdnet",),
-    "depth": ("msdnet",),
-    "loss": ("msdnet",),
-    "self_supervised": ("msdnet",),
-    "splits": ("msdnet",),
-}
+_FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have another name now
 
 
-@click.command()
-@click.option("--for", "target", type=support.PATH, help="The series to train for: its angles and detector are taken.")
+class _Train(options.chooser(TRAININGS)):  # type: ignore[misc]
+    """Takes options by their former names too, and lists the networks in its help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of the command line, options by their former names too."""
+        parts = (word.partition("=") for word in args)
+        words: list[str] = super().parse_args(
+            ctx, [f"{_FORMER.get(name, name)}{sign}{value}" for name, sign, value in parts]
+        )
+        return words
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What the verb does, and what the networks are."""
+        super().format_help_text(ctx, formatter)
+        with formatter.section("Networks"):
+            formatter.write_dl([(name, f"{training.summary}.") for name, training in TRAININGS.items()])
+
+
+def _first_network() -> str:
+    return next(iter(TRAININGS))
+
+
+@click.command(cls=_Train)
+@click.option(
+    "--for",
+    "target",
+    type=support.PATH,
+    help="The series for which the network is trained: its angles and its number of detector pixels are used.",
+)
 @click.option(
     "--network",
-    type=click.Choice(["nnfbp", "msdnet"]),
-    default="nnfbp",
-    show_default=True,
-    help="nnfbp: seconds, for volumes of any size. msdnet: minutes to hours, and a better volume.",
+    type=options.Name(TRAININGS),
+    default=_first_network,
+    show_default="the first one of the list",
+    help="The kind of network; the list is above.",
 )
 @click.option(
-    "--phantom",
-    type=click.Choice(["ellipses", "bodies", "mixed", "spheres"]),
-    help="What the network learns from. ellipses (default of nnfbp): one material; bodies (default of msdnet): the "
-    "same in three dimensions; mixed: a specimen nothing is known of.",
+    "--series",
+    "all_series",
+    type=support.PATH,
+    multiple=True,
+    help="A training series of your own, instead of --for; may be repeated.",
 )
 @click.option(
-    "--slices", type=click.IntRange(min=4), help="Slices of the training phantom. Default: 400, for msdnet 1600."
+    "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in the same order."
 )
 @click.option(
-    "--series", "all_series", type=support.PATH, multiple=True, help="A training series of your own; repeatable."
+    "--validation-series",
+    type=support.PATH,
+    multiple=True,
+    help="A series of your own for validation; may be repeated.",
 )
 @click.option(
-    "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in their order."
-)
-@click.option("--validation-series", type=support.PATH, multiple=True, help="As --series, for validation; repeatable.")
-@click.option("--validation-volume", type=support.PATH, multiple=True, help="The volume of each --validation-series.")
-@click.option(
-    "--samples",
-    default=100_000,
-    show_default=True,
-    help="nnfbp: training voxels, and as many for validation; above 1048576 kept beside OUTPUT, in chunks.",
-)
-@click.option("--hidden", default=8, show_default=True, help="nnfbp: hidden nodes, learned filters.")
-@click.option("--activation", type=click.Choice(["relu", "sigmoid"]), default="relu", show_default=True, help="nnfbp.")
-@click.option(
-    "--binning", type=click.Choice(["exponential", "none"]), default="exponential", show_default=True, help="nnfbp."
+    "--validation-volume",
+    type=support.PATH,
+    multiple=True,
+    help="The volume of each --validation-series, in the same order.",
 )
 @click.option(
-    "--wedge",
-    type=click.Choice(["complete", "keep"]),
-    default="complete",
-    show_default=True,
-    help="nnfbp: fill the missing wedge by interpolation before filtering, or not.",
-)
-@click.option(
-    "--solver",
-    type=click.Choice(["lm", "adam"]),
-    default="lm",
-    show_default=True,
-    help="nnfbp; adam holds all in memory.",
-)
-@click.option(
-    "--input",
-    "input_method",
-    type=click.Choice(["sirt", "fbp", "nnfbp"]),
-    help="msdnet: the reconstruction to improve. Default: sirt, of values at least 0; fbp with --self-supervised.",
-)
-@click.option("--input-network", type=support.PATH, help="msdnet with --input nnfbp: the NN-FBP network.")
-@click.option(
-    "--neighbours",
-    type=click.IntRange(min=0),
-    default=2,
-    show_default=True,
-    help="msdnet: slices on either side that it looks at.",
-)
-@click.option(
-    "--depth",
+    "--members",
     type=click.IntRange(min=1),
-    default=100,
+    default=1,
     show_default=True,
-    help="msdnet: layers; the time grows with its square.",
+    help="The number of networks in an ensemble. They are written to NAME-0.safetensors, NAME-1.safetensors "
+    "and so on, and start from the seeds SEED, SEED + 1 and so on.",
 )
 @click.option(
-    "--loss", type=click.Choice(["l2", "l1"]), default="l2", show_default=True, help="msdnet: square or absolute error."
+    "--max-epochs",
+    type=click.IntRange(min=1),
+    help="The training ends after so many epochs. The default depends on the network and its solver.",
 )
 @click.option(
-    "--self-supervised",
-    is_flag=True,
-    help="msdnet: learn from the measured series itself, to take its noise away; for dozens of projections.",
-)
-@click.option(
-    "--splits",
-    type=click.IntRange(min=2),
-    default=2,
+    "--seed",
+    type=int,
+    default=0,
     show_default=True,
-    help="msdnet, self-supervised: parts of the projections.",
+    help="The seed of all random choices; the same seed gives the same network.",
 )
-@click.option("--members", type=click.IntRange(min=1), default=1, show_default=True, help="Networks of an ensemble: "
-              "NAME-0.safetensors and so on, of seeds SEED, SEED + 1, ….")  # fmt: skip
-@click.option("--max-epochs", type=click.IntRange(min=1), help="Default: 500 for lm, 10000 for adam, 200 for msdnet.")
-@click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", type=support.PATH, required=True, help="The network to write, NAME.safetensors.")
 @support.OVERWRITE
 @support.computing
@@ -128,156 +103,114 @@ def train(
     network: str,
     output: Path,
     members: int,
+    max_epochs: int | None,
     seed: int,
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
-    **options: Any,
+    **arguments: Any,
 ) -> None:
     """Train a network.
 
-    From phantoms for one series, or from pairs of series and volume of your own. An interrupted training goes on when
-    the command is given again; OUTPUT.training.safetensors keeps what it has reached.
+    The network learns from phantoms that are made for one series (--for), or from your own pairs of series and volume.
+    An interrupted training continues when the same command is given again; OUTPUT.training.safetensors holds its state.
+
+    \b
+    Example:
+      nntomo train --for series.zarr -o network.safetensors
     """
-    support.check_applicable(_OF_NETWORK, "--network", network)
-    if (target is None) == (not options["all_series"]):
+    training = options.build_chosen(TRAININGS, network, "--network", arguments)
+    given = _pairs(arguments["all_series"], arguments["volumes"])
+    validation = _pairs(arguments["validation_series"], arguments["validation_volume"])
+    if (target is None) == (given is None):
         raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
-    if options["self_supervised"] and target is None:
-        raise click.UsageError("--self-supervised learns from one series: give it by --for")
-    places = (
-        [output] if members == 1 else [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(members)]
-    )
+    if target is not None:
+        reason = "plays no part where --for makes a set for validation; leave it out"
+        support.check_free("validation_series", "validation_volume", because=reason)
+    training.check()
+    _check_unused(training, own_pairs=target is None)
+    places = _places(output, members)
     checkpoints = [place.with_name(f"{place.stem}.training.safetensors") for place in places]
     with lock.held(output):
         for place, checkpoint in zip(places, checkpoints, strict=True):
             support.check_network_output(place, checkpoint, overwrite=overwrite)
-        if target is not None:
-            support.check_free(
-                "validation_series",
-                "validation_volume",
-                because="plays no part where --for makes a phantom for validation; leave it out",
-            )
-        prepare = _nnfbp if network == "nnfbp" else _msdnet
-        options |= {"members": members, "seed": seed, "memory": memory, "overwrite": overwrite}
-        function, sets, arguments = prepare(target, output, checkpoints, options)
+        series = None if target is None else nt.open(target)
+        for note in training.notes(series, validation=validation is not None):
+            click.echo(f"note: {note}", err=True)
+        if series is not None:
+            sets = training.sets_for(series, seed=seed)
+        else:
+            assert given is not None
+            sets = training.sets_of(_opened(given), None if validation is None else _opened(validation), seed=seed)
+        if overwrite or not all(_has_ended(training, checkpoint) for checkpoint in checkpoints):
+            sets = _prepared(training, sets, output, members, memory, overwrite=overwrite)
         for checkpoint in checkpoints if overwrite else ():
             checkpoint.unlink(missing_ok=True)
-        if options["max_epochs"] is not None:
-            arguments["max_epochs"] = options["max_epochs"]
         if members == 1:
-            networks = [function(*sets, seed=seed, checkpoint=checkpoints[0], **arguments)]
+            networks = [training.train(*sets, seed=seed, max_epochs=max_epochs, checkpoint=checkpoints[0])]
         else:
             networks = nt.train_ensemble(
-                function, *sets, members=members, seed=seed, checkpoints=checkpoints, **arguments
+                training.train, *sets, members=members, seed=seed, checkpoints=checkpoints, max_epochs=max_epochs
             )
         for trained, place in zip(networks, places, strict=True):
             nt.save_network(trained, place)
-            report.print_outcome(place, trained)
+            click.echo(f"{place}: {training.describe_outcome(trained)}")
 
 
-def _nnfbp(
-    target: Path | None, output: Path, checkpoints: list[Path], options: dict[str, Any]
-) -> tuple[Any, Any, dict[str, Any]]:
-    """The function that trains, its sets, and its other arguments."""
-    slices = 400 if options["slices"] is None else options["slices"]
-    support.check_training(target, slices, options["samples"], options["solver"])
-    common = {"n_samples": options["samples"], "wedge": options["wedge"], "binning": options["binning"]}
-    if target is not None:
-        phantom = options["phantom"] or "ellipses"
-        if phantom == "bodies":
-            raise click.UsageError("--phantom bodies is for --network msdnet; to NN-FBP ellipses teach the same")
-        sets = nt.phantom_samples(nt.open(target), phantom=phantom, n_slices=slices, seed=options["seed"], **common)
-    else:
-        sets = support.own_pairs(*_pairs(options), seed=options["seed"], **common)
-    sets = support.prepared_sets(
-        sets, output, checkpoints, options["hidden"], options["memory"], overwrite=options["overwrite"]
-    )
-    names = {"hidden": "hidden_nodes", "activation": "activation", "solver": "solver"}
-    return nt.train_nnfbp, sets, {name: options[option] for option, name in names.items()}
+def _places(output: Path, members: int) -> list[Path]:
+    """The files of the networks."""
+    if members == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(members)]
 
 
-def _msdnet(
-    target: Path | None, output: Path, checkpoints: list[Path], options: dict[str, Any]
-) -> tuple[Any, Any, dict[str, Any]]:
-    method, path = options["input_method"], options["input_network"]
-    if (method == "nnfbp") != (path is not None):
-        raise click.UsageError("--input nnfbp and --input-network FILE need each other")
-    given = {"method": method or "sirt", "network": None if path is None else nt.load_network(path)}
-    given["neighbours"] = options["neighbours"]
-    if not options["self_supervised"]:
-        _no_part("splits", where="--self-supervised is not given")
-    if options["self_supervised"]:
-        _no_part("phantom", "slices", where="a measured series is learned from")
-        sets = nt.noise2inverse_slices(
-            nt.open(target), splits=options["splits"], method=method or "fbp", neighbours=options["neighbours"]
-        )
-    elif target is not None:
-        slices = 1600 if options["slices"] is None else options["slices"]
-        sets = nt.phantom_slices(
-            nt.open(target), phantom=options["phantom"] or "bodies", n_slices=slices, seed=options["seed"], **given
-        )
-    else:
-        _no_part("phantom", "slices", where="pairs of your own are learned from")
-        training, validation = _pairs(options)
-        if not any(validation):
-            raise click.UsageError(
-                "--network msdnet needs --validation-series and --validation-volume beside the pairs"
-            )
-        sets = tuple(
-            nt.training_slices([nt.open(one) for one in series], [nt.open(one) for one in volumes], **given)
-            for series, volumes in (training, validation)
-        )
-    sets = _prepared_slices(sets, output, checkpoints, options)
-    return nt.train_msdnet, sets, {"depth": options["depth"], "loss": options["loss"]}
+def _pairs(series: tuple[Path, ...], volumes: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+    return (series, volumes) if series or volumes else None
 
 
-def _no_part(*names: str, where: str) -> None:
-    """Refuse options that were given in vain."""
-    support.check_free(*names, because=f"plays no part where {where}; leave it out")
+def _opened(paths: tuple[tuple[Path, ...], tuple[Path, ...]]) -> Pairs:
+    series, volumes = paths
+    return Pairs([nt.open(path) for path in series], [nt.open(path) for path in volumes])
 
 
-def _prepared_slices(
-    sets: tuple[Any, Any], output: Path, checkpoints: list[Path], options: dict[str, Any]
-) -> tuple[Any, Any]:
-    """Training and validation slices for `train_msdnet`: kept in stores beside the network, and read from there.
+def _check_unused(training: Training[Any], *, own_pairs: bool) -> None:
+    """Refuse options that are given although they play no part."""
+    flags = {one.name: one.flag for one in settings_of(training)}
+    for name, reason in training.unused(own_pairs=own_pairs).items():
+        if options.is_given(flags[name].removeprefix("--").replace("-", "_")):
+            raise click.UsageError(f"{flags[name]} plays no part where {reason}; leave it out")
+
+
+def _has_ended(training: Training[Any], checkpoint: Path) -> bool:
+    """Whether a training is complete, so that it needs no sets."""
+    return checkpoint.exists() and Checkpoint.load(checkpoint, training.kind).ended
+
+
+def _prepared(
+    training: Training[Any],
+    sets: Sets,
+    output: Path,
+    members: int,
+    memory: int | None,
+    *,
+    overwrite: bool,
+) -> Sets:
+    """The sets in memory, or in stores beside the network and read from there.
 
     Raises
     ------
     SchemaError
         They cannot keep to the memory.
     """
-    overwrite, depth = options["overwrite"], options["depth"]
-    if not overwrite and all(path.exists() and State.load(path).ended for path in checkpoints):
-        return sets  # what has ended needs no slices
-    source = sets[0]["input"]
-    inputs = sets[0].attrs["inputs"]
-    needed = chunking.slice_training_bytes(
-        slices=sum(part.sizes[schema.Z] for part in sets),
-        detector=source.shape[-1],
-        angles=len(inputs.angles_deg),
-        channels=inputs.channels,
-        depth=depth,
-        members=options["members"],
-        workers=cluster.current_workers(),
-        processes=cluster.current_processes(),
-    )
-    chunking.check_budget(
-        support.budget(options["memory"]), needed, "train", f"{depth} layers of slices of {source.shape[-1]} pixels"
-    )
-    folder = output.with_name(f"{output.stem}.slices")
-    click.echo(f"the slices are kept in {folder}; once the training has ended you may delete that folder", err=True)
-    saved: dict[str, Any] = {}  # by the lazy array's name: self-supervised sets are parts of the same slices
+    workers, processes = cluster.current_workers(), cluster.current_processes()
+    needed = training.host_bytes(sets, workers=workers, processes=processes, members=members)
+    chunking.check_budget(support.budget(memory), needed, "train", training.described(sets))
+    folder = training.folder(output, sets)
+    if folder is None:
+        return Sets(*cluster.load(*sets, description=training.holds, progress="bar"))
+    text = f"the {training.holds} are kept in {folder}; once the training has ended you may delete that folder"
+    click.echo(text, err=True)
 
-    def stored(part: Any, kind: str) -> Any:
-        for name in ("input", "target"):
-            array = part[name].drop_vars(["scene", "used"])
-            if array.data.name not in saved:
-                place = folder / f"{kind}-{name}.zarr"
-                saved[array.data.name] = nt.save(array, place, overwrite=overwrite, progress="bar")
-            part = part.assign({name: saved[array.data.name]})
-        return part
+    def save(array: Any, path: Path) -> Any:
+        return nt.save(array, path, overwrite=overwrite, progress="bar")
 
-    return stored(sets[0], "training"), stored(sets[1], "validation")
-
-
-def _pairs(options: dict[str, Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
-    return (options["all_series"], options["volumes"]), (options["validation_series"], options["validation_volume"])
+    return training.keep(sets, folder, save=save)

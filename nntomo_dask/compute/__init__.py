@@ -1,4 +1,4 @@
-"""Where work is done and with how much memory: devices, GPU streams, BLAS threads, memory budgets, Dask clusters.
+"""Where the work is done, and with how much memory: devices, GPU streams, BLAS threads, memory plans, Dask clusters.
 
-The lowest layer: it works on plain arrays and on numbers, and knows nothing of tomography.
+This is the lowest layer. It works on plain arrays and numbers and knows nothing about tomography.
 """

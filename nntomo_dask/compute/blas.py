@@ -1,11 +1,11 @@
-"""BLAS without threads of its own, where ours have the cores."""
+"""BLAS with one thread, for code whose own threads already use all cores."""
 
 import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np  # noqa: F401  brings its BLAS, which is to be limited
+import numpy as np  # noqa: F401  loads its BLAS, which is limited here
 import scipy.linalg  # noqa: F401  the same
 import threadpoolctl
 from threadpoolctl import ThreadpoolController
@@ -18,10 +18,10 @@ _limit: Any = None
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Within this context, in any thread, BLAS uses no threads of its own; contexts may overlap.
+    """Within this context BLAS uses one thread, in all threads of the process. Contexts may overlap.
 
-    The last bits of a product can depend on their number. And they wait for each other actively, so that they crawl
-    where another program has a core.
+    There are two reasons. The last bits of a matrix product can depend on the number of BLAS threads. And BLAS threads
+    wait for each other in busy loops, so they become very slow if another program uses one of the cores.
     """
     global _inside, _controller, _limit
     with _lock:
@@ -42,10 +42,10 @@ def one_thread() -> Iterator[None]:
 
 
 def _let_any_thread() -> None:
-    """Let any thread change the limit of OpenBLAS, which is that of the process.
+    """Allow any thread to change the limit of OpenBLAS, which belongs to the process.
 
-    Newer versions of threadpoolctl let only the thread that did so first, and ignore the others without a word. Here
-    another thread may lift a limit than set it; a lock keeps them apart.
+    Newer versions of threadpoolctl allow this only for the thread that changed the limit first, and silently ignore the
+    others. Here one thread may set the limit and another may remove it; a lock makes this safe.
     """
     release = getattr(threadpoolctl.OpenBLASController, "clear_controlling_thread", None)
     if release is not None:

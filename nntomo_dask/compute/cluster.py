@@ -1,4 +1,4 @@
-"""Where Dask computes: threads, worker processes of this machine, one worker a GPU, or a cluster that runs already."""
+"""Where Dask computes: threads, worker processes of this machine, one worker per GPU, or a cluster that is running."""
 
 import contextlib
 import queue
@@ -21,16 +21,16 @@ from nntomo_dask.errors import refuse
 
 Progress = Literal["bar", "none"]
 
-# So many slabs at once are computed by threads of this process: kernels, transforms and codecs release the interpreter,
-# and worker processes take seconds to start. More of them wait for each other, and are spread over processes.
+# Up to this many slabs at once are computed by threads of this process: kernels, transforms and codecs release the GIL,
+# and worker processes need seconds to start. More threads would wait for each other; they are spread over processes.
 THREADS_OF_A_PROCESS = 4
-_LOOK_SECONDS = 5.0  # between two looks at whether the scheduler is there still
-LEAST_TASKS_FOR_PROCESSES = 8  # a job of fewer slabs is done by threads before worker processes have started
+_LOOK_SECONDS = 5.0  # between two checks that the scheduler is still there
+LEAST_TASKS_FOR_PROCESSES = 8  # threads finish a smaller job before worker processes have started
 
 
 @dataclass
 class _Session:
-    """What `session` was asked for, and the cluster once it runs."""
+    """The settings of `session`, and the cluster after it has started."""
 
     workers: int
     processes: int
@@ -41,20 +41,20 @@ class _Session:
     starting: Future[Any] | None = None
 
     def begin(self) -> None:
-        """Start the workers in the background, unless they run."""
+        """Start the workers in the background, unless they are running."""
         if self.starting is None:
             background = self.running.enter_context(ThreadPoolExecutor(1))
             self.starting = background.submit(self._start)
 
     def start(self) -> Any:
-        """Start the workers, unless they run, and give the client once it is there."""
+        """Start the workers, unless they are running, and return the client when it is ready."""
         self.begin()
         assert self.starting is not None
         return self.starting.result()
 
     @property
     def client(self) -> Any | None:
-        """The client, if the workers run."""
+        """The client, if the workers are running."""
         return self.starting.result() if self.starting is not None and self.starting.done() else None
 
     def _start(self) -> Any:
@@ -72,12 +72,12 @@ _session: _Session | None = None
 
 
 def tell(line: str) -> None:
-    """Print a line for whoever watches, beside a progress bar if there is one."""
+    """Print a line on stderr without disturbing a progress bar."""
     tqdm.write(line, file=sys.stderr)
 
 
 def hidden(progress: Progress) -> bool | None:
-    """Value of tqdm's `disable`: None leaves a bar out where nobody watches a terminal."""
+    """Value of the parameter `disable` of tqdm: None hides the bar where the output is not a terminal."""
     return True if progress == "none" else None
 
 
@@ -87,7 +87,7 @@ def default_workers() -> int:
 
 
 def current_workers() -> int:
-    """Slabs that are in work at once in the present session."""
+    """Number of slabs that the present session computes at once."""
     if _session is not None:
         return _session.workers
     client = _current_client()
@@ -97,7 +97,7 @@ def current_workers() -> int:
 
 
 def current_processes() -> int:
-    """Worker processes of the present session, beside this one; 0 where its threads compute."""
+    """Number of worker processes of the present session, without this process; 0 if its threads compute."""
     if _session is not None:
         return _session.processes
     client = _current_client()
@@ -110,7 +110,7 @@ def on_gpus() -> bool:
 
 
 def free_memory_bytes() -> int:
-    """Memory that is free now: of this machine, or within the limits of the workers of a cluster elsewhere."""
+    """Free memory of this machine, or the memory limits of the workers of a cluster on other machines."""
     client = _current_client()
     if _session is None and client is not None:
         limits = [worker["memory_limit"] for worker in _workers(client) if worker["memory_limit"]]
@@ -133,40 +133,48 @@ def session(
 ) -> Iterator[None]:
     """Compute within this context on threads, worker processes, GPUs or a cluster.
 
-    Worker processes form a Dask cluster that listens on this machine's loopback interface alone. They start with the
-    first job of at least `LEAST_TASKS_FOR_PROCESSES` slabs; smaller ones are done by threads meanwhile. In a script of
-    your own the call has to stand under ``if __name__ == "__main__":``, since worker processes import the script.
+    Worker processes form a Dask cluster that listens only on the loopback interface of this machine. They start with
+    the first job of at least `LEAST_TASKS_FOR_PROCESSES` slabs; threads do the smaller jobs. In your own script, put
+    the call under ``if __name__ == "__main__":``, because worker processes import the script.
 
     Parameters
     ----------
     workers
-        Slabs in work at once; by default one a core.
+        Number of slabs that are computed at once; by default one per core.
     gpus
-        "all", how many, or which ("0,2"): one worker process a GPU, through dask-cuda.
+        "all", the number of GPUs ("2"), or a list of their indices ("0,2"; "2," for a single one). Each GPU gets one
+        worker process, started by dask-cuda.
     scheduler
-        By default up to `THREADS_OF_A_PROCESS` workers are threads of this process, and more of them threads of worker
-        processes. "threads": of this process in any case. "processes": every worker is a process.
+        By default, up to `THREADS_OF_A_PROCESS` workers are threads of this process, and a larger number are threads of
+        worker processes. "threads": always threads of this process. "processes": every worker is a process.
         ``tcp://host:8786`` or ``tls://…``: the workers of that Dask scheduler.
     tls_ca_file, tls_cert, tls_key
-        Files by which this client and a ``tls://`` scheduler know each other; as for ``dask scheduler``.
+        Certificate of the authority, certificate and key of this client, for a ``tls://`` scheduler; as for
+        ``dask scheduler``.
     preload
-        Modules that worker processes import when they start, while this process still plans its work.
+        Modules that worker processes import when they start, while this process is still planning.
     progress
         "bar" prints the address of the dashboard.
 
     Raises
     ------
     SchemaError
-        Fewer than one worker, no such GPU, no scheduler answers at the address, or its workers lack nntomo_dask.
+        There is less than one worker, the GPU does not exist, no scheduler answers at the address, or its workers do
+        not have this version of nntomo_dask.
     """
     if workers is not None and workers < 1:
-        refuse("cluster", needs="at least 1 worker", got=f"{workers}", remedy="raise --workers")
+        refuse("cluster", needs="at least 1 worker", got=f"{workers}", remedy="`workers=1` or more")
     if gpus is not None and scheduler is not None:
         refuse(
-            "cluster", needs="either --gpus or --scheduler", got="both", remedy="start the scheduler's workers on GPUs"
+            "cluster",
+            needs="either `gpus` or `scheduler`",
+            got="both",
+            remedy="leave out `gpus`, and start the workers of the scheduler on GPUs",
         )
     if scheduler not in (None, "threads", "processes") and ":" not in scheduler:
-        refuse("cluster", needs="threads, processes or an address", got=scheduler, remedy="--scheduler tcp://host:8786")
+        refuse(
+            "cluster", needs="threads, processes or an address", got=scheduler, remedy='`scheduler="tcp://host:8786"`'
+        )
     count = workers or default_workers()
     local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
     if local:
@@ -181,7 +189,7 @@ def session(
             yield
     else:
         with workers_room.client(scheduler, workers_room.security(tls_ca_file, tls_cert, tls_key)) as client:
-            if not _workers(client):  # memory is planned by them
+            if not _workers(client):  # the memory is planned from their number
                 if progress == "bar":
                     tell(f"{scheduler} has no workers yet; waiting for one")
                 client.wait_for_workers(1)
@@ -197,32 +205,32 @@ def _local_session(
     outer = _session
     threads = workers if gpus is None else max(workers, len(gpus))
     workers_room.keep_freed_memory()
-    # The cluster ends before the configuration is put back: a client restores what it found.
+    # The cluster must end before the configuration is restored, because a client restores what it found.
     with dask.config.set(scheduler="threads", num_workers=threads), contextlib.ExitStack() as running:
         _session = _Session(threads, processes, gpus, progress, preload, running)
         try:
             yield
         finally:
             if _session.starting is not None:
-                wait([_session.starting])  # what has begun to start is ended by `running`
+                wait([_session.starting])  # `running` ends a cluster only after its start
             _session = outer
 
 
 def expect(slabs: int) -> None:
-    """Let the workers start in the background where a job of so many slabs is going to need them."""
+    """Start the workers in the background if a job of that many slabs will need them."""
     if _session is not None and (_session.gpus or slabs >= LEAST_TASKS_FOR_PROCESSES):
         _session.begin()
 
 
 def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> None:
-    """Run delayed tasks for what they do, on the current cluster or on threads, with a progress bar.
+    """Run delayed tasks for their side effects, on the current cluster or on threads, with a progress bar.
 
     Raises
     ------
     MemoryError
-        Several workers died on one task: as a rule, of the machine's memory.
+        Several workers died on the same task, usually because the machine ran out of memory.
     ConnectionError
-        The scheduler is gone.
+        The connection to the scheduler was lost.
     """
     if not tasks:
         if progress == "bar":
@@ -248,10 +256,10 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
                 bar.update()
         except KilledWorker as error:
             raise MemoryError(
-                f"{description}: several workers died on the same slab, as a rule because the machine ran out of "
-                "memory; lower --memory or --workers and run it again, what was written is kept"
+                f"{description}: several workers died on the same slab, usually because the machine ran out of "
+                "memory; lower --memory or --workers and run it again: what was written is kept"
             ) from error
-        except CancelledError as error:  # nobody else cancels
+        except CancelledError as error:  # only a lost scheduler cancels tasks here
             raise _lost(description) from error
         except TimeoutError as error:
             raise _lost(description) from error
@@ -261,7 +269,7 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
 
 
 def _next_finished(finished: "queue.Queue[Any]", client: Any) -> Any:
-    """A future that has ended; a TimeoutError where none can, since the scheduler is gone."""
+    """The next future that has ended; a TimeoutError if the scheduler is gone."""
     while True:
         try:
             return finished.get(timeout=_LOOK_SECONDS)
@@ -275,7 +283,7 @@ def _lost(description: str) -> ConnectionError:
 
 
 def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[xr.Dataset, ...]:
-    """Compute datasets in one go, what they share once, with a progress bar; the attributes stay."""
+    """Compute datasets together, with a progress bar. What they share is computed once; attributes are kept."""
     client = _current_client()
     if client is None and _session is not None and _session.gpus:
         client = _session.start()
@@ -286,7 +294,7 @@ def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[x
 
 
 def _current_client() -> Any | None:
-    """The client of this session, or one that the user made; None where threads compute."""
+    """The client of this session, or one that the user made; None if threads compute."""
     if _session is not None:
         return _session.client
     if "distributed" not in sys.modules or dask.config.get("scheduler", None) not in (None, "dask.distributed"):
@@ -302,7 +310,7 @@ def _workers(client: Any) -> list[dict[str, Any]]:
 
 
 class _Counter(Callback):
-    """Moves a progress bar when one of some tasks is done, or any task where `keys` is None."""
+    """Advances a progress bar when one of the tasks `keys` is done; None means any task."""
 
     def __init__(self, keys: set[Any] | None, bar: Any) -> None:
         super().__init__(start=self._start, posttask=self._done)  # type: ignore[no-untyped-call]

@@ -1,14 +1,14 @@
-"""Where a block lies and where it is computed: this machine's memory and cores, or a GPU with CuPy.
+"""Where a block is stored and where it is computed: on the CPU, or on a GPU with CuPy.
 
-The only room that imports CuPy. A block's own type decides which kernels run on it, see `is_on_gpu`; blocks in host
-memory go through a GPU where the Dask configuration says so, see `computes_on_gpu` and `streams`.
+The type of a block decides which kernels compute it, see `is_on_gpu`. Blocks in host memory are computed on a GPU if
+the Dask configuration says so, see `computes_on_gpu` and `streams`. This is the only module that imports CuPy.
 
 Configuration
 -------------
 nntomo_dask.device
     "cpu" (default) or "gpu": where the blocks of this process are computed.
 nntomo_dask.gpu_memory
-    Bytes of GPU memory, or text such as "8GB", that this process may use; without it, all that is free.
+    GPU memory that this process may use, in bytes or as text such as "8GB". Default: all that is free.
 """
 
 import functools
@@ -29,7 +29,7 @@ from nntomo_dask.errors import refuse
 
 Pool = Literal["cupy", "rmm", "torch"]
 _SOURCES = Path(__file__).parents[1] / "kernels"
-_pool: Pool | None = None  # what CuPy allocates from; None as long as nothing was chosen
+_pool: Pool | None = None  # where CuPy allocates memory; None before the first choice
 
 
 def cores() -> int:
@@ -38,59 +38,59 @@ def cores() -> int:
 
 
 def is_on_gpu(block: Any) -> bool:
-    """Whether a block is a CuPy array; CuPy itself is not imported."""
+    """Whether a block is a CuPy array. CuPy itself is not imported."""
     return type(block).__module__.partition(".")[0] == "cupy"
 
 
 def namespace(block: Any) -> Any:
-    """The module of a block's functions: numpy or cupy."""
+    """The module with the functions for a block: numpy or cupy."""
     return cupy() if is_on_gpu(block) else np
 
 
 def fft(block: Any) -> Any:
-    """The module of a block's Fourier transforms: scipy.fft or cupyx.scipy.fft."""
+    """The module with the Fourier transforms for a block: scipy.fft or cupyx.scipy.fft."""
     return importlib.import_module("cupyx.scipy.fft") if is_on_gpu(block) else scipy.fft
 
 
 def on_host(block: Any, *, who: str) -> Any:
-    """The block as a contiguous NumPy array; a block on a GPU is refused, not copied behind the caller's back.
+    """The block as a contiguous NumPy array. A block on a GPU is refused, so that no copy is made unnoticed.
 
     Raises
     ------
     SchemaError
-        The block lies on a GPU.
+        The block is on a GPU.
     """
     if is_on_gpu(block):
         refuse(
             who,
             needs="blocks in host memory",
             got="a CuPy array",
-            remedy='engine="native", or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
+            remedy='`engine="native"`, or array.copy(data=array.data.map_blocks(cupy.asnumpy))',
         )
     return np.ascontiguousarray(block)
 
 
 def gpu_count() -> int:
-    """GPUs that CuPy sees; 0 without CuPy."""
+    """Number of GPUs that CuPy finds; 0 without CuPy."""
     try:
         module = importlib.import_module("cupy")
         return int(module.cuda.runtime.getDeviceCount())
-    except (ImportError, RuntimeError):  # CuPy's errors are RuntimeErrors: no driver, no device
+    except (ImportError, RuntimeError):  # CuPy raises RuntimeErrors if there is no driver or no device
         return 0
 
 
 def to_host(block: Any) -> Any:
-    """A copy in host memory of a block on a GPU; another block as it is."""
+    """A copy in host memory of a block on a GPU; any other block unchanged."""
     return block.get() if is_on_gpu(block) else block
 
 
 def cupy() -> Any:
-    """CuPy, with a GPU that it can use.
+    """The module CuPy, after a check that it can use a GPU.
 
     Raises
     ------
     SchemaError
-        CuPy is not installed, or it sees no GPU.
+        CuPy is not installed, or it finds no GPU.
     """
     module = extras.require("cupy", who="GPU")
     try:
@@ -98,21 +98,31 @@ def cupy() -> Any:
     except module.cuda.runtime.CUDARuntimeError as error:
         refuse("GPU", needs="an NVIDIA GPU and its driver", got=str(error), remedy="compute on the CPU")
     if count == 0:
-        refuse("GPU", needs="an NVIDIA GPU", got="none", remedy="check CUDA_VISIBLE_DEVICES")
+        refuse(
+            "GPU",
+            needs="an NVIDIA GPU",
+            got="none",
+            remedy="check the environment variable CUDA_VISIBLE_DEVICES, or compute on the CPU",
+        )
     return module
 
 
 def computes_on_gpu() -> bool:
-    """Whether the blocks of this process go to a GPU, by the Dask configuration ``nntomo_dask.device``.
+    """Whether the blocks of this process are computed on a GPU, by the Dask configuration ``nntomo_dask.device``.
 
     Raises
     ------
     SchemaError
-        They are to, but CuPy or a GPU is missing; or the configuration names no device.
+        They should be, but CuPy or a GPU is missing; or the value of the configuration is unknown.
     """
     where = dask.config.get("nntomo_dask.device", "cpu")
     if where not in ("cpu", "gpu"):
-        refuse("nntomo_dask.device", needs='"cpu" or "gpu"', got=f"{where!r}", remedy="set one of them")
+        refuse(
+            "nntomo_dask.device",
+            needs='"cpu" or "gpu"',
+            got=f"{where!r}",
+            remedy="set nntomo_dask.device to one of them in Dask's configuration",
+        )
     if where == "cpu":
         return False
     cupy()
@@ -120,7 +130,7 @@ def computes_on_gpu() -> bool:
 
 
 def cuda_module(source: str, options: tuple[str, ...]) -> Any:
-    """The compiled kernels of ``kernels/source.cu``; what it returns has ``get_function(name)``."""
+    """The compiled kernels of ``kernels/<source>.cu``, an object with ``get_function(name)``."""
     return _compiled(source, options, cupy().cuda.Device().id)
 
 
@@ -130,7 +140,7 @@ def _compiled(source: str, options: tuple[str, ...], _device_id: int) -> Any:
 
 
 def stream(role: str) -> Any:
-    """The CUDA stream of this process for some role; always the same, since memory pools keep memory for a stream."""
+    """The CUDA stream of this process for a role. It is always the same, because memory pools belong to a stream."""
     return _stream(role, cupy().cuda.Device().id)
 
 
@@ -140,20 +150,20 @@ def _stream(_role: str, _device_id: int) -> Any:
 
 
 def event() -> Any:
-    """A CUDA event for order between streams."""
+    """A CUDA event, to order the work of several streams."""
     return cupy().cuda.Event(disable_timing=True)
 
 
 def empty_pinned(shape: tuple[int, ...], dtype: Any) -> Any:
-    """A NumPy array in page-locked memory, from and to which copies run beside kernels."""
+    """A NumPy array in page-locked memory, so that copies can run in parallel with kernels."""
     return importlib.import_module("cupyx").empty_pinned(shape, dtype)
 
 
 def use_one_pool() -> Pool:
-    """Make CuPy allocate from the pool that the process has already, so that no two pools hold memory at once.
+    """Make CuPy use the memory pool that the process already has, so that two pools never hold memory at once.
 
-    That is torch's where torch was imported and sees the GPU, else RMM's where it is installed, else CuPy's own. Torch
-    is not imported for it; where it comes later, the next call changes over. Returns which pool it is.
+    It is the pool of torch if torch was imported and finds the GPU, else that of RMM if RMM is installed, else that of
+    CuPy. Torch is not imported for this; if it is imported later, the next call switches. Returns the name of the pool.
     """
     global _pool
     module = cupy()
@@ -180,7 +190,7 @@ def _torch_allocator(module: Any, torch: Any) -> Any:
     torch.cuda.init()
 
     def allocate(size: int, device_id: int) -> int:
-        # For the stream in use: torch hands freed memory out again to the same stream only.
+        # For the current stream: torch reuses freed memory only on the same stream.
         address: int = torch.cuda.caching_allocator_alloc(size, device_id, module.cuda.get_current_stream().ptr)
         return address
 
@@ -192,17 +202,17 @@ def _torch_allocator(module: Any, torch: Any) -> Any:
 
 def _rmm_allocator() -> Any:
     rmm = importlib.import_module("rmm")
-    # A resource that somebody set, such as dask-cuda's pool, is kept; the plain one would allocate anew every time.
+    # A resource that was set before, such as the pool of dask-cuda, is kept. The plain one would not reuse memory.
     if type(rmm.mr.get_current_device_resource()) is rmm.mr.CudaMemoryResource:
         rmm.mr.set_current_device_resource(rmm.mr.CudaAsyncMemoryResource())
     return importlib.import_module("rmm.allocators.cupy").rmm_cupy_allocator
 
 
 def free_bytes() -> int:
-    """Bytes of GPU memory that this process may still allocate, within ``nntomo_dask.gpu_memory`` where it is set.
+    """Bytes of GPU memory that this process may still allocate, within ``nntomo_dask.gpu_memory`` if it is set.
 
-    What the driver has free, and what the pool holds without using it. An RMM pool does not say what it holds: only
-    what lies outside it counts then.
+    This is the free memory of the driver, plus the unused memory of the pool. An RMM pool does not report its unused
+    memory; in that case only the memory outside the pool counts.
     """
     module = cupy()
     held = used = 0

@@ -1,45 +1,44 @@
-"""Slabs in host memory computed on a GPU, a few slices at a time, with copies and kernels side by side."""
+"""Slabs in host memory are computed on a GPU, a group of slices at a time; copies and kernels run in parallel."""
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 
-Operation = Literal["fbp", "sirt", "nnfbp", "project"]
-
-LANES = 32  # slices of the smallest group: what one warp computes at once; fewer are padded to it
-_SHARE = 0.9  # of the free memory; the rest is for what fragments, plans of transforms, compiled kernels
-_PARTS = 4  # groups of a slab that would fit as a whole: with one group nothing could overlap
-_LOCK = threading.Lock()  # one slab at a time on the GPU: the memory it may use is known then
+LANES = 32  # slices of the smallest group, which one warp computes at once; smaller groups are padded
+_SHARE = 0.9  # of the free memory; the rest is for fragmentation, plans of Fourier transforms, compiled kernels
+_PARTS = 4  # least number of groups of a large slab; with one group, nothing could run in parallel
+_LOCK = threading.Lock()  # one slab at a time on the GPU, so that its memory is known
 
 
 def streamed(function: Callable[[Any], Any], slab: Any, *, slice_bytes: int, who: str) -> Any:
-    """Compute ``function(slab)`` where the slab or this process computes.
+    """Compute ``function(slab)`` on the device that the slab, or this process, uses.
 
-    A CuPy slab is computed where it lies, and so is the result. A NumPy slab in a process that computes on a GPU (see
-    `device.computes_on_gpu`) goes there in groups of slices as large as the free memory allows, while the results of
-    the group before come back; in another process it is computed on the CPU, whole. Threads of one process take turns.
+    A CuPy slab is computed on its GPU, and the result stays there. In a process that computes on a GPU (see
+    `device.computes_on_gpu`), a NumPy slab is sent to the GPU in groups of slices that are as large as the free memory
+    allows, while the results of the previous group are copied back. In any other process it is computed on the CPU, in
+    one piece. The threads of a process take turns.
 
     Parameters
     ----------
     function
-        Of (slice, …), NumPy or CuPy, to a new (slice, …) of the same kind; slices independent of each other.
+        Maps (slice, …), NumPy or CuPy, to a new (slice, …) of the same kind. Slices are independent of each other.
     slab
         (slice, …).
     slice_bytes
-        Of GPU memory for one slice, copies in both directions included; see `bytes_of_slice`.
+        GPU memory for one slice, copies in both directions included.
     who
-        Who asks, for errors.
+        Name of the caller, for errors.
 
     Raises
     ------
     SchemaError
-        Not even 32 slices fit the free GPU memory, or CuPy or a GPU is missing where one is to be used.
+        The free GPU memory is too small for 32 slices, or a GPU is to be used and it or CuPy is missing.
     """
     if device.is_on_gpu(slab):
         return function(device.namespace(slab).ascontiguousarray(slab))
@@ -53,12 +52,12 @@ def streamed(function: Callable[[Any], Any], slab: Any, *, slice_bytes: int, who
 
 
 def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) -> int:
-    """Slices that go to the GPU at once: a multiple of 32, at most what fits and a quarter of a large slab.
+    """Number of slices that are sent to the GPU at once: a multiple of 32 that fits, at most a quarter of a large slab.
 
     Raises
     ------
     SchemaError
-        Not even 32 slices fit.
+        The free memory is too small for 32 slices.
     """
     fitting = int(free_bytes * _SHARE) // (slice_bytes * LANES) * LANES
     if fitting == 0:
@@ -66,37 +65,30 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
             who,
             needs=f"{slice_bytes * LANES / _SHARE / 2**20:.0f} MiB of GPU memory, for {LANES} slices at once",
             got=f"{free_bytes / 2**20:.0f} MiB",
-            remedy="raise nntomo_dask.gpu_memory, end what else uses the GPU, or compute on the CPU",
+            remedy="raise nntomo_dask.gpu_memory, end other programs on the GPU, or compute on the CPU",
         )
     wanted = -(-n_slices // (_PARTS * LANES)) * LANES
     return min(fitting, wanted)
 
 
-def bytes_of_slice(operation: Operation, *, angles: int, detector: int, hidden: int = 1) -> int:
-    """Bytes of GPU memory that one slice takes at the peak of an operation, with the copies of two groups.
+def image_bytes(detector: int) -> int:
+    """Bytes of a slice's image with its border."""
+    return 4 * (detector + 2) ** 2
 
-    Parameters
-    ----------
-    angles
-        Projections that are summed, those that fill the wedge included.
-    """
-    image = 4 * (detector + 2) ** 2
-    row = 4 * angles * (detector + 4)
-    spectrum = 2 * row  # complex64 of rows padded to twice their length
-    between = {
-        # Spectra before and after the filter, padded rows before and after, the transform's own; rows as lanes.
-        "fbp": 2 * row + 5 * spectrum,
-        "nnfbp": 2 * row + 2 * spectrum + hidden * (2 * row + 3 * spectrum),
-        # Image, gradient and the volume in both orders; measured, projected and weighted rows.
-        "sirt": 4 * image + 5 * row,
-        "project": 2 * image + 2 * row,
-    }[operation]
-    return 2 * image + 2 * row + between
+
+def row_bytes(angles: int, detector: int) -> int:
+    """Bytes of a slice's projections with their padding."""
+    return 4 * angles * (detector + 4)
+
+
+def copied_bytes(angles: int, detector: int) -> int:
+    """Bytes that the copies of one slice take: of two groups, rows in and image out or the other way round."""
+    return 2 * image_bytes(detector) + 2 * row_bytes(angles, detector)
 
 
 @dataclass
 class _Slot:
-    """One of two sets of buffers, and what has been done with them."""
+    """One of the two sets of buffers, and the events that say what has been done with it."""
 
     pinned_in: Any
     on_device: Any
@@ -108,10 +100,10 @@ class _Slot:
 
 
 class _Pipeline:
-    """Upload, computation and download of successive groups, each on a stream of its own, through two slots.
+    """Upload, computation and download of successive groups, each on its own stream, with two slots.
 
-    All computation is on one stream: a transform's work area is shared by all uses of its plan, and a memory pool hands
-    freed memory out again on the stream that used it.
+    All computation is on one stream. The work area of a Fourier transform is shared by all uses of its plan, and a
+    memory pool reuses freed memory only on the stream that used it before.
     """
 
     def __init__(self, slab: Any, size: int) -> None:
@@ -132,7 +124,7 @@ class _Pipeline:
                 )
                 for _ in self.groups[:2]
             ]
-        # The pool may hand out memory that its stream has not done with yet.
+        # The pool may return memory that its stream still uses.
         self.upload.wait_event(self.compute.record())
         self.volume: Any = None
 
@@ -146,7 +138,7 @@ class _Pipeline:
                 if index > 0:
                     self._collect(index - 1)
             self._collect(len(self.groups) - 1)
-        finally:  # nothing may still use the buffers when they are freed, also after an error
+        finally:  # no stream may use the buffers when they are freed, even after an error
             for one in (self.upload, self.compute, self.download):
                 one.synchronize()
         return self.volume
@@ -155,7 +147,7 @@ class _Pipeline:
         start, stop = self.groups[index]
         slot = self.slots[index % 2]
         if index >= 2:
-            slot.uploaded.synchronize()  # the buffer is refilled by this thread
+            slot.uploaded.synchronize()  # this thread overwrites the buffer
             self.upload.wait_event(slot.computed)
         slot.pinned_in[: stop - start] = self.slab[start:stop]
         slot.on_device[: stop - start].set(slot.pinned_in[: stop - start], stream=self.upload)

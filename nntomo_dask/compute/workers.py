@@ -1,4 +1,4 @@
-"""Workers of this machine, and the way to those of another: how they are started and what they must have."""
+"""Worker processes of this machine and workers of other machines: how to start, reach and check them."""
 
 import contextlib
 import ctypes
@@ -16,25 +16,25 @@ from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 
 _LOOPBACK = "127.0.0.1"
-# glibc keeps what is freed, up to this, for the next slab: fresh pages cost more time than what is computed in them.
+# glibc keeps this much freed memory for the next slab. Getting new pages would take longer than the computation.
 _KEPT_BYTES = 2**30
-_MALLOC = {  # name in the environment, number in malloc.h, value
+_MALLOC = {  # environment variable: (number in malloc.h, value)
     "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
     "MALLOC_TOP_PAD_": (-2, 2**24),
     "MALLOC_MMAP_THRESHOLD_": (-3, _KEPT_BYTES),
-    "MALLOC_ARENA_MAX": (-8, 1),  # one heap, or every thread would keep its own
+    "MALLOC_ARENA_MAX": (-8, 1),  # one heap; otherwise every thread keeps its own
 }
 _ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], 1)
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import what a worker's first task would wait for."""
+    """Import modules, so that the first task of a worker does not have to wait for them."""
     for name in names:
         importlib.import_module(name)
 
 
 def keep_freed_memory() -> None:
-    """Set what `_MALLOC` says in this process, where its C library is glibc."""
+    """Apply `_MALLOC` to this process, if its C library is glibc."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         for number, value in _MALLOC.values():
@@ -43,15 +43,15 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Iterator[Any]:
-    """A Dask cluster of processes on this machine's loopback interface, on its cores or one process a GPU."""
+    """A Dask cluster of processes on the loopback interface of this machine: on its cores, or one per GPU."""
     common: dict[str, Any] = {
         "host": _LOOPBACK,
         "dashboard_address": f"{_LOOPBACK}:0",
-        "memory_limit": 0,  # `chunking` keeps to a memory; a worker that is killed halfway would not
+        "memory_limit": 0,  # `chunking` plans the memory; Dask would kill workers instead
         "silence_logs": logging.ERROR,
     }
     threads = -(-workers // processes)
-    # Before they start, since glibc reads it then; Dask's own setting gives memory back at once.
+    # In the environment before the start, when glibc reads it. Dask's own value returns memory at once.
     environment = {name: value for name, (_, value) in _MALLOC.items()}
     if gpus is None:
         from distributed import LocalCluster
@@ -65,7 +65,7 @@ def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Itera
     extras.check("dask_cuda", who="--gpus")
     from dask_cuda import LocalCUDACluster
 
-    # Of a GPU's threads one feeds it; the others read and compress meanwhile.
+    # One thread of each worker feeds the GPU; the others read and compress at the same time.
     with (
         dask.config.set(  # the workers inherit the configuration
             {"nntomo_dask.device": "gpu", "distributed.nanny.pre-spawn-environ": environment | _ONE_THREAD}
@@ -79,21 +79,27 @@ def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Itera
 
 @contextlib.contextmanager
 def client(address: Any, security: Any = None) -> Iterator[Any]:
-    """A client of a cluster; a SchemaError where no scheduler answers."""
+    """A client of a cluster; a SchemaError if no scheduler answers."""
     from distributed import Client
 
     chosen = dask.config.get("scheduler", None)
-    # When a scheduler dies, the client tells each of its tries; the run's own error says it once.
+    # When a scheduler dies, the client logs every attempt to reconnect. The error of the run says it once.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout="10s", security=security)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last: certificates, and no tls:// address
-        dask.config.set(scheduler=chosen)  # some of these leave in it the client that failed
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # RuntimeError: certificates without a tls:// address
+        dask.config.set(scheduler=chosen)  # after some of these errors it still names the failed client
         refuse(
             "cluster",
             needs="a Dask scheduler that answers",
             got=f"none at {address} ({error})",
-            remedy="start one, dask scheduler, give the --tls-… files of a tls:// one, or leave --scheduler out",
+            remedy="start one with the command dask scheduler; for a tls:// address give `tls_ca_file`, `tls_cert` and "
+            "`tls_key`; or leave out `scheduler`",
         )
     try:
         yield client
@@ -102,15 +108,17 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
 
 
 def security(ca_file: str | None, cert: str | None, key: str | None) -> Any:
-    """What a ``tls://`` scheduler asks of a client; None without files, a SchemaError for some of the three."""
-    given = [name for name, value in (("ca-file", ca_file), ("cert", cert), ("key", key)) if value is not None]
+    """The TLS settings of a client; None without files, a SchemaError if only some of the three are given."""
+    given = [
+        name for name, value in (("tls_ca_file", ca_file), ("tls_cert", cert), ("tls_key", key)) if value is not None
+    ]
     if not given:
         return None
     if len(given) < 3:
         refuse(
             "cluster",
-            needs="--tls-ca-file, --tls-cert and --tls-key together",
-            got=" and ".join(f"--tls-{name}" for name in given),
+            needs="`tls_ca_file`, `tls_cert` and `tls_key` together",
+            got=" and ".join(f"`{name}`" for name in given),
             remedy="give all three",
         )
     from distributed.security import Security
@@ -119,7 +127,7 @@ def security(ca_file: str | None, cert: str | None, key: str | None) -> Any:
 
 
 def check_workers(client: Any) -> None:
-    """Raise a SchemaError where a worker of a cluster lacks this package, or has another version."""
+    """Raise a SchemaError if a worker of a cluster does not have this package in this version."""
     try:
         versions = client.run(importlib.metadata.version, "nntomo_dask")
     except importlib.metadata.PackageNotFoundError:
@@ -130,33 +138,33 @@ def check_workers(client: Any) -> None:
         address, version = next(iter(others.items()))
         refuse(
             "cluster",
-            needs=f"nntomo_dask {here} on every worker, as here",
+            needs=f"nntomo_dask {here} on every worker, as on this machine",
             got=f"{version} on {address}",
-            remedy="install it in the environment from which the workers are started",
+            remedy="install this version in the environment in which the workers are started",
         )
 
 
 def chosen_gpus(gpus: str) -> list[int]:
-    """Indices of "all", of a number of GPUs, or of a list of them."""
+    """Indices of the GPUs: "all", a number of GPUs ("2" is the first two), or a list ("0,2", or "2," for one)."""
     count = device.gpu_count()
     if count == 0:
         refuse(
-            "--gpus",
+            "GPU",
             needs="an NVIDIA GPU, CuPy and dask-cuda",
-            got="no GPU that CuPy sees",
-            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with one, or leave --gpus out",
+            got="no GPU that CuPy can use",
+            remedy="pip install 'nntomo_dask[cuda13]' (or cuda12) on a machine with a GPU, or leave out `gpus`",
         )
     try:
-        chosen = list(range(count)) if gpus == "all" else [int(part) for part in gpus.split(",")]
+        chosen = list(range(count)) if gpus == "all" else [int(part) for part in gpus.split(",") if part]
     except ValueError:
         chosen = []
     if len(chosen) == 1 and "," not in gpus and gpus != "all":
         chosen = list(range(chosen[0]))
     if not chosen or not set(chosen) <= set(range(count)) or len(set(chosen)) < len(chosen):
         refuse(
-            "--gpus",
-            needs=f"all, a number up to {count}, or indices below {count}",
+            "GPU",
+            needs=f"all, a number of GPUs up to {count}, or a list of indices below {count}",
             got=gpus,
-            remedy="--gpus all, --gpus 1 or --gpus 0,1",
+            remedy='`gpus="all"`, `gpus="1"` for the first one, or `gpus="0,1"` for two of them',
         )
     return chosen

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import dask.array as da
 import mrcfile
@@ -16,14 +16,74 @@ import xarray as xr
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats.format import Format, TiltAxis
+from nntomo_dask.formats.tilt_angles import write_tilt_angles
 
 MrcPath = str | os.PathLike[str]
-TiltAxis = Literal["x", "y"]
 Float32 = npt.NDArray[np.float32]
 
 _ANGSTROM_PER_NM = 10.0
 # Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
 _SERIES_AXES: dict[TiltAxis, tuple[int, int, int]] = {"x": (2, 0, 1), "y": (1, 0, 2)}
+
+
+@FORMATS.register
+class Mrc(Format):
+    """MRC2014 and its dialects: an image stack, or a volume, with a header of 1024 bytes."""
+
+    name: ClassVar[str] = "mrc"
+    title: ClassVar[str] = "MRC"
+    suffixes: ClassVar[tuple[str, ...]] = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """By the suffix, or by the map label in the header."""
+        if path.suffix.lower() in cls.suffixes:
+            return True
+        try:
+            with path.open("rb") as file:
+                return file.read(212)[208:212] == b"MAP "
+        except OSError:
+            return False
+
+    @classmethod
+    def read_series(
+        cls,
+        path: Path,
+        angles_deg: npt.ArrayLike,
+        *,
+        tilt_axis: TiltAxis,
+        keep_deg: npt.ArrayLike | None,
+        background: float,
+        fill: float | None,
+    ) -> xr.DataArray:
+        """See `read_mrc_series`."""
+        return read_mrc_series(
+            path, angles_deg, tilt_axis=tilt_axis, keep_deg=keep_deg, background=background, fill=fill
+        )
+
+    @classmethod
+    def read_volume(cls, path: Path) -> xr.DataArray:
+        """See `read_mrc_volume`."""
+        return read_mrc_volume(path)
+
+    @classmethod
+    def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
+        """The array, and of a series its angles beside it."""
+        written = [write_mrc(array, path)]
+        if schema.ANGLE in array.dims:
+            written.append(write_tilt_angles(array[schema.ANGLE].values, _angle_file(path)))
+        return written
+
+    @classmethod
+    def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
+        """The file, and of a series the file of its angles."""
+        return [path, _angle_file(path)] if schema.ANGLE in array.dims else [path]
+
+
+def _angle_file(path: Path) -> Path:
+    return path.with_suffix(".rawtlt")
 
 
 def read_mrc_series(

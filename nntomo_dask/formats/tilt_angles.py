@@ -53,7 +53,12 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
 
 
 def write_tilt_angles(angles_deg: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
-    """Write tilt angles to a text file, one a line, in degrees."""
+    """Write tilt angles to a text file, one a line, in degrees; the file appears when it is complete."""
     target = Path(path)
-    target.write_text("".join(f"{angle:.4f}\n" for angle in np.asarray(angles_deg, np.float64)))
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text("".join(f"{angle:.4f}\n" for angle in np.asarray(angles_deg, np.float64)))
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
     return target

@@ -1,5 +1,5 @@
 """The inner loops, on plain arrays: projection, backprojection, sampling, filtering, network layers.
 
-Each formula has a NumPy reference that a reader can trust, a Numba kernel, and for most a CUDA kernel beside it.
-ASTRA and PyTorch are used here and nowhere else, except that trainings use PyTorch's optimiser.
+Each formula has a reference implementation in NumPy, a Numba kernel, and in most cases a CUDA kernel next to it. ASTRA
+and PyTorch are used only here, except that trainings use the optimiser of PyTorch.
 """

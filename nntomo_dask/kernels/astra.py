@@ -1,8 +1,9 @@
-"""Projection and reconstruction by the ASTRA toolbox; the only room that imports it.
+"""Projection and reconstruction by the ASTRA toolbox. This is the only module that imports ASTRA.
 
-Where ASTRA sees a GPU its CUDA 3D routines are used, elsewhere its 2D ones slice by slice with the `linear` projector.
-In ASTRA's 2D geometry rows run downwards, against our y; its 3D volumes have y upwards as ours. So 2D gets the angles
-with their sign turned. ASTRA's own ids are freed by context managers: they leak otherwise.
+If ASTRA finds a GPU, its CUDA 3D routines are used; otherwise its 2D routines with the `linear` projector, slice by
+slice. In the 2D geometry of ASTRA the rows go downwards, opposite to y in this package, so 2D routines get the negative
+angles. Its 3D volumes have the same y axis as this package. Context managers free the objects of ASTRA, which would
+otherwise stay in memory.
 
 References
 ----------
@@ -38,7 +39,7 @@ def forward(images: Float32, angles_deg: Float64) -> Float32:
 
 
 def back(sinograms: Float32, angles_deg: Float64) -> Float32:
-    """Backproject (slice, angle, detector) to (slice, y, x): on a CPU the exact transpose of `forward`."""
+    """Backproject (slice, angle, detector) to (slice, y, x). On a CPU this is the exact transpose of `forward`."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
     if _astra().use_cuda():
@@ -49,7 +50,7 @@ def back(sinograms: Float32, angles_deg: Float64) -> Float32:
 
 
 def fbp(sinograms: Float32, angles_deg: Float64, *, window: str) -> Float32:
-    """Filtered backprojection by ASTRA, slice by slice; equal weights, as ASTRA gives them."""
+    """Filtered backprojection by ASTRA, slice by slice. ASTRA gives all projections the same weight."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
     on_gpu = _astra().use_cuda()
@@ -60,7 +61,7 @@ def fbp(sinograms: Float32, angles_deg: Float64, *, window: str) -> Float32:
 def _run_2d(
     algorithm: str, images: Float32, sinograms: Float32, angles_deg: Float64, option: dict[str, Any] | None = None
 ) -> None:
-    """Run a 2D algorithm on each slice; its result is written into `images` or `sinograms`."""
+    """Run a 2D algorithm on each slice. The result is written into `images` or `sinograms`."""
     astra = _astra()
     n = images.shape[-1]
     volume_geometry = astra.create_vol_geom(n, n)
@@ -91,7 +92,7 @@ def _run_2d(
 def _run_3d(
     algorithm: Literal["FP3D_CUDA", "BP3D_CUDA"], images: Float32, sinograms: Float32, angles_deg: Float64
 ) -> None:
-    """Run a CUDA 3D algorithm on all slices at once; its result is written into `images` or `sinograms`."""
+    """Run a CUDA 3D algorithm on all slices at once. The result is written into `images` or `sinograms`."""
     astra = _astra()
     n_slices, n, _ = images.shape
     volume_geometry = astra.create_vol_geom(n, n, n_slices)
@@ -109,7 +110,7 @@ def _run_3d(
 
 @contextmanager
 def _linked(store: Any, kind: str, geometry: Any, array: Float32) -> Iterator[int]:
-    """An ASTRA data object over our own memory."""
+    """An ASTRA data object that uses the memory of a NumPy array."""
     identifier = store.link(kind, geometry, array)
     try:
         yield identifier

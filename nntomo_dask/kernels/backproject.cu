@@ -1,19 +1,20 @@
 // Backprojection by interpolation on the detector, alone or with the end of a network; see backproject.py.
 //
-// Rows lie as (group, member, angle, detector + pad, hidden, lane), images as (slice, y, x). A block makes TILE pixels
-// of one image row. Its threads first find, together and in double precision, the detector pixel and the weight of each
-// of these pixels at CHUNK angles; then every warp sums its own pixels, one slice a lane. The members of an ensemble
-// follow each other: their sums take the same registers. What comes out is turned in shared memory, so that it is
-// written along x.
+// Layouts: rows (group, member, angle, detector + pad, hidden, lane), images (slice, y, x). A block computes TILE pixels
+// of one image row. Its threads first compute together, in double precision, the detector pixel and the weight of each
+// of these pixels at CHUNK angles. Then every warp adds up its own pixels, one slice in each lane. The members of an
+// ensemble are computed one after another, so their sums use the same registers. The result is transposed in shared
+// memory and written along x.
 //
-// Macros: MEMBERS networks; HIDDEN sums a pixel and member; NETWORK 0 or 1, whether the network's end follows; RELU 0 or
-// 1, its hidden activation; SPREAD 0 or 1, whether the members' standard deviation is written, or their mean; WARPS of a
-// block; LANES, TILE, CHUNK, DETECTOR_FRONT and DETECTOR_PAD as cuda.py and layout.py have them.
+// Macros: MEMBERS, number of networks; HIDDEN, sums of a pixel and member; NETWORK 0 or 1, whether the end of a network
+// is applied; RELU 0 or 1, its hidden activation; MEAN and SPREAD 0 or 1, whether the mean and the standard deviation of
+// the members are written, each to an image array of its own; WARPS of a block; LANES, TILE, CHUNK, DETECTOR_FRONT and
+// DETECTOR_PAD as in cuda.py and layout.py.
 
 #define PIXELS (TILE / WARPS)
 
 #if NETWORK
-// 1 / (1 + exp(-x)), operation by operation as in lanes.py.
+// 1 / (1 + exp(-x)) by the same operations in the same order as in lanes.py.
 __device__ __forceinline__ float sigmoid(float x)
 {
     x = -x;
@@ -43,15 +44,20 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     int n,
     int n_slices,
 #if NETWORK
-    // A member each: HIDDEN biases, HIDDEN output weights, output bias, offset, gain. Without __restrict__, since the
-    // compiler would then hold them in registers from group to group, and spill others.
+    // For each member: HIDDEN biases, HIDDEN output weights, output bias, offset, gain. No __restrict__: with it the
+    // compiler keeps these values in registers from group to group and spills others.
     const float* ends,
 #endif
+#if MEAN && SPREAD
+    float* __restrict__ mean_images,
+    float* __restrict__ spread_images)
+#else
     float* __restrict__ images)
+#endif
 {
     __shared__ int lowers[CHUNK][TILE];
     __shared__ float weights[CHUNK][TILE];
-    __shared__ float tile[TILE][LANES + 1];  // one column more: lanes of a warp then lie in different banks
+    __shared__ float tile[TILE][LANES + 1];  // one more column, so that the lanes of a warp use different banks
     const int lane = threadIdx.x, warp = threadIdx.y;
     const int x = blockIdx.x * TILE + lane, y = blockIdx.y;
     const double centre = (n - 1) / 2.0, end = n;
@@ -71,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
 
             for (int first = 0; first < n_angles; first += CHUNK) {
                 const int count = min(CHUNK, n_angles - first);
-                // Else what is there holds for this group and member too.
+                // Otherwise the values in shared memory are valid for this group and member too.
                 if ((group == (int)blockIdx.z && member == 0) || n_angles > CHUNK) {
                     __syncthreads();
                     for (int a = warp; a < count; a += WARPS) {
@@ -134,17 +140,24 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
         }
 
 #pragma unroll
-        for (int p = 0; p < PIXELS; p++)
-#if SPREAD
-            tile[warp * PIXELS + p][lane] = sqrtf(squares[p] * (1.0f / MEMBERS));
-#else
-            tile[warp * PIXELS + p][lane] = mean[p];
+        for (int written = 0; written < MEAN + SPREAD; written++) {
+#if MEAN && SPREAD
+            float* images = written == 0 ? mean_images : spread_images;
 #endif
-        __syncthreads();
-        for (int s = warp; s < LANES; s += WARPS) {
-            const int slice = group * LANES + s;
-            if (slice < n_slices && x < n) images[((long long)slice * n + y) * n + x] = tile[lane][s];
+#pragma unroll
+            for (int p = 0; p < PIXELS; p++) {
+                float value = mean[p];
+#if SPREAD
+                if (written == MEAN) value = sqrtf(squares[p] * (1.0f / MEMBERS));
+#endif
+                tile[warp * PIXELS + p][lane] = value;
+            }
+            __syncthreads();
+            for (int s = warp; s < LANES; s += WARPS) {
+                const int slice = group * LANES + s;
+                if (slice < n_slices && x < n) images[((long long)slice * n + y) * n + x] = tile[lane][s];
+            }
+            __syncthreads();
         }
-        __syncthreads();
     }
 }

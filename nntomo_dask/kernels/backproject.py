@@ -1,15 +1,17 @@
 """Backprojection by interpolation on the detector, alone (FBP) and with the end of a network in the same loop (NN-FBP).
 
-Voxel (x, y) of a slice takes from every projection the filtered row at ``t = x cos θ + y sin θ``, between two detector
-pixels by linear interpolation, and zero beyond the detector's ends. With a network, H filtered rows of each projection
-are backprojected side by side, and what is written is ``offset + gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)`` of the H
-sums ``s_k``: a volume per filter never exists. An ensemble of M networks has M such values a voxel, and what is written
-is their mean or their standard deviation. Both are updated member by member, ``mean += d / m`` with the deviation d of
-the m-th value from the mean of those before, so no volume a member exists either.
+Voxel (x, y) of a slice adds up, over all projections, the filtered row at ``t = x cos θ + y sin θ``: interpolated
+linearly between two detector pixels, zero beyond the ends of the detector. With a network, H filtered rows of each
+projection are backprojected side by side to H sums ``s_k``, and the voxel's value is
+``offset + gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)``. No volume of a single filter is ever stored. An ensemble of M
+networks gives M such values for a voxel; the kernel writes their mean, their standard deviation, or both. Both are
+updated member by member, ``mean += d / m``, where d is the deviation of the m-th value from the mean of the values
+before it, so no volume of a single member is stored either.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,15 +34,19 @@ from nntomo_dask.kernels.layout import (
 
 Activation = Literal["relu", "sigmoid"]
 Statistic = Literal["mean", "spread"]
+BOTH: tuple[Statistic, Statistic] = ("mean", "spread")  # in the order of `backproject_statistics`
 
 WIDEST = 32  # lanes of the plain kernel
 NETWORK_WIDTH = 8  # slices side by side in the network kernel; times 8 hidden nodes that is 64 lanes
-TILE = 32  # pixels a side: the rows that a tile reads stay in the second-level cache
+TILE = 32  # pixels along each side: the rows that a tile reads stay in the second-level cache
 
 
 @dataclass(frozen=True)
 class NetworkEnd:
-    """What follows the backprojected filters of one network, or of several alike; see the module's formula."""
+    """What is computed from the backprojected filters of one network, or of several of one form.
+
+    See the formula of this module.
+    """
 
     hidden_bias: Float32  # (member, hidden), b_k
     output_weights: Float32  # (member, hidden), q_k
@@ -57,7 +63,7 @@ class NetworkEnd:
 
 
 def backproject_reference(filtered: Float32, angles_rad: Float64) -> Float32:
-    """Backproject (slice, angle, detector) to (slice, y, x), readably."""
+    """Backproject (slice, angle, detector) to (slice, y, x); reference implementation."""
     n_slices, _, n = filtered.shape
     centre = (n - 1) / 2
     axis = np.arange(n) - centre
@@ -73,7 +79,18 @@ def backproject_reference(filtered: Float32, angles_rad: Float64) -> Float32:
 
 
 def backproject_network_reference(filtered: Float32, angles_rad: Float64, end: NetworkEnd) -> Float32:
-    """Backproject (slice, member · hidden, angle, detector) and apply the network's end, readably."""
+    """Backproject (slice, member · hidden, angle, detector) and apply the network's end; reference implementation."""
+    return _statistics_reference(filtered, angles_rad, end, (end.statistic,))[0]
+
+
+def backproject_statistics_reference(filtered: Float32, angles_rad: Float64, end: NetworkEnd) -> Float32:
+    """Backproject like `backproject_network_reference` to mean and spread, (statistic, slice, y, x)."""
+    return _statistics_reference(filtered, angles_rad, end, BOTH)
+
+
+def _statistics_reference(
+    filtered: Float32, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...]
+) -> Float32:
     members = []
     for m, rows in enumerate(np.split(filtered, end.n_members, axis=1)):
         output = -np.float64(end.output_bias[m])
@@ -82,15 +99,15 @@ def backproject_network_reference(filtered: Float32, angles_rad: Float64, end: N
             active = np.maximum(hidden, 0) if end.activation == "relu" else 1 / (1 + np.exp(-hidden))
             output = output + weight * active
         members.append(end.offset[m] + end.gain[m] / (1 + np.exp(-output)))
-    statistic = np.mean if end.statistic == "mean" else np.std
-    return np.asarray(statistic(members, axis=0), np.float32)
+    functions: dict[Statistic, Callable[..., Any]] = {"mean": np.mean, "spread": np.std}
+    return np.asarray([functions[statistic](members, axis=0) for statistic in statistics], np.float32)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _locate(cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], weight: Float32) -> None:
     """Detector index (in the padded row) and weight of its upper neighbour for TILE pixels of one line, (angle, pixel).
 
-    A loop of its own, over pixels innermost, so that the compiler computes several of them at once.
+    A separate loop with the pixels innermost, so that the compiler computes several of them at once.
     """
     centre = (n - 1) / 2
     end = np.float64(n)
@@ -151,7 +168,7 @@ def _plain_kernel(width: int) -> Any:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _include(value: Any, m: int, means: Float32, squares: Float32, place: int) -> None:
-    """Let the m-th value of NETWORK_WIDTH slices into their mean and their sum of squared deviations from it."""
+    """Update the mean and the sum of squared deviations with the m-th value of NETWORK_WIDTH slices."""
     if m == 0:
         store(means, place, value)
         store(squares, place, fill(np.float32(0), NETWORK_WIDTH))
@@ -166,19 +183,20 @@ def _include(value: Any, m: int, means: Float32, squares: Float32, place: int) -
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _take_roots(squares: Float32, line: int, share: np.float32) -> None:
-    """Standard deviations of a line of TILE pixels, in place of their sums of squares."""
+    """Replace the sums of squared deviations of a line of TILE pixels by the standard deviations."""
     for i in range(line, line + TILE * NETWORK_WIDTH, NETWORK_WIDTH):
         mean = fma(share, load(squares, i, NETWORK_WIDTH), fill(np.float32(0), NETWORK_WIDTH))
         store(squares, i, sqrt(mean))
 
 
 @functools.cache
-def _network_kernel(n_members: int, n_hidden: int, activation: Activation, statistic: Statistic) -> Any:
+def _network_kernel(n_members: int, n_hidden: int, activation: Activation, statistics: tuple[Statistic, ...]) -> Any:
+    """Kernel that writes one or both statistics; the array of the other is not touched."""
     width = NETWORK_WIDTH
     lanes = n_hidden * width
-    # Constants to the compiler; the functions themselves would spoil Numba's cache on disk.
-    is_relu, is_spread = activation == "relu", statistic == "spread"
-    is_single = n_members == 1 and not is_spread
+    # Constants for the compiler. Functions instead of these flags would keep Numba from caching the kernel on disk.
+    is_relu, has_mean, has_spread = activation == "relu", "mean" in statistics, "spread" in statistics
+    is_single = n_members == 1 and not has_spread
     held = TILE * width if is_single else TILE * TILE * width  # a single network needs no more than a line
 
     @njit(nogil=True, cache=True, error_model="numpy")
@@ -193,7 +211,8 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
         gain: Float32,
         n: int,
         n_slices: int,
-        images: Float32,
+        mean_images: Float32,
+        spread_images: Float32,
     ) -> None:
         row = (n + DETECTOR_PAD) * lanes
         index = np.empty(cos.size * TILE, np.int32)
@@ -204,7 +223,7 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
         for y0 in range(0, n, TILE):
             for x0 in range(0, n, TILE):
                 count = min(TILE, n - x0)
-                for m in range(n_members):  # a tile each: the rows of one member stay in the cache
+                for m in range(n_members):  # the whole tile for one member: its rows stay in the cache
                     for y in range(y0, min(y0 + TILE, n)):
                         _locate(cos, sin, n, y, x0, index, weight)
                         for i in range(TILE):
@@ -216,7 +235,7 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
                                 total = fma(upper, load(rows, entry + lanes, lanes), total)
                             store(sums, i * lanes, total)
                         line = 0 if is_single else (y - y0) * TILE * width
-                        for i in range(TILE):  # apart from the sums, so that the pixels' divisions overlap
+                        for i in range(TILE):  # a loop after the sums, so that the divisions of pixels overlap
                             output = fill(-output_bias[m], width)
                             for k in range(n_hidden):
                                 hidden = add(load(sums, i * lanes + k * width, width), fill(-hidden_bias[m, k], width))
@@ -228,10 +247,11 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
                             else:
                                 _include(output, m, means, squares, line + i * width)
                         if m == n_members - 1:
-                            if is_spread:
+                            if has_mean:
+                                _store_line(means[line:], width, mean_images, n_slices, n, y, x0, count)
+                            if has_spread:
                                 _take_roots(squares, line, np.float32(1) / np.float32(n_members))
-                            written = squares if is_spread else means
-                            _store_line(written[line:], width, images, n_slices, n, y, x0, count)
+                                _store_line(squares[line:], width, spread_images, n_slices, n, y, x0, count)
 
     return kernel
 
@@ -239,7 +259,7 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
 def backproject(filtered: Float32, angles_rad: Float64) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
     if device.is_on_gpu(filtered):
-        return _on_gpu(filtered[:, None], angles_rad, None)
+        return _on_gpu(filtered[:, None], angles_rad, None, ("mean",))[0]
     n_slices, _, n = filtered.shape
     width = lane_width(n_slices, WIDEST)
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
@@ -254,22 +274,56 @@ def backproject(filtered: Float32, angles_rad: Float64) -> Float32:
 def backproject_network(
     filtered: Float32, angles_rad: Float64, end: NetworkEnd, *, out: Float32 | None = None
 ) -> Float32:
-    """Backproject (slice, member · hidden, angle, detector), member after member, and apply the network's end.
+    """Backproject (slice, member · hidden, angle, detector), ordered by member, and apply the network's end.
 
-    Gives (slice, y, x), `out` if given.
+    Returns (slice, y, x): the statistic of `end`, written to `out` if that is given.
     """
+    written = _network(filtered, angles_rad, end, (end.statistic,), None if out is None else out[None])
+    return written[0] if out is None else out
+
+
+def backproject_statistics(
+    filtered: Float32, angles_rad: Float64, end: NetworkEnd, *, out: Float32 | None = None
+) -> Float32:
+    """Backproject like `backproject_network`, and write mean and spread of the members in one pass.
+
+    Parameters
+    ----------
+    filtered, angles_rad
+        As for `backproject_network`.
+    end
+        Its `statistic` is ignored.
+    out
+        (2, slice, y, x); each of the two has to be contiguous.
+
+    Returns
+    -------
+    (2, slice, y, x): mean, then spread, with the same bits as `backproject_network` gives one at a time. `out` if that
+    is given.
+    """
+    return _network(filtered, angles_rad, end, BOTH, out)
+
+
+def _network(
+    filtered: Any, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...], out: Any | None
+) -> Any:
+    """(statistic, slice, y, x)."""
+    if out is not None:
+        assert all(images.flags.c_contiguous for images in out)  # what is written to a copy would be lost
     if device.is_on_gpu(filtered):
-        return _on_gpu(filtered, angles_rad, end, out)
+        return _on_gpu(filtered, angles_rad, end, statistics, out)
     n_slices, n_filters, n_angles, n = filtered.shape
     n_hidden = n_filters // end.n_members
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
-    kernel = _network_kernel(end.n_members, n_hidden, end.activation, end.statistic)
-    images = np.empty((n_slices, n, n), np.float32) if out is None else out
+    kernel = _network_kernel(end.n_members, n_hidden, end.activation, statistics)
+    written = np.empty((len(statistics), n_slices, n, n), np.float32) if out is None else out
     padded = end.n_members, n_angles, n + DETECTOR_PAD, n_hidden, NETWORK_WIDTH
     rows = aligned_zeros(math.prod(padded)).reshape(padded)
     for z in range(0, n_slices, NETWORK_WIDTH):
         group = _by_member(filtered[z : z + NETWORK_WIDTH], end.n_members)
         rows[:, :, DETECTOR_FRONT : DETECTOR_FRONT + n, :, : group.shape[-1]] = group
+        images = dict(zip(statistics, written[:, z : z + NETWORK_WIDTH], strict=True))
+        unused = np.empty(0, np.float32)
         kernel(
             rows.reshape(-1),
             cos,
@@ -281,9 +335,10 @@ def backproject_network(
             end.gain,
             n,
             group.shape[-1],
-            images[z : z + NETWORK_WIDTH].reshape(-1),
+            images.get("mean", unused).reshape(-1),
+            images.get("spread", unused).reshape(-1),
         )
-    return images
+    return written
 
 
 def _by_member(filtered: Any, n_members: int) -> Any:
@@ -293,8 +348,13 @@ def _by_member(filtered: Any, n_members: int) -> Any:
     return members.transpose(1, 3, 4, 2, 0)
 
 
-def _on_gpu(filtered: Any, angles_rad: Float64, end: NetworkEnd | None, out: Any = None) -> Any:
-    """Both backprojections of (slice, member · hidden, angle, detector), all lane groups in one launch."""
+def _on_gpu(
+    filtered: Any, angles_rad: Float64, end: NetworkEnd | None, statistics: tuple[Statistic, ...], out: Any = None
+) -> Any:
+    """Both backprojections of (slice, member · hidden, angle, detector), all lane groups in one launch.
+
+    Returns (statistic, slice, y, x); without a network the only statistic is the "mean" of one member.
+    """
     xp = device.namespace(filtered)
     n_slices, n_filters, n_angles, n = filtered.shape
     n_members = 1 if end is None else end.n_members
@@ -308,7 +368,7 @@ def _on_gpu(filtered: Any, angles_rad: Float64, end: NetworkEnd | None, out: Any
     if end is not None:  # one table, so one copy to the GPU
         scalars = np.column_stack([end.output_bias, end.offset, end.gain])
         network = (xp.asarray(np.hstack([end.hidden_bias, end.output_weights, scalars])),)
-    images = xp.empty((n_slices, n, n), np.float32) if out is None else out
+    written = xp.empty((len(statistics), n_slices, n, n), np.float32) if out is None else out
     warps = cuda.warps(n_hidden)
     kernel = cuda.get_function(
         "backproject",
@@ -317,7 +377,8 @@ def _on_gpu(filtered: Any, angles_rad: Float64, end: NetworkEnd | None, out: Any
         HIDDEN=n_hidden,
         NETWORK=end is not None,
         RELU=end is not None and end.activation == "relu",
-        SPREAD=end is not None and end.statistic == "spread",
+        MEAN="mean" in statistics,
+        SPREAD="spread" in statistics,
         WARPS=warps,
     )
     kernel(
@@ -329,7 +390,7 @@ def _on_gpu(filtered: Any, angles_rad: Float64, end: NetworkEnd | None, out: Any
             cuda.on_device(np.sin(angles_rad), filtered),
             *(np.int32(size) for size in (n_groups, n_angles, n, n_slices)),
             *network,
-            images,
+            *(written[place] for place in range(len(statistics))),
         ),
     )
-    return images
+    return written

@@ -1,8 +1,8 @@
-"""What the CUDA spellings of the kernels share: how they are compiled, and how slices are laid on warps.
+"""What the CUDA kernels share: how they are compiled, and how slices are assigned to warps.
 
-A lane group on a GPU has a multiple of 32 slices: one warp reads 32 of them as 128 contiguous bytes, and one index and
-weight serve them all. Multiply-adds are written as ``fmaf`` where the Numba kernels fuse them and the compiler is
-kept from fusing others, so both machines do the same operations in the same order.
+A lane group on a GPU has a multiple of 32 slices. One warp reads 32 of them as 128 contiguous bytes, and all of them
+use the same index and weight. Multiply-adds are written as ``fmaf`` where the Numba kernels fuse them, and the compiler
+may not fuse any others. So CPU and GPU do the same operations in the same order.
 """
 
 from typing import Any
@@ -13,19 +13,19 @@ from nntomo_dask.compute import device
 from nntomo_dask.kernels import layout
 
 WARP = 32
-TILE = 32  # pixels of an image row that a block of threads works on
-CHUNK = 64  # angles whose indices and weights a block holds at once
-_BLOCKS = 4096  # enough blocks of threads to fill any GPU several times
-_GROUP_VALUES = 2**25  # of an image in lanes: 128 MiB, enough work for one launch
+TILE = 32  # pixels of an image row that one block of threads computes
+CHUNK = 64  # angles whose indices and weights a block stores at once
+_BLOCKS = 4096  # blocks of threads, enough to fill any GPU several times
+_GROUP_VALUES = 2**25  # values of an image in lanes: 128 MiB, enough work for one launch
 
 
 def get_function(source: str, name: str, **defines: int) -> Any:
-    """A kernel of ``source``.cu, compiled with some macros; called as ``(grid, block, arguments)``."""
+    """A kernel of ``<source>.cu``, compiled with the given macros. Call it as ``(grid, block, arguments)``."""
     return device.cuda_module(source, options(**defines)).get_function(name)
 
 
 def options(**defines: int) -> tuple[str, ...]:
-    """Compiler options: the layout's constants, a kernel's own, and no fusing of what is not written as fused."""
+    """Compiler options: the constants of the layout, the given macros, and no automatic fusing of multiply-adds."""
     macros = {
         "DETECTOR_FRONT": layout.DETECTOR_FRONT,
         "DETECTOR_PAD": layout.DETECTOR_PAD,
@@ -39,22 +39,22 @@ def options(**defines: int) -> tuple[str, ...]:
 
 
 def warps(n_hidden: int = 1) -> int:
-    """Warps of a block: the more sums a thread holds for a pixel, the fewer pixels a warp gets."""
+    """Warps of a block. The more sums a thread stores for a pixel, the fewer pixels a warp gets."""
     return 8 if n_hidden <= 8 else 16 if n_hidden <= 16 else 32
 
 
 def image_grid(n: int, n_groups: int) -> tuple[int, int, int]:
-    """Blocks for an image of n × n pixels: few enough along z that a block uses its indices for several groups."""
+    """Blocks for an image of n × n pixels; few along z, so that a block uses its indices for several groups."""
     tiles = -(-n // TILE)
     return tiles, n, max(1, min(n_groups, _BLOCKS // (tiles * n)))
 
 
 def lane_width(n_slices: int, n: int) -> int:
-    """Slices of a lane group of images of n × n pixels: a multiple of 32, more of them the smaller the images are."""
+    """Slices of a lane group for images of n × n pixels: a multiple of 32, larger for smaller images."""
     wanted = max(1, _GROUP_VALUES // (WARP * n * n))
     return WARP * min(wanted, -(-n_slices // WARP))
 
 
 def on_device(values: Any, like: Any) -> Any:
-    """A small array as contiguous float64 beside a block."""
+    """A small array as contiguous float64, on the same device as a block."""
     return device.namespace(like).asarray(np.ascontiguousarray(values, np.float64))

@@ -1,4 +1,4 @@
-"""Filters of filtered backprojection: the windowed ramp, and the binned basis of NN-FBP."""
+"""Filters for filtered backprojection: the ramp with a window, and the binned filters of NN-FBP."""
 
 import itertools
 from typing import Literal, get_args
@@ -19,15 +19,15 @@ WINDOWS: tuple[str, ...] = get_args(Window)
 
 
 def fft_length(detector_count: int) -> int:
-    """Length to which a row is padded: the next fast one at which a convolution does not wrap."""
+    """Length to which a row is padded: the next fast length for which a convolution does not wrap around."""
     return int(scipy.fft.next_fast_len(2 * detector_count, real=True))
 
 
 def ramp(detector_count: int, *, window: Window = "ram-lak") -> Float64:
     """Frequency response of the ramp filter, for rows padded to `fft_length`.
 
-    The band-limited ramp is built from its samples in real space, ``h(0) = 1/4``, ``h(n) = -1/(π n)²`` for odd n and
-    zero for even n, which keeps the mean of a reconstruction right (Kak & Slaney 2001, §3.3, eq. 61).
+    The band-limited ramp is computed from its samples in real space, ``h(0) = 1/4``, ``h(n) = -1/(π n)²`` for odd n and
+    zero for even n. This gives the correct mean of a reconstruction (Kak & Slaney 2001, §3.3, eq. 61).
 
     Returns
     -------
@@ -51,10 +51,10 @@ def ramp(detector_count: int, *, window: Window = "ram-lak") -> Float64:
 
 
 def bin_edges(detector_count: int, *, binning: Binning = "exponential", n_linear: int = 2) -> Integers:
-    """Edges of the bins of |offset| on which a learned filter is constant.
+    """Edges of the bins of |offset| in which a learned filter is constant.
 
-    Bin k holds the offsets with ``edges[k] <= |offset| < edges[k + 1]``, up to half the detector. Exponential bins are
-    {0}, `n_linear` single offsets, then widths 2, 4, 8, …; without binning every |offset| is a bin.
+    Bin k contains the offsets with ``edges[k] <= |offset| < edges[k + 1]``, up to half the detector. Exponential bins
+    are {0}, then `n_linear` single offsets, then bins of width 2, 4, 8, …. With "none" every |offset| is a bin.
 
     Returns
     -------
@@ -76,12 +76,12 @@ def bin_edges(detector_count: int, *, binning: Binning = "exponential", n_linear
 
 
 def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Float64:
-    """Frequency responses of filters that are constant on bins.
+    """Frequency responses of filters that are constant in each bin.
 
     Parameters
     ----------
     weights
-        (bin, filter): what a filter does with the **mean** over a bin's elements.
+        (bin, filter): the weight of the **mean** over the elements of a bin.
     edges
         (bin + 1,), from `bin_edges`.
 
@@ -99,14 +99,14 @@ def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Flo
 
 
 def filter_rows(rows: Float32, responses: Float64) -> Float32:
-    """Convolve detector rows with each of some filters, where the rows lie.
+    """Convolve detector rows with each of several filters, on the device of the rows.
 
     Parameters
     ----------
     rows
         (slice, angle, detector).
     responses
-        (filter, angle or 1, frequency), each even in the offset, for rows padded to `fft_length`.
+        (filter, angle or 1, frequency), for rows padded to `fft_length`. The filters are even in the offset.
 
     Returns
     -------

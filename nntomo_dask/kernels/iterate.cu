@@ -1,8 +1,8 @@
-// The element-wise halves of a SIRT iteration on lane groups; see iterate.py.
+// The element-wise steps of a SIRT iteration on lane groups; see iterate.py.
 //
-// Arrays lie as (entry, width) or (pixel, width). Sums of squares are taken over ENTRIES entries at a time and then
-// over these parts, in an order that depends on the number of entries alone: a slice's norm, and with it the iteration
-// at which it stops, is the same whichever slices lie beside it.
+// Arrays are (entry, width) or (pixel, width). Squares are summed over ENTRIES entries at a time, then over these
+// parts, in an order that depends only on the number of entries. So the norm of a slice, and the iteration at which it
+// stops, do not depend on the other slices of its group.
 //
 // Macros: ENTRIES and WARPS as in iterate.py, LANES as in cuda.py.
 
@@ -34,7 +34,7 @@ extern "C" __global__ void residual(
     }
 }
 
-// Norms of the residuals from the parts: one thread a slice.
+// Norms of the residuals from the parts: one thread per slice.
 extern "C" __global__ void norms(const double* __restrict__ parts, int n_parts, int width, double* __restrict__ result)
 {
     const int slice = blockIdx.x * blockDim.x + threadIdx.x;
@@ -58,7 +58,7 @@ extern "C" __global__ void step(
     const int slice = blockIdx.y * LANES + threadIdx.x;
     if (pixel >= n_pixels || !active[slice]) return;
     const float weight = column_weights[pixel];
-    if (weight == 0.0f) return;  // the border of the layout, which has to stay zero, and what no ray meets
+    if (weight == 0.0f) return;  // the border, which must stay zero, and pixels that no ray crosses
     const float value = images[pixel * width + slice] + weight * gradient[pixel * width + slice];
     images[pixel * width + slice] = value < minimum ? minimum : value;
 }

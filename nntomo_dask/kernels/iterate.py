@@ -1,4 +1,4 @@
-"""The two element-wise halves of a SIRT iteration on a lane group, each one pass over memory."""
+"""The two element-wise steps of a SIRT iteration on a lane group, each in one pass over the memory."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.layout import Float32, Float64
 
-_ENTRIES = 256  # whose squares a block of threads sums on a GPU; the order of a norm's sum depends on it
-_WARPS = 8  # of a block on a GPU
+_ENTRIES = 256  # values whose squares one block of threads sums on a GPU; it fixes the order of summation
+_WARPS = 8  # warps of a block on a GPU
 
 
 def residual(measured: Float32, projected: Float32, row_weights: Float32, weighted: Float32) -> Float64:
@@ -61,7 +61,7 @@ def _step(
     n_pixels, width = images.shape
     for pixel in range(n_pixels):
         weight = column_weights[pixel]
-        if weight == 0:  # the border of the layout, which has to stay zero, and what no ray meets
+        if weight == 0:  # the border, which must stay zero, and pixels that no ray crosses
             continue
         for lane in range(width):
             value = max(images[pixel, lane] + weight * gradient[pixel, lane], minimum)

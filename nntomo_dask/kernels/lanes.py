@@ -1,11 +1,11 @@
-"""SIMD lanes for Numba: one value that holds the same quantity of many slices.
+"""SIMD lanes for Numba: one value that holds the same quantity for many slices.
 
-The kernels of this folder do the same arithmetic for 8 to 64 slices (or filters × slices) at once. Numba has no
-type for that, and its arrays live in memory, so an accumulator in an array costs a load and a store per step.
-This module gives Numba one more type, `Lanes`: a fixed number of float32 that LLVM keeps in vector registers.
+The kernels of this folder do the same arithmetic for 8 to 64 slices (or filters × slices) at once. Numba has no type
+for this. Its arrays are in memory, so an accumulator in an array costs a load and a store in every step. This module
+adds the type `Lanes` to Numba: a fixed number of float32 values that LLVM keeps in vector registers.
 
-Multiply-adds are LLVM's `fma`, one rounding each, whatever the width: a slice's value does not depend on how many
-other slices were computed beside it.
+A multiply-add is the `fma` of LLVM, with one rounding, for every width. So the value of a slice does not depend on how
+many other slices are computed with it.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ from numba.extending import intrinsic, models, register_model
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
 
-# Elements 1, then 2, then 4 apart change places between two rows: the mask of the first row, that of the second.
+# Masks of the two rows of a pair that exchange elements which are 1, then 2, then 4 apart.
 _TRANSPOSITION = [
     [[k + 8 - d if k & d else k for k in range(8)], [k + 8 if k & d else k + d for k in range(8)]] for d in (1, 2, 4)
 ]
 
 
 class Lanes(types.Type):
-    """`width` float32 side by side."""
+    """A vector of `width` float32 values."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -65,7 +65,7 @@ def _call(builder: Any, name: str, *arguments: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def fill(typingctx: Any, value: Any, width: Any) -> Any:
-    """`width` lanes that all hold `value`."""
+    """`width` lanes with the same `value`."""
     n = width.literal_value
 
     def codegen(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -76,7 +76,7 @@ def fill(typingctx: Any, value: Any, width: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def load(typingctx: Any, array: Any, index: Any, width: Any) -> Any:
-    """Lanes `array[index : index + width]` of a flat float32 array; bounds are not checked."""
+    """The lanes `array[index : index + width]` of a flat float32 array. Bounds are not checked."""
     n = width.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -87,7 +87,7 @@ def load(typingctx: Any, array: Any, index: Any, width: Any) -> Any:
 
 @intrinsic
 def store(typingctx: Any, array: Any, index: Any, lanes: Any) -> Any:
-    """Write the lanes to `array[index : index + width]` of a flat float32 array; bounds are not checked."""
+    """Write lanes to `array[index : index + width]` of a flat float32 array. Bounds are not checked."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = _pointer(context, builder, signature.args[0], args[0], args[1], signature.args[2].width)
@@ -99,10 +99,10 @@ def store(typingctx: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 @intrinsic(prefer_literal=True)
 def store_transposed(typingctx: Any, source: Any, index: Any, step: Any, target: Any, place: Any, stride: Any) -> Any:
-    """Write 8 × 8 values with rows and columns exchanged: of 8 pixels with 8 slices each, 8 slices with 8 pixels each.
+    """Write 8 × 8 values transposed: from 8 pixels with 8 slices each to 8 slices with 8 pixels each.
 
-    ``target[place + s * stride + p] = source[index + p * step + s]`` for p and s in 0 … 7; flat float32 arrays, bounds
-    are not checked. Three rounds of register shuffles take the place of 64 scalar stores.
+    ``target[place + s * stride + p] = source[index + p * step + s]`` for p and s in 0 … 7. The arrays are flat float32
+    arrays; bounds are not checked. Three rounds of register shuffles replace 64 scalar stores.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -129,7 +129,7 @@ def store_transposed(typingctx: Any, source: Any, index: Any, step: Any, target:
 
 @intrinsic
 def fma(typingctx: Any, factor: Any, lanes: Any, addend: Any) -> Any:
-    """`factor * lanes + addend`, one rounding; `factor` is lanes too, or one float32 for all of them."""
+    """`factor * lanes + addend` with one rounding. `factor` is lanes, or one float32 for all lanes."""
     by_lane = isinstance(factor, Lanes)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -141,7 +141,7 @@ def fma(typingctx: Any, factor: Any, lanes: Any, addend: Any) -> Any:
 
 @intrinsic
 def add(typingctx: Any, left: Any, right: Any) -> Any:
-    """Sum lane by lane."""
+    """The sum of two vectors, lane by lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(args[0], args[1])
@@ -151,7 +151,7 @@ def add(typingctx: Any, left: Any, right: Any) -> Any:
 
 @intrinsic
 def sqrt(typingctx: Any, lanes: Any) -> Any:
-    """Square root, rounded once."""
+    """The square root of each lane, with one rounding."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _call(builder, "sqrt", args[0])
@@ -161,7 +161,7 @@ def sqrt(typingctx: Any, lanes: Any) -> Any:
 
 @intrinsic
 def relu(typingctx: Any, lanes: Any) -> Any:
-    """`max(lanes, 0)`."""
+    """`max(lanes, 0)`, lane by lane."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         zero = _constant(0.0, lanes.width)
@@ -170,14 +170,14 @@ def relu(typingctx: Any, lanes: Any) -> Any:
     return lanes(lanes), codegen
 
 
-# exp(r) on |r| <= ln(2)/2: Taylor, degree 7; its remainder is under 3e-9.
+# exp(r) for |r| <= ln(2)/2: the Taylor polynomial of degree 7. Its remainder is below 3e-9.
 _EXP = [1.0, 1.0, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040]
-_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.4286067653e-06  # their sum is ln(2); the first has 14 trailing zero bits
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.4286067653e-06  # their sum is ln(2); the last 14 bits of the first are zero
 
 
 @intrinsic
 def sigmoid(typingctx: Any, lanes: Any) -> Any:
-    """`1 / (1 + exp(-lanes))`, to 4e-7 relative; the argument is clipped to ±87, where float32 ends."""
+    """`1 / (1 + exp(-lanes))`, relative error 4e-7. The argument is clipped to ±87, the range of exp in float32."""
     n = lanes.width
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Memory layouts of the kernels: slices innermost, so that one index and weight serve many slices.
+"""Memory layouts of the kernels: the slice is the last axis, so that many slices share one index and weight.
 
-A *lane group* is up to `width` slices (of an image or of a sinogram) with the slice as the last, contiguous axis,
-padded with zeros to the full width and by a border of zeros, so that no kernel needs a branch at an edge.
-Groups lie where their slices do, in host memory or on a GPU.
+A *lane group* contains up to `width` slices of an image or of a sinogram. The slice is the last, contiguous axis. The
+group is padded with zeros to the full width, and has a border of zeros, so that kernels need no branches at the edges.
+A group is on the same device as its slices, in host memory or on a GPU.
 """
 
 from typing import Any
@@ -15,24 +15,29 @@ from nntomo_dask.compute import device
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-DETECTOR_FRONT = 2  # zeros before the first detector pixel: a pair of neighbours may lie wholly outside
-DETECTOR_PAD = 4  # the same behind the last, together
+DETECTOR_FRONT = 2  # zeros before the first detector pixel; both pixels of an interpolation may be outside
+DETECTOR_PAD = 4  # zeros before the first and after the last detector pixel together
 IMAGE_PAD = 1  # one zero pixel on every side
 
-_LINE = 16  # float32 of a cache line
+_LINE = 16  # float32 values in a cache line
 
 
 def lane_width(n_slices: int, widest: int) -> int:
-    """Smallest of 8, 16, 32, … that holds `n_slices`, at most `widest`."""
+    """The smallest of 8, 16, 32, … that is at least `n_slices`, but at most `widest`."""
     width = 8
     while width < min(n_slices, widest):
         width *= 2
     return width
 
 
+def padded_image_bytes(size: int, lanes: int) -> int:
+    """Bytes of a lane group of images with their border."""
+    return 4 * (size + 2 * IMAGE_PAD) ** 2 * lanes
+
+
 def aligned_zeros(count: int, xp: Any = np) -> Any:
-    """`count` zeros that begin at a cache line: vectors across two lines cost half as much again."""
-    if xp is not np:  # CuPy's always do
+    """`count` zeros that begin at a cache line; a vector across two lines takes 1.5 times as long to load."""
+    if xp is not np:  # arrays of CuPy are always aligned
         return xp.zeros(count, np.float32)
     buffer = np.zeros(count + _LINE, np.float32)
     skipped = -buffer.ctypes.data % (4 * _LINE) // 4

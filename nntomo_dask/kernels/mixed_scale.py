@@ -1,17 +1,17 @@
-"""The layers of a Mixed-Scale Dense network: every feature map from all before it, in one buffer.
+"""The layers of a Mixed-Scale Dense network. Each feature map is computed from all maps before it, in one buffer.
 
     map_i = relu(bias_i + Σ_c Σ_jk weight_i[c, j, k] · map_c(y + (j-1) d_i, x + (k-1) d_i)),   c < inputs + i
     output = bias + Σ_c weight[c] · map_c
 
-with dilations d_i = 1 … 10, 1 …. A buffer is (map, y, x): the inputs, then one map a layer, each with a border that
-mirrors it, half a sample outside: … b a | a b c … y z | z y …. So a dilated convolution finds its neighbours wherever
-they are, and nothing is copied. Derivatives lie in a second buffer, whose border is zero.
+with dilations d_i = 1 … 10, 1 …. A buffer is (map, y, x): the inputs, then one map per layer. Each map has a border
+that mirrors it: … b a | a b c … y z | z y …. So a dilated convolution finds all neighbours in the buffer, and nothing
+is copied. Derivatives are in a second buffer, whose border is zero.
 
-What makes it fast: four rows of a map, as far apart as the dilation, are summed together, 16 pixels of
-each in registers. They share the rows that they read: of 18 loads come 36 multiply-adds.
+The kernel is fast because it computes four rows of a map together, one dilation apart, with 16 pixels of each row in
+registers. The rows share the values that they read: 18 loads serve 36 multiply-adds.
 
-All parameters are one vector: layer by layer the weights (map, 3, 3), then the layers' biases, the weights of the
-output and its bias.
+All parameters are in one vector: the weights (map, 3, 3) layer by layer, then the biases of the layers, the weights of
+the output and its bias.
 
 References
 ----------
@@ -22,21 +22,20 @@ References
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
-from nntomo_dask.compute.chunking import MAP_BORDER, MAP_WIDTH
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import Float32
 
-DILATIONS = MAP_BORDER  # a layer's dilation is its number modulo this, plus 1
-_WIDTH = MAP_WIDTH  # pixels of a row in registers
-_MAPS = 2  # that are read for four rows before their sums are stored: more of them meet in one set of the cache
-_SLACK = 64  # values behind a buffer that the last rows' registers may touch
+DILATIONS = 10  # the dilation of a layer is its number modulo this, plus 1
+_WIDTH = 16  # pixels of a row that are in registers
+_MAPS = 2  # maps that are read before the sums of four rows are stored; more of them conflict in one cache set
+_SLACK = 64  # values after the end of a buffer that the registers of the last rows may read
 
 
 class Layers(NamedTuple):
-    """A network's parameters, as views of their vector."""
+    """The parameters of a network, as views of the vector."""
 
     weights: list[Any]  # (map, 3, 3) of each layer
     biases: Any  # (layer,)
@@ -45,12 +44,12 @@ class Layers(NamedTuple):
 
 
 def parameter_count(inputs: int, depth: int) -> int:
-    """Weights and biases of a network."""
+    """Number of weights and biases of a network."""
     return 9 * sum(inputs + layer for layer in range(depth)) + depth + (inputs + depth) + 1
 
 
 def unpack(parameters: Any, inputs: int, depth: int) -> Layers:
-    """The parts of a vector of parameters, an array or a tensor."""
+    """The parts of a parameter vector, which is an array or a tensor."""
     weights, first = [], 0
     for maps in range(inputs, inputs + depth):
         weights.append(parameters[first : first + 9 * maps].reshape(maps, 3, 3))
@@ -60,18 +59,12 @@ def unpack(parameters: Any, inputs: int, depth: int) -> Layers:
 
 
 def dilation_of(layer: int) -> int:
-    """Of a layer, counted from 0: 1 … 10, then 1 again."""
+    """Dilation of a layer, counted from 0: 1 … 10, then 1 again."""
     return layer % DILATIONS + 1
 
 
-def mirrored(count: int, border: int) -> npt.NDArray[np.intp]:
-    """Which pixel of `count` each place from -border to count + border shows; where that is wider, again and again."""
-    places = np.mod(np.arange(-border, count + border), 2 * count)
-    return np.minimum(places, 2 * count - 1 - places)
-
-
 def forward_reference(images: Float32, parameters: Float32, depth: int) -> Float32:
-    """Output (y, x) of a network for inputs (channel, y, x), readably: by concatenation, in double precision."""
+    """Reference implementation of `forward`, by concatenation and in double precision: output (y, x) only."""
     layers = unpack(parameters.astype(np.float64), len(images), depth)
     maps = images.astype(np.float64)
     height, width = maps.shape[1:]
@@ -88,14 +81,19 @@ def forward_reference(images: Float32, parameters: Float32, depth: int) -> Float
 
 
 def buffer(maps: int, height: int, width: int, border: int = DILATIONS) -> Float32:
-    """Zeros (map, y, x) with their borders; rows have room for whole registers, and there is slack behind the last."""
+    """Zeros (map, y, x) with their borders. Rows are padded to whole registers; more zeros follow the last row."""
     shape = maps, height + 2 * border, -(-width // _WIDTH) * _WIDTH + 2 * border
-    count = int(np.prod(shape))
+    count = buffer_bytes(maps, height, width, border) // 4
     return np.zeros(count + _SLACK, np.float32)[:count].reshape(shape)
 
 
+def buffer_bytes(maps: int, height: int, width: int, border: int = DILATIONS) -> int:
+    """Bytes of a `buffer`."""
+    return 4 * maps * (height + 2 * border) * (-(-width // _WIDTH) * _WIDTH + 2 * border)
+
+
 def forward(images: Float32, parameters: Float32, depth: int, maps: Float32 | None = None) -> tuple[Float32, Float32]:
-    """Output (y, x) and the buffer of all maps, for inputs (channel, y, x); `maps` is a buffer to be used again."""
+    """Output (y, x) and the buffer of all maps, for inputs (channel, y, x). `maps` is a buffer to reuse."""
     inputs, height, width = images.shape
     if maps is None:
         maps = buffer(inputs + depth, height, width)
@@ -115,9 +113,10 @@ def forward(images: Float32, parameters: Float32, depth: int, maps: Float32 | No
 def backward(
     maps: Float32, parameters: Float32, depth: int, derivative: Float32, work: Float32 | None = None
 ) -> Float32:
-    """Derivative of a loss by all parameters, from that by the output (y, x) and the maps of `forward`.
+    """Derivative of a loss with respect to all parameters.
 
-    `work` is a buffer of `depth + 1` maps with twice the border, zero there, to be used again.
+    `maps` are the maps of `forward`, and `derivative` is that with respect to the output (y, x). `work` is a buffer to
+    reuse: `depth + 1` maps with twice the border, which is zero.
     """
     inputs = len(maps) - depth
     height, width = derivative.shape
@@ -150,7 +149,7 @@ def _mirror(place: int, count: int) -> int:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _fill_border(one: Float32, height: int, width: int) -> None:
-    """Fill the border of a map from its inside."""
+    """Fill the border of a map by mirroring its inside."""
     b = DILATIONS
     for y in range(b, b + height):
         for place in range(b):
@@ -164,7 +163,7 @@ def _fill_border(one: Float32, height: int, width: int) -> None:
 @njit(nogil=True, cache=True, error_model="numpy")
 def _fold_border(one: Float32, height: int, width: int) -> None:
     """Add the border of a map, of width `DILATIONS`, to the pixels that it mirrors: the transpose of `_fill_border`."""
-    b = 2 * DILATIONS  # where the inside begins
+    b = 2 * DILATIONS  # first row and column of the inside
     for place in range(DILATIONS):
         one[b + _mirror(-1 - place, height)] += one[b - 1 - place]
         one[b + _mirror(height + place, height)] += one[b + height + place]
@@ -179,7 +178,7 @@ def _four_rows(
     target: Float32, at: int, step: int, source: Float32, start: int, map_size: int, source_step: int, weights: Float32,
     first: int, last: int, d: int, count: int,
 ) -> None:  # fmt: skip
-    """Add the convolutions of some maps to four rows of flat `target`, `step` apart; the source's are as far apart."""
+    """Add the convolutions of maps `first` … `last` to four rows of flat `target`, which are `step` apart."""
     for x in range(0, count, _WIDTH):
         sum0 = load(target, at + x, _WIDTH)
         sum1 = load(target, at + step + x, _WIDTH)
@@ -218,7 +217,7 @@ def _one_row(
     target: Float32, at: int, source: Float32, start: int, map_size: int, source_step: int, weights: Float32,
     first: int, last: int, d: int, count: int,
 ) -> None:  # fmt: skip
-    """The same for a row that has no partners left, in the same order of sums."""
+    """Like `_four_rows` for one row of the rest, with the same order of summation."""
     for x in range(0, count, _WIDTH):
         total = load(target, at + x, _WIDTH)
         for channel in range(first, last):
@@ -249,7 +248,7 @@ def _convolve(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _layer(maps: Float32, channel: int, weights: Float32, bias: float, d: int, height: int, width: int) -> None:
-    """Compute one map from those before it, without its border."""
+    """Compute one map, without its border, from the maps before it."""
     row, map_size = maps.shape[2], maps.shape[1] * maps.shape[2]
     inside = DILATIONS * row + DILATIONS
     flat = maps.reshape(-1)
@@ -289,7 +288,7 @@ def _output_gradient(maps: Float32, derivative: Float32, weights: Float32) -> No
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _spread(work: Float32, later: int, total: Float32, weights: Float32, d: int, height: int, width: int) -> None:
-    """Add to `total` what a later layer's derivative gives back to one map, borders included."""
+    """Add to `total` the derivative that a later layer propagates back to one map, borders included."""
     row, map_size = work.shape[2], work.shape[1] * work.shape[2]
     flipped = np.ascontiguousarray(weights[::-1, ::-1]).reshape(1, 3, 3)
     first = (2 * DILATIONS - d) * (row + 1)
@@ -300,7 +299,7 @@ def _spread(work: Float32, later: int, total: Float32, weights: Float32, d: int,
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _through_relu(total: Float32, weight: float, derivative: Float32, one: Float32, result: Float32) -> None:
-    """The derivative by a layer's sums: zero where its map is."""
+    """The derivative with respect to the sums of a layer: zero where its map is zero."""
     height, width = derivative.shape
     b = 2 * DILATIONS
     for y in range(height):
@@ -323,7 +322,7 @@ def _sum(one: Float32, height: int, width: int) -> float:
 def _weight_gradient(
     work: Float32, layer: int, maps: Float32, channels: int, d: int, height: int, width: int, result: Float32
 ) -> None:
-    """(map, 3, 3): the derivative by a layer's weights, sums of the products of its derivative and shifted maps."""
+    """The derivative (map, 3, 3) with respect to the weights of a layer: its derivative times shifted maps, summed."""
     row, map_size = maps.shape[2], maps.shape[1] * maps.shape[2]
     of_row = work.shape[2]
     g, m = work.reshape(-1), maps.reshape(-1)

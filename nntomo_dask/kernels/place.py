@@ -1,4 +1,4 @@
-"""Atoms placed in a volume: every atom a radial profile around its own position."""
+"""Atoms in a volume: each atom is a radial profile around its position."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ Float64 = npt.NDArray[np.float64]
 def place_reference(
     z_indices: npt.NDArray[np.int64], size: int, positions: Float64, kinds: npt.NDArray[np.int64], profiles: Float64
 ) -> Float32:
-    """The arithmetic as one line an atom; see `place`."""
+    """Reference implementation of `place`."""
     steps = profiles.shape[1] - 1
     z, y, x = np.meshgrid(z_indices, np.arange(size), np.arange(size), indexing="ij")
     total = np.zeros(z.shape)
@@ -27,24 +27,24 @@ def place_reference(
 def place(
     z_indices: npt.NDArray[np.int64], size: int, positions: Float64, kinds: npt.NDArray[np.int64], profiles: Float64
 ) -> Float32:
-    """Sum of the profiles of all atoms at every voxel of some slices.
+    """Sum of the profiles of all atoms at every voxel of a group of slices.
 
     Parameters
     ----------
     z_indices
         (slice,), consecutive.
     size
-        Voxels along y and x.
+        Number of voxels along y and along x.
     positions
-        (atom, 4): x, y, z in voxels, counted from the middle of voxel 0, and the profile's steps a voxel.
+        (atom, 4): x, y, z in voxels, from the centre of voxel 0, and the number of profile steps per voxel.
     kinds
-        (atom,), which profile an atom has.
+        (atom,), index of the profile of each atom.
     profiles
-        (kind, step), values at 0, 1, 2, … steps from the atom; linear between, zero beyond.
+        (kind, step), values at 0, 1, 2, … steps from the atom, interpolated linearly, zero beyond the last step.
 
     Returns
     -------
-    (slice, y, x), float32; a voxel's sum is in the order of the atoms, whatever the slices.
+    (slice, y, x), float32. Each voxel is summed in the order of the atoms, so it does not depend on the group.
     """
     total = np.zeros((len(z_indices), size, size))
     if len(z_indices):

@@ -1,15 +1,15 @@
 // Joseph's projector and its exact transpose on lane groups; see project.py for the formula, layout.py for the layout.
 //
-// Images lie as (y + pad, x + pad, width), sinograms as (angle, detector + pad, width); a warp takes LANES of the width
-// slices. Indices and weights are found in double precision by all threads of a block together, once for each pixel
-// and angle or ray and line, not once a lane.
+// Images are (y + pad, x + pad, width), sinograms (angle, detector + pad, width). A warp computes LANES of the width
+// slices. Indices and weights are computed in double precision by all threads of a block together: once for each pixel
+// and angle, or for each ray and line, not once for each lane.
 //
-// Macros: WARPS of a block; LANES, TILE, CHUNK, DETECTOR_FRONT, DETECTOR_PAD and IMAGE_PAD as cuda.py and layout.py
-// have them.
+// Macros: WARPS is the number of warps of a block. LANES, TILE, CHUNK, DETECTOR_FRONT, DETECTOR_PAD and IMAGE_PAD are
+// those of cuda.py and layout.py.
 
 #define PIXELS (TILE / WARPS)
 
-// One warp a ray: block (LANES, WARPS), grid (rays / WARPS, angles, width / LANES).
+// One warp per ray: block (LANES, WARPS), grid (rays / WARPS, angles, width / LANES).
 extern "C" __global__ void __launch_bounds__(LANES * WARPS) forward(
     const float* __restrict__ image,
     const double* __restrict__ cosines,
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) forward(
         const double position = start - (u - centre) * ratio;
         const bool inside = u < n && position >= -1.0 && position < n;
         const double lower = floor(position);
-        // What lies outside reads the border's first two pixels, which are zero.
+        // A position outside the image reads the first two pixels of the border, which are zero.
         pixels[warp][lane] = inside ? (u + IMAGE_PAD) * step_u + ((int)lower + IMAGE_PAD) * step_v : 0;
         weights[warp][lane] = inside ? (float)(position - lower) : 0.0f;
         __syncthreads();
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) forward(
     if (t < n) sinogram[entry * width + blockIdx.z * LANES + lane] = (float)(1.0 / fabs(principal)) * total;
 }
 
-// TILE pixels of an image row a block: block (LANES, WARPS), grid (tiles, n, at most width / LANES).
+// TILE pixels of an image row per block: block (LANES, WARPS), grid (tiles, n, at most width / LANES).
 extern "C" __global__ void __launch_bounds__(LANES * WARPS) back(
     const float* __restrict__ sinogram,
     const double* __restrict__ cosines,
@@ -78,13 +78,13 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) back(
 
         for (int first = 0; first < n_angles; first += CHUNK) {
             const int count = min(CHUNK, n_angles - first);
-            if (group == (int)blockIdx.z || n_angles > CHUNK) {  // else what is there holds for this group too
+            if (group == (int)blockIdx.z || n_angles > CHUNK) {  // otherwise the stored indices are valid for this group too
                 __syncthreads();
                 for (int a = warp; a < count; a += WARPS) {
                     const double cosine = cosines[first + a], sine = sines[first + a];
                     const double reach = fmax(fabs(cosine), fabs(sine));
                     const double t = (x0 + lane - centre) * cosine + (y - centre) * sine + centre;
-                    // The rays that touch this pixel lie strictly within ±reach of its own detector position.
+                    // The rays that touch this pixel are strictly within ±reach of its detector position.
                     const double ray = floor(t - reach) + 1.0;
                     nears[a][lane] = (float)(fmax(1.0 - fabs(ray - t) / reach, 0.0) / reach);
                     fars[a][lane] = (float)(fmax(1.0 - fabs(ray + 1.0 - t) / reach, 0.0) / reach);

@@ -1,8 +1,8 @@
 """Joseph's projector and its exact transpose.
 
-A ray crosses the image line by line: along rows where |cos θ| ≥ |sin θ|, along columns elsewhere. On every line it
-takes the linear interpolation of the two nearest pixels, times the length 1/max(|cos θ|, |sin θ|) between two lines.
-Outside the image everything is zero. ASTRA's `linear` projector is the same.
+A ray crosses the image line by line: the lines are rows if |cos θ| ≥ |sin θ|, and columns otherwise. On every line the
+ray takes the linear interpolation of the two nearest pixels, times the distance 1/max(|cos θ|, |sin θ|) of two lines.
+Outside the image all values are zero. The `linear` projector of ASTRA is the same.
 
 References
 ----------
@@ -33,12 +33,12 @@ from nntomo_dask.kernels.layout import (
     sinogram_to_lanes,
 )
 
-WIDEST = 32  # lanes of a group: more of them amortise the index arithmetic, fewer of them keep a tile in the cache
-TILE = 32  # pixels a side: TILE² · WIDEST float32 is 128 KiB
+WIDEST = 32  # lanes of a group; more share the index arithmetic, fewer keep a tile in the cache
+TILE = 32  # side of a tile in pixels; TILE² · WIDEST float32 values are 128 KiB
 
 
 def forward_reference(images: Float32, angles_rad: Float64) -> Float32:
-    """Project (slice, y, x) to (slice, angle, detector), readably."""
+    """Reference implementation of `forward`: project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
     centre = (n - 1) / 2
     detector = np.arange(n) - centre
@@ -57,7 +57,7 @@ def forward_reference(images: Float32, angles_rad: Float64) -> Float32:
 
 
 def back_reference(sinograms: Float32, angles_rad: Float64) -> Float32:
-    """Backproject (slice, angle, detector) to (slice, y, x): the transpose of `forward_reference`, readably."""
+    """Reference implementation of `back`: the transpose of `forward_reference`."""
     n_slices, _, n = sinograms.shape
     centre = (n - 1) / 2
     detector = np.arange(n) - centre
@@ -86,7 +86,7 @@ def _forward_kernel(width: int) -> Any:
             u1 = min(u0 + TILE, n)
             for v_start in range(0, n, TILE):
                 v1 = min(v_start + TILE, n)
-                v0 = v_start if v_start > 0 else -1  # the first tile owns the interval before the first pixel too
+                v0 = v_start if v_start > 0 else -1  # the first tile includes the interval before the first pixel
                 for a in range(cos.size):
                     along_rows = abs(cos[a]) >= abs(sin[a])
                     main = cos[a] if along_rows else sin[a]
@@ -123,9 +123,9 @@ def _forward_kernel(width: int) -> Any:
 def _locate(
     cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], near: Float32, far: Float32
 ) -> None:
-    """Of TILE pixels of one line, (angle, pixel): the first of the two rays that may touch each, and both weights.
+    """For TILE pixels of one line: the first of the two rays that may touch each pixel, and both weights.
 
-    A loop of its own, over pixels innermost, so that the compiler computes several of them at once.
+    The results are (angle, pixel). The innermost loop is over pixels, so that the compiler can vectorise it.
     """
     centre = (n - 1) / 2
     for a in range(cos.size):
@@ -133,7 +133,7 @@ def _locate(
         across = (y - centre) * sin[a]
         for i in range(TILE):
             t = (x0 + i - centre) * cos[a] + across + centre
-            # The rays that touch this pixel lie strictly within ±reach of its own detector position.
+            # The rays that touch this pixel are strictly within ±reach of its detector position.
             ray = np.floor(t - reach) + 1.0
             near[a * TILE + i] = np.float32(max(1.0 - abs(ray - t) / reach, 0.0) / reach)
             far[a * TILE + i] = np.float32(max(1.0 - abs(ray + 1.0 - t) / reach, 0.0) / reach)
@@ -155,7 +155,7 @@ def _back_kernel(width: int) -> Any:
                 for y in range(y0, min(y0 + TILE, n)):
                     _locate(cos, sin, n, y, x0, index, near, far)
                     first = ((y + IMAGE_PAD) * stride + x0 + IMAGE_PAD) * width
-                    for i in range(0, count, 2):  # two pixels at once: neither waits for the other's sums
+                    for i in range(0, count, 2):  # two pixels at once, because their sums are independent
                         total = fill(np.float32(0), width)
                         other = fill(np.float32(0), width)
                         for a in range(cos.size):
@@ -174,14 +174,14 @@ def _back_kernel(width: int) -> Any:
 
 
 def group_width(block: Any) -> int:
-    """Slices of the lane groups into which a block (slice, …, detector or x) is cut where it lies."""
+    """Number of slices in the lane groups of a block (slice, …, detector or x), on its device."""
     if device.is_on_gpu(block):
         return cuda.lane_width(len(block), block.shape[-1])
     return lane_width(len(block), WIDEST)
 
 
 def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
-    """Project one lane group; `image` and the result lie as `layout` says."""
+    """Project one lane group; see `layout` for the memory layout of `image` and of the result."""
     if device.is_on_gpu(image):
         return _forward_on_gpu(image, angles_rad, n, width)
     sinogram = np.zeros(angles_rad.size * (n + DETECTOR_PAD) * width, np.float32)
@@ -190,7 +190,7 @@ def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int) -> Fl
 
 
 def back_lanes(sinogram: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
-    """Backproject one lane group; `sinogram` and the result lie as `layout` says."""
+    """Backproject one lane group; see `layout` for the memory layout of `sinogram` and of the result."""
     if device.is_on_gpu(sinogram):
         return _back_on_gpu(sinogram, angles_rad, n, width)
     image = np.zeros((n + 2 * IMAGE_PAD) ** 2 * width, np.float32)

@@ -1,4 +1,4 @@
-// Inputs of NN-FBP at chosen voxels, as differences of running sums; see sample.py. One thread a voxel and bin.
+// Inputs of NN-FBP at chosen voxels, from differences of running sums; see sample.py. One thread per voxel and bin.
 
 extern "C" __global__ void sample(
     const double* __restrict__ running,

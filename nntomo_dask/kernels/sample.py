@@ -1,8 +1,12 @@
-"""The inputs of NN-FBP at chosen voxels (report Eq. 8, binned).
+"""The inputs of NN-FBP at chosen voxels (Branchut 2024, Eq. 8, binned).
 
-Input k of a voxel is the mean, over the offsets p of bin k on both sides, of ``Σ_θ weight_θ P_θ(t_θ - p)``, with linear
-interpolation. Interpolation commutes with summing, so the sum over a bin is a difference of two values of the row's
-running sum: the cost is O(bins) for each voxel and angle, not O(detector pixels).
+Input k of a voxel is the mean of ``Σ_θ weight_θ P_θ(t_θ - p)`` over the offsets p of bin k, on both sides, with linear
+interpolation. Interpolation and summation commute, so the sum over a bin is the difference between two values of the
+running sum of the row. The cost is O(bins) for each voxel and angle, not O(detector pixels).
+
+References
+----------
+.. [1] A. Branchut, Machine Learning for Transmission Electron Microscopy Tomography, 2024.
 """
 
 from typing import Any
@@ -17,13 +21,13 @@ from nntomo_dask.kernels.layout import Float32, Float64
 
 Integers = npt.NDArray[np.int64]
 
-_THREADS = 256  # of a block on a GPU
+_THREADS = 256  # threads of a block on a GPU
 
 
 def sample_reference(
     sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers
 ) -> Float32:
-    """As `sample`, offset by offset."""
+    """Reference implementation of `sample`: a loop over the offsets."""
     _, n_angles, n = sinograms.shape
     centre = (n - 1) / 2
     z, y, x = voxels.T
@@ -73,7 +77,7 @@ def _sample(
 
 
 def sample(sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers) -> Float32:
-    """Inputs of a network at some voxels.
+    """Inputs of NN-FBP at chosen voxels.
 
     Parameters
     ----------
@@ -106,7 +110,7 @@ def _on_gpu(sinograms: Any, angles_rad: Float64, weights: Float64, edges: Intege
     running = xp.zeros((n_slices, n_angles, n + 1))
     running[:, :, 1:] = xp.cumsum(sinograms, axis=2, dtype=np.float64)
     inputs = xp.empty((len(voxels), len(edges) - 1), np.float32)
-    if inputs.size == 0:  # a slab of which no voxel was drawn; a launch of no threads is an error
+    if inputs.size == 0:  # no voxel of the slab was chosen; a launch without threads is an error
         return inputs
     cuda.get_function("sample", "sample")(
         (-(-inputs.size // _THREADS),),

@@ -1,8 +1,8 @@
-"""The Mixed-Scale Dense network as a module of PyTorch; beside `training` the only room that imports torch.
+"""The Mixed-Scale Dense network as a PyTorch module. Only this module and `training` import torch.
 
-On the CPU its layers are our kernels, forward and backward, one slice a thread. On a GPU they are PyTorch's own
-convolutions in one buffer that is made once, with the same derivative. Neither keeps more than one value a map and
-pixel, and one more for the derivative.
+On the CPU the layers are the kernels of `mixed_scale`, forward and backward, with one slice per thread. On a GPU they
+are convolutions of PyTorch in one buffer, with the same derivative. Both store one value for each map and pixel, and
+one more for the derivative.
 """
 
 import threading
@@ -15,17 +15,18 @@ import torch
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
-from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, mirrored, parameter_count, unpack
+from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, parameter_count, unpack
 
 Float32 = npt.NDArray[np.float32]
 
-_MAPS = 16  # that a convolution of PyTorch takes at once: it copies them to adjacent memory
+_MAPS = 16  # maps in one convolution of PyTorch, which copies them to contiguous memory
 
 
 def initial_parameters(inputs: int, depth: int, seed: int) -> Float32:
-    """Weights of variance 2 / (9 (inputs + depth - 1) + 1), biases and the output's weights zero (Pelt & Sethian)."""
+    """Weights of variance 2 / (9 (inputs + depth - 1) + 1); biases and output weights are 0 (Pelt & Sethian)."""
     parameters = np.zeros(parameter_count(inputs, depth), np.float32)
     weights = parameters.size - 2 * depth - inputs - 1
     deviation = np.sqrt(2 / (9 * (inputs + depth - 1) + 1))
@@ -34,20 +35,20 @@ def initial_parameters(inputs: int, depth: int, seed: int) -> Float32:
 
 
 class MixedScaleDense(torch.nn.Module):
-    """Images (image, channel, y, x) to (image, y, x), float32; any size, on the CPU or a GPU.
+    """Maps images (image, channel, y, x) to (image, y, x), float32, of any size, on the CPU or a GPU.
 
     Parameters
     ----------
     inputs
-        Channels of an image.
+        Number of channels of an image.
     depth
-        Layers of one map each; their dilations are 1 … 10, 1 ….
+        Number of layers, with one map each. Their dilations are 1 … 10, 1 ….
     seed
-        Of the starting weights.
+        Seed of the initial weights.
     precision
-        In which maps are held on a GPU; the CPU knows float32.
+        Type of the maps on a GPU. On the CPU they are always float32.
     threads
-        Images in work at once on the CPU.
+        Number of images that are computed at once on the CPU.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class MixedScaleDense(torch.nn.Module):
                 "MixedScaleDense",
                 needs=f"images (image, {self.inputs}, y, x)",
                 got=f"{tuple(images.shape)}",
-                remedy="give as many channels as the network was made for",
+                remedy=f"give images with {self.inputs} {'channel' if self.inputs == 1 else 'channels'}",
             )
         if images.device.type == "cpu":
             output = _OnCPU.apply(images, self.vector, self.depth, self.threads)  # type: ignore[no-untyped-call]
@@ -80,15 +81,15 @@ class MixedScaleDense(torch.nn.Module):
 
 
 class _Buffers:
-    """Buffers that were used and may be used again, by their shape; threads take and give them."""
+    """Buffers that can be reused, by their shape. Several threads may take and return them."""
 
     def __init__(self) -> None:
         self.lock, self.size = threading.Lock(), (0, 0)
-        self.free: dict[tuple[int, int], list[Float32]] = {}  # by their maps and border
+        self.free: dict[tuple[int, int], list[Float32]] = {}  # by number of maps and border
 
     def take(self, maps: int, height: int, width: int, border: int) -> Float32:
         with self.lock:
-            if self.size != (height, width):  # those of other images are not kept
+            if self.size != (height, width):  # buffers for another image size are dropped
                 self.size, self.free = (height, width), {}
             free = self.free.get((maps, border))
             if free:
@@ -105,7 +106,7 @@ _buffers = _Buffers()
 
 
 class _OnCPU(torch.autograd.Function):
-    """The kernels of `kernels.mixed_scale`; derivatives by the parameters alone."""
+    """The kernels of `kernels.mixed_scale`, with derivatives only with respect to the parameters."""
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, vector: torch.Tensor, depth: int, threads: int) -> torch.Tensor:
@@ -147,7 +148,7 @@ class _OnCPU(torch.autograd.Function):
 
 
 class _ByTorch(torch.autograd.Function):
-    """The same by operations of PyTorch, on whatever device."""
+    """The same with operations of PyTorch, on any device."""
 
     @staticmethod
     def forward(
@@ -213,7 +214,7 @@ def _inside(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _windows(maps: torch.Tensor, count: int, layer: int, height: int, width: int) -> Any:
-    """What a layer reads of the maps before it, some maps at a time, with the number of the first."""
+    """The parts of the earlier maps that a layer reads, a few maps at a time, with the number of the first map."""
     border, d = DILATIONS - dilation_of(layer), dilation_of(layer)
     for first in range(0, count, _MAPS):
         some = maps[:, first : min(first + _MAPS, count)]
@@ -221,14 +222,14 @@ def _windows(maps: torch.Tensor, count: int, layer: int, height: int, width: int
 
 
 def _folded(one: torch.Tensor, places: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """(image, y, x) with its border added to the pixels that it mirrors."""
+    """(image, y, x), after adding the border to the pixels that it mirrors."""
     count, height, width = len(one), int(places[0].max()) + 1, int(places[1].max()) + 1
     rows = torch.zeros(count, height, one.shape[2], device=one.device).index_add_(1, places[0], one)
     return torch.zeros(count, height, width, device=one.device).index_add_(2, places[1], rows)
 
 
 def on_gpu(images: Any, parameters: Float32, depth: int) -> Float32:
-    """Output (image, y, x) for images (image, channel, y, x), by this process's GPU, one image at a time."""
+    """Output (image, y, x) for images (image, channel, y, x), on the GPU of this process, one image at a time."""
     vector = torch.from_numpy(parameters).cuda()
     with torch.no_grad():
         outputs = [

@@ -1,1 +1,15 @@
-"""Networks as data: what a file holds and what reconstruction needs; training is another room."""
+"""Networks as data: what a file holds and what a reconstruction needs. How they are trained is `training`'s matter."""
+
+from typing import TYPE_CHECKING
+
+from nntomo_dask.registry import Registry
+
+if TYPE_CHECKING:
+    from nntomo_dask.networks.network import Network
+
+NETWORKS: "Registry[type[Network]]" = Registry(
+    "network",
+    package=__name__,
+    modules=("nnfbp", "msdnet"),
+    group="nntomo_dask.networks",
+)

@@ -1,73 +1,22 @@
 """What every kind of network has in common, and its file: .safetensors with a checksum, written whole or not at all.
 
-A kind of network is a class that fulfils `Network`. `register` makes `load_network` know it; to teach `reconstruct`
-too, see `reconstruction.learned.register_network`.
+A kind of network is a class that fulfils `network.Network` and is registered in `NETWORKS`.
 """
 
 import os
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.networks.msdnet import MSDNetwork
-from nntomo_dask.networks.nnfbp import NNFBPNetwork
+from nntomo_dask.networks import NETWORKS
+from nntomo_dask.networks.network import Metadata, Network, Tensors
 
 FORMAT_VERSION = "1"
-
-Tensors = dict[str, Any]
-Metadata = dict[str, str]
-
-
-class Network(Protocol):
-    """A trained network as data: what it was trained for, and how it is saved.
-
-    Attributes
-    ----------
-    FORMAT
-        Name of the kind, which its files carry.
-    recipe
-        How it was trained; becomes part of the recipes of volumes.
-    """
-
-    FORMAT: ClassVar[str]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """How it was trained."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Digest of all numbers that a reconstruction depends on."""
-        ...
-
-    def check(self, series: Any, *, who: str) -> None:
-        """Raise a SchemaError where the network was made for another kind of series."""
-        ...
-
-    def to_file(self) -> tuple[Tensors, Metadata]:
-        """Arrays and texts that make up the file; "format" and "format_version" are added."""
-        ...
-
-    @classmethod
-    def from_file(cls, tensors: Tensors, metadata: Metadata) -> Self:
-        """Inverse of `to_file`."""
-        ...
-
-
-# The kinds of this package, and those that were registered, by the name that their files carry.
-_HERE: dict[str, type[Network]] = {kind.FORMAT: kind for kind in (NNFBPNetwork, MSDNetwork)}
-_registered: dict[str, type[Network]] = {}
-
-
-def register(kind: type[Network]) -> None:
-    """Let `load_network` read files of another kind."""
-    _registered[kind.FORMAT] = kind
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
@@ -90,7 +39,7 @@ def load_network(path: str | os.PathLike[str]) -> Any:
     SchemaError
         There is no such file, it is damaged, or it holds something else.
     """
-    known = _HERE | _registered
+    known = {kind.FORMAT: kind for kind in NETWORKS.values()}
     tensors, metadata = read_tensors(Path(path), *known, who="load_network")
     return known[metadata["format"]].from_file(tensors, metadata)
 

@@ -13,22 +13,19 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.compute.chunking import NEIGHBOURS
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, check_angles
+from nntomo_dask.networks import NETWORKS
+from nntomo_dask.networks.network import Network
+from nntomo_dask.networks.nnfbp import check_angles
 
 Float32 = npt.NDArray[np.float32]
-Method = Literal["sirt", "fbp", "nnfbp"]
-
-METHODS: tuple[Method, ...] = ("sirt", "fbp", "nnfbp")
-# Of the SIRT that makes inputs, in training and at use.
-SIRT: dict[str, Any] = {"tolerance": 1e-3, "max_iterations": 1000, "minimum": 0}
+NEIGHBOURS = 2  # slices on either side that a network looks at unless told otherwise
 
 _SCALES = ("input_mean", "input_deviation", "target_mean", "target_deviation", "level")
 _INPUT = "input."  # how the names of an input network's tensors begin
@@ -43,21 +40,24 @@ class Inputs:
     angles_deg
         Of the measured series, in the series' order.
     method
-        "sirt": constrained to values of at least 0, with a tolerance of 1e-3. "fbp", "nnfbp".
+        Name of the method whose reconstruction is improved.
     network
-        For "nnfbp".
+        The network of that method, where it needs one.
     neighbours
         Slices on either side that are looked at too.
+    settings
+        Of that method, JSON-able; None for those that it has as input, see `reconstruction.method.Method.as_input`.
     splits
         1: the reconstruction is from all projections. K, for a network trained by `noise2inverse_slices`: K
         reconstructions, each without the projections K·i + k, are improved one by one, and averaged.
     """
 
     angles_deg: tuple[float, ...]
-    method: Method = "sirt"
-    network: NNFBPNetwork | None = None
+    method: str
+    network: Network | None = None
     neighbours: int = NEIGHBOURS
     splits: int = 1
+    settings: dict[str, Any] | None = None
 
     @property
     def channels(self) -> int:
@@ -67,6 +67,8 @@ class Inputs:
     def to_json(self) -> str:
         """All but the network."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "network"}
+        if self.settings is None:  # as in files of version 0.1.0
+            del fields["settings"]
         return json.dumps(fields)
 
     @property
@@ -75,7 +77,7 @@ class Inputs:
         return f"{self.to_json()}{'' if self.network is None else self.network.digest}"
 
     @classmethod
-    def from_json(cls, text: str, network: NNFBPNetwork | None) -> "Inputs":
+    def from_json(cls, text: str, network: Network | None) -> "Inputs":
         """Inverse of `to_json`."""
         values = json.loads(text)
         return cls(**{**values, "angles_deg": tuple(values["angles_deg"]), "network": network})
@@ -87,6 +89,7 @@ class Inputs:
             self.network.check(series, who=who)
 
 
+@NETWORKS.register
 @dataclass(frozen=True)
 class MSDNetwork:
     """A trained network with all that reconstruction needs.
@@ -107,6 +110,7 @@ class MSDNetwork:
         How it was trained, with the losses.
     """
 
+    name: ClassVar[str] = "msdnet"
     FORMAT: ClassVar[str] = "nntomo_dask.msdnet"
 
     inputs: Inputs
@@ -129,6 +133,24 @@ class MSDNetwork:
                 got=f"{self.parameters.shape}",
                 remedy="check depth and neighbours",
             )
+
+    @property
+    def angles_deg(self) -> tuple[float, ...]:
+        """Tilt angles of the series that it was trained for."""
+        return self.inputs.angles_deg
+
+    def describe(self) -> str:
+        """One line: layers, parameters, and what it improves."""
+        made = self.inputs
+        return (
+            f"MS-D Net: {self.depth} layers, {self.parameters.size} parameters, improves {made.method} of "
+            f"{len(made.angles_deg)} projections, {made.channels} slices at once"
+            + (f", self-supervised in {made.splits} parts" if made.splits > 1 else "")
+        )
+
+    def __repr__(self) -> str:
+        """The line of `describe`: the arrays would fill a page."""
+        return f"<{self.describe()}>"
 
     @property
     def digest(self) -> str:
@@ -160,7 +182,9 @@ class MSDNetwork:
             {name.removeprefix(_INPUT): value for name, value in whole.items() if name.startswith(_INPUT)}
             for whole in (tensors, metadata)
         )
-        network = NNFBPNetwork.from_file(inner, texts) if inner else None
+        # The network of a method has the method's name.
+        kind = json.loads(metadata["inputs"])["method"]
+        network = NETWORKS[kind].from_file(inner, texts) if inner else None
         return cls(
             inputs=Inputs.from_json(metadata["inputs"], network),
             depth=int(metadata["depth"]),

@@ -27,6 +27,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
 from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
 from nntomo_dask.kernels.sample import sample
+from nntomo_dask.networks import NETWORKS
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -112,6 +113,7 @@ class InputLayout:
         check_angles(series, self.angles_deg, who=who)
 
 
+@NETWORKS.register
 @dataclass(frozen=True)
 class NNFBPNetwork:
     """A trained network with all that reconstruction needs.
@@ -129,12 +131,13 @@ class NNFBPNetwork:
     target_low, target_high
         Range of the training volumes.
     level
-        Intensity of matter in the training series, see `training.samples.intensity_level`; what a measured series is
+        Intensity of matter in the training series, see `intensity_level`; what a measured series is
         scaled to.
     recipe
         How it was trained, with the losses.
     """
 
+    name: ClassVar[str] = "nnfbp"
     FORMAT: ClassVar[str] = "nntomo_dask.nnfbp"
 
     layout: InputLayout
@@ -154,6 +157,23 @@ class NNFBPNetwork:
     def n_hidden(self) -> int:
         """Hidden nodes."""
         return self.hidden_bias.size
+
+    @property
+    def angles_deg(self) -> tuple[float, ...]:
+        """Tilt angles of the series that it was trained for."""
+        return self.layout.angles_deg
+
+    def describe(self) -> str:
+        """One line: hidden nodes, inputs, and the series that it is for."""
+        layout = self.layout
+        return (
+            f"NN-FBP network: {self.n_hidden} hidden nodes ({self.activation}), {layout.n_inputs} inputs, "
+            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+        )
+
+    def __repr__(self) -> str:
+        """The line of `describe`: the arrays would fill a page."""
+        return f"<{self.describe()}>"
 
     @property
     def digest(self) -> str:

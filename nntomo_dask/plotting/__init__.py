@@ -1,1 +1,1 @@
-"""Figures; the only room that imports Matplotlib."""
+"""Figures. This is the only folder that imports Matplotlib."""

@@ -1,4 +1,4 @@
-"""Figures: slices and isosurfaces of several volumes side by side, and the losses of a training."""
+"""Figures: slices and isosurfaces of several volumes side by side, and the loss curve of a training."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from skimage.measure import marching_cubes
 
 from nntomo_dask.arrays import schema
 
-_SURFACE_VOXELS = 96  # an axis of a volume is thinned to about so many for its isosurface: a figure shows no more
+_SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
 _SURFACE_COLOUR = "#9dbfe3"
 
 
@@ -28,18 +28,18 @@ def compare_volumes(
     level: float | None = None,
     reference: str | None = None,
 ) -> Figure:
-    """Three rows of pictures, one column a volume: a slice across the tilt axis, one along it, and an isosurface.
+    """One column per volume: a slice across the tilt axis, a slice along it, and an isosurface.
 
     Parameters
     ----------
     volumes
-        By title; dims (z, y, x) of one shape.
+        Volumes of the same shape by title; dims (z, y, x).
     captions
-        A line below a title, by title.
+        A line of text below the title of a volume, by title.
     level
-        Of the isosurfaces; by default halfway to the reference's maximum.
+        Grey value of the isosurfaces; by default the middle of the range of the reference.
     reference
-        Title of the volume whose range all slices are shown in; by default the first.
+        Title of the volume whose range of values is the grey scale of all slices; by default the first one.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
 
 
 def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """The central slices across and along z, and the volume thinned for its surface; reads it slab by slab."""
+    """The central slices across and along z, and every n-th voxel for the isosurface, read slab by slab."""
     schema.check_volume(volume, who="compare_volumes")
     middle = {dim: volume.sizes[dim] // 2 for dim in schema.VOLUME_DIMS}
     across = volume.isel({schema.Z: middle[schema.Z]}).values
@@ -114,7 +114,7 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
     if min(volume.shape) < 2 or not volume.min() < level < volume.max():
         axes.text2D(0.5, 0.5, "nothing at this level", ha="center", transform=axes.transAxes)
         return
-    padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that a surface closes at the border
+    padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
     vertices, faces, *_ = marching_cubes(padded, level)
     surface = Poly3DCollection(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
@@ -125,7 +125,7 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
 
 
 def otsu_level(volume: xr.DataArray) -> float:
-    """Otsu's threshold of a volume's central slices: a level for isosurfaces where none is known."""
+    """Otsu's threshold of the central slices of a volume, as a level for isosurfaces."""
     across, along, _ = _central(volume)
     values = np.concatenate([across.ravel(), along.ravel()])
     return float(threshold_otsu(values)) if values.min() < values.max() else float(values[0])

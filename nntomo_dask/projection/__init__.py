@@ -1,1 +1,1 @@
-"""From a volume to its tilt series and back: the projector pair that iterative reconstructions are built on."""
+"""Projection of a volume to a tilt series, and its transpose: the pair that iterative reconstructions use."""

@@ -1,37 +1,38 @@
-"""Volume to tilt series, and a tilt series on another detector."""
+"""Projection of a volume to a tilt series, its transpose, and a change of the detector size."""
 
-import functools
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
-from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.compute import chunking, streams
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import astra as astra_engine
-from nntomo_dask.kernels import project as kernel
+from nntomo_dask.kernels import layout
+from nntomo_dask.projection import engines
+from nntomo_dask.projection.projector import Projector
 
 Float32 = npt.NDArray[np.float32]
-Engine = Literal["native", "astra"]
+Float64 = npt.NDArray[np.float64]
+Engine = engines.EngineName
 
 
 def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine = "native") -> xr.DataArray:
     """Project a volume to a tilt series.
 
-    Line integrals by Joseph's method along directions perpendicular to the tilt axis z; the detector has as many pixels
-    as a slice is wide. Lazy: nothing is computed until the series is saved. Chunks along z are kept.
+    The line integrals are computed by Joseph's method, perpendicular to the tilt axis z. The detector has as many
+    pixels as a slice is wide. Lazy: nothing is computed until the series is saved. Chunks along z are kept.
 
     Parameters
     ----------
     volume
         Dims (z, y, x), float32, square slices; y and x in one chunk each.
     angles_deg
-        (angle,), in degrees; `tilt_angles` makes the usual ranges.
+        (angle,), [degrees]; `tilt_angles` makes the usual ranges.
     engine
-        "native": our kernels. "astra": the ASTRA toolbox, its CUDA 3D projector where it sees a GPU, its 2D linear
-        projector slice by slice elsewhere. Both give the same inside the field of view, to rounding.
+        "native": the kernels of this package. "astra": the ASTRA toolbox, with its CUDA 3D projector if it finds a GPU
+        and otherwise its 2D linear projector, slice by slice. Inside the field of view the results agree to rounding.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
     Raises
     ------
     SchemaError
-        `volume` is no volume, or the angles are none that a tilt series can have.
+        `volume` is not a volume, or `schema.check_angles` refuses the angles.
 
     References
     ----------
@@ -48,7 +49,7 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
     """
     schema.check_volume(volume, who="project")
     angles = schema.check_angles(angles_deg, who="project")
-    check_engine("project", engine)
+    engines.engine(engine, who="project")
     return slabs.map_slabs(
         forward_slab,
         volume,
@@ -64,7 +65,8 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
 def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataArray:
     """Apply the transpose of `project` to a tilt series: ``⟨project(v), s⟩ = ⟨v, backproject(s)⟩``.
 
-    Unfiltered and unweighted: no reconstruction, but the other half of every iterative one. Lazy.
+    It is not filtered and not weighted, so the result is not a reconstruction; iterative methods use it together with
+    `project`. Lazy: nothing is computed until the result is saved.
 
     Parameters
     ----------
@@ -80,10 +82,10 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
     Raises
     ------
     SchemaError
-        `series` is no tilt series.
+        `series` is not a tilt series.
     """
     schema.check_tilt_series(series, who="backproject")
-    check_engine("backproject", engine)
+    engines.engine(engine, who="backproject")
     return slabs.map_slabs(
         back_slab,
         series,
@@ -97,67 +99,75 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
 
 
 def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
-    """Coordinates (z, y, x) of what is reconstructed from a series: y and x are the detector's."""
+    """Coordinates (z, y, x) of a reconstruction of a series; y and x are those of the detector."""
     detector = series[schema.DETECTOR].values
     return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
 
 
-def forward_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+def forward_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
-    if engine == "astra":
-        return astra_engine.forward(device.on_host(slab, who='project with engine="astra"'), angles_deg)
-    sinograms: Float32 = streams.streamed(
-        functools.partial(kernel.forward, angles_rad=np.deg2rad(angles_deg)),
-        slab,
-        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="project",
-    )
-    return sinograms
+    pair = Projector(angles_deg, slab.shape[-1], engine)
+    need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
+    return pair.computed(pair.forward, slab, slice_bytes=need, who="project")
 
 
-def back_slab(slab: Float32, *, angles_deg: npt.NDArray[np.float64], engine: Engine) -> Float32:
+def back_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
-    if engine == "astra":
-        return astra_engine.back(device.on_host(slab, who='backproject with engine="astra"'), angles_deg)
-    images: Float32 = streams.streamed(
-        functools.partial(kernel.back, angles_rad=np.deg2rad(angles_deg)),
-        slab,
-        slice_bytes=streams.bytes_of_slice("project", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="backproject",
+    pair = Projector(angles_deg, slab.shape[-1], engine)
+    need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
+    return pair.computed(pair.back, slab, slice_bytes=need, who="backproject")
+
+
+def host_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab (slices, angles, detector) at the peak of `project`."""
+    slices, angles, detector = shape
+    image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+    lanes = layout.lane_width(slices, chunking.SLAB_SLICES)
+    padded = layout.padded_image_bytes(detector, lanes)
+    return slices * (chunking.READ * image + chunking.WRITTEN * rows) + padded + lanes * 2 * rows
+
+
+def device_bytes_per_slice(shape: chunking.SlabShape) -> int:
+    """Bytes of GPU memory that one slice takes at the peak of `project` or `backproject`, its copies included."""
+    _, angles, detector = shape
+    return (
+        streams.copied_bytes(angles, detector)
+        + 2 * streams.image_bytes(detector)
+        + 2 * streams.row_bytes(angles, detector)
     )
-    return images
 
 
 def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
-    """A tilt series on a detector with another number of pixels.
+    """Resample a tilt series to a detector with another number of pixels.
 
-    Linear interpolation; when pixels grow, under a triangle as wide as the new pixel, so that nothing is skipped. The
-    tilt axis z is resized by the same factor. Line integrals are given in the new pixels. Lazy.
+    The values are interpolated linearly. If the new pixels are larger, the interpolation kernel is a triangle as wide
+    as the new pixel, so that every old pixel contributes. The tilt axis z is resized by the same factor, and lengths in
+    the line integrals are counted in new pixels. Lazy: nothing is computed until the result is saved.
 
     Parameters
     ----------
     series
         Dims (z, angle, detector), float32.
     detector_count
-        Detector pixels of the result, at least 2.
+        Number of detector pixels of the result, at least 2.
 
     Returns
     -------
-    Dims (z, angle, detector), float32; `pixel_size` follows.
+    Dims (z, angle, detector), float32; its `pixel_size` is adapted.
 
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or fewer than 2 pixels are asked for.
+        `series` is not a tilt series, or `detector_count` is below 2.
     """
     schema.check_tilt_series(series, who="resize")
     if detector_count < 2:
-        refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", remedy="raise detector_count")
+        refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", remedy="raise `detector_count`")
     n_z, n_angles, n_detectors = series.shape
     factor = n_detectors / detector_count
     new_z = max(round(n_z / factor), 1)
     shape = (new_z, n_angles, detector_count)
-    # Interpolation along z joins slabs, so the work is cut by angle instead, and back into slabs afterwards.
+    # Interpolation along z needs all slices, so the chunks are single projections here, and slabs again afterwards.
     by_angle = slabs.lazy(series).chunk({schema.Z: -1, schema.ANGLE: 1}).data
     resized = by_angle.map_blocks(
         _resize_block,
@@ -186,15 +196,9 @@ def _resize_block(block: Float32, *, along_z: Float32, along_detector: Float32) 
 
 
 def _triangle_weights(old: int, new: int) -> Float32:
-    """(new, old): weights of linear interpolation, the triangle widened to the new pixel where that is larger."""
+    """(new, old): weights of linear interpolation; the triangle is as wide as the new pixel if that is larger."""
     factor = old / new
     centres = (np.arange(new) + 0.5) * factor - 0.5
     distance = np.abs(centres[:, None] - np.arange(old))
     weights = np.clip(1 - distance / max(factor, 1.0), 0, None)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
-
-
-def check_engine(who: str, engine: str) -> None:
-    """Raise a SchemaError for an engine that we do not have."""
-    if engine not in ("native", "astra"):
-        refuse(who, needs='engine "native" or "astra"', got=f"{engine!r}", remedy='engine="native"')

@@ -1,26 +1,65 @@
 """Filtered backprojection."""
 
-import functools
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import geometry, schema, slabs
-from nntomo_dask.compute import device, streams
-from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import astra as astra_engine
+from nntomo_dask.arrays import geometry
+from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.kernels import astra, filters, layout
 from nntomo_dask.kernels import backproject as kernel
-from nntomo_dask.kernels import filters
-from nntomo_dask.projection import project as projection
+from nntomo_dask.projection import engines
+from nntomo_dask.projection.engines import EngineName
+from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.method import Method, reconstruct
+from nntomo_dask.settings import setting
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-def fbp(
-    series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: projection.Engine = "native"
-) -> xr.DataArray:
+@METHODS.register
+@dataclass(frozen=True)
+class Fbp(Method):
+    """Filter every projection by a windowed ramp, and backproject; see `fbp`."""
+
+    name: ClassVar[str] = "fbp"
+    title: ClassVar[str] = "FBP"
+
+    window: filters.Window = setting(
+        "ram-lak", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise most."
+    )
+    engine: EngineName = setting(
+        "native", help="Whose backprojector is used: that of nntomo_dask, or that of the ASTRA toolbox."
+    )
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
+        # ASTRA filters by itself, so that the two engines differ in more than the projector.
+        function = partial(_native if self.engine == "native" else _astra, angles_deg=angles_deg, window=self.window)
+        need = self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1]))
+        chosen = engines.engine(self.engine, who=self.name)
+        return chosen.computed(function, rows, slice_bytes=need, who=self.name)
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Slab in and out; rows weighted and filtered, their spectra before and after."""
+        slices, angles, detector = shape
+        image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+        each = chunking.WRITTEN * image + (chunking.READ + 2) * rows + 2 * chunking.spectrum_bytes(angles, detector)
+        return slices * each + layout.lane_width(slices, chunking.SLAB_SLICES) * rows
+
+    def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
+        """Spectra before and after the filter, padded rows before and after, the transform's own; rows as lanes."""
+        _, angles, detector = shape
+        row = streams.row_bytes(angles, detector)
+        return streams.copied_bytes(angles, detector) + 2 * row + 5 * 2 * row
+
+
+def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: EngineName = "native") -> xr.DataArray:
     """Reconstruct a tilt series by filtered backprojection.
 
     Lazy: nothing is computed until the result is saved. Chunks along z are kept. A projection counts with the width of
@@ -31,9 +70,9 @@ def fbp(
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     window
-        Apodisation of the ramp; one of `filters.WINDOWS`.
+        Window of the ramp filter; one of `filters.WINDOWS`.
     engine
-        "native": our kernels. "astra": the ASTRA toolbox, whose backprojector interpolates in the image instead.
+        "native": the package's kernels. "astra": the ASTRA toolbox, whose backprojector interpolates in the image.
 
     Returns
     -------
@@ -42,47 +81,23 @@ def fbp(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or `window` is none that we have.
+        `series` is no tilt series, or there is no such window or engine.
 
     References
     ----------
     .. [1] Kak & Slaney, Principles of Computerized Tomographic Imaging, SIAM, 2001, §3.3.
     """
-    schema.check_tilt_series(series, who="fbp")
-    projection.check_engine("fbp", engine)
-    if window not in filters.WINDOWS:
-        refuse("fbp", needs=f"a window of {', '.join(filters.WINDOWS)}", got=f"{window!r}", remedy="choose one")
-    return slabs.map_slabs(
-        fbp_slab,
-        series,
-        dims=schema.VOLUME_DIMS,
-        coords=projection.slice_coords(series),
-        recipe=slabs.record("fbp", {"window": window, "engine": engine}, [series]),
-        name="volume",
-        angles_deg=series[schema.ANGLE].values,
-        window=window,
-        engine=engine,
-    )
+    return reconstruct(series, Fbp(window=window, engine=engine))
 
 
-def fbp_slab(slab: Float32, *, angles_deg: Float64, window: filters.Window, engine: projection.Engine) -> Float32:
-    """`fbp` of a plain (slice, angle, detector)."""
-    if engine == "astra":
-        slab = device.on_host(slab, who='fbp with engine="astra"')
-        shares = geometry.angular_cells(angles_deg).astype(np.float32)
-        weighted = slab * (shares * np.float32(angles_deg.size))[None, :, None]  # ASTRA itself multiplies by π / count
-        return astra_engine.fbp(weighted, angles_deg, window=window)
-    volume: Float32 = streams.streamed(
-        functools.partial(_native, angles_deg=angles_deg, window=window),
-        slab,
-        slice_bytes=streams.bytes_of_slice("fbp", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="fbp",
-    )
-    return volume
-
-
-def _native(slab: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
+def _astra(rows: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
     shares = geometry.angular_cells(angles_deg).astype(np.float32)
-    weighted = slab * device.namespace(slab).asarray(np.float32(np.pi) * shares)[None, :, None]
-    filtered = filters.filter_rows(weighted, filters.ramp(slab.shape[-1], window=window)[None, None])[:, 0]
+    weighted = rows * (shares * np.float32(angles_deg.size))[None, :, None]  # ASTRA itself multiplies by π / count
+    return astra.fbp(weighted, angles_deg, window=window)
+
+
+def _native(rows: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
+    shares = geometry.angular_cells(angles_deg).astype(np.float32)
+    weighted = rows * device.namespace(rows).asarray(np.float32(np.pi) * shares)[None, :, None]
+    filtered = filters.filter_rows(weighted, filters.ramp(rows.shape[-1], window=window)[None, None])[:, 0]
     return kernel.backproject(filtered, np.deg2rad(angles_deg))

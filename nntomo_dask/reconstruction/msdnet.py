@@ -1,36 +1,143 @@
 """Reconstruction by a Mixed-Scale Dense network: slices of another reconstruction, improved."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
-import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from dask.delayed import delayed
 
 from nntomo_dask import extras
 from nntomo_dask.arrays import schema, slabs
-from nntomo_dask.compute import device
+from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.backproject import Statistic
-from nntomo_dask.networks import msdnet as networks
-from nntomo_dask.networks.msdnet import MSDNetwork
-from nntomo_dask.projection import project as projection
-from nntomo_dask.reconstruction import fbp as fbp_room
-from nntomo_dask.reconstruction import nnfbp as nnfbp_room
-from nntomo_dask.reconstruction.sirt import sirt_slab
+from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
+from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.intensity import Scale, scales_of
+from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.settings import setting
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+
+@METHODS.register
+@dataclass(frozen=True)
+class Msdnet(Method):
+    """Slices of another reconstruction, improved by a network that looks at their neighbours too; see `msdnet`.
+
+    Attributes
+    ----------
+    networks
+        One, or the members of an ensemble.
+    statistic
+        Of the members' values in each voxel: "mean" or "spread".
+    """
+
+    name: ClassVar[str] = "msdnet"
+    title: ClassVar[str] = "MS-D Net"
+    network: ClassVar[type[Any] | None] = MSDNetwork
+
+    networks: tuple[MSDNetwork, ...] = ()
+    scale: Scale = setting(
+        "auto",
+        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it.",
+        above=0,
+    )
+    statistic: Statistic = "mean"
+
+    @property
+    def halo(self) -> int:
+        """Slices on either side that the network looks at."""
+        return self.networks[0].inputs.neighbours
+
+    def check(self, series: xr.DataArray) -> None:
+        """Raise a SchemaError where the networks do not go together, or were trained for another series."""
+        schema.check_tilt_series(series, who=self.name)
+        if self.statistic not in get_args(Statistic):
+            refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
+        least = 2 if self.statistic == "spread" else 1
+        if len(self.networks) < least:
+            got = f"{len(self.networks)}"
+            refuse(self.name, needs=f"at least {least} networks", got=got, remedy="train others with other seeds")
+        first = self.networks[0]
+        member: Any
+        for member in self.networks:
+            if not isinstance(member, MSDNetwork):
+                got, remedy = type(member).__name__, "reconstruct(series, network)"
+                refuse(self.name, needs="networks from train_msdnet", got=got, remedy=remedy)
+            member.check(series, who=self.name)
+            if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
+                refuse(
+                    self.name,
+                    needs="networks that were trained on one set",
+                    got=f"{first.inputs.digest} and {member.inputs.digest}",
+                    remedy="train them alike, with different seeds",
+                )
+
+    def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
+        """The scale, one for all members."""
+        return tuple(scales_of(self.name, series, [self.networks[0].level], self.scale))
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
+        of_members = np.mean if self.statistic == "mean" else np.std
+        outputs, scale = self._outputs(rows, prepared[0])
+        whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
+        return whole
+
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Both statistics (slice, 2, y, x) of the members."""
+        outputs, scale = self._outputs(rows, prepared[0])
+        both: Float32 = device.namespace(rows).asarray(
+            np.stack([np.mean(outputs, axis=0) * scale, np.std(outputs, axis=0) * scale], axis=1)
+        )
+        return both
+
+    def _outputs(self, rows: Float32, factor: float) -> tuple[list[Float32], np.float32]:
+        """The slices of each member, in units of the training volumes, and the scale."""
+        scale, first = np.float32(factor), self.networks[0]
+        parts = input_slab(rows, first.inputs, float(scale), first.level)
+        sources = [device.to_host(part) / scale for part in parts]
+        outputs: list[Any] = [
+            sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in self.networks
+        ]
+        return outputs, scale
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """The input's reconstruction with the halo, two copies of it, the slab out, and the feature maps."""
+        slices, angles, detector = shape
+        seen, image = slices + 2 * self.halo, chunking.image_bytes(detector)
+        making = input_method(self.networks[0].inputs).host_bytes((seen, angles, detector))
+        maps = max(
+            mixed_scale.buffer_bytes(member.inputs.channels + member.depth, detector, detector)
+            for member in self.networks
+        )
+        return making + 2 * seen * image + (2 + chunking.WRITTEN) * slices * image + maps
+
+    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
+        """Slices of a default slab: they are improved one by one."""
+        return chunking.slab_slices((shape[0], shape[2], shape[2]))
+
+    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+        """The digests of the networks, the scale and the statistic; the networks' own recipes as inputs."""
+        parameters = {
+            "networks": [member.digest for member in self.networks],
+            "scale": self.scale,
+            "statistic": self.statistic,
+        }
+        return slabs.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
 
 def msdnet(
     series: xr.DataArray,
     network: MSDNetwork | Sequence[MSDNetwork],
     *,
-    scale: nnfbp_room.Scale = "auto",
+    scale: Scale = "auto",
     statistic: Statistic = "mean",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained Mixed-Scale Dense network, or with several of them.
@@ -66,68 +173,42 @@ def msdnet(
     ----------
     .. [1] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
     """
-    members = list(network) if isinstance(network, Sequence) else [network]
-    _check(series, members, statistic)
-    source = slabs.lazy(series)
-    neighbours = members[0].inputs.neighbours
-    n_z, size = source.sizes[schema.Z], source.sizes[schema.DETECTOR]
-    (factor,) = nnfbp_room.scales_of("msdnet", source, [members[0].level], scale)
-    with_neighbours = mixed_scale.mirrored(n_z, neighbours)  # beyond its ends the volume is mirrored
-    blocks, first = [], 0
-    for height in source.data.chunks[0]:
-        seen = with_neighbours[first : first + height + 2 * neighbours]
-        low, high = int(seen.min()), int(seen.max()) + 1
-        block = delayed(_msdnet_slab)(source.data[low:high], factor, seen - low, members, statistic)
-        blocks.append(da.from_delayed(block, (height, size, size), np.float32))
-        first += height
-    parameters = {"networks": [member.digest for member in members], "scale": scale, "statistic": statistic}
-    return slabs.label(
-        da.concatenate(blocks),
-        dims=schema.VOLUME_DIMS,
-        coords=projection.slice_coords(series),
-        attrs={key: value for key, value in series.attrs.items() if key != "recipe"},
-        recipe=slabs.record("msdnet", parameters, [source, *(member.recipe for member in members)]),
-        name="volume",
-    )
+    networks = tuple(network) if isinstance(network, Sequence) else (network,)
+    return reconstruct(series, Msdnet(networks=networks, scale=scale, statistic=statistic))
 
 
-def _check(series: xr.DataArray, members: list[MSDNetwork], statistic: str) -> None:
-    who = "msdnet"
-    schema.check_tilt_series(series, who=who)
-    if statistic not in ("mean", "spread"):
-        refuse(who, needs="statistic mean or spread", got=f"{statistic!r}", remedy="choose one")
-    least = 2 if statistic == "spread" else 1
-    if len(members) < least:
-        refuse(who, needs=f"at least {least} networks", got=f"{len(members)}", remedy="train others, by other seeds")
-    for member in members:
-        if not isinstance(member, MSDNetwork):
-            refuse(
-                who,
-                needs="networks from train_msdnet",
-                got=type(member).__name__,
-                remedy="reconstruct(series, network)",
-            )
-        member.check(series, who=who)
-        first = members[0]
-        if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
-            refuse(
-                who,
-                needs="networks that were trained on one set",
-                got=f"{first.inputs.digest} and {member.inputs.digest}",
-                remedy="train them with other seeds alone",
-            )
+def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
+    """The method whose reconstruction a network improves, with its settings.
+
+    Raises
+    ------
+    SchemaError
+        There is no such method, it needs a network that is not given, or it looks at neighbouring slices itself.
+    """
+    found = METHODS.choose(inputs.method, who=who)
+    networks: dict[str, Any] = {} if inputs.network is None else {"networks": (inputs.network,)}
+    if (found.network is not None) != bool(networks):
+        refuse(
+            who,
+            needs=f"a network for {found.title}" if not networks else f"no network for {found.title}",
+            got="none" if not networks else type(inputs.network).__name__,
+            remedy="`network=load_network(path)`",
+        )
+    method = found.as_input(**networks) if inputs.settings is None else found(**networks, **inputs.settings)
+    if method.halo:
+        refuse(who, needs="a method of single slices", got=found.title, remedy="another method")
+    return method
 
 
-def input_slab(rows: Float32, inputs: networks.Inputs, factor: float, level: float) -> list[Float32]:
+def input_slab(rows: Float32, inputs: Inputs, factor: float, level: float) -> list[Float32]:
     """The reconstructions (slice, y, x) of rows (slice, angle, detector) that a network improves, one a split.
 
     `factor` is what one unit of the training volumes is here, `level` the training series' intensity.
     """
     angles = np.asarray(inputs.angles_deg)
-    return [
-        _reconstructed(rows[:, kept], angles[kept], inputs, factor, level)
-        for kept in kept_projections(angles.size, inputs.splits)
-    ]
+    method = input_method(inputs)
+    scalars = [float(one) for one in method.prepare_at(factor * level)]
+    return [method.slab(rows[:, kept], angles[kept], *scalars) for kept in kept_projections(angles.size, inputs.splits)]
 
 
 def kept_projections(count: int, splits: int) -> list[Integers]:
@@ -137,44 +218,16 @@ def kept_projections(count: int, splits: int) -> list[Integers]:
     return [np.flatnonzero(np.arange(count) % splits != split) for split in range(splits)]
 
 
-def _reconstructed(rows: Float32, angles: Any, inputs: networks.Inputs, factor: float, level: float) -> Float32:
-    if inputs.method == "nnfbp":
-        assert inputs.network is not None
-        scale = factor * level / inputs.network.level
-        return nnfbp_room.nnfbp_slab(rows, scale, networks=(inputs.network,), statistic="mean")
-    if inputs.method == "fbp":
-        return fbp_room.fbp_slab(rows, angles_deg=angles, window="ram-lak", engine="native")
-    return sirt_slab(
-        rows,
-        angles_deg=angles,
-        engine="native",
-        **networks.SIRT,
-    )
-
-
-def _msdnet_slab(
-    rows: Float32, factor: Any, seen: Integers, members: list[MSDNetwork], statistic: Statistic
-) -> Float32:
-    """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
-    scale, first = np.float32(factor), members[0]
-    parts = input_slab(rows, first.inputs, float(scale), first.level)
-    sources = [device.to_host(part)[seen] / scale for part in parts]
-    outputs = [sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in members]
-    of_members = np.mean if statistic == "mean" else np.std
-    whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
-    return whole
-
-
 def improved(slices: Float32, network: MSDNetwork) -> Float32:
     """Improve slices (slice, y, x), in units of the training volumes; the outermost are neighbours only."""
     channels = network.inputs.channels
     scaled = (slices - np.float32(network.input_mean)) / np.float32(network.input_deviation)
     windows = [scaled[z : z + channels] for z in range(len(scaled) - channels + 1)]
     if device.computes_on_gpu():
-        extras.check("torch", who="msdnet on a GPU")
-        from nntomo_dask.kernels import torch_layers as torch_engine
+        extras.check("torch", who=f"{network.name} on a GPU")
+        from nntomo_dask.kernels import torch_layers
 
-        output = torch_engine.on_gpu(windows, network.parameters, network.depth)
+        output = torch_layers.on_gpu(windows, network.parameters, network.depth)
     else:
         maps = mixed_scale.buffer(channels + network.depth, *slices.shape[1:])
         output = np.stack([mixed_scale.forward(one, network.parameters, network.depth, maps)[0] for one in windows])

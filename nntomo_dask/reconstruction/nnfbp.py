@@ -4,36 +4,152 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from dask.delayed import delayed
-from skimage.filters import threshold_otsu
+from dask.base import compute
 
 from nntomo_dask.arrays import geometry, schema, slabs
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
-from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network
+from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
 from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
-from nntomo_dask.projection import project as projection
-from nntomo_dask.reconstruction.sirt import sirt_slab
+from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.intensity import Scale, scales_of
+from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.settings import setting
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Scale = float | Literal["auto"]
 
 # A share of inputs outside the training range above this makes a reconstruction warn.
 OUTSIDE_LIMIT = 0.05
 # Voxels of each slice at which the inputs are looked at: their share is then known to ±3 % (one sigma) in a slice, and
 # far better in a volume.
 _VOXELS_LOOKED_AT = 256
-# Intensity is estimated from this many slices, binned to this many detector pixels at most, by so many iterations.
-_LEVEL_SLICES, _LEVEL_PIXELS, _LEVEL_ITERATIONS = 16, 128, 50
+_GROUP = 8  # slices whose filtered rows are held at once: as many as the kernel takes
+
+
+@METHODS.register
+@dataclass(frozen=True)
+class Nnfbp(Method):
+    """One backprojection of a network's filters with its end in the same loop; see `nnfbp`.
+
+    Attributes
+    ----------
+    networks
+        One, or the members of an ensemble.
+    statistic
+        Of the members' values in each voxel: "mean" or "spread".
+    warns
+        Whether a slab counts the network's inputs outside its training range, and warns where they are many.
+    """
+
+    name: ClassVar[str] = "nnfbp"
+    title: ClassVar[str] = "NN-FBP"
+    network: ClassVar[type[Any] | None] = NNFBPNetwork
+
+    networks: tuple[NNFBPNetwork, ...] = ()
+    scale: Scale = setting(
+        "auto",
+        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it.",
+        above=0,
+    )
+    statistic: Statistic = "mean"
+    warns: bool = True
+
+    def check(self, series: xr.DataArray) -> None:
+        """Raise a SchemaError where the networks do not go together, or were trained for another series."""
+        _check_members(self.name, self.networks, self.statistic)
+        schema.check_tilt_series(series, who=self.name)
+        self.networks[0].layout.check(series, who=self.name)
+
+    def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
+        """A scale for each network."""
+        return tuple(scales_of(self.name, series, [network.level for network in self.networks], self.scale))
+
+    def prepare_at(self, level: float) -> tuple[Scalar, ...]:
+        """A scale for each network, for a series of that intensity."""
+        return tuple(level / network.level for network in self.networks)
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice, angle, detector) to (slice, y, x); `prepared` are the networks' scales."""
+        return self._reconstructed(rows, prepared, both=False)
+
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice, angle, detector) to (slice, 2, y, x)."""
+        return self._reconstructed(rows, prepared, both=True)
+
+    def _reconstructed(self, rows: Float32, scales: Sequence[float], *, both: bool) -> Float32:
+        if self.warns:
+            _warn(self.name, float(_outside_shares(rows, scales, self.networks).mean(axis=1).max()))
+        layout = self.networks[0].layout
+        responses, end = folded(self.networks, list(scales), statistic=self.statistic)
+        image = streams.image_bytes(rows.shape[-1]) if both else 0  # of the second statistic, computed and copied
+        volume: Float32 = streams.streamed(
+            functools.partial(_reconstruct, layout=layout, responses=responses, end=end, both=both),
+            rows,
+            slice_bytes=self.device_bytes_per_slice((len(rows), 0, rows.shape[-1])) + 4 * image,
+            who=self.name,
+        )
+        return volume
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Slab in and out, its spectra; of a group of slices the filtered rows of every hidden node."""
+        slices, _, detector = shape
+        angles = self.networks[0].layout.used_angles_deg.size
+        image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+        spectrum = chunking.spectrum_bytes(angles, detector)
+        in_and_out = slices * (chunking.WRITTEN * image + (chunking.READ + 1) * rows + spectrum)
+        return in_and_out + min(slices, _GROUP) * self._hidden * (3 * rows + 2 * spectrum)
+
+    def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
+        """Padded rows and their spectra; of every hidden node filtered rows, and spectra before and after."""
+        _, _, detector = shape
+        angles = self.networks[0].layout.used_angles_deg.size
+        row = streams.row_bytes(angles, detector)
+        spectrum = 2 * row
+        between = 2 * row + 2 * spectrum + self._hidden * (2 * row + 3 * spectrum)
+        return streams.copied_bytes(angles, detector) + between
+
+    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
+        """Slices of a default slab: the kernel takes eight at a time."""
+        return chunking.slab_slices((shape[0], shape[2], shape[2]))
+
+    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+        """The digests of the networks, the scale and the statistic; the networks' own recipes as inputs."""
+        parameters: dict[str, Any]
+        if len(self.networks) == 1:
+            parameters = {"network": self.networks[0].digest, "scale": self.scale}
+        else:
+            digests = [member.digest for member in self.networks]
+            parameters = {"networks": digests, "scale": self.scale, "statistic": self.statistic}
+        return slabs.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """The scale, and the share of the first network's inputs outside its training range."""
+        (share,) = compute(_outside(series, self.networks[0], prepared[0]).mean())
+        origin = "estimated" if self.scale == "auto" else "given"
+        lines = [
+            f"intensity of the specimen, {origin}: {prepared[0]:.5g} times that of the training volumes",
+            f"inputs outside the training range: {float(share):.1%}",
+        ]
+        if share > OUTSIDE_LIMIT:
+            lines.append(
+                f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on phantoms more like this "
+                "specimen, subtract the background at import, or set --scale"
+            )
+        return lines
+
+    @property
+    def _hidden(self) -> int:
+        return sum(network.n_hidden for network in self.networks)
 
 
 def nnfbp(
@@ -45,12 +161,13 @@ def nnfbp(
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained NN-FBP network, or with several.
 
-    One backprojection of the network's filters side by side, with its end in the same loop (report Eq. 9); no volume a
-    hidden node is ever held. An ensemble, networks trained with other seeds, is a network with as many times the hidden
-    nodes: still one backprojection, no volume a member, and what is written is the members' mean or their spread. The
-    spread shows where the result hangs on chance in the training, not errors that all members share. Lazy, chunks along
-    z are kept. While it computes, slabs warn where more than 5 % of a network's inputs lie outside the range seen in
-    training: the network then extrapolates; see `outside_training_range`.
+    One backprojection of the network's filters side by side, with its end in the same loop (Branchut 2024, Eq. 9);
+    there is never a volume for each hidden node. An ensemble, networks trained with other seeds, is a network with as
+    many times the hidden nodes: still one backprojection, without a volume for each member. The result is the members'
+    mean or their spread. The spread shows where the result depends on the random initialisation of the training, not
+    errors that all members share. Lazy, chunks along z are kept. While it computes, slabs warn where more than 5 % of a
+    network's inputs lie outside the range seen in training: the network then extrapolates; see
+    `outside_training_range`.
 
     Parameters
     ----------
@@ -80,25 +197,8 @@ def nnfbp(
     ----------
     .. [1] D. M. Pelt and K. J. Batenburg, IEEE Trans. Image Process. 22 (2013) 5238, doi:10.1109/TIP.2013.2283142.
     """
-    networks = _members("nnfbp", network, statistic)
-    factors = _checked_scales("nnfbp", series, networks, scale)
-    parameters: dict[str, Any]
-    if len(networks) == 1:
-        parameters = {"network": networks[0].digest, "scale": scale}
-    else:
-        digests = [member.digest for member in networks]
-        parameters = {"networks": digests, "scale": scale, "statistic": statistic}
-    return slabs.map_slabs(
-        nnfbp_slab,
-        series,
-        dims=schema.VOLUME_DIMS,
-        coords=projection.slice_coords(series),
-        recipe=slabs.record("nnfbp", parameters, [series, *(member.recipe for member in networks)]),
-        name="volume",
-        extra=factors,
-        networks=networks,
-        statistic=statistic,
-    )
+    networks = tuple(network) if isinstance(network, Sequence) else (network,)
+    return reconstruct(series, Nnfbp(networks=networks, scale=scale, statistic=statistic))
 
 
 def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
@@ -117,147 +217,75 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     SchemaError
         As `nnfbp`.
     """
-    factor = _checked_scales("outside_training_range", series, [network], scale)[0]
-    data = slabs.lazy(series).data
-    share = da.map_blocks(
-        _outside_share,
-        data,
-        factor,
-        drop_axis=[1, 2],
-        dtype=np.float32,
-        meta=np.empty((0,), np.float32),
-        network=network,
-    )
+    schema.check_tilt_series(series, who="outside_training_range")
+    network.check(series, who="outside_training_range")
+    factor = scales_of("outside_training_range", series, [network.level], scale)[0]
+    share = _outside(series, network, factor)
     return xr.DataArray(
         share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"
     )
 
 
-def intensity_level(series: xr.DataArray) -> xr.DataArray:
-    """How intense the matter in a tilt series is, [value of a voxel], robustly and without a volume to compare with.
-
-    Up to 16 evenly spaced slices, binned to at most 255 detector pixels, are reconstructed by 50 iterations of
-    non-negative SIRT; the level is the median of the voxels above Otsu's threshold. What limits such a reconstruction
-    limits it in training and at use alike, so the ratio of two levels is a ratio of intensities. A series with twice
-    the intensity has twice the level. Lazy.
-
-    Returns
-    -------
-    No dims, float32; 0 where the series is empty.
-
-    References
-    ----------
-    .. [1] N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62.
-    """
-    schema.check_tilt_series(series, who="intensity_level")
-    n_z = series.sizes[schema.Z]
-    chosen = np.arange(n_z)
-    if n_z > _LEVEL_SLICES:
-        chosen = np.unique(np.linspace(0, n_z - 1, _LEVEL_SLICES + 2).round().astype(int)[1:-1])
-    rows = slabs.lazy(series).isel({schema.Z: chosen}).data
-    level = delayed(_level)(rows, series[schema.ANGLE].values)
-    return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
-
-
-def _level(rows: Float32, angles_deg: Float64) -> np.float32:
-    n_detectors = rows.shape[-1]
-    factor = max(n_detectors // _LEVEL_PIXELS, 1)
-    binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)
-    # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
-    volume = sirt_slab(
-        binned / np.float32(factor),
-        angles_deg=angles_deg,
-        tolerance=0,
-        max_iterations=_LEVEL_ITERATIONS,
-        minimum=0,
-        engine="native",
+def _outside(series: xr.DataArray, network: NNFBPNetwork, scale: Scalar) -> da.Array:
+    """Lazy (z,), see `outside_training_range`."""
+    shares: da.Array = da.map_blocks(
+        _outside_share,
+        slabs.lazy(series).data,
+        scale,
+        drop_axis=[1, 2],
+        dtype=np.float32,
+        meta=np.empty((0,), np.float32),
+        network=network,
     )
-    volume = device.to_host(volume)
-    if volume.max() <= 0:
-        return np.float32(0)
-    bright = volume[volume > threshold_otsu(volume)]
-    return np.float32(np.median(bright) if bright.size else volume.max())
+    return shares
 
 
-def _members(
-    who: str, network: NNFBPNetwork | Sequence[NNFBPNetwork], statistic: Statistic
-) -> tuple[NNFBPNetwork, ...]:
-    """The networks, checked against each other and for what is asked of them."""
-    members = tuple(network) if isinstance(network, Sequence) else (network,)
-    for member in members:
-        if getattr(member, "FORMAT", None) != NNFBPNetwork.FORMAT:
+def _warn(who: str, share: float) -> None:
+    if share > OUTSIDE_LIMIT:
+        warnings.warn(
+            f"{who}: {share:.0%} of the network's inputs lie outside the range it saw in training, so it extrapolates; "
+            "train it on phantoms or structures more like this specimen, or check the scale",
+            stacklevel=2,
+        )
+
+
+def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
+    """Raise a SchemaError where the networks do not go together, or not with what is asked of them."""
+    for member in networks:
+        if not isinstance(member, NNFBPNetwork):
             got = type(member).__name__
             refuse(who, needs="networks from train_nnfbp", got=got, remedy="reconstruct(series, network)")
-    if not members:
-        refuse(who, needs="a network or several", got="an empty sequence", remedy="load_network(…)")
+    if not networks:
+        refuse(who, needs="a network or several", got="an empty sequence", remedy="load_network(path)")
     if statistic not in get_args(Statistic):
-        refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='statistic="mean"')
-    if statistic == "spread" and len(members) == 1:
+        refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='`statistic="mean"`')
+    if statistic == "spread" and len(networks) == 1:
         refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
     forms = [
         {"n_hidden": member.n_hidden, "activation": member.activation, **dataclasses.asdict(member.layout)}
-        for member in members
+        for member in networks
     ]
     for name in forms[0]:
         values = list(dict.fromkeys(form[name] for form in forms))
         if len(values) > 1:
             got = " and ".join(str(np.asarray(value).tolist()) for value in values)
-            refuse(who, needs=f"networks with the same {name}", got=got, remedy="train them alike but for the seed")
-    return members
+            remedy = "train them alike, with different seeds"
+            refuse(who, needs=f"networks with the same {name}", got=got, remedy=remedy)
 
 
-def _checked_scales(
-    who: str, series: xr.DataArray, networks: Sequence[NNFBPNetwork], scale: Scale
-) -> list[float] | list[da.Array]:
-    """Check a series against networks; a scale for each, as numbers, or as lazy ones where they are estimated."""
-    schema.check_tilt_series(series, who=who)
-    networks[0].layout.check(series, who=who)
-    return scales_of(who, series, [network.level for network in networks], scale)
-
-
-def scales_of(who: str, series: xr.DataArray, levels: Sequence[float], scale: Scale) -> list[float] | list[da.Array]:
-    """What one unit of training sets with these levels is in a series: as numbers, or lazy where it is estimated."""
-    if scale == "auto":
-        if not all(level > 0 for level in levels):
-            refuse(who, needs="a scale: the training set has no level", got='"auto"', remedy="scale=1, or another")
-        found = intensity_level(series).data
-        ratios = [found / np.float32(level) for level in levels]
-        return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
-    if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
-        refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", remedy='scale="auto"')
-    return [float(scale)] * len(levels)
-
-
-def nnfbp_slab(slab: Float32, *scales: float, networks: tuple[NNFBPNetwork, ...], statistic: Statistic) -> Float32:
-    """`nnfbp` of a plain (slice, angle, detector)."""
-    share = float(_outside_shares(slab, scales, networks).mean(axis=1).max())
-    if share > OUTSIDE_LIMIT:
-        warnings.warn(
-            f"nnfbp: {share:.0%} of the network's inputs lie outside the range it saw in training, so it extrapolates; "
-            "train it on phantoms or structures more like this specimen, or check the scale",
-            stacklevel=2,
-        )
-    angles = networks[0].layout.used_angles_deg.size
-    responses, end = folded(networks, [float(scale) for scale in scales], statistic=statistic)
-    volume: Float32 = streams.streamed(
-        functools.partial(_reconstruct, layout=networks[0].layout, responses=responses, end=end),
-        slab,
-        slice_bytes=streams.bytes_of_slice("nnfbp", angles=angles, detector=slab.shape[-1], hidden=len(responses)),
-        who="nnfbp",
-    )
-    return volume
-
-
-def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd) -> Float32:
+def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd, both: bool) -> Float32:
     rows, angles_rad = layout.rows(slab), np.deg2rad(layout.used_angles_deg)
-    shape = (len(slab), slab.shape[-1], slab.shape[-1])
-    volume: Float32 = device.namespace(slab).empty(shape, np.float32)
+    xp, shape = device.namespace(slab), (len(slab), slab.shape[-1], slab.shape[-1])
+    volume: Float32 = xp.empty((2, *shape) if both else shape, np.float32)
     # Filtered rows of few slices at a time, as many as a kernel takes: they are hidden nodes × the input.
-    group = cuda.WARP if device.is_on_gpu(slab) else chunking.NETWORK_GROUP
+    group = cuda.WARP if device.is_on_gpu(slab) else _GROUP
     for z in range(0, len(slab), group):
         filtered = filters.filter_rows(rows[z : z + group], responses)
-        backproject_network(filtered, angles_rad, end, out=volume[z : z + group])
-    return volume
+        if both:
+            backproject_statistics(filtered, angles_rad, end, out=volume[:, z : z + group])
+        else:
+            backproject_network(filtered, angles_rad, end, out=volume[z : z + group])
+    return xp.ascontiguousarray(xp.moveaxis(volume, 0, 1)) if both else volume
 
 
 def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:

@@ -1,25 +1,78 @@
 """Simultaneous iterative reconstruction."""
 
-import functools
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
-from nntomo_dask.compute import device, streams
-from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import astra as astra_engine
+from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.kernels import iterate, layout
-from nntomo_dask.kernels import project as kernel
-from nntomo_dask.projection import project as projection
+from nntomo_dask.projection.engines import EngineName
+from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.method import Method, reconstruct
+from nntomo_dask.settings import setting
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-# A ray or a pixel whose weights sum to less lies outside the field of view and has no part in the iteration.
-_LEAST_WEIGHT = 1e-6
+
+@METHODS.register
+@dataclass(frozen=True)
+class Sirt(Method):
+    """``x ← max(x + C Aᵀ R (y - A x), minimum)`` from zero; see `sirt`."""
+
+    name: ClassVar[str] = "sirt"
+    title: ClassVar[str] = "SIRT"
+
+    tolerance: float = setting(
+        0.01,
+        help="A slice stops at the first iteration that lowers its residual by no more than this share of it.",
+        least=0,
+        below=1,
+    )
+    max_iterations: int = setting(1000, help="A slice stops after so many iterations in any case.", least=1)
+    minimum: float | None = setting(
+        None, help="Lower bound of the voxels, kept in every iteration; 0 for matter, which cannot be negative."
+    )
+    engine: EngineName = setting(
+        "native", help="Whose projector is used: that of nntomo_dask, or that of the ASTRA toolbox."
+    )
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
+        pair = Projector(angles_deg, rows.shape[-1], self.engine)
+        solver = partial(
+            _solve,
+            pair=pair,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            minimum=self.minimum,
+        )
+        need = self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1]))
+        return pair.computed(partial(pair.run, solver), rows, slice_bytes=need, who=self.name)
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Slab in and out; three lane groups of images, four of rows."""
+        slices, angles, detector = shape
+        image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+        lanes = layout.lane_width(slices, chunking.SLAB_SLICES)
+        in_and_out = slices * (chunking.WRITTEN * image + chunking.READ * rows)
+        return in_and_out + 3 * layout.padded_image_bytes(detector, lanes) + 4 * lanes * rows
+
+    def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
+        """Image, gradient and the volume in both orders; measured, projected and weighted rows."""
+        _, angles, detector = shape
+        between = 4 * streams.image_bytes(detector) + 5 * streams.row_bytes(angles, detector)
+        return streams.copied_bytes(angles, detector) + between
+
+    @classmethod
+    def as_input(cls, **networks: Any) -> "Sirt":
+        """Non-negative, and nearly converged."""
+        return cls(minimum=0, tolerance=1e-3, **networks)
 
 
 def sirt(
@@ -28,7 +81,7 @@ def sirt(
     tolerance: float = 0.01,
     max_iterations: int = 1000,
     minimum: float | None = None,
-    engine: projection.Engine = "native",
+    engine: EngineName = "native",
 ) -> xr.DataArray:
     """Reconstruct a tilt series by SIRT.
 
@@ -41,13 +94,13 @@ def sirt(
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     tolerance
-        Relative decrease of the residual at which a slice stops; 0.01 is the report's.
+        Relative decrease of the residual at which a slice stops; 0.01 is that of Branchut (2024).
     max_iterations
-        After which a slice stops anyway.
+        A slice stops after so many iterations in any case.
     minimum
-        Lower bound of the voxels, [u], enforced in every iteration; 0 for matter that cannot be negative.
+        Lower bound of the voxels, [u], kept in every iteration; 0 for matter, which cannot be negative.
     engine
-        Whose projector pair; see `projection.project`.
+        Whose projector pair; see `project`.
 
     Returns
     -------
@@ -62,131 +115,18 @@ def sirt(
     ----------
     .. [1] A. van der Sluis and H. A. van der Vorst, Linear Algebra Appl. 130 (1990) 257.
     .. [2] A. Branchut, Machine Learning for Transmission Electron Microscopy Tomography, 2024, Eqs. 7 and 11 (there
-       with the sign of the decrease turned).
+       the sign of the decrease is reversed).
     """
-    schema.check_tilt_series(series, who="sirt")
-    projection.check_engine("sirt", engine)
-    if not 0 <= tolerance < 1:
-        refuse("sirt", needs="a tolerance in [0, 1)", got=f"{tolerance}", remedy="tolerance=0.01")
-    if max_iterations < 1:
-        refuse("sirt", needs="at least 1 iteration", got=f"{max_iterations}", remedy="max_iterations=1000")
-    parameters: dict[str, Any] = {
-        "tolerance": tolerance,
-        "max_iterations": max_iterations,
-        "minimum": minimum,
-        "engine": engine,
-    }
-    return slabs.map_slabs(
-        sirt_slab,
-        series,
-        dims=schema.VOLUME_DIMS,
-        coords=projection.slice_coords(series),
-        recipe=slabs.record("sirt", parameters, [series]),
-        name="volume",
-        angles_deg=series[schema.ANGLE].values,
-        **parameters,
-    )
+    return reconstruct(series, Sirt(tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine))
 
 
-class _Operator(Protocol):
-    """A projector pair on lane groups: images (pixel, lane) and sinograms (entry, lane), padded as `layout` says."""
-
-    def forward(self, images: Float32) -> Float32: ...
-    def back(self, sinograms: Float32) -> Float32: ...
-
-
-class _NativeOperator:
-    def __init__(self, angles_deg: Float64, n: int) -> None:
-        self.angles_rad, self.n = np.deg2rad(angles_deg), n
-
-    def forward(self, images: Float32) -> Float32:
-        width = images.shape[1]
-        return kernel.forward_lanes(images.reshape(-1), self.angles_rad, self.n, width).reshape(-1, width)
-
-    def back(self, sinograms: Float32) -> Float32:
-        width = sinograms.shape[1]
-        return kernel.back_lanes(sinograms.reshape(-1), self.angles_rad, self.n, width).reshape(-1, width)
-
-
-class _AstraOperator:
-    def __init__(self, angles_deg: Float64, n: int) -> None:
-        self.angles_deg, self.n = angles_deg, n
-
-    def forward(self, images: Float32) -> Float32:
-        width = images.shape[1]
-        slices = layout.image_from_lanes(images.reshape(-1), (width, self.n, self.n))
-        return layout.sinogram_to_lanes(astra_engine.forward(slices, self.angles_deg), width).reshape(-1, width)
-
-    def back(self, sinograms: Float32) -> Float32:
-        width = sinograms.shape[1]
-        rows = layout.sinogram_from_lanes(sinograms.reshape(-1), (width, self.angles_deg.size, self.n))
-        return layout.image_to_lanes(astra_engine.back(rows, self.angles_deg), width).reshape(-1, width)
-
-
-def sirt_slab(
-    slab: Float32,
-    *,
-    angles_deg: Float64,
-    tolerance: float,
-    max_iterations: int,
-    minimum: float | None,
-    engine: projection.Engine,
+def _solve(
+    measured: Float32, *, pair: Projector, tolerance: float, max_iterations: int, minimum: float | None
 ) -> Float32:
-    """`sirt` of a plain (slice, angle, detector)."""
-    run = functools.partial(
-        _sirt,
-        angles_deg=angles_deg,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        minimum=minimum,
-        engine=engine,
-    )
-    if engine == "astra":
-        return run(device.on_host(slab, who='sirt with engine="astra"'))
-    volume: Float32 = streams.streamed(
-        run,
-        slab,
-        slice_bytes=streams.bytes_of_slice("sirt", angles=angles_deg.size, detector=slab.shape[-1]),
-        who="sirt",
-    )
-    return volume
-
-
-def _sirt(
-    slab: Float32,
-    *,
-    angles_deg: Float64,
-    tolerance: float,
-    max_iterations: int,
-    minimum: float | None,
-    engine: projection.Engine,
-) -> Float32:
-    xp = device.namespace(slab)
-    n_slices, _, n = slab.shape
-    operator: _Operator = (_NativeOperator if engine == "native" else _AstraOperator)(angles_deg, n)
-    row_weights, column_weights = (xp.asarray(one) for one in _weights(engine, tuple(angles_deg.tolist()), n))
-    width = kernel.group_width(slab)
-    volume: Float32 = xp.empty((n_slices, n, n), np.float32)
-    for z in range(0, n_slices, width):
-        group = slab[z : z + width]
-        measured = layout.sinogram_to_lanes(group, width).reshape(-1, width)
-        images = _iterate(operator, measured, row_weights, column_weights, tolerance, max_iterations, minimum)
-        volume[z : z + width] = layout.image_from_lanes(images.reshape(-1), (len(group), n, n))
-    return volume
-
-
-def _iterate(
-    operator: _Operator,
-    measured: Float32,
-    row_weights: Float32,
-    column_weights: Float32,
-    tolerance: float,
-    max_iterations: int,
-    minimum: float | None,
-) -> Float32:
-    """SIRT on one lane group until its last lane has stopped; gives the images."""
+    """SIRT on one lane group (entry, lane), until its last lane has stopped; returns the images (pixel, lane)."""
     xp = device.namespace(measured)
-    images: Float32 = xp.zeros((column_weights.size, measured.shape[1]), np.float32)
+    row_weights, column_weights = pair.inverse_sums(measured)
+    images = pair.zeros(measured)
     weighted = xp.empty_like(measured)
     norms = iterate.residual(measured, xp.zeros_like(measured), row_weights, weighted)
     active = norms > 0
@@ -194,27 +134,9 @@ def _iterate(
     for _ in range(max_iterations):
         if not active.any():
             break
-        iterate.step(images, operator.back(weighted), column_weights, active, bound)
+        iterate.step(images, pair.back(weighted), column_weights, active, bound)
         previous = norms
-        norms = iterate.residual(measured, operator.forward(images), row_weights, weighted)
+        norms = iterate.residual(measured, pair.forward(images), row_weights, weighted)
         # A lane that has stopped is no longer changed, so its norm stays and this stays false.
         active = active & (previous - norms > tolerance * previous)
     return images
-
-
-@functools.lru_cache(maxsize=8)
-def _weights(engine: projection.Engine, angles_deg: tuple[float, ...], n: int) -> tuple[Float32, Float32]:
-    """Diagonals of R (entry,) and C (pixel,): the inverses of A's row sums and column sums."""
-    operator: _Operator = (_NativeOperator if engine == "native" else _AstraOperator)(np.asarray(angles_deg), n)
-    width = 8
-    ones = layout.image_to_lanes(np.ones((1, n, n), np.float32), width).reshape(-1, width)
-    rows = operator.forward(ones)[:, 0]
-    ones = layout.sinogram_to_lanes(np.ones((1, len(angles_deg), n), np.float32), width).reshape(-1, width)
-    columns = operator.back(ones)[:, 0]
-    return _inverse(rows), _inverse(columns)
-
-
-def _inverse(sums: Float32) -> Float32:
-    inverse = np.zeros_like(sums)
-    np.divide(1, sums, out=inverse, where=sums > _LEAST_WEIGHT)
-    return inverse

@@ -1,6 +1,6 @@
-"""From a crystal to the tilt series that a microscope would record of it."""
+"""Simulation: from a crystal to the STEM tilt series that a microscope would record of it."""
 
 from nntomo_dask import extras
 
-# ASE's atoms are in all of it, and abTEM in what is computed of them; py4DSTEM serves one way to the phase alone.
+# All of it needs the atoms of ASE and abTEM; py4DSTEM is needed for one way to the phase only.
 extras.check("ase", "abtem", who="simulation")

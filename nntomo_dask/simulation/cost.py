@@ -1,4 +1,4 @@
-"""What a projection will cost, counted from its grids before it is begun."""
+"""Time and memory of a projection, predicted from its grids before it is computed."""
 
 import math
 import time
@@ -13,25 +13,26 @@ from nntomo_dask.simulation import optics
 from nntomo_dask.simulation.optics import Imaging, Mode, Plan
 from nntomo_dask.simulation.specimen import Specimen
 
-# Of what the transforms alone would take, as measured with abTEM 1.0.11: multiplications between them, checks, copies.
+# Measured time divided by the time of the transforms, or products, alone (abTEM 1.0.11). The rest is multiplications
+# between them, checks and copies.
 _PER_TRANSFORM = 1.6
 _PER_PRODUCT = 2.5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one projection.
+    """What one projection needs.
 
     Parameters
     ----------
     transforms
-        Of waves on the whole grid.
+        Fourier transforms of waves on the whole grid.
     products
-        Complex multiply-adds that make probes of the scattering matrix.
+        Complex multiply-adds that form the probes from the scattering matrix.
     grid
         Points of a wave along an axis.
     worker_bytes
-        Memory of a worker at its peak, beside the program itself.
+        Peak memory of a worker, without the program itself.
     """
 
     transforms: int
@@ -40,7 +41,7 @@ class Cost:
     worker_bytes: int
 
     def seconds(self) -> float:
-        """Of one core, from how fast this machine transforms and multiplies just now."""
+        """Seconds on one core, from the present speed of this machine, which is measured."""
         rng = np.random.default_rng(0)
         waves = (rng.random((4, self.grid, self.grid)) + 0j).astype(np.complex64)
         left = (rng.random((128, 128)) + 0j).astype(np.complex64)
@@ -57,7 +58,7 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def cost(held: Specimen, plan: Plan, imaging: Imaging, modes: tuple[Mode, ...]) -> Cost:
-    """Count what a projection needs, at the tilt angle at which the specimen is thickest."""
+    """Count what a projection needs at the tilt angle at which the specimen is thickest."""
     slices = math.ceil((2 * held.radius_nm + 0.2) / imaging.slice_thickness_nm)
     positions = imaging.pixels**2 * (optics.FOCAL_STEPS if imaging.focal_spread_nm > 0 else 1)
     repeats = max(imaging.phonons, 1)

@@ -1,6 +1,6 @@
-"""What an experiment does to a perfect signal: source size, unsteady scan lines, counted electrons, blur.
+"""What an experiment does to a perfect signal: source size, jitter of the scan lines, counting noise, blur.
 
-Signals are (x, z, …), x along the detector and along the scan lines, periodic as the scanned box is.
+Signals are (x, z, …) with x along the detector and along the scan lines. They are periodic, like the scanned box.
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian, i
 
 
 def blurred(signal: Float32, sigma_px: float) -> Float32:
-    """A signal convolved with a Gaussian over the positions; the sum stays."""
+    """The signal convolved with a Gaussian over the positions. The sum is unchanged."""
     if sigma_px == 0:
         return signal
     return np.asarray(scipy.ndimage.gaussian_filter(signal, sigma_px, mode="wrap", axes=(0, 1), truncate=5), np.float32)
 
 
 def jittered(signal: Float32, shifts_px: Float64) -> Float32:
-    """A signal whose lines (z,) are displaced along x, by interpolation in Fourier space, and cut off at 0."""
+    """The signal with its lines displaced along x by `shifts_px` (z,), in Fourier space; negative values become 0."""
     if not shifts_px.any():
         return signal
     phase = np.exp(-2j * np.pi * np.outer(np.fft.rfftfreq(len(signal)), shifts_px))
@@ -31,7 +31,7 @@ def jittered(signal: Float32, shifts_px: Float64) -> Float32:
 
 
 def counted(signal: Float32, electrons: float | None, rng: np.random.Generator) -> Float32:
-    """A share of the beam counted with so many electrons a position, as a share again; None: as it is."""
+    """The signal, a fraction of the beam, with the noise of so many electrons per position; None adds no noise."""
     if electrons is None:
         return signal
     return (rng.poisson(np.maximum(signal, 0) * electrons) / electrons).astype(np.float32)

@@ -1,8 +1,10 @@
-"""Integrated differential phase contrast: from diffraction patterns to the phase. The only room that imports py4DSTEM.
+"""Integrated differential phase contrast (iDPC): from diffraction patterns to the phase.
 
-The centre of mass of a diffraction pattern is the gradient of the specimen's phase, seen with the probe's intensity;
-integrated over the positions it is the phase itself, up to a constant. The box is scanned periodically, so integration
-needs no edges.
+The centre of mass of a diffraction pattern is the gradient of the phase of the specimen, weighted by the intensity of
+the probe. Integrated over the probe positions, it gives the phase up to a constant. The scan is periodic, so the
+integration has no edges to deal with.
+
+This is the only module that imports py4DSTEM.
 """
 
 import contextlib
@@ -19,23 +21,23 @@ from nntomo_dask.simulation.optics import Imaging
 
 Float32 = npt.NDArray[np.float32]
 
-# A uniform disc of radius r, displaced by d, shows a difference of 2√2 d / (π r) of its intensity between opposite
-# quadrants: what crosses the lines at 45° that bound them.
+# If a uniform disc of radius r is displaced by d, the difference between opposite quadrants is 2√2 d / (π r) of its
+# intensity: the part of the disc that crosses the 45° lines between the quadrants.
 _QUADRANT = np.pi / (2 * np.sqrt(2))
-# py4DSTEM's inverse gradient carries this factor, which damps its iteration.
+# The inverse gradient of py4DSTEM includes this factor, which damps its iteration.
 _DAMPING = 0.25
 _silence = threading.Lock()
 
 
 def phase(patterns: Float32, step: tuple[float, float], pixel_nm: float, imaging: Imaging) -> Float32:
-    """Phase (x, z) in radians, its constant not known.
+    """Phase (x, z) in radians, up to an unknown constant.
 
     Parameters
     ----------
     patterns
-        (x, z, kx, kz), or (x, z, 1, 4) of a segmented detector; intensities.
+        Intensities (x, z, kx, kz), or (x, z, 1, 4) for a segmented detector.
     step
-        Of kx and kz, [1/Å].
+        Step of kx and of kz, [1/Å].
     """
     if imaging.idpc == "py4dstem":
         return by_py4dstem(patterns, step, pixel_nm, imaging.energy_ev)
@@ -43,12 +45,12 @@ def phase(patterns: Float32, step: tuple[float, float], pixel_nm: float, imaging
         gradient = quadrant_gradient(patterns, imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm))
     else:
         gradient = centre_of_mass(patterns, step)
-    # In units of 1/Å over 2π; ten of these are one 1/nm.
+    # The gradient is in 1/Å, without the factor 2π of the phase: 2π · 10 per nm.
     return np.float32(20 * np.pi) * multislice.integrate_gradient(gradient, pixel_nm)
 
 
 def centre_of_mass(patterns: Float32, step: tuple[float, float]) -> npt.NDArray[np.complex64]:
-    """Centre of mass x + i z of every pattern (x, z), [1/Å]; of one without electrons, 0."""
+    """Centre of mass x + i z of every pattern (x, z), [1/Å]; 0 for a pattern without electrons."""
     kx, kz = (
         ((np.arange(count) - count // 2) * size).astype(np.float32)
         for count, size in zip(patterns.shape[2:], step, strict=True)
@@ -62,7 +64,7 @@ def centre_of_mass(patterns: Float32, step: tuple[float, float]) -> npt.NDArray[
 
 
 def quadrant_gradient(quadrants: Float32, radius: float) -> npt.NDArray[np.complex64]:
-    """Estimate of the centre of mass x + i z from four quadrants, for a beam of so many 1/Å that fills its disc."""
+    """Centre of mass x + i z, estimated from four quadrants for a uniform disc of that radius [1/Å]."""
     right, up, left, down = np.moveaxis(quadrants[:, :, 0], -1, 0).astype(np.float64)
     total = right + up + left + down
     difference = (right - left) + 1j * (up - down)
@@ -71,9 +73,10 @@ def quadrant_gradient(quadrants: Float32, radius: float) -> npt.NDArray[np.compl
 
 
 def by_py4dstem(patterns: Float32, step: tuple[float, float], pixel_nm: float, energy_ev: float) -> Float32:
-    """The phase by py4DSTEM's reconstruction, one step from the centre of mass, without its fits and filters."""
+    """The phase by the reconstruction of py4DSTEM: one step from the centre of mass, without its fits and filters."""
     extras.check("py4DSTEM", who='idpc="py4dstem"')
-    # Of the process, not of the thread: one at a time, or what is put back last is what another put in its place.
+    # Warnings and stdout belong to the process, not to the thread. With two threads at once, the wrong ones would be
+    # restored.
     with _silence, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         import py4DSTEM
@@ -87,7 +90,7 @@ def by_py4dstem(patterns: Float32, step: tuple[float, float], pixel_nm: float, e
         dpc.preprocess(
             force_com_rotation=0,
             force_com_transpose=False,
-            force_com_shifts=[patterns.shape[2] // 2, patterns.shape[3] // 2],  # the beam's own place: no fit
+            force_com_shifts=[patterns.shape[2] // 2, patterns.shape[3] // 2],  # the known centre: no fit
             padding_factor=1,
             plot_center_of_mass=False,
             plot_rotation=False,

@@ -1,7 +1,8 @@
-"""Electrons through a specimen, by abTEM: the only room that imports it.
+"""Scattering of electrons in a specimen, by abTEM. This is the only module that imports abTEM.
 
-abTEM is called eagerly, inside a task of ours: its own graphs would be submitted to the cluster again. What it is
-configured with is set in the task as well, since a worker does not see the configuration of the program.
+abTEM computes at once (not lazily) inside a Dask task of this package. Its own task graphs would be submitted to the
+cluster a second time. Its configuration is set in the task too, because a worker does not see the configuration of the
+main program.
 """
 
 from collections.abc import Iterator
@@ -27,22 +28,22 @@ from nntomo_dask.simulation.optics import FOCAL_STEPS, Imaging, Plan
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-_DEPTH_MARGIN = 1.0  # Å of vacuum before and behind the atoms
+_DEPTH_MARGIN = 1.0  # Å of vacuum before and after the atoms, along the beam
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What the detectors of a projection saw, averaged over frozen phonons, before noise.
+    """The signals of the detectors for one projection, averaged over the frozen phonons, without noise.
 
     Parameters
     ----------
     dark_field
-        (x, z), intensity on the annular detector as a share of the beam; None where it was not asked for.
+        (x, z), intensity on the annular detector as a fraction of the beam; None if it was not asked for.
     patterns
-        (x, z, kx, kz), intensity of the diffraction pattern up to twice the convergence angle, or (x, z, 1, 4) on the
-        quadrants of a segmented detector.
+        (x, z, kx, kz), the diffraction patterns up to twice the convergence angle; or (x, z, 1, 4), the intensity on
+        the quadrants of a segmented detector. None if they were not asked for.
     spatial_step
-        Of the patterns, [1/Å].
+        Step of kx and kz, [1/Å].
     """
 
     dark_field: Float32 | None
@@ -51,12 +52,13 @@ class Signals:
 
 
 class ExactProjection(ScatteringFactorProjectionIntegrals):
-    """Projected potential in which every atom lies exactly where it is, not on the nearest points of the grid.
+    """Projected potential in which every atom is at its exact position, not on the nearest points of the grid.
 
-    An atom's place is a phase factor in reciprocal space, separable in x and y, so the sum over atoms is a matrix
-    product. The potential is limited to the band that multislice keeps. abTEM's own integrator spreads an atom over
-    four points, which weakens it by up to 40 % halfway between them; in a tilt series that breaks the agreement between
-    projections.
+    The position of an atom is a phase factor in reciprocal space. This factor is separable in x and y, so the sum over
+    the atoms is a matrix product. The potential is limited to the frequencies that multislice keeps.
+
+    abTEM's own integrator spreads an atom over four grid points. Halfway between them the atom is weaker by up to 40 %,
+    so the same atom would differ in brightness from one projection of a tilt series to the next.
     """
 
     def integrate_on_grid(
@@ -91,14 +93,27 @@ def _scipy_transform(x: Any, func_name: str, overwrite_x: bool, **keywords: Any)
     return getattr(scipy.fft, func_name)(x, overwrite_x=overwrite_x, **keywords)
 
 
-def configure(device: str) -> None:
-    """Configure abTEM for a task: eager, one thread, transforms of the same bits every time.
+def use_scipy_transforms() -> None:
+    """Make abTEM's setting ``fft: mkl`` use the Fourier transforms of SciPy.
 
-    abTEM knows three libraries for transforms. NumPy's does not use vector instructions; FFTW is fast with plans that
-    it times, and two workers may then choose different ones, whose last bits differ; without timing it is up to four
-    times slower. SciPy's is as fast as the best and always the same, so it takes the place of MKL's.
+    abTEM offers NumPy, FFTW and MKL. NumPy does not use vector instructions. FFTW is fast only if it times its plans;
+    two workers may then choose different plans, whose results differ in the last bits. SciPy is as fast as the best of
+    the three, and its results are always the same. abTEM has no setting for it, so this function replaces
+    ``abtem.core.fft._mkl_fft_dispatch``, a private function of abTEM.
+
+    Raises
+    ------
+    RuntimeError
+        The installed abTEM has no such function. Otherwise the replacement would have no effect.
     """
+    if not hasattr(abtem.core.fft, "_mkl_fft_dispatch"):
+        raise RuntimeError("abTEM has changed: abtem.core.fft._mkl_fft_dispatch does not exist; use abtem 1.0.11")
     abtem.core.fft._mkl_fft_dispatch = _scipy_transform
+
+
+def configure(device: str) -> None:
+    """Configure abTEM for a task: computed at once, in one thread, with reproducible Fourier transforms."""
+    use_scipy_transforms()
     abtem.config.set(
         {
             "device": device,
@@ -132,11 +147,11 @@ def detect(
     positions_nm
         (atom, 3): detector, z and depth along the beam, zero on the tilt axis.
     offset_nm
-        (2,), by which the scan is displaced.
+        (2,), displacement of the scan.
     rng
-        For the frozen phonons.
+        Random numbers for the frozen phonons.
     device
-        abTEM's: "cpu" or "gpu".
+        Device of abTEM: "cpu" or "gpu".
     """
     configure(device)
     configurations = list(_displaced(numbers, positions_nm * 10, imaging, rng))
@@ -170,7 +185,7 @@ def detect(
 def _displaced(
     numbers: npt.NDArray[np.int64], positions: Float64, imaging: Imaging, rng: np.random.Generator
 ) -> Iterator[Float64]:
-    """Positions of every frozen-phonon configuration, or those of atoms that stand still."""
+    """Positions of the atoms in every frozen-phonon configuration; without phonons, the given positions once."""
     if imaging.phonons == 0:
         yield positions
         return
@@ -200,7 +215,7 @@ def _detectors(imaging: Imaging, dark_field: bool, diffraction: bool) -> list[An
 def _scan(
     potential: Any, plan: Plan, imaging: Imaging, depth: float, offset: Float64, detectors: list[Any]
 ) -> list[Any]:
-    """Measurements of the detectors at every position, pixels' centres being the positions."""
+    """Measurements of the detectors with the probe at the centre of every pixel."""
     field, pixel = 10 * plan.field_of_view_nm, 10 * plan.pixel_nm
     start = np.full(2, pixel / 2) + offset
     scan = abtem.GridScan(
@@ -224,7 +239,7 @@ def _scan(
 
 
 def _aberrations(imaging: Imaging, depth: float) -> dict[str, Any]:
-    """In the names and units of abTEM, Å and radians; the focus is on the tilt axis, in the middle of the box."""
+    """Aberrations in the names and units of abTEM (Å, radians). The focus is on the tilt axis, in mid-box."""
     centre = depth / 2 + 10 * imaging.defocus_nm
     spread = 10 * imaging.focal_spread_nm
     defocus = gaussian(spread, num_samples=FOCAL_STEPS, center=centre, ensemble_mean=True) if spread > 0 else centre
@@ -239,17 +254,17 @@ def _aberrations(imaging: Imaging, depth: float) -> dict[str, Any]:
 
 
 def integrate_gradient(gradient: npt.NDArray[np.complex64], pixel_nm: float) -> Float32:
-    """(x, z), the image whose gradient is given as x + i z, periodic, its least value 0, in [1/nm] times [nm]."""
+    """The image (x, z) whose gradient is given as x + i z, in [1/nm]. It is periodic, and its minimum is 0."""
     image = abtem.Images(gradient, sampling=pixel_nm).integrate_gradient()
     return np.asarray(image.array, np.float32)
 
 
 def scattering_factor(symbol: str, k: Float64) -> Float64:
-    """Fourier transform of an atom's potential at spatial frequencies k [1/Å], [V Å³]; Lobato and Van Dyck's."""
+    """Fourier transform of an atom's potential (Lobato and Van Dyck) at spatial frequencies k [1/Å], in [V Å³]."""
     factor: Any = ExactProjection().parametrization.projected_scattering_factor(symbol)
     return np.asarray(factor(k**2), np.float64)
 
 
 def interaction(energy_ev: float) -> float:
-    """Phase of an electron for a projected potential, [1/(V Å)]."""
+    """Interaction constant: the phase shift of an electron per projected potential, [1/(V Å)]."""
     return float(energy2sigma(energy_ev))

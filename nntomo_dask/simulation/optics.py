@@ -1,14 +1,15 @@
-"""How the microscope is set, and the grids that follow from it: checked before anything is computed."""
+"""The settings of the microscope, and the grids that follow from them. Both are checked before anything is computed."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from nntomo_dask.errors import refuse
+from nntomo_dask.settings import check_settings, setting, settings_of
 
 if TYPE_CHECKING:
     from nntomo_dask.simulation.specimen import Specimen
@@ -19,67 +20,48 @@ Route = Literal["center-of-mass", "segmented", "py4dstem"]
 Algorithm = Literal["prism", "multislice"]
 DosePer = Literal["series", "projection"]
 
-MARGIN_NM = 0.1  # of vacuum around the specimen, on each side, that a field of view must leave
-_ANGLE_MARGIN_MRAD = 2.0  # between a detector's edge and the grid's cutoff
-# Of the window in which PRISM keeps a probe, in units of λ/α: what is chosen, and what is refused. At 15 mrad and 300
-# kV 5.9 of them are within 6 % of the full calculation, 3 are 12 % off in the centre of mass.
+MARGIN_NM = 0.1  # vacuum on each side of the specimen that a field of view must include
+_ANGLE_MARGIN_MRAD = 2.0  # between the outer detector angle and the largest angle of the grid
+# Width of the window that PRISM keeps for a probe, in units of λ/α: the automatic choice, and the least allowed one. At
+# 15 mrad and 300 kV a window of 5.9 is within 6 % of the full calculation; with 3 the centre of mass is 12 % off.
 _WINDOW, _LEAST_WINDOW = 5.2, 3.5
 _LARGEST_INTERPOLATION = 10
-_LARGEST_ANGLE_MRAD = 400.0  # where small angles, which multislice supposes, end
-FOCAL_STEPS = 5  # values of the defocus that stand for its spread
+_LARGEST_ANGLE_MRAD = 400.0  # multislice assumes small angles
+FOCAL_STEPS = 5  # number of defocus values that represent the focal spread
+# The settings on which `ground_truth` depends. The others describe how the images are calculated, or noise.
+SETTINGS_OF_TRUTH = (
+    "energy_ev",
+    "convergence_mrad",
+    "detector_mrad",
+    "pixels",
+    "field_of_view_nm",
+    "phonons",
+    "sigma_nm",
+    "source_size_nm",
+    "blur_nm",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imaging:
-    """A scanning transmission electron microscope and how it is simulated.
+    """The settings of a scanning transmission electron microscope, and of its simulation.
 
-    Parameters
-    ----------
-    energy_ev
-        Energy of the electrons, [eV].
-    convergence_mrad
-        Semi-angle of the probe, [mrad].
-    detector_mrad
-        Inner and outer angle of the annular dark-field detector, [mrad].
-    pixels
-        Of a projection, along the detector and along the tilt axis; the scan's positions.
-    field_of_view_nm
-        Width of a projection; by default the specimen, at every tilt angle, and 0.1 nm on each side.
-    slice_thickness_nm
-        Of the slices in which the beam is scattered. 0.2 is nearly twice as fast, and as good but where atoms stand in
-        rows along the beam.
-    algorithm
-        "prism", or "multislice" for every probe by itself, which takes ten to a hundred times as long.
-    interpolation
-        Of PRISM: only every so many-th plane wave is calculated, and a probe lives in a window so many times narrower
-        than the field of view. By default as much as leaves the probe room; 1 is as exact as "multislice".
-    idpc
-        How the phase is found. "center-of-mass": of every diffraction pattern up to twice the convergence angle,
-        divided by its intensity, then integrated. "segmented": differences of a detector in four quadrants, integrated.
-        "py4dstem": by py4DSTEM's reconstruction of the phase.
-    defocus_nm, cs_mm, astigmatism_nm, astigmatism_deg, coma_nm, coma_deg
-        Aberrations; a defocus above 0 is towards underfocus, and counted from the tilt axis.
-    focal_spread_nm
-        Standard deviation of the defocus, from the energy spread and chromatic aberration.
-    phonons
-        Frozen-phonon configurations to be averaged; 0: the atoms stand still.
-    sigma_nm
-        Standard deviation of an atom's displacement along each axis; one number, or by element with "other" for the
-        rest.
-    dose
-        Electrons a square ångström, with Poisson noise; None: no noise.
-    dose_per
-        Whether `dose` is that of the whole series, shared equally, or of every projection.
-    source_size_nm
-        Full width at half maximum of the electron source at the specimen.
-    blur_nm
-        Standard deviation of a Gaussian that blurs the images when they are finished, noise included.
-    drift_nm
-        Standard deviation of each projection's displacement, in both directions: what alignment has left.
-    jitter_nm
-        Standard deviation of each scan line's displacement along itself.
-    seed
-        Of all that is random. A projection depends on it and on its own angle, not on the other angles.
+    Every field says in its `settings.setting` what it means; ``nntomo simulate --help`` lists them. A few of them in
+    more detail:
+
+    - `slice_thickness_nm`: with 0.2 the waves take half as long as with 0.1. The result is as good, except where atoms
+      stand in rows along the beam.
+    - `algorithm`: "multislice" propagates every probe on its own and takes ten to a hundred times as long as "prism".
+    - `interpolation` = n: PRISM calculates every n-th plane wave, and the window of a probe is the n-th part of the
+      field of view. By default n is as large as the size of the probe allows; with 1, "prism" is as exact as
+      "multislice".
+    - `idpc`: how the phase is obtained. "center-of-mass" takes the centre of mass of every diffraction pattern up to
+      twice the convergence angle, divided by its intensity, and integrates it. "segmented" does the same with the
+      differences between the four quadrants of a detector. "py4dstem" uses the phase reconstruction of py4DSTEM.
+    - `defocus_nm` is measured from the tilt axis; positive values are underfocus.
+    - `sigma_nm` is one number, or a dict by element in which "other" stands for all elements that are not named.
+    - `drift_nm` is the displacement in both directions that remains after alignment.
+    - `seed`: a projection depends on the seed and on its own angle, not on the other angles of the series.
 
     References
     ----------
@@ -88,110 +70,157 @@ class Imaging:
     .. [3] I. Lazić, E. G. T. Bosch, S. Lazar, Ultramicroscopy 160 (2016) 265 (iDPC).
     """
 
-    energy_ev: float = 300e3
-    convergence_mrad: float = 15.0
-    detector_mrad: tuple[float, float] = (50.0, 80.0)
-    pixels: int = 128
-    field_of_view_nm: float | None = None
-    slice_thickness_nm: float = 0.1
-    algorithm: Algorithm = "prism"
-    interpolation: int | None = None
-    idpc: Route = "center-of-mass"
-    defocus_nm: float = 0.0
-    cs_mm: float = 0.0
-    astigmatism_nm: float = 0.0
-    astigmatism_deg: float = 0.0
-    coma_nm: float = 0.0
-    coma_deg: float = 0.0
-    focal_spread_nm: float = 0.0
-    phonons: int = 0
-    sigma_nm: float | Mapping[str, float] = 0.008
-    dose: float | None = None
-    dose_per: DosePer = "series"
-    source_size_nm: float = 0.0
-    blur_nm: float = 0.0
-    drift_nm: float = 0.0
-    jitter_nm: float = 0.0
-    seed: int = 0
+    energy_ev: float = setting(300e3, help="Energy of the electrons.", unit="eV", least=1e3)
+    convergence_mrad: float = setting(15.0, help="Convergence semi-angle of the probe.", unit="mrad", least=0.1)
+    detector_mrad: tuple[float, float] = setting(
+        (50.0, 80.0), help="Inner and outer angle of the annular dark-field detector.", unit="mrad"
+    )
+    pixels: int = setting(128, help="Number of pixels of a projection, along the detector and the tilt axis.", least=8)
+    field_of_view_nm: float | None = setting(
+        None,
+        help="Width of a projection. Default: the specimen at every tilt angle, with 0.1 nm of vacuum on each side.",
+        unit="nm",
+        above=0,
+    )
+    slice_thickness_nm: float = setting(
+        0.1,
+        help="Thickness of the slices through which the electron wave is propagated. 0.2 is faster, but too coarse for "
+        "HAADF where atoms stand in rows along the beam.",
+        unit="nm",
+        least=0.01,
+    )
+    algorithm: Algorithm = setting(
+        "prism", help="How probes are propagated. multislice is the reference and takes at least ten times as long."
+    )
+    interpolation: int | None = setting(
+        None,
+        help="Interpolation factor of PRISM; 1 is exact. Default: the largest for which a probe fits into its window.",
+        least=1,
+    )
+    idpc: Route = setting(
+        "center-of-mass",
+        help="How the phase is obtained: from the centre of mass of the diffraction patterns, from a detector of four "
+        "segments, or by py4DSTEM.",
+    )
+    defocus_nm: float = setting(0.0, help="Defocus, measured from the tilt axis; positive is underfocus.", unit="nm")
+    cs_mm: float = setting(0.0, help="Spherical aberration.", unit="mm")
+    astigmatism_nm: float = setting(0.0, help="Twofold astigmatism.", unit="nm")
+    astigmatism_deg: float = setting(0.0, help="Direction of the astigmatism.", unit="degrees")
+    coma_nm: float = setting(0.0, help="Axial coma.", unit="nm")
+    coma_deg: float = setting(0.0, help="Direction of the coma.", unit="degrees")
+    focal_spread_nm: float = setting(
+        0.0,
+        help="Standard deviation of the defocus, caused by the energy spread and chromatic aberration.",
+        unit="nm",
+        least=0,
+    )
+    phonons: int = setting(
+        0, help="Number of frozen-phonon configurations that are averaged. With 0 the atoms do not vibrate.", least=0
+    )
+    sigma_nm: float | Mapping[str, float] = setting(
+        0.008,
+        help="Standard deviation of the thermal displacement of an atom along each axis: one number, or one for each "
+        "element, such as Zr=0.006,other=0.01. It is used when --phonons is above 0.",
+        unit="nm",
+    )
+    dose: float | None = setting(
+        None,
+        help="Number of electrons per square ångström; adds Poisson noise. Default: no noise.",
+        unit="e/Å²",
+        above=0,
+    )
+    dose_per: DosePer = setting(
+        "series", help="Whether --dose is shared by all projections of the series or is given to each projection."
+    )
+    source_size_nm: float = setting(
+        0.0, help="Full width at half maximum of the electron source at the specimen.", unit="nm", least=0
+    )
+    blur_nm: float = setting(
+        0.0,
+        help="Standard deviation of a Gaussian blur of the finished images, noise included.",
+        unit="nm",
+        least=0,
+    )
+    drift_nm: float = setting(
+        0.0,
+        help="Standard deviation of a random displacement of each projection, in both directions.",
+        unit="nm",
+        least=0,
+    )
+    jitter_nm: float = setting(
+        0.0,
+        help="Standard deviation of a random displacement of each scan line, along the line.",
+        unit="nm",
+        least=0,
+    )
+    seed: int = setting(0, help="Seed of all random numbers. The same seed gives the same images.", least=0)
 
     @property
     def wavelength_nm(self) -> float:
-        """De Broglie's wavelength of the electrons, relativistic."""
+        """The relativistic de Broglie wavelength of the electrons."""
         return wavelength_nm(self.energy_ev)
 
     def sigma_of(self, symbol: str) -> float:
-        """Displacement of an element's atoms along an axis, [nm]."""
+        """Standard deviation of the displacement of an element's atoms along an axis, [nm]."""
         if isinstance(self.sigma_nm, Mapping):
             return float(self.sigma_nm.get(symbol, self.sigma_nm.get("other", 0.0)))
         return float(self.sigma_nm)
 
     def check(self) -> None:
-        """Raise a SchemaError where a setting is out of range, whatever the specimen."""
-        for name, choices in (("algorithm", Algorithm), ("idpc", Route), ("dose_per", DosePer)):
-            if getattr(self, name) not in get_args(choices):
-                got = f"{getattr(self, name)!r}"
-                refuse("simulate", needs=f"{name} of {', '.join(get_args(choices))}", got=got, remedy="choose one")
-        least: dict[str, float] = {"pixels": 8, "phonons": 0, "seed": 0}
-        least |= {"energy_ev": 1e3, "convergence_mrad": 0.1, "slice_thickness_nm": 0.01}
-        least |= {field.name: 0 for field in fields(self) if field.name.rpartition("_")[0] in _NOT_NEGATIVE}
-        for name, value in least.items():
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= value):
-                got = f"{getattr(self, name)}"
-                refuse("simulate", needs=f"{name} of at least {value:g}", got=got, remedy=f"raise {name}")
+        """Raise a SchemaError if a setting is out of range for any specimen."""
         if self.dose is not None and not (math.isfinite(self.dose) and self.dose > 0):
             refuse(
                 "simulate",
                 needs="a dose above 0 e/Å²",
                 got=f"{self.dose:g}",
-                remedy="leave it out for images without noise",
+                remedy="leave out `dose` for images without noise",
             )
-        if self.interpolation is not None and self.interpolation < 1:
-            got = f"{self.interpolation}"
-            refuse("simulate", needs="interpolation of at least 1", got=got, remedy="leave it out")
+        check_settings(self, who="simulate")
+        for one in settings_of(self):
+            value = getattr(self, one.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                refuse("simulate", needs=f"a finite `{one.name}`", got=f"{value}", remedy="give a number")
         inner, outer = self.detector_mrad
         if not self.convergence_mrad <= inner:
             refuse(
                 "simulate",
                 needs=f"a dark-field detector from {self.convergence_mrad:g} mrad, where the beam ends, or more",
                 got=f"{inner:g} to {outer:g} mrad",
-                remedy="detector_mrad=(50, 80)",
+                remedy="`detector_mrad=(50, 80)`",
             )
         if not inner < outer <= _LARGEST_ANGLE_MRAD:
             refuse(
                 "simulate",
                 needs=f"a detector from its inner to its outer angle, at most {_LARGEST_ANGLE_MRAD:g} mrad",
                 got=f"{inner:g} to {outer:g} mrad",
-                remedy="detector_mrad=(50, 80)",
+                remedy="`detector_mrad=(50, 80)`",
             )
         sigmas = self.sigma_nm.values() if isinstance(self.sigma_nm, Mapping) else [self.sigma_nm]
         if not all(math.isfinite(sigma) and 0 <= sigma < 0.1 for sigma in sigmas):
             refuse(
                 "simulate",
-                needs="sigma_nm of 0 or more, below 0.1",
+                needs="`sigma_nm` of 0 or more, below 0.1",
                 got=f"{self.sigma_nm}",
-                remedy="in nm: 0.008 is usual",
+                remedy="give it in nm, such as `sigma_nm=0.008`",
             )
-
-
-_NOT_NEGATIVE = ("focal_spread", "source_size", "blur", "drift", "jitter")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Grids of a simulation, the same at every tilt angle.
+    """The grids of a simulation. They are the same at every tilt angle.
 
     Parameters
     ----------
     field_of_view_nm, pixel_nm
-        Of a projection.
+        Width of a projection, and of one of its pixels.
     grid
         Points of a wave along each axis of the field of view.
     interpolation
-        Of PRISM.
+        Interpolation factor of PRISM.
     window
-        Points of a probe's window along each axis, after waves are sampled only as far as the cutoff.
+        Points of a probe's window along each axis, for waves that are sampled up to the cutoff.
     cutoff_mrad
-        Largest angle that the grid holds.
+        Largest angle that the grid can represent.
     """
 
     field_of_view_nm: float
@@ -203,21 +232,26 @@ class Plan:
 
     @property
     def wave_points(self) -> int:
-        """Points of a wave along an axis, sampled as far as the cutoff."""
+        """Points of a wave along an axis, sampled up to the cutoff."""
         return self.window * self.interpolation
 
 
 def wavelength_nm(energy_ev: float) -> float:
-    """De Broglie's wavelength of an electron, relativistic."""
+    """The relativistic de Broglie wavelength of an electron."""
     rest_ev, hc_ev_nm = 510_998.95, 1239.84198
     return hc_ev_nm / math.sqrt(energy_ev * (2 * rest_ev + energy_ev))
 
 
 def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Plan:
-    """Choose the grids; a SchemaError where specimen and settings do not go together.
+    """Choose the grids.
 
-    The grid is as fine as the largest detector angle needs. Its window is a multiple of four of small prime factors,
-    and so is the grid, which FFTs like.
+    The grid is as fine as the largest detector angle requires. The sizes of the window and of the grid have only small
+    prime factors, which makes Fourier transforms fast; the window is a multiple of four.
+
+    Raises
+    ------
+    SchemaError
+        The settings do not fit the specimen.
     """
     imaging.check()
     _check_sigmas(specimen, imaging)
@@ -228,7 +262,7 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
             "simulate",
             needs=f"a field of view of at least {needed:.3g} nm, for all of the specimen at every tilt angle",
             got=f"{field:g} nm",
-            remedy="raise field_of_view_nm, or take a smaller specimen",
+            remedy="raise `field_of_view_nm`, leave it out, or simulate a smaller specimen",
         )
     pixel, wavelength = field / imaging.pixels, imaging.wavelength_nm
     coarsest = wavelength / (4 * imaging.convergence_mrad * 1e-3)
@@ -237,7 +271,7 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
             "simulate",
             needs=f"pixels of at most {coarsest:.3g} nm, which resolve a probe of {imaging.convergence_mrad:g} mrad",
             got=f"{pixel:.3g} nm",
-            remedy=f"pixels={math.ceil(field / coarsest - 1e-9)}, or a smaller convergence angle",
+            remedy=f"`pixels={math.ceil(field / coarsest - 1e-9)}`, or a smaller `convergence_mrad`",
         )
     interpolation = _interpolation(imaging, field, specimen.radius_nm)
     outer = max(
@@ -251,7 +285,7 @@ def plan(specimen: "Specimen", imaging: Imaging, modes: tuple[Mode, ...]) -> Pla
 
 
 def _check_sigmas(specimen: "Specimen", imaging: Imaging) -> None:
-    """Refuse displacements by element that name none, or leave one out."""
+    """Refuse displacements by element if a name is no element, or an element of the specimen is missing."""
     if not isinstance(imaging.sigma_nm, Mapping):
         return
     given = set(imaging.sigma_nm)
@@ -259,15 +293,15 @@ def _check_sigmas(specimen: "Specimen", imaging: Imaging) -> None:
     lacking = {chemical_symbols[number] for number in specimen.numbers} - given if "other" not in given else set()
     if unknown or lacking:
         what = f"no element called {', '.join(sorted(unknown))}" if unknown else f"none of {', '.join(sorted(lacking))}"
-        refuse("simulate", needs="sigma_nm by element", got=what, remedy='name the others too, or "other"')
+        refuse("simulate", needs="`sigma_nm` by element", got=what, remedy='name every element, or add "other"')
 
 
 def _interpolation(imaging: Imaging, field: float, radius: float) -> int:
-    """PRISM's interpolation: the wanted one if its window holds the probe, or as much as does."""
+    """The interpolation factor of PRISM: the given one if its window holds the probe, or the largest that does."""
     if imaging.algorithm == "multislice":
         return 1
     waist = imaging.wavelength_nm / (imaging.convergence_mrad * 1e-3)
-    # At the specimen's faces the probe is a disc of the convergence angle.
+    # At the faces of the specimen the probe is a disc, whose radius follows from the convergence angle.
     spread = 2 * imaging.convergence_mrad * 1e-3 * (radius + abs(imaging.defocus_nm) + 2 * imaging.focal_spread_nm)
     if imaging.interpolation is None:
         return int(max(1, min(_LARGEST_INTERPOLATION, field // (_WINDOW * waist + spread))))
@@ -277,13 +311,13 @@ def _interpolation(imaging: Imaging, field: float, radius: float) -> int:
             "simulate",
             needs=f"a window of at least {room:.2g} nm for PRISM's probe",
             got=f"{field / imaging.interpolation:.2g} nm, by interpolation {imaging.interpolation}",
-            remedy=f"interpolation={max(1, int(field // room))} or less, or leave it out",
+            remedy=f"`interpolation={max(1, int(field // room))}` or less, or leave it out",
         )
     return imaging.interpolation
 
 
 def _smooth_multiple_of_four(least: float) -> int:
-    """The least multiple of 4 with no prime factor above 7 that is at least so large."""
+    """The smallest multiple of 4 that is at least `least` and has no prime factor above 7."""
     candidate = 4 * math.ceil(least / 4 - 1e-9)
     while not _is_smooth(candidate):
         candidate += 4
@@ -298,9 +332,9 @@ def _is_smooth(number: int) -> bool:
 
 
 def plane_waves(plan: Plan, imaging: Imaging) -> int:
-    """How many plane waves PRISM propagates: of every `interpolation`-th frequency, those that the aperture lets pass.
+    """Number of plane waves that PRISM propagates: every `interpolation`-th frequency that passes the aperture.
 
-    Its edge is soft, by half a step on either side.
+    The edge of the aperture is soft, half a step wide on either side.
     """
     step = plan.interpolation * imaging.wavelength_nm / plan.field_of_view_nm * 1e3
     limit = imaging.convergence_mrad + step / 2

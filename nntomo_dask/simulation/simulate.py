@@ -1,4 +1,4 @@
-"""Crystal to tilt series: one angle, one task."""
+"""From a crystal to a tilt series. Each tilt angle is one task."""
 
 import os
 from dataclasses import asdict
@@ -21,7 +21,7 @@ from nntomo_dask.simulation.specimen import Specimen, specimen
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-_VACUUM = 0.5  # of the largest distance from the specimen: pixels that are farther away show vacuum at every angle
+_VACUUM = 0.5  # fraction of the largest distance from the specimen; pixels beyond it count as vacuum at every angle
 
 
 def simulate(
@@ -33,40 +33,40 @@ def simulate(
 ) -> Any:
     """Simulate the STEM tilt series of a crystal.
 
-    Lazy, one task an angle, in chunks of one projection: save it first, `open` then gives slices. Both modes come from
-    the same calculation.
+    Lazy: nothing is computed until the series is saved. Each projection is one task and one chunk; save the series and
+    `open` it to get chunks of slices. Both modes come from the same calculation.
 
     Parameters
     ----------
     structure
-        A specimen; or what `specimen` makes one cell of: a name, a file, ASE atoms.
+        A specimen, or a name, a file or ASE atoms, of which `specimen` makes one unit cell.
     angles_deg
         (angle,), [degrees].
     mode
         "haadf", "idpc" or "both".
     imaging
-        The microscope, the grid, what degrades the images; by default 300 kV, 15 mrad, no noise.
+        Settings of the microscope, the grid and the noise; by default 300 kV, 15 mrad and no noise.
 
     Returns
     -------
-    A tilt series, dims (z, angle, detector), float32, coordinates in nm; for "both" a Dataset of two, haadf and idpc.
-    (iDPC alone is calculated on a coarser grid, which its angles allow, and differs a little from that beside HAADF.)
-    HAADF is the share of the beam that meets the detector. iDPC is the phase in radians; its mean in the vacuum around
-    the specimen is 0, over the same pixels at every angle.
+    A tilt series, dims (z, angle, detector), float32, coordinates in nm; for "both" a Dataset of two series, haadf and
+    idpc. HAADF is the fraction of the beam that hits the detector. iDPC is the phase in radians; its mean over the
+    vacuum around the specimen is 0, over the same pixels at every angle. (For "idpc" alone a coarser grid is enough, so
+    its values differ slightly from those of "both".)
 
     Raises
     ------
     SchemaError
-        The structure or an angle is refused, or settings that do not go together: see `Imaging`.
+        The structure, an angle or a setting is refused, or settings do not fit each other; see `Imaging`.
 
     References
     ----------
-    See `Imaging`; docs/simulation.md says why it is done so.
+    See `Imaging`, and docs/simulation.md for the reasons of the choices.
     """
     settings = imaging or Imaging()
     modes: tuple[Mode, ...] = get_args(Mode) if mode == "both" else (mode,)
     if mode not in get_args(Modes):
-        refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy="choose one")
+        refuse("simulate", needs="mode haadf, idpc or both", got=f"{mode!r}", remedy='`mode="both"`')
     if settings.idpc == "py4dstem" and "idpc" in modes:
         extras.check("py4DSTEM", who='simulate with idpc="py4dstem"')
     held = structure if isinstance(structure, Specimen) else specimen(structure)
@@ -116,7 +116,7 @@ def _projections(
     imaging: Imaging,
     modes: tuple[Mode, ...],
 ) -> Float32:
-    """The block (1, mode, z, detector) of one angle."""
+    """The block (1, mode, z, detector) of one tilt angle."""
     with blas.one_thread():
         return projection(held, float(angles[index[0]]), plan, imaging, modes, n_angles=len(angles))[None]
 
@@ -129,11 +129,11 @@ def projection(
     Parameters
     ----------
     n_angles
-        Projections that share the dose of a series.
+        Number of projections that share the dose of a series.
     """
     from nntomo_dask.simulation import idpc, multislice
 
-    # Of the seed and the angle alone, so a projection is the same in any series, by any worker.
+    # It depends on the seed and the angle alone, so a projection is the same in any series and on any worker.
     sequence = np.random.SeedSequence([imaging.seed, round((angle_deg + 360) * 1000)])
     vibrations, drift, lines, dark, bright = (np.random.default_rng(child) for child in sequence.spawn(5))
     pixel = plan.pixel_nm
@@ -171,7 +171,7 @@ def projection(
 
 
 def vacuum(held: Specimen, plan: Plan, imaging: Imaging) -> npt.NDArray[np.bool_]:
-    """Pixels (x, z) in which no angle shows any of the specimen."""
+    """Pixels (x, z) that show vacuum at every tilt angle."""
     position = np.abs(schema.centred(imaging.pixels, plan.pixel_nm))
     beside = np.maximum(position - held.radius_nm, 0)[:, None]
     beyond = np.maximum(position - held.half_height_nm, 0)[None]

@@ -1,4 +1,4 @@
-"""From a crystal to a specimen on the tilt axis: cells or a particle, and how it stands at a tilt angle."""
+"""From a crystal to a specimen on the tilt axis: unit cells or a particle, and its atoms at a tilt angle."""
 
 import os
 from dataclasses import dataclass
@@ -20,25 +20,25 @@ Shape = Literal["cells", "sphere", "cuboid", "octahedron"]
 Axis = Literal["a", "b", "c"]
 
 _AXES: tuple[Axis, ...] = get_args(Axis)
-_SLACK = 0.3  # Å by which a bond may be longer than its two covalent radii
-_LARGEST_UNIT = 400  # atoms of a building unit; what is larger is a framework, and is cut atom by atom
-# Corners of a cube that a truncated octahedron of the same width along x, y and z leaves off: |x|+|y|+|z| ≤ 3/2 · half.
+_SLACK = 0.3  # Å by which a bond may be longer than the sum of the two covalent radii
+_LARGEST_UNIT = 400  # atoms of a building unit; anything larger is a framework and is cut atom by atom
+# A truncated octahedron is a cube of the same width without its corners: |x| + |y| + |z| ≤ 3/2 · half the width.
 _TRUNCATION = 1.5
 _NONMETALS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 51, 52, 53, 54})
 
 
 @dataclass(frozen=True, eq=False)
 class Specimen:
-    """Atoms that stand on the tilt axis.
+    """Atoms around the tilt axis.
 
     Parameters
     ----------
     numbers
         (atom,), atomic numbers.
     positions_nm
-        (atom, 3): x, y, z of the volume, z along the tilt axis, zero at the centre.
+        (atom, 3): x, y, z of the volume; z is along the tilt axis, and the origin is the centre.
     recipe
-        How it was made.
+        How the specimen was made.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -56,9 +56,10 @@ class Specimen:
         return float(np.abs(self.positions_nm[:, 2]).max())
 
     def tilted(self, angle_deg: float) -> Float64:
-        """Positions (atom, 3) as the microscope sees them: detector, z, depth along the beam, [nm].
+        """Positions (atom, 3) in the microscope at a tilt angle: detector, z, depth along the beam, [nm].
 
-        The detector coordinate is ``x cos θ + y sin θ``; the beam runs so that this is a rotation, not a mirror image.
+        The detector coordinate is ``x cos θ + y sin θ``. The beam direction is such that this is a rotation and not a
+        mirror image.
         """
         x, y, z = self.positions_nm.T
         cosine, sine = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
@@ -73,22 +74,24 @@ def specimen(
     size_nm: float | tuple[float, float, float] | None = None,
     tilt_axis: Axis = "c",
 ) -> Specimen:
-    """Cells of a crystal, or a particle cut from it, centred on the tilt axis.
+    """Unit cells of a crystal, or a particle cut from it, centred on the tilt axis.
 
     Parameters
     ----------
     structure
-        A name, a file or ASE atoms; see `structures.structure`.
+        A name, the path of a file, or ASE atoms; see `structures.structure`.
     shape
-        "cells": whole cells, begun where their faces cut the fewest bonds, so that metal clusters stay whole. "sphere",
-        "cuboid", "octahedron" (truncated): a particle of `size_nm`, of whole building units: a metal cluster or a
-        linker is inside if its centre is. A framework without such units (a covalent one) is cut atom by atom.
+        "cells": whole unit cells, whose faces are placed where they cut the fewest bonds, so that metal clusters stay
+        whole. "sphere", "cuboid", "octahedron" (truncated): a particle of `size_nm`. It consists of whole building
+        units: a metal cluster or a linker is inside if its centre is inside. A framework without such units (a covalent
+        one) is cut atom by atom.
     repeat
-        "cells": how many along a, b and c.
+        For "cells": the number of cells along a, b and c.
     size_nm
-        Diameter of a sphere, width of an octahedron, edges (x, y, z) of a cuboid, z along the tilt axis.
+        For a particle: the diameter of a sphere, the width of an octahedron, or the edges (x, y, z) of a cuboid, with z
+        along the tilt axis.
     tilt_axis
-        Cell vector along the tilt axis; the next one (a, b, c, a, …) lies in the plane of x and z.
+        Cell vector along the tilt axis. The next one (in the order a, b, c, a, …) lies in the x-z plane.
 
     Raises
     ------
@@ -100,19 +103,24 @@ def specimen(
             "specimen",
             needs=f"a shape of {', '.join(get_args(Shape))}, and a, b or c as tilt axis",
             got=f"{shape!r} and {tilt_axis!r}",
-            remedy="choose",
+            remedy='`shape="cells"` and `tilt_axis="c"`',
         )
     atoms = structures.structure(structure)
     if shape == "cells":
         if size_nm is not None:
-            refuse("specimen", needs="repeat for cells", got="size_nm", remedy="leave it out, or choose a shape")
+            refuse(
+                "specimen",
+                needs="`repeat` for cells",
+                got="`size_nm`",
+                remedy='leave out `size_nm`, or `shape="sphere"`',
+            )
         counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
         if len(counts) != 3 or min(counts) < 1:
-            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="repeat=(2, 2, 1)")
+            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="`repeat=(2, 2, 1)`")
         cut = _cells(atoms, counts)
     else:
         if repeat != 1:
-            refuse("specimen", needs=f"size_nm for a {shape}", got="repeat", remedy="leave it out")
+            refuse("specimen", needs=f"`size_nm` for a {shape}", got="`repeat`", remedy="leave out `repeat`")
         half = _half_edges(shape, size_nm)
         cut = _particle(_oriented(atoms, tilt_axis), shape, half)
     if shape == "cells":
@@ -131,12 +139,12 @@ def specimen(
 
 
 def centred(positions: Float64) -> Float64:
-    """Positions about the middle of their bounding box."""
+    """Positions relative to the centre of their bounding box."""
     return np.asarray(positions - (positions.max(axis=0) + positions.min(axis=0)) / 2)
 
 
 def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None) -> Float64:
-    """Half the edges of the box around a particle, [Å]."""
+    """Half the edge lengths of the box around a particle, [Å]."""
     edges = np.atleast_1d(np.asarray(np.nan if size_nm is None else size_nm, float))
     fits = edges.size in ((1, 3) if shape == "cuboid" else (1,))
     if not fits or not (np.isfinite(edges) & (edges > 0)).all():
@@ -144,13 +152,13 @@ def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None
             "specimen",
             needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
             got=f"{size_nm}",
-            remedy="size_nm=3",
+            remedy="`size_nm=(3, 3, 4)`" if shape == "cuboid" else "`size_nm=3`",
         )
     return np.asarray(np.broadcast_to(edges, 3) * 5)
 
 
 def _oriented(atoms: Atoms, tilt_axis: Axis) -> Atoms:
-    """The crystal turned so that a cell vector lies along z and the next one in the plane of x and z."""
+    """The crystal, rotated so that a cell vector lies along z and the next one in the x-z plane."""
     place = _AXES.index(tilt_axis)
     along, across = atoms.cell.array[place], atoms.cell.array[(place + 1) % 3]
     e_z = along / np.linalg.norm(along)
@@ -164,7 +172,7 @@ def _oriented(atoms: Atoms, tilt_axis: Axis) -> Atoms:
 
 
 def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bonds of a periodic crystal by covalent radii: first atom, second atom, cells (bond, 3) between them."""
+    """Bonds of a periodic crystal, from covalent radii: first atom, second atom, cells (bond, 3) between them."""
     first, second, cells = structures.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
     limit = covalent_radii[atoms.numbers[first]] + covalent_radii[atoms.numbers[second]] + _SLACK
@@ -173,7 +181,7 @@ def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cells(atoms: Atoms, counts: tuple[int, ...]) -> Atoms:
-    """Whole cells that begin, along each axis, where a face cuts the fewest bonds, heavy atoms counting more."""
+    """Whole unit cells with their faces where they cut the fewest bonds; bonds of heavy atoms count more."""
     first, second, cells = bonds(atoms)
     scaled = atoms.get_scaled_positions(wrap=False)
     weight = atoms.numbers[first] * atoms.numbers[second]
@@ -183,7 +191,7 @@ def _cells(atoms: Atoms, counts: tuple[int, ...]) -> Atoms:
         places = np.unique(np.round(np.mod(scaled[:, axis], 1), 4))
         faces = (places + np.append(places[1:], places[0] + 1)) / 2
         crossed = [float((weight * (np.floor(high - face) - np.floor(low - face))).sum()) for face in faces]
-        # Of faces that cut alike, the one in the widest gap.
+        # If several faces cut equally few, take the one in the widest gap between atoms.
         gaps = np.append(places[1:], places[0] + 1) - places
         best = min(range(len(faces)), key=lambda index: (crossed[index], -round(float(gaps[index]), 3)))
         scaled[:, axis] = np.mod(scaled[:, axis] - faces[best], 1)
@@ -194,14 +202,14 @@ def _cells(atoms: Atoms, counts: tuple[int, ...]) -> Atoms:
 
 
 def _particle(atoms: Atoms, shape: Shape, half: Float64) -> Atoms:
-    """The building units of a crystal whose centre lies in a shape around the origin."""
+    """All building units of a crystal whose centre lies inside a shape around the origin."""
     unit_of, offset = building_units(atoms)
     scaled = atoms.get_scaled_positions(wrap=False)
-    whole = (scaled + offset) @ atoms.cell.array  # every unit in one piece, somewhere
+    whole = (scaled + offset) @ atoms.cell.array  # every unit is in one piece, in some cell
     sums = np.stack([np.bincount(unit_of, whole[:, axis]) for axis in range(3)], axis=1)
     centres = np.asarray(sums / np.bincount(unit_of)[:, None])
     reach = np.ceil(np.linalg.norm(half) / (1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0))).astype(int)
-    # One more: a unit's centre may lie outside the cell in which its atoms are counted.
+    # One cell more, because the centre of a unit may lie outside the cell of its atoms.
     ranges = (np.arange(-count - 1, count + 2) for count in reach)
     shifts = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3) @ atoms.cell.array
     wrapped = np.floor(np.linalg.solve(atoms.cell.array.T, centres.T).T) @ atoms.cell.array
@@ -213,12 +221,14 @@ def _particle(atoms: Atoms, shape: Shape, half: Float64) -> Atoms:
     found = np.concatenate(numbers)
     if not found.size:
         edges = " × ".join(f"{edge / 5:g}" for edge in half)
-        refuse("specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", remedy="size_nm=…")
+        refuse(
+            "specimen", needs="a particle with atoms in it", got=f"none within {edges} nm", remedy="a larger `size_nm`"
+        )
     return Atoms(found, np.concatenate(positions))
 
 
 def _inside(shape: Shape, points: Float64, half: Float64) -> npt.NDArray[np.bool_]:
-    """Which points lie in a shape around the origin."""
+    """Whether each point lies inside a shape around the origin."""
     share = np.abs(points) / half
     inside = (share <= 1).all(axis=1)
     if shape == "sphere":
@@ -229,11 +239,11 @@ def _inside(shape: Shape, points: Float64, half: Float64) -> npt.NDArray[np.bool
 
 
 def building_units(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Which building unit each atom belongs to, and the cells (atom, 3) to add so that each unit is in one piece.
+    """The building unit of each atom, and the cells (atom, 3) to add to the atoms so that each unit is in one piece.
 
-    Units are what remains connected when the bonds between a metal and an atom of a linker, one that is bonded to
-    carbon, are taken out: metal clusters with their bridging oxygen, and linkers. A unit that goes on into its own
-    image, a chain or a framework, is taken apart into atoms.
+    A linker atom is carbon, or a non-metal that is bonded to carbon. All bonds between a metal and a linker atom are
+    removed; what is still connected is a unit. Units are therefore metal clusters with their bridging oxygen, and
+    linkers. A unit that is bonded to its own periodic image (a chain or a framework) is divided into single atoms.
     """
     first, second, cells = bonds(atoms)
     metal = ~np.isin(atoms.numbers, list(_NONMETALS))
@@ -248,7 +258,7 @@ def building_units(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
     offset = np.zeros((len(atoms), 3), int)
     placed = np.zeros(len(atoms), bool)
     seen: set[int] = set()
-    for atom, unit in enumerate(unit_of):  # the first atom of each unit stays, its neighbours follow
+    for atom, unit in enumerate(unit_of):  # the first atom of each unit keeps its place
         if unit not in seen:
             seen.add(int(unit))
             placed[atom] = True
@@ -261,7 +271,7 @@ def building_units(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
         backward = placed[second] & ~placed[first]
         offset[first[backward]] = offset[second[backward]] - cells[backward]
         placed[first[backward]] = True
-    torn = (offset[first] + cells != offset[second]).any(axis=1)  # bonds into another image of the same unit
+    torn = (offset[first] + cells != offset[second]).any(axis=1)  # bonds to another periodic image of the same unit
     endless = np.isin(unit_of, unit_of[first[torn]]) | (np.bincount(unit_of)[unit_of] > _LARGEST_UNIT)
     offset[endless] = 0
     units = np.where(endless, unit_of.max() + 1 + np.arange(len(atoms)), unit_of)

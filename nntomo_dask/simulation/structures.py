@@ -1,4 +1,4 @@
-"""Crystals: a table of metal-organic and covalent organic frameworks, any file that ASE reads, and their checks."""
+"""Crystals: a table of metal-organic and covalent organic frameworks, files that ASE reads, and checks of both."""
 
 import difflib
 import functools
@@ -18,15 +18,15 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.errors import refuse
 
-LARGEST_NUMBER = 103  # elements for which Lobato and Van Dyck give scattering factors
-_TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, has 0.74
-_BONDED = 1.75  # Å between a carbon atom and a neighbour of the second period
-_LINEAR_DEG = 150.0  # a carbon atom whose two neighbours enclose more is triply bonded and needs no hydrogen
+LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scattering factors
+_TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
+_BONDED = 1.75  # Å, the longest bond of a carbon atom to an element of the second period
+_LINEAR_DEG = 150.0  # a carbon atom with two neighbours at a larger angle has a triple bond and no hydrogen
 
 
 @dataclass(frozen=True)
 class Crystal:
-    """A structure of the table."""
+    """An entry of the table."""
 
     name: str
     group: int
@@ -38,7 +38,7 @@ class Crystal:
     aliases: tuple[str, ...] = field(default=())
 
     def atoms(self) -> Atoms:
-        """The conventional cell."""
+        """The atoms of the conventional unit cell."""
         rows = [line.split() for line in self.sites.strip().splitlines()]
         basis = [tuple(float(value) for value in row[1:]) for row in rows]
         atoms: Atoms = crystal(
@@ -65,12 +65,12 @@ def crystals() -> dict[str, Crystal]:
 
 
 def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
-    """A crystal's cell, checked.
+    """The atoms of one unit cell of a crystal, checked.
 
     Parameters
     ----------
     source
-        A name from `crystals` (``nntomo structures`` lists them), the path of a CIF or any other file that ASE reads,
+        A name from `crystals` (``nntomo structures`` lists them), the path of a CIF or of another file that ASE reads,
         or ASE atoms.
 
     Returns
@@ -80,13 +80,13 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     Raises
     ------
     SchemaError
-        Unknown name, unreadable file, no atoms, no cell, sites that are partly occupied or coincide, an element without
-        scattering factors.
+        The name is unknown, the file cannot be read, there are no atoms or no cell, sites are partly occupied or
+        coincide, or an element has no scattering factors.
 
     Warns
     -----
     UserWarning
-        Hydrogen seems to be missing, as in many a crystallographic file.
+        Hydrogen atoms seem to be missing, as in many crystallographic files.
     """
     if isinstance(source, Atoms):
         atoms: Atoms = source.copy()
@@ -101,7 +101,7 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
 
 
 def name_of(source: str | os.PathLike[str] | Atoms) -> str:
-    """What a structure is called: its name in the table, or that of its file."""
+    """Name of a structure: that of the table, or that of its file."""
     if isinstance(source, Atoms):
         return "given atoms"
     known = _known(os.fspath(source))
@@ -109,7 +109,7 @@ def name_of(source: str | os.PathLike[str] | Atoms) -> str:
 
 
 def _known(name: str) -> Crystal | None:
-    """The table's entry by that name or alias, whatever its capitals and hyphens."""
+    """The entry of the table with that name or alias. Capital letters and punctuation do not matter."""
     wanted = _letters(name)
     for entry in crystals().values():
         if wanted in (_letters(word) for word in (entry.name, *entry.aliases)):
@@ -124,30 +124,50 @@ def _letters(name: str) -> str:
 def _read(name: str) -> Atoms:
     path = Path(name)
     if not path.exists():
-        names = {word.casefold(): word for entry in crystals().values() for word in (entry.name, *entry.aliases)}
-        near = [names[word] for word in difflib.get_close_matches(name.casefold(), names, n=3, cutoff=0.5)]
         refuse(
             "structure",
             needs="a structure of the table, or a file of one",
             got=f"{name!r}, which is neither",
-            remedy=f"{' or '.join(near)}?" if near else "nntomo structures lists the table",
+            remedy=" or ".join(_similar_names(name)) or "one of the names that nntomo structures lists",
         )
     try:
-        # Of a CIF, warnings are about settings that are given twice; what is wrong with the atoms is checked anyway.
+        # Warnings about a CIF concern settings that are given twice. The atoms themselves are checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             atoms = ase.io.read(path)
-    except Exception as error:  # ASE's readers raise whatever their parsing meets
-        refuse("structure", needs="a file that ASE reads", got=f"{path} ({error!r})", remedy="check the file")
+    except Exception as error:  # the readers of ASE raise exceptions of many kinds
+        refuse(
+            "structure",
+            needs="a file that ASE reads",
+            got=f"{path} ({error!r})",
+            remedy="check that the file is complete and has the suffix of its format",
+        )
     return atoms if isinstance(atoms, Atoms) else atoms[-1]
 
 
+def _similar_names(name: str) -> list[str]:
+    """The names of the table that the user may have meant: one inside the given text, or those that are most alike."""
+    names = {word.casefold(): word for entry in crystals().values() for word in (entry.name, *entry.aliases)}
+    given = name.casefold()
+    inside = [word for word in names if word in given]
+    if inside:
+        return [names[max(inside, key=len)]]
+    near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, word, given).ratio() for word in near]
+    return [names[word] for word, ratio in zip(near, likeness, strict=True) if ratio == max(likeness)]
+
+
 def check_structure(atoms: Atoms, *, name: str) -> None:
-    """Raise a SchemaError, or warn, as `structure` says."""
+    """Raise a SchemaError, or warn, as described in `structure`."""
     if len(atoms) == 0:
-        refuse("structure", needs="atoms", got=f"none in {name}", remedy="check the file")
+        refuse("structure", needs="atoms", got=f"none in {name}", remedy="check that the file lists atoms")
     if atoms.cell.rank < 3:
-        refuse("structure", needs="a cell", got=f"none in {name}", remedy="atoms.center(vacuum=…), or give its cell")
+        refuse(
+            "structure",
+            needs="a cell",
+            got=f"none in {name}",
+            remedy="set one with atoms.center(vacuum=5) or atoms.set_cell(…)",
+        )
     heavy = sorted({int(number) for number in atoms.numbers if not 1 <= number <= LARGEST_NUMBER})
     if heavy:
         symbols = ", ".join(ase.data.chemical_symbols[number] for number in heavy)
@@ -159,10 +179,11 @@ def check_structure(atoms: Atoms, *, name: str) -> None:
         )
     _check_occupancy(atoms, name)
     _check_distances(atoms, name)
-    if lacking := carbons_without_hydrogen(atoms):
+    lacking = carbons_without_hydrogen(atoms)
+    if lacking:
         warnings.warn(
-            f"structure: {lacking} carbon atoms of {name} seem to lack their hydrogen, as in many a crystallographic "
-            "file; the images will lack it too",
+            f"structure: {lacking} carbon atoms of {name} seem to lack their hydrogen, as in many crystallographic "
+            "files; the images will lack it too",
             stacklevel=3,
         )
 
@@ -178,7 +199,7 @@ def _check_occupancy(atoms: Atoms, name: str) -> None:
             "structure",
             needs="sites that are fully occupied",
             got=f"occupancies of {listed} in {name}",
-            remedy="keep one of the alternatives in the file, with occupancy 1",
+            remedy="keep one of the alternatives in the file and set its occupancy to 1",
         )
 
 
@@ -187,25 +208,26 @@ def _check_distances(atoms: Atoms, name: str) -> None:
     if first.size:
         nearest = int(distance.argmin())
         one, other = (f"{atoms.symbols[index]} {index}" for index in (first[nearest], second[nearest]))
+        count = "1 pair that is" if first.size == 1 else f"{first.size} pairs that are"
         refuse(
             "structure",
             needs=f"atoms at least {_TOO_CLOSE} Å apart",
-            got=f"{first.size} pairs that are closer in {name}, {one} and {other} at {distance[nearest]:.2f} Å",
-            remedy="remove doubled or alternative sites",
+            got=f"{count} closer in {name}, {one} and {other} at {distance[nearest]:.2f} Å",
+            remedy="remove duplicate or alternative sites from the file",
         )
 
 
 def pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs closer than `cutoff` [Å] in the periodic crystal, each once: first atom, second atom, distance [Å]."""
+    """Pairs closer than `cutoff` [Å] in the periodic crystal, each pair once: first, second atom, distance [Å]."""
     first, second, offset = periodic_pairs(atoms, cutoff)
     distance = np.linalg.norm(atoms.positions[second] + offset @ atoms.cell.array - atoms.positions[first], axis=1)
     return first, second, distance
 
 
 def periodic_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `pairs`, with the cells (pair, 3) between the two in place of their distance."""
+    """Like `pairs`, but with the cells (pair, 3) between the two atoms in place of their distance."""
     cell = atoms.cell.array
-    # Images of the cell as far as the cutoff reaches across its faces.
+    # Periodic images of the cell, as many as the cutoff can reach across each face.
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     reach = np.ceil(cutoff / heights).astype(int)
     shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
@@ -223,12 +245,13 @@ def periodic_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray,
 
 
 def _is_positive(cells: np.ndarray) -> np.ndarray:
-    """Whether the first component that is not zero is positive: one of a vector and its opposite."""
-    return np.asarray(cells @ np.array([10**6, 10**3, 1]) > 0)
+    """Whether the first component that is not zero is positive. This holds for one of a vector and its opposite."""
+    a, b, c = cells.T
+    return np.asarray((a > 0) | ((a == 0) & (b > 0)) | ((a == 0) & (b == 0) & (c > 0)))
 
 
 def carbons_without_hydrogen(atoms: Atoms) -> int:
-    """Carbon atoms with fewer neighbours than carbon has, triple bonds and carbon monoxide excepted."""
+    """Number of carbon atoms that have too few neighbours; triple bonds and carbon monoxide are not counted."""
     first, second, cells = periodic_pairs(atoms, _BONDED)
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
     both = np.concatenate([first, second])

@@ -1,12 +1,12 @@
-"""What a perfect reconstruction of a simulated series would show, from the crystal itself.
+"""The volume that a perfect reconstruction of a simulated series would show, calculated from the crystal itself.
 
-An image is, as far as a linear model can say, the projection of a density blurred with the probe. A blur that is the
-same in all directions can be given to the density instead: by the Fourier slice theorem, a radial function of three
-dimensions whose transform is the probe's, projects to the probe in every direction. So an atom is a radial profile
+In a linear model, an image is the projection of a density, convolved with the probe. A probe that is the same in all
+directions can be applied to the density instead: by the Fourier slice theorem, the projection of a radial function in
+three dimensions has the same transform as the function itself. So an atom is a radial profile
 
     g(r) = 4π ∫ f(k) D(k) H(k) k² sinc(2 k r) dk,    0 ≤ k ≤ 2α/λ,
 
-with its form factor f, the thermal broadening D of its vibrations, and the probe's transfer function H.
+with its form factor f, the thermal broadening D, and the transfer function H of the probe.
 """
 
 import os
@@ -27,9 +27,9 @@ from nntomo_dask.simulation.specimen import Specimen, specimen
 
 Float64 = npt.NDArray[np.float64]
 
-_STEPS = 32  # of a profile, a voxel
-_REACH_NM = 0.8  # of a profile; what lies beyond oscillates at less than 1e-3 of the middle
-_POINTS = 1024  # of the integral over k
+_STEPS = 32  # steps of a profile per voxel
+_REACH_NM = 0.8  # radius of a profile; farther out it oscillates below 1e-3 of its maximum
+_POINTS = 1024  # points of the integral over k
 
 
 def ground_truth(
@@ -39,44 +39,51 @@ def ground_truth(
     imaging: Imaging | None = None,
     exponent: float | None = None,
 ) -> xr.DataArray:
-    """The volume whose projections a simulated series shows, on that series' own grid.
+    """The volume that a perfect reconstruction of a simulated series would show, on the grid of the series.
 
-    Lazy, slice by slice.
+    Lazy: nothing is computed until the volume is saved.
 
     Parameters
     ----------
     structure
         As for `simulate`.
     mode
-        "idpc": the electrostatic potential, as phase a voxel. "haadf": atoms by what they scatter to the detector.
+        "idpc": the electrostatic potential, as phase per voxel. "haadf": atoms weighted by what they scatter onto the
+        detector.
     imaging
-        As for `simulate`; what is random in it plays no part, but vibrations (`phonons` above 0), the source's size and
-        the blur broaden the atoms. Aberrations are left out: a truth is in focus.
+        As for `simulate`. Only the settings of `optics.SETTINGS_OF_TRUTH` play a part. Vibrations (`phonons` above 0),
+        the source size and the blur broaden the atoms; noise and aberrations are left out.
     exponent
-        Of "haadf": weigh atoms by this power of their atomic number, in units in which the heaviest keeps its weight;
-        None: by their scattering factors between the detector's angles.
+        For "haadf": weight atoms by this power of their atomic number; the heaviest element keeps the weight that it
+        has by default. None: weight them by their scattering factors between the angles of the detector.
 
     Returns
     -------
-    Dims (z, y, x), float32, `pixels` along each; coordinates in nm. Its line integrals, counted in pixels, are in the
-    units of the series: radians, or the share of the beam on the detector.
+    Dims (z, y, x), float32, `pixels` along each; coordinates in nm. Its line integrals, with lengths in pixels, have
+    the units of the series: radians, or the fraction of the beam on the detector.
 
     Raises
     ------
     SchemaError
-        As `simulate`.
+        As for `simulate`, or an exponent is given for "idpc".
     """
     if exponent is not None and mode != "haadf":
-        refuse("ground_truth", needs="no exponent for idpc", got=f"{exponent:g}", remedy='leave it out, or "haadf"')
+        refuse(
+            "ground_truth",
+            needs="no exponent for idpc",
+            got=f"{exponent:g}",
+            remedy='leave out `exponent`, or `mode="haadf"`',
+        )
     settings = imaging or Imaging()
     held = structure if isinstance(structure, Specimen) else specimen(structure)
     plan = optics.plan(held, settings, (mode,))
     elements = np.unique(held.numbers)
     radii = np.arange(int(_REACH_NM / plan.pixel_nm * _STEPS) + 1) / _STEPS * plan.pixel_nm * 10
     weights = _weights(elements, mode, settings, exponent)
+    k = _frequencies(settings)
     profiles = np.stack(
         [
-            profile(radii, weight(k := _frequencies(settings)), _broadening(number, k, settings), k)
+            profile(radii, weight(k), _broadening(number, k, settings), k)
             for number, weight in zip(elements, weights, strict=True)
         ]
     )
@@ -110,33 +117,33 @@ def _slab(z_indices: npt.NDArray[np.int64], **arguments: Any) -> Any:
 
 
 def _frequencies(imaging: Imaging) -> Float64:
-    """Spatial frequencies up to the probe's limit, [1/Å]."""
+    """Spatial frequencies up to the limit of the probe, [1/Å]."""
     limit = 2 * imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm)
     return (np.arange(_POINTS) + 0.5) / _POINTS * limit
 
 
 def transfer(share: Float64) -> Float64:
-    """Transfer function of a probe without aberrations at a share of its limit 2α/λ: its aperture's autocorrelation."""
+    """Transfer function of an ideal probe at a fraction of its limit 2α/λ: the autocorrelation of the aperture."""
     inside = np.clip(share, 0, 1)
     return np.asarray(2 / np.pi * (np.arccos(inside) - inside * np.sqrt(1 - inside**2)))
 
 
 def profile(radii: Float64, factor: Float64, broadening: Float64, k: Float64) -> Float64:
-    """g(r) of the module's formula, by the midpoint rule, [of the factor / Å³]."""
+    """g(r) of the formula above, by the midpoint rule, in [unit of the factor / Å³]."""
     limit = k[-1] + k[0]
     spectrum = factor * broadening * transfer(k / limit) * k**2
     return np.asarray(4 * np.pi * np.sinc(2 * radii[:, None] * k) @ spectrum * (limit / len(k)))
 
 
 def _broadening(number: int, k: Float64, imaging: Imaging) -> Float64:
-    """Transfer function of vibrations, source size and blur."""
+    """Transfer function of thermal vibrations, source size and blur together."""
     vibration = imaging.sigma_of(chemical_symbols[number]) if imaging.phonons else 0.0
     variance = vibration**2 + (imaging.source_size_nm / degrade.FWHM) ** 2 + imaging.blur_nm**2
     return np.asarray(np.exp(-2 * np.pi**2 * 100 * variance * k**2))
 
 
 def _weights(elements: Any, mode: Mode, imaging: Imaging, exponent: float | None) -> list[Any]:
-    """Of every element its form factor as a function of k [1/Å], in [Å²] of a phase or of a share of the beam."""
+    """For every element its form factor as a function of k [1/Å], in [Å²] of phase or of the fraction of the beam."""
     sigma = multislice.interaction(imaging.energy_ev)
     if mode == "idpc":
         return [
@@ -150,10 +157,10 @@ def _weights(elements: Any, mode: Mode, imaging: Imaging, exponent: float | None
 
 
 def _cross_section(number: int, imaging: Imaging) -> float:
-    """What an atom scatters between the detector's angles, of a beam of one electron a square ångström, [Å²].
+    """Scattering cross-section of an atom between the angles of the detector, [Å²].
 
-    In first order the wave is scattered by the transform of σ times the projected potential; the sum is over the
-    annulus.
+    In first order, the scattered wave is the Fourier transform of σ times the projected potential. Its intensity is
+    integrated over the annulus.
     """
     inner, outer = (angle * 1e-3 / (10 * imaging.wavelength_nm) for angle in imaging.detector_mrad)
     k = np.linspace(inner, outer, 257)

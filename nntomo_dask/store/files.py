@@ -1,7 +1,8 @@
-"""How a store lies on disk: names, metadata, chunk files, and whether they are whole."""
+"""The files of a store: names, metadata, chunks, and whether they are complete."""
 
 import functools
 import os
+import re
 import shutil
 import uuid
 import warnings
@@ -19,6 +20,7 @@ import zarr.codecs
 
 from nntomo_dask.arrays import schema, slabs
 
+Stored = zarr.Array[Any]  # of the data or of a coordinate
 TABLE = "samples"
 TABLE_DIMS = ("voxel", "column")
 PROJECTIONS = "projections"
@@ -26,24 +28,26 @@ PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
 _ARRAYS = frozenset({"volume", "tilt_series", TABLE, PROJECTIONS})
 _COORDINATES = frozenset({*schema.VOLUME_DIMS, *schema.SERIES_DIMS})
 _DAMAGED = ".damaged"
+TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
-_FLUSHING = 2  # files on their way to the disk while the next slab is computed
+_FLUSHING = 2  # files that are flushed to the disk while the next slab is computed
 _flusher = ThreadPoolExecutor(1)
 _flushing: deque[Future[None]] = deque()
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store of ours, complete or not, whose metadata can be read."""
+    """Whether a folder is a store that this package wrote, complete or not, with readable metadata."""
     try:
-        zarr.open_group(folder, mode="r", zarr_format=3)  # the group knows its arrays' metadata too, but not for us
+        # The metadata of the arrays are consolidated in the group as well, but the arrays' own are the ones in use.
+        zarr.open_group(folder, mode="r", zarr_format=3)
         return "recipe" in attributes(folder)
-    # What does not parse is a ValueError; what parses and has other keys, a TypeError.
+    # Metadata that cannot be parsed raise a ValueError; parsed metadata with other keys, a TypeError.
     except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
         return False
 
 
 def has_damaged_metadata(folder: Path) -> bool:
-    """Whether a folder holds what our stores hold and nothing else, but cannot be read as one."""
+    """Whether a folder has the contents of a store and nothing else, but cannot be read as one."""
     if not folder.is_dir() or is_store(folder):
         return False
     names = {entry.name for entry in folder.iterdir()}
@@ -51,34 +55,40 @@ def has_damaged_metadata(folder: Path) -> bool:
 
 
 def array_name(folder: Path) -> str:
-    """Name of the group's data array: the one that is no coordinate."""
-    (name,) = (entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in _COORDINATES)
+    """Name of the data array. Folders that programs for files put there, such as ``@eaDir``, are ignored."""
+    (name,) = (entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name in _ARRAYS)
     return name
 
 
-def data_array(folder: Path) -> Any:
-    """The Zarr array of the data."""
+def data_array(folder: Path) -> Stored:
+    """The Zarr array with the data."""
     return zarr.open_array(folder / array_name(folder), mode="r")
 
 
+def dims(folder: Path) -> tuple[str, ...]:
+    """Names of the dims of the data array."""
+    metadata: Any = data_array(folder).metadata  # of version 2 or 3; only those of 3, which stores have, name dims
+    return tuple(metadata.dimension_names)
+
+
 def attributes(folder: Path) -> dict[str, Any]:
-    """Attributes of the data, the recipe among them."""
+    """Attributes of the data array, including the recipe."""
     return dict(data_array(folder).attrs)
 
 
 def recipe(folder: Path) -> slabs.Recipe:
-    """How what lies in a store was made."""
+    """How the contents of a store were made."""
     return cast("slabs.Recipe", attributes(folder)["recipe"])
 
 
 def chunk_count(folder: Path) -> int:
-    """Chunks along the first dim."""
+    """Number of chunks along the first dim."""
     array = data_array(folder)
     return -(-int(array.shape[0]) // int(array.chunks[0]))
 
 
 def chunk_file(folder: Path, index: int) -> Path:
-    """The file of a chunk; the other dims are one chunk each."""
+    """The file of a chunk. Along the other dims there is one chunk."""
     array = data_array(folder)
     return _chunk_file(folder / array_name(folder), index, array.ndim)
 
@@ -88,9 +98,9 @@ def _chunk_file(array_folder: Path, index: int, ndim: int) -> Path:
 
 
 def missing_chunks(folder: Path) -> list[int]:
-    """Chunks that a store should have and has not, or not to their end.
+    """Numbers of the chunks whose file is missing or truncated.
 
-    A look at each file's size and first bytes; `damaged_chunk` reads it all.
+    Only the size and the first bytes of each file are read; `is_damaged` reads a whole chunk.
     """
     array = data_array(folder)
     name = folder / array_name(folder)
@@ -103,7 +113,7 @@ def missing_chunks(folder: Path) -> list[int]:
 
 
 def _has_all_bytes(file: Path, trailer: int) -> bool:
-    """Whether a file is as long as its Blosc header says: bytes 12 to 15 count the compressed bytes."""
+    """Whether a file has the length in its Blosc header: bytes 12 to 15 are the number of compressed bytes."""
     try:
         with file.open("rb") as opened:
             header = opened.read(16)
@@ -115,12 +125,11 @@ def _has_all_bytes(file: Path, trailer: int) -> bool:
 
 def missing_coordinates(folder: Path) -> list[str]:
     """Dims whose coordinate cannot be read."""
-    dims = [dim for dim in data_array(folder).metadata.dimension_names if dim in _COORDINATES]
-    return [dim for dim in dims if not _can_be_read(folder / dim)]
+    return [dim for dim in dims(folder) if dim in _COORDINATES and not _can_be_read(folder / dim)]
 
 
 def _can_be_read(coordinate: Path) -> bool:
-    """Whether a coordinate is there with its one chunk, and its checksum is right."""
+    """Whether a coordinate has its one chunk, with the right checksum."""
     try:
         zarr.open_array(coordinate, mode="r")[:]
     except (FileNotFoundError, KeyError, ValueError, RuntimeError):
@@ -129,7 +138,7 @@ def _can_be_read(coordinate: Path) -> bool:
 
 
 def is_damaged(folder: Path, index: int) -> bool:
-    """Whether a chunk's bytes are not those that were written: its checksum, and whether it can be unpacked."""
+    """Whether the bytes of a chunk have changed: its checksum is wrong, or it cannot be decompressed."""
     array = data_array(folder)
     start = index * array.chunks[0]
     try:
@@ -140,14 +149,14 @@ def is_damaged(folder: Path, index: int) -> bool:
 
 
 def set_aside(folder: Path, index: int) -> Path:
-    """Rename a damaged chunk, so that the store lacks it and a rerun makes it again."""
+    """Rename the file of a damaged chunk, so that the chunk is missing and a rerun computes it again."""
     file = chunk_file(folder, index)
     return file.rename(file.with_name(file.name + _DAMAGED))
 
 
 def create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, chunk: int) -> None:
-    """Write a store's metadata and coordinates, at once or not at all."""
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    """Write the metadata and coordinates of a store in one step: a run that is killed leaves nothing at `folder`."""
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         group = zarr.open_group(partial, mode="w", zarr_format=3)
@@ -186,19 +195,30 @@ def write_coordinates(folder: Path, coords: Mapping[Hashable, xr.DataArray]) -> 
         ).with_config({"write_empty_chunks": True})
         written[:] = values
     with warnings.catch_warnings():
-        # Zarr warns that consolidated metadata are not in the v3 specification; xarray, where they are missing.
+        # Zarr warns that consolidated metadata are not in the specification of v3; xarray warns where they are missing.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(folder)
 
 
 def remove_partial(target: Path) -> None:
-    """Remove what runs that were killed while they created a store left beside it."""
-    for partial in target.parent.glob(f".{target.name}.*.partial"):
+    """Remove the folders of runs that were killed while they created a store."""
+    for partial in leftovers(target, before=".", after=".partial"):
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def leftovers(target: Path, *, before: str, after: str = "") -> list[Path]:
+    """Temporary folders of a store: ``.NAME``, `before`, a token and `after`.
+
+    Names are compared as they are, since a name may contain characters that are special in patterns, and may be the
+    beginning of the name of another store.
+    """
+    token = f"[0-9a-f]{{{TOKEN_DIGITS}}}"
+    name = re.compile(re.escape(f".{target.name}{before}") + token + re.escape(after))
+    return [entry for entry in target.parent.iterdir() if name.fullmatch(entry.name)]
+
+
 def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, ...], path: str) -> None:
-    """Write some whole chunks of a slab that begins at index `first` of the array at `path`."""
+    """Write some whole chunks of a slab that starts at index `first` of the array at `path`."""
     array = opened(Path(path))
     per_chunk = array.chunks[0]
     for index in wanted:
@@ -211,15 +231,17 @@ def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, 
             if len(_flushing) > _FLUSHING:
                 _flushing.popleft().result()
         file.with_name(file.name + _DAMAGED).unlink(missing_ok=True)
+        for partial in file.parent.glob(f"{file.name}.*.partial"):  # of a run that was killed while Zarr wrote the file
+            partial.unlink(missing_ok=True)
 
 
 def wait_until_flushed() -> None:
-    """Wait for the files of this process that are on their way to the disk.
+    """Wait until the files that this process wrote are on the disk.
 
     Raises
     ------
     OSError
-        One did not reach it, and was removed.
+        A file could not be flushed, and was removed.
     """
     pending = list(_flushing)
     _flushing.clear()
@@ -228,8 +250,8 @@ def wait_until_flushed() -> None:
         flushed.result()
 
 
-def opened(path: Path) -> Any:
-    """The Zarr array at `path`; its metadata are parsed once a process, not once a task, as long as they stay the same.
+def opened(path: Path) -> Stored:
+    """The Zarr array at `path`. Each process parses its metadata once, and again when they have changed.
 
     Raises
     ------
@@ -241,16 +263,16 @@ def opened(path: Path) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def _opened(path: Path, _changed_ns: int, _inode: int) -> Any:
+def _opened(path: Path, _changed_ns: int, _inode: int) -> Stored:
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 
 def _flush(file: Path) -> None:
-    """Wait until a file is on the disk, and let the page cache forget it.
+    """Wait until a file is on the disk, and drop it from the page cache.
 
-    So a volume larger than memory does not drive out all that the machine has cached, the next chunk takes the same
-    pages, which costs less than to get fresh ones, and the disk is never many chunks behind. A file that does not reach
-    the disk is removed: the store lacks that chunk. One whose store was moved or removed meanwhile needs nothing.
+    Otherwise a volume larger than memory would replace everything in the cache. Besides, the next chunk reuses the
+    pages, which is faster than allocating new ones, and the disk is never many chunks behind. A file that cannot be
+    flushed is removed, so that its chunk is missing. A file that was moved or removed meanwhile is skipped.
     """
     try:
         descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes no reader's file

@@ -1,5 +1,6 @@
-"""Tilt series that come projection by projection, as the array that is stored: a chunk an angle, one or more series."""
+"""Tilt series in chunks of single projections: one or more series in one stored array, a chunk for each angle."""
 
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS
+from nntomo_dask.store.files import PROJECTION_DIMS, PROJECTIONS, Stored
 
 _SHARED = ("units", "pixel_size")
 
 
-def come_by_angle(array: Any) -> bool:
-    """Whether an array is a tilt series, or a Dataset of some, in chunks of single projections."""
+def come_by_angle(array: object) -> bool:
+    """Whether an array is a tilt series in chunks of single projections, or a Dataset of such series."""
     if isinstance(array, xr.Dataset):
         return bool(array.data_vars) and all(come_by_angle(series) for series in array.data_vars.values())
     return (
@@ -28,7 +29,7 @@ def come_by_angle(array: Any) -> bool:
 
 
 def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Recipe]:
-    """The lazy stack (angle, mode, z, detector) of one or more series of one grid, and its recipe."""
+    """The lazy stack (angle, mode, z, detector) of one or more series on the same grid, and its recipe."""
     series = dict(array.items()) if isinstance(array, xr.Dataset) else {array.name or "tilt_series": array}
     for one in series.values():
         schema.check_tilt_series(one.chunk({schema.Z: -1, schema.ANGLE: -1}), who="save")
@@ -50,22 +51,26 @@ def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Reci
 
 
 def from_stack(
-    blocks_of: Any, attributes: dict[str, Any], coords: dict[Any, Any], wanted: str | None, source: Path
+    blocks_of: Callable[[int], da.Array],
+    attributes: Mapping[str, Any],
+    coords: Mapping[Hashable, npt.NDArray[np.generic]],
+    wanted: str | None,
+    source: Path,
 ) -> xr.DataArray | xr.Dataset:
-    """The series that were stored, in slabs of slices: one of them, or a Dataset of all.
+    """The stored series in slabs of slices: one series, or a Dataset of several.
 
     Parameters
     ----------
     blocks_of
-        Gives, for the place of a series in the stack, its lazy array (z, angle, detector).
+        Returns the lazy array (z, angle, detector) of the series with a given number in the stack.
     wanted
-        Name of one series.
+        Name of a single series; None for all of them.
     source
         The store, for errors.
     """
     modes: list[str] = attributes["modes"]
     if wanted is not None and wanted not in modes:
-        refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, remedy="choose one")
+        refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, remedy="choose one of these names")
     recipe = attributes["recipe"]
     recipes = [recipe] if len(modes) == 1 else recipe["inputs"]
     series = {
@@ -83,8 +88,8 @@ def from_stack(
     return next(iter(series.values())) if len(series) == 1 else xr.Dataset(series)
 
 
-def read_slab(stack: Any, place: int, first: int, last: int) -> npt.NDArray[np.float32]:
-    """Slices (z, angle, detector) of one series; every chunk is read, for a part of it."""
+def read_slab(stack: Stored, place: int, first: int, last: int) -> npt.NDArray[np.float32]:
+    """Slices (z, angle, detector) of one series. A part of every chunk is read."""
     slab = np.empty((last - first, stack.shape[0], stack.shape[3]), np.float32)
     for angle in range(stack.shape[0]):
         slab[:, angle] = stack[angle, place, first:last]

@@ -1,7 +1,6 @@
-"""Lazy blocks of a store, each read when it is computed."""
+"""Lazy arrays whose blocks are read from a store when they are computed."""
 
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -13,8 +12,8 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, projections
 
 
-def lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
-    """Lazy blocks of a store, each read when it is computed."""
+def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array:
+    """Lazy array of a store's data, in blocks of `slices`, or of the store's own chunks."""
     count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
     chunks = chunking.slab_chunks(count, per_chunk)
     rest = [(size,) for size in array.shape[1:]]
@@ -30,8 +29,8 @@ def lazy_data(source: Path, array: Any, slices: int | None) -> da.Array:
     return blocks
 
 
-def lazy_series(source: Path, array: Any, slices: int | None, member: int) -> da.Array:
-    """Lazy slabs (z, angle, detector) of one series of a store that is chunked by angle."""
+def lazy_series(source: Path, array: files.Stored, slices: int | None, place: int) -> da.Array:
+    """Lazy array (z, angle, detector) of the series number `place` in a store that is chunked by angle."""
     angles, _, count, detector = array.shape
     chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
     blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
@@ -42,34 +41,34 @@ def lazy_series(source: Path, array: Any, slices: int | None, member: int) -> da
         meta=np.empty((0, 0, 0), np.float32),
         path=str(source / files.PROJECTIONS),
         recipe=files.recipe(source),
-        member=member,
+        series=place,
     )
     return blocks
 
 
 def _read(
-    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, member: int | None = None
+    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, series: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """A slab of an array chunked along the first dim, or of the series at a place of one that is chunked by angle."""
+    """A slab of an array chunked along the first dim, or of one series of an array chunked by angle."""
     array = check_same_store("open", path, recipe)
     first, last = int(indices[0]), int(indices[-1])
     try:
-        if member is not None:
-            return projections.read_slab(array, member, first, last + 1)
+        if series is not None:
+            return projections.read_slab(array, series, first, last + 1)
         return np.asarray(array[first : last + 1], np.float32)
     except (ValueError, RuntimeError) as error:
-        place = Path(path).parent
+        store = Path(path).parent
         refuse(
             "open",
             needs="chunks as they were written",
-            got=f"a damaged one between {first} and {last} of {place} ({error})",
-            remedy=f"nntomo info --verify {place}, and run again what wrote it",
+            got=f"a damaged one between {first} and {last} of {store} ({error})",
+            remedy=f"nntomo info --verify {store}, then rerun what wrote the store",
         )
 
 
-def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> Any:
-    """The Zarr array at `path`; a SchemaError where it belongs to another store than when the work was planned."""
+def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> files.Stored:
+    """The Zarr array at `path`; a SchemaError where another store has replaced the one that was opened."""
     array = files.opened(Path(path))
     if array.attrs["recipe"] != recipe:
-        refuse(who, needs=f"the store that was opened at {path}", got="another by now", remedy="open it again")
+        refuse(who, needs=f"the store that was opened at {path}", got="another store", remedy="open it again")
     return array

@@ -1,5 +1,6 @@
-"""A training set as the table that is stored: a row a voxel, its inputs and, in the last column, its target."""
+"""Training sets as stored tables: a row for each voxel, with its inputs and, in the last column, its target."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dask.array as da
@@ -14,7 +15,7 @@ _VARIABLES = ("inputs", "target", "level")
 
 
 def to_table(dataset: xr.Dataset) -> xr.DataArray:
-    """The lazy table (voxel, column) of a training set; its `level` is lazy still, in the attributes.
+    """The lazy table (voxel, column) of a training set. Its attribute `level` is still lazy.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def to_table(dataset: xr.Dataset) -> xr.DataArray:
             "save",
             needs="a training set",
             got=f"a dataset of {', '.join(map(str, dataset))}",
-            remedy="training_samples(…)",
+            remedy="make one by training_samples(…)",
         )
     inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
     table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
@@ -35,14 +36,14 @@ def to_table(dataset: xr.Dataset) -> xr.DataArray:
 
 
 def with_level(table: xr.DataArray) -> xr.DataArray:
-    """The table with its level as a number; anything else as it is."""
+    """The table with its level computed; any other array unchanged."""
     if table.name != TABLE:
         return table
     return table.assign_attrs(level=float(np.asarray(table.attrs["level"])))
 
 
-def from_table(table: da.Array, attributes: dict[str, Any]) -> xr.Dataset:
-    """The training set whose table was stored."""
+def from_table(table: da.Array, attributes: Mapping[str, Any]) -> xr.Dataset:
+    """The training set of a stored table."""
     inputs, target = table[:, :-1], table[:, -1]
     return xr.Dataset(
         {

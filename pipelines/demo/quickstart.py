@@ -1,9 +1,9 @@
-"""From eight projections to a volume: a faceted particle, by FBP, SIRT and NN-FBP, and MS-D Net if asked.
+"""From eight projections to a volume: a faceted particle, reconstructed by FBP, SIRT, NN-FBP and, if asked, MS-D Net.
 
-Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/demo/quickstart.py``. Everything it makes lies in one
-folder; a second run finds it there and computes nothing twice. To use it with a measured series, replace the two lines
-that make `particle` and `series` by ``series = nt.open("my_series.zarr")``, and the table by what you know of your
-specimen.
+Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/demo/quickstart.py``. All results are written into one
+folder; a second run finds them there and computes nothing twice. To use the script with a measured series, replace the
+two lines that make `particle` and `series` by ``series = nt.open("my_series.zarr")``, and leave out the table of
+errors, which needs a known volume.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ TITLES = {
     "sirt": "SIRT",
     "sirt_nonnegative": "SIRT, values ≥ 0",
     "nnfbp": "NN-FBP",
-    "msdnet": "MS-D Net",  # minutes of training more, so not without being asked for
+    "msdnet": "MS-D Net",  # takes some minutes longer, so only if asked for
 }
 
 
@@ -61,7 +61,7 @@ def run(*, size: int, count: int, seed: int, methods: tuple[str, ...], out: Path
 
 
 def train(series, out: Path):
-    """A network for exactly this series, from stacks of random ellipses."""
+    """Train a network for this series on stacks of random ellipses."""
     training, validation = nt.phantom_samples(series, phantom="ellipses")
     checkpoint = out / "network.training.safetensors"
     if not checkpoint.exists():
@@ -76,7 +76,7 @@ def train(series, out: Path):
 
 
 def train_msdnet(series, out: Path):
-    """A small Mixed-Scale Dense network for exactly this series, from slices through random bodies."""
+    """Train a small Mixed-Scale Dense network for this series on slices through random bodies."""
     sets = nt.phantom_slices(series, phantom="bodies", n_slices=800)
     checkpoint = out / "msdnet.training.safetensors"
     if not checkpoint.exists():
@@ -89,8 +89,8 @@ def train_msdnet(series, out: Path):
 
 
 def report(errors: dict[str, dict[str, float]], out: Path) -> None:
-    """Print the table, and where to go from here."""
-    click.echo("\nAgainst the particle itself, all voxels:")
+    """Print the table, and the commands for a series of your own."""
+    click.echo("\nErrors against the known particle, over all voxels:")
     click.echo(f"{'method':<18}{'mean square error':>18}{'PSNR [dB]':>11}{'SSIM':>7}{'resolution [px]':>17}")
     for method, value in errors.items():
         click.echo(
@@ -98,32 +98,57 @@ def report(errors: dict[str, dict[str, float]], out: Path) -> None:
             f"{value['resolution']:>17.1f}"
         )
     click.echo(
-        "(resolution: where the Fourier shell correlation with the particle falls below 0.5; pixels limit it to 2.0)"
+        "(resolution: where the Fourier shell correlation with the particle falls below 0.5; the best possible is 2.0)"
     )
     click.echo(
         f"""
-The figure: {out / "quickstart.png"}
-Every step again, on your own series:
+Figure: {out / "quickstart.png"}
+The same steps for a series of your own:
   nntomo import series.mrc --angles series.rawtlt -o series.zarr
   nntomo train --for series.zarr --phantom ellipses -o net.safetensors
   nntomo reconstruct series.zarr --method nnfbp --network net.safetensors -o volume.zarr
 In Python: nntomo_dask.open("{out / f"{next(reversed(errors))}.zarr"}") is a lazy xarray.DataArray.
-What is computed and why: docs/theory.md. This script: pipelines/demo/quickstart.py."""
+Explanation of the methods: docs/theory.md. This script: pipelines/demo/quickstart.py."""
     )
 
 
 @click.command(
-    help="Reconstruct a faceted particle from a few projections, and compare the methods.",
+    help="""Run the quick start: reconstruct a known particle from a few projections, and compare the methods.
+
+    It makes a faceted particle and its projections, reconstructs them, and prints a table of errors. The volumes and a
+    figure are written into one folder. A second run continues from what is there.
+
+    \b
+    Example: a smaller particle, only two methods
+      nntomo demo --size 64 --methods fbp,sirt_nonnegative
+    """,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--size", type=click.IntRange(min=16), default=128, show_default=True, help="Voxels along each axis.")
 @click.option(
-    "--count", type=click.IntRange(min=2), default=8, show_default=True, help="Projections between -70° and 70°."
+    "--size", type=click.IntRange(min=16), default=128, show_default=True, help="Number of voxels along each axis."
 )
-@click.option("--seed", default=1, show_default=True, help="Which particle.")
-@click.option("--methods", default=",".join(METHODS), show_default=True, help="Some, with commas between; msdnet too.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("stores/quickstart"), show_default=True)
-@click.option("--scheduler", help="Address of a Dask scheduler that runs already, tcp://…")
+@click.option(
+    "--count",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="Number of projections between -70° and 70°.",
+)
+@click.option("--seed", default=1, show_default=True, help="Seed of the random particle.")
+@click.option(
+    "--methods",
+    default=",".join(METHODS),
+    show_default=True,
+    help="The methods to compare, separated by commas. msdnet is available too; it takes some minutes longer.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("stores/quickstart"),
+    show_default=True,
+    help="Folder of the results.",
+)
+@click.option("--scheduler", help="Address of a Dask scheduler that is already running, such as tcp://host:8786.")
 def main(size: int, count: int, seed: int, methods: str, out: Path, scheduler: str | None) -> None:
     chosen = tuple(methods.split(","))
     unknown = set(chosen) - set(TITLES)

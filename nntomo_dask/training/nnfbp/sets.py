@@ -1,6 +1,6 @@
 """A training set as the solver sees it: in memory, or read chunk by chunk from where it is stored.
 
-Either way a set gives totals over its leaves, see `training.tree`, of the same bits. In memory it stays as it came,
+Either way a set gives totals over its leaves, see `tree`, of the same bits. In memory it stays as it came,
 float32; leaves are scaled when they are used.
 """
 
@@ -19,11 +19,11 @@ from dask.base import compute
 from dask.delayed import Delayed, delayed
 
 from nntomo_dask.compute import blas, device
-from nntomo_dask.compute.chunking import JACOBIAN_VOXELS, TABLE_ROWS
+from nntomo_dask.compute.chunking import TABLE_ROWS
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.nnfbp import scale_inputs
-from nntomo_dask.training import samples as samples_room
-from nntomo_dask.training import tree
+from nntomo_dask.training.nnfbp import samples as samples_room
+from nntomo_dask.training.nnfbp import tree
 
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ class Chunked:
     def of(cls, inputs: da.Array, targets: da.Array) -> "Chunked":
         """A set in equal chunks of whole leaves: those of the arrays, where they are such."""
         chunks = inputs.chunks[0]
-        suits = len(set(chunks[:-1])) <= 1 and chunks[0] % JACOBIAN_VOXELS == 0 and chunks[0] >= TABLE_ROWS
+        suits = len(set(chunks[:-1])) <= 1 and chunks[0] % tree.LEAF_VOXELS == 0 and chunks[0] >= TABLE_ROWS
         size = int(chunks[0]) if suits and chunks[-1] <= chunks[0] else TABLE_ROWS
         return cls(inputs.rechunk((size, -1)), targets.rechunk(size))
 
@@ -212,7 +212,7 @@ def _check_stored(dataset: xr.Dataset) -> None:
             "train_nnfbp",
             needs=f"a set of more than {IN_MEMORY_VOXELS} voxels in a store, since every iteration reads it",
             got=f"{voxels} voxels that every iteration would sample anew",
-            remedy="nt.save(samples, path), and train on what that returns",
+            remedy="train on what nt.save(samples, path) returns",
         )
 
 

@@ -1,8 +1,8 @@
-"""Sums over all voxels that come out the same, bit for bit, however the set is cut and whoever adds.
+"""Sums over all voxels with the same bits for any chunks of the set and any number of workers.
 
-A set is cut into leaves of 8192 voxels, counted from its first. Values of leaves are joined in pairs, those in pairs,
-and so on: leaf 0 with 1, 2 with 3, (0, 1) with (2, 3); what has no partner waits for the end. Which values meet depends
-on their places alone, so threads and chunks may work in any order.
+A set is cut into leaves of 8192 voxels, counted from its first. The values of the leaves are joined in pairs, the
+results in pairs, and so on: leaf 0 with 1, 2 with 3, (0, 1) with (2, 3); a value without a partner waits for the end.
+The places of the leaves alone determine which values are joined, so threads and chunks may work in any order.
 
 A run of leaves is a list of nodes (first leaf, leaves, value), each as large as the tree allows.
 """
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nntomo_dask.compute.chunking import JACOBIAN_VOXELS
+LEAF_VOXELS = 8192  # of which Levenberg–Marquardt holds the derivatives at once
 
 Value = TypeVar("Value")
 Node = tuple[int, int, Value]
@@ -21,12 +21,12 @@ Join = Callable[[Value, Value], Value]
 
 def leaves_of(voxels: int) -> int:
     """How many leaves so many voxels have; the last may be smaller."""
-    return -(-voxels // JACOBIAN_VOXELS)
+    return -(-voxels // LEAF_VOXELS)
 
 
 def voxels_of(leaf: int) -> slice:
     """The voxels of a leaf."""
-    return slice(leaf * JACOBIAN_VOXELS, (leaf + 1) * JACOBIAN_VOXELS)
+    return slice(leaf * LEAF_VOXELS, (leaf + 1) * LEAF_VOXELS)
 
 
 def run(nodes: Iterable[Node[Value]], join: Join[Value]) -> list[Node[Value]]:

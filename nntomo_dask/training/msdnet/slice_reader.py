@@ -1,4 +1,4 @@
-"""Slices as the training of MS-D Net sees them: in memory, or read block by block from where they are stored."""
+"""Slices as the training of MS-D Net uses them: in memory, or read block by block from their stores."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +11,17 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask.compute.chunking import SLICES_HELD_BYTES as IN_MEMORY_BYTES
+from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels.mixed_scale import mirrored
-from nntomo_dask.training.slices import SCENE, USED
+from nntomo_dask.training.msdnet.slices import SCENE, USED, would_be_reconstructed
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
+IN_MEMORY_BYTES = 2**30  # of a set that is held in memory; a larger one is read again in every epoch
 BLOCK = 32  # slices that are read together
-BLOCKS = 4  # whose slices are shuffled together: what is held of a large set, twice
+BLOCKS = 4  # blocks whose slices are shuffled together; twice as many of a large set are held in memory
 TURNS = 8  # flips and right-angle rotations of a slice; times 2 for the order of its neighbours
-# How the layers of a graph begin that would compute a set, instead of reading it.
-_MAKERS = ("sirt", "fbp", "nnfbp", "project", "msdnet")
 
 
 class Group(NamedTuple):
@@ -58,12 +56,12 @@ class Slices:
             size = source.nbytes + target.nbytes
             if size <= IN_MEMORY_BYTES:
                 source, target = compute(source, target)
-            elif any(str(layer).startswith(_MAKERS) for part in (source, target) for layer in part.dask.layers):
+            elif would_be_reconstructed(dataset):
                 refuse(
                     "train_msdnet",
                     needs=f"a set of more than {IN_MEMORY_BYTES // 2**20} MiB in stores, since every epoch reads it",
                     got=f"{size // 2**20} MiB that every epoch would reconstruct anew",
-                    remedy='set.assign(input=nt.save(set["input"], …), target=nt.save(set["target"], …))',
+                    remedy='set.assign(input=nt.save(set["input"], path), target=nt.save(set["target"], other_path))',
                 )
         return cls(source, target, dataset[SCENE].values, np.flatnonzero(dataset[USED].values))
 

@@ -1,4 +1,4 @@
-"""Adam for the NN-FBP network, in torch: the report's training.
+"""Adam for the NN-FBP network, in PyTorch, as in Branchut (2024).
 
 Mini-batches in a new random order every epoch, mean square error, float32. An epoch's order depends on the seed and the
 epoch alone, so a training that goes on from a checkpoint takes the very same steps.

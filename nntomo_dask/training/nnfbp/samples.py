@@ -2,9 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -17,23 +17,17 @@ from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
 from nntomo_dask.networks.nnfbp import InputLayout, Wedge
-from nntomo_dask.phantoms import volumes as phantoms
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.projection.project import project
-from nntomo_dask.reconstruction import nnfbp
+from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training.pairs import check_pair
 
 Float32 = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-Phantom = Literal["ellipses", "mixed", "spheres"]
-
 VOXEL, INPUT = "voxel", "input"
-_SAMPLING = "training_samples-"  # how the names of the layers begin that draw samples
-_PHANTOMS: dict[str, Callable[..., xr.DataArray]] = {
-    "ellipses": phantoms.training_stack,
-    "mixed": phantoms.mixed_stack,
-    "spheres": phantoms.random_spheres,
-}
+_SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
 
 
 def training_samples(
@@ -68,7 +62,7 @@ def training_samples(
     Returns
     -------
     Dataset with ``inputs`` (voxel, input), ``target`` (voxel) and the scalar ``level``, see
-    `reconstruction.nnfbp.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
+    `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
 
     Raises
     ------
@@ -91,7 +85,7 @@ def training_samples(
     ]
     inputs = da.concatenate([part[:, :-1] for part in parts])
     target = da.concatenate([part[:, -1] for part in parts])
-    levels = [nnfbp.intensity_level(item).data for item in all_series]
+    levels = [intensity_level(item).data for item in all_series]
     parameters = {"n_samples": n_samples, "seed": seed, **asdict(layout)}
     return xr.Dataset(
         {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
@@ -106,7 +100,7 @@ def training_samples(
 def phantom_samples(
     series: xr.DataArray,
     *,
-    phantom: Phantom = "ellipses",
+    phantom: str = Ellipses.name,
     n_slices: int = 400,
     n_samples: int = 100_000,
     seed: int = 0,
@@ -124,8 +118,8 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        "ellipses": `phantoms.training_stack`, for a specimen of one material. "mixed": `phantoms.mixed_stack`, greys
-        and crowds too. "spheres": `phantoms.random_spheres`.
+        Its name: "ellipses" for a specimen of one material, "bodies" for the same in three dimensions, "mixed" for
+        different grey levels and crowds of bodies, "spheres".
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear
@@ -142,13 +136,12 @@ def phantom_samples(
     """
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
-        refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="n_slices=400")
-    if phantom not in _PHANTOMS:
-        refuse("phantom_samples", needs=f"one of {', '.join(_PHANTOMS)}", got=f"{phantom!r}", remedy="choose one")
+        refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
+    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
     size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
-        volume = _PHANTOMS[phantom]((max(slices, 1), size, size), seed=one_seed)
+        volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
         return training_samples(
             project(volume, angles),
             volume,
@@ -176,13 +169,13 @@ def _check_pairs(
             who,
             needs="one volume a series, at least one pair",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
-            remedy="pass lists of one length",
+            remedy="pass as many volumes as series",
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
             refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy="choose one")
     if n_samples < 1:
-        refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="n_samples=100_000")
+        refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="`n_samples=100_000`")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
     first = all_series[0]

@@ -2,8 +2,8 @@
 
 Each iteration needs the training set only as the sums JᵀJ, Jᵀr and rᵀr over voxels, which are made leaf by leaf; the
 step then solves a system of as many unknowns as the network has parameters (about a hundred). The damping follows
-Nielsen. Sums are in float64, in the order of `training.tree`, so a seed gives the same network every time, wherever the
-set lies.
+Nielsen. Sums are in float64, in the order of `tree`, so a seed gives the same network every time, wherever the set
+lies.
 
 References
 ----------
@@ -22,8 +22,8 @@ import scipy.linalg
 
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks.nnfbp import activate, sigmoid, unpack
-from nntomo_dask.training import tree
-from nntomo_dask.training.sets import Samples, Scaling, scaled
+from nntomo_dask.training.nnfbp import tree
+from nntomo_dask.training.nnfbp.sets import Samples, Scaling, scaled
 
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]

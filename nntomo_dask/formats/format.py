@@ -1,0 +1,109 @@
+"""What a file format says of itself, and which format a file has."""
+
+from abc import ABC
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask.arrays import schema
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
+from nntomo_dask.formats import FORMATS
+
+TiltAxis = Literal["x", "y"]
+
+
+class Format(ABC):
+    """A file format. Subclasses override what they can do: reading volumes or series, writing.
+
+    Attributes
+    ----------
+    name
+        What it is called.
+    title
+        What messages call it: "MRC".
+    suffixes
+        How the names of its files end, in lower case; the first is the usual one.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a file is of this format, by its name or, where the format allows, by its content."""
+        return path.suffix.lower() in cls.suffixes
+
+    @classmethod
+    def read_series(
+        cls,
+        path: Path,
+        angles_deg: npt.ArrayLike,
+        *,
+        tilt_axis: TiltAxis,
+        keep_deg: npt.ArrayLike | None,
+        background: float,
+        fill: float | None,
+    ) -> xr.DataArray:
+        """A lazy tilt series; the parameters are those of `mrc.read_mrc_series`."""
+        refuse("import", needs="a format that holds tilt series", got=f"{cls.title}, {path}", remedy="another file")
+
+    @classmethod
+    def read_volume(cls, path: Path) -> xr.DataArray:
+        """A lazy volume."""
+        refuse("import", needs="a format that holds volumes", got=f"{cls.title}, {path}", remedy="another file")
+
+    @classmethod
+    def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
+        """Write a volume or a tilt series; returns the files, which are those of `outputs`."""
+        refuse("export", needs="a format that can be written", got=cls.title, remedy="another suffix")
+
+    @classmethod
+    def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
+        """Every file that `write` makes."""
+        return [path]
+
+
+def format_of(path: Path) -> type[Format] | None:
+    """The format of a file; None where no format recognises it."""
+    return next((kind for kind in FORMATS.values() if kind.recognises(path)), None)
+
+
+def format_to_write(path: Path, *, who: str) -> type[Format]:
+    """The format by the suffix of a name.
+
+    Raises
+    ------
+    SchemaError
+        No format has this suffix.
+    """
+    for kind in FORMATS.values():
+        if path.suffix.lower() in kind.suffixes:
+            return kind
+    suffixes = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
+    refuse(who, needs=f"a name that ends in {suffixes}", got=str(path), remedy="another suffix")
+
+
+def check_outputs(files: list[Path], *, overwrite: bool, who: str) -> None:
+    """Raise a SchemaError where one of some files is there already and is not to be overwritten."""
+    for file in files:
+        if file.exists() and not overwrite:
+            refuse(who, needs="a free path", got=f"{file}, which exists", remedy="`overwrite=True`, or another path")
+
+
+def host_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab (slices, angles, detector) that is read from a file and written to a store."""
+    slices, angles, detector = shape
+    return slices * (chunking.READ + chunking.WRITTEN) * chunking.rows_bytes(angles, detector)
+
+
+def intensity_range(series: xr.DataArray) -> tuple[float, float]:
+    """What the dimmest 5 % and the brightest 1 % of the pixels reach, over at most 64 slices; reads those."""
+    slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, 64).round().astype(int))
+    values: Any = series.isel({schema.Z: slices}).values
+    dim, bright = np.nanpercentile(values, [5, 99])
+    return float(dim), float(bright)

@@ -1,0 +1,60 @@
+"""Volumes scaled to [0, 1], or cut at a threshold."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask.arrays import schema, slabs
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def normalize(volume: xr.DataArray) -> xr.DataArray:
+    """A volume scaled linearly to [0, 1]; a constant one becomes 0. Lazy.
+
+    Raises
+    ------
+    SchemaError
+        `volume` is no volume.
+    """
+    schema.check_volume(volume, who="normalize")
+    data = slabs.lazy(volume).data
+    return _same_grid(_scaled, volume, "normalize", {}, [data.min(), data.max()])
+
+
+def segment(volume: xr.DataArray, *, threshold: float) -> xr.DataArray:
+    """1 where a volume exceeds the threshold, 0 elsewhere; float32. Lazy.
+
+    Raises
+    ------
+    SchemaError
+        `volume` is no volume.
+    """
+    schema.check_volume(volume, who="segment")
+    return _same_grid(_above, volume, "segment", {"threshold": threshold}, [threshold])
+
+
+def _same_grid(
+    function: Any, volume: xr.DataArray, operation: str, parameters: dict[str, Any], extra: list[Any]
+) -> xr.DataArray:
+    return slabs.map_slabs(
+        function,
+        volume,
+        dims=schema.VOLUME_DIMS,
+        coords={dim: volume[dim].values for dim in schema.VOLUME_DIMS},
+        recipe=slabs.record(operation, parameters, [volume]),
+        name="volume",
+        extra=extra,
+    )
+
+
+def _scaled(slab: Float32, low: Any, high: Any) -> Float32:
+    low, high = np.float32(low), np.float32(high)
+    return (slab - low) / (high - low) if high > low else np.zeros_like(slab)
+
+
+def _above(slab: Float32, threshold: float) -> Float32:
+    return (slab > threshold).astype(np.float32)

@@ -1,0 +1,88 @@
+"""What a phantom says of itself."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import xarray as xr
+
+from nntomo_dask.compute import chunking
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.shapes import Shape
+from nntomo_dask.settings import check_settings, settings_of
+
+
+class Phantom(ABC):
+    """A kind of known volume. Subclasses are frozen dataclasses whose fields, made by `settings.setting`, are settings.
+
+    The options of ``nntomo phantom``, and the choices of ``nntomo train --phantom``, follow from the class.
+
+    Attributes
+    ----------
+    name
+        What it is called on the command line.
+    summary
+        One sentence of help.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @property
+    def scene(self) -> int | None:
+        """Slices that show the same bodies, so that they are neighbours; None where all of them do."""
+        return None
+
+    @abstractmethod
+    def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
+        """The phantom, lazy: dims (z, y, x), float32; the same voxels whatever the chunks."""
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""
+        return slab_bytes(shape)
+
+    def parameters(self) -> dict[str, object]:
+        """What a recipe says of the settings."""
+        return {one.name: getattr(self, one.name) for one in settings_of(self)}
+
+    @classmethod
+    def for_training(cls) -> Self:
+        """The phantom with the settings that networks are trained on."""
+        return cls()
+
+
+def slab_bytes(shape: chunking.SlabShape) -> int:
+    """Bytes of a slab (slices, y, x) that is made and written: its copies, and what making a slice takes."""
+    slices, _, size = shape
+    return (slices * chunking.WRITTEN + 12) * chunking.image_bytes(size)
+
+
+def phantom(
+    kind: str | Phantom, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0, **settings: object
+) -> xr.DataArray:
+    """Make a phantom volume of any kind. Lazy.
+
+    Parameters
+    ----------
+    kind
+        The name of a phantom, or a `Phantom` with its settings.
+    shape
+        (z, y, x), or one size for all three.
+    seed
+        Another seed gives another phantom of the same kind.
+    pixel_size
+        Edge of a voxel, [px].
+    settings
+        Of the phantom, where it is given by name.
+
+    Returns
+    -------
+    Dims (z, y, x), float32.
+
+    Raises
+    ------
+    SchemaError
+        There is no such phantom, a setting is out of range, or the shape is not that of a volume.
+    """
+    chosen = kind if isinstance(kind, Phantom) else PHANTOMS.choose(kind, who="phantom")(**settings)
+    check_settings(chosen, who=f"phantom {chosen.name}")
+    return chosen.volume(shape, seed=seed, pixel_size=pixel_size)

@@ -1,0 +1,115 @@
+"""Who projects: the package's own kernels, or the ASTRA toolbox. Both have the same interface.
+
+Plain arrays are images (slice, y, x) and sinograms (slice, angle, detector). *Lane groups* are what the kernels work
+on: images (pixel, lane) and sinograms (entry, lane), packed and padded as `kernels.layout` says, the slice innermost.
+"""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask.compute import device, streams
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import astra, layout
+from nntomo_dask.kernels import project as kernel
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+EngineName = Literal["native", "astra"]
+
+
+class Engine(Protocol):
+    """A pair of projector and transpose, for given angles."""
+
+    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+        """Project (slice, y, x) to (slice, angle, detector)."""
+        ...
+
+    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+        """Backproject (slice, angle, detector) to (slice, y, x): the transpose of `forward`."""
+        ...
+
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+        """`forward` of a lane group (pixel, lane)."""
+        ...
+
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+        """`back` of a lane group (entry, lane)."""
+        ...
+
+    def computed(self, function: Callable[[Float32], Float32], slab: Float32, *, slice_bytes: int, who: str) -> Float32:
+        """``function(slab)``, on the device that this engine and this process compute on."""
+        ...
+
+
+class Native:
+    """The package's own kernels: Joseph's projector and its exact transpose."""
+
+    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+        """Project (slice, y, x) to (slice, angle, detector)."""
+        return kernel.forward(images, np.deg2rad(angles_deg))
+
+    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+        """Backproject (slice, angle, detector) to (slice, y, x)."""
+        return kernel.back(sinograms, np.deg2rad(angles_deg))
+
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+        """Project a lane group (pixel, lane)."""
+        width = images.shape[1]
+        return kernel.forward_lanes(images.reshape(-1), np.deg2rad(angles_deg), size, width).reshape(-1, width)
+
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+        """Backproject a lane group (entry, lane)."""
+        width = sinograms.shape[1]
+        return kernel.back_lanes(sinograms.reshape(-1), np.deg2rad(angles_deg), size, width).reshape(-1, width)
+
+    def computed(self, function: Callable[[Float32], Float32], slab: Float32, *, slice_bytes: int, who: str) -> Float32:
+        """``function(slab)`` where the slab lies, or through the GPU of this process: see `compute.streams`."""
+        volume: Float32 = streams.streamed(function, slab, slice_bytes=slice_bytes, who=who)
+        return volume
+
+
+class Astra:
+    """The ASTRA toolbox; blocks in host memory only."""
+
+    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+        """Project (slice, y, x) to (slice, angle, detector)."""
+        return astra.forward(images, angles_deg)
+
+    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+        """Backproject (slice, angle, detector) to (slice, y, x)."""
+        return astra.back(sinograms, angles_deg)
+
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+        """Project a lane group (pixel, lane): unpacked, projected, packed again."""
+        width = images.shape[1]
+        slices = layout.image_from_lanes(images.reshape(-1), (width, size, size))
+        return layout.sinogram_to_lanes(self.forward(slices, angles_deg), width).reshape(-1, width)
+
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+        """Backproject a lane group (entry, lane)."""
+        width = sinograms.shape[1]
+        rows = layout.sinogram_from_lanes(sinograms.reshape(-1), (width, angles_deg.size, size))
+        return layout.image_to_lanes(self.back(rows, angles_deg), width).reshape(-1, width)
+
+    def computed(self, function: Callable[[Float32], Float32], slab: Float32, *, slice_bytes: int, who: str) -> Float32:
+        """``function(slab)`` on the CPU; ASTRA itself uses a GPU where it sees one."""
+        return function(device.on_host(slab, who=f'{who} with engine="astra"'))
+
+
+ENGINES: dict[str, Engine] = {"native": Native(), "astra": Astra()}
+
+
+def engine(name: str, *, who: str) -> Engine:
+    """The engine of that name.
+
+    Raises
+    ------
+    SchemaError
+        There is no such engine.
+    """
+    if name not in ENGINES:
+        refuse(who, needs='engine "native" or "astra"', got=f"{name!r}", remedy='`engine="native"`')
+    return ENGINES[name]

@@ -1,0 +1,75 @@
+"""How intense the matter in a series is: what networks scale a series by."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.delayed import delayed
+from skimage.filters import threshold_otsu
+
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import device
+from nntomo_dask.errors import refuse
+from nntomo_dask.reconstruction.sirt import Sirt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Scale = float | Literal["auto"]
+
+# Intensity is estimated from this many slices, binned to this many detector pixels at most, by so many iterations.
+_LEVEL_SLICES, _LEVEL_PIXELS, _LEVEL_ITERATIONS = 16, 128, 50
+
+
+def intensity_level(series: xr.DataArray) -> xr.DataArray:
+    """How intense the matter in a tilt series is, [value of a voxel], robustly and without a volume to compare with.
+
+    Up to 16 evenly spaced slices, binned to at most 255 detector pixels, are reconstructed by 50 iterations of
+    non-negative SIRT; the level is the median of the voxels above Otsu's threshold. What limits such a reconstruction
+    limits it in training and at use alike, so the ratio of two levels is a ratio of intensities. A series with twice
+    the intensity has twice the level. Lazy.
+
+    Returns
+    -------
+    No dims, float32; 0 where the series is empty.
+
+    References
+    ----------
+    .. [1] N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62.
+    """
+    schema.check_tilt_series(series, who="intensity_level")
+    n_z = series.sizes[schema.Z]
+    chosen = np.arange(n_z)
+    if n_z > _LEVEL_SLICES:
+        chosen = np.unique(np.linspace(0, n_z - 1, _LEVEL_SLICES + 2).round().astype(int)[1:-1])
+    rows = slabs.lazy(series).isel({schema.Z: chosen}).data
+    level = delayed(_level)(rows, series[schema.ANGLE].values)
+    return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
+
+
+def _level(rows: Float32, angles_deg: Float64) -> np.float32:
+    n_detectors = rows.shape[-1]
+    factor = max(n_detectors // _LEVEL_PIXELS, 1)
+    binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)
+    # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
+    estimate = Sirt(tolerance=0, max_iterations=_LEVEL_ITERATIONS, minimum=0)
+    volume: Float32 = device.to_host(estimate.slab(binned / np.float32(factor), angles_deg))
+    if volume.max() <= 0:
+        return np.float32(0)
+    bright = volume[volume > threshold_otsu(volume)]
+    return np.float32(np.median(bright) if bright.size else volume.max())
+
+
+def scales_of(who: str, series: xr.DataArray, levels: Sequence[float], scale: Scale) -> list[float] | list[da.Array]:
+    """What one unit of training sets with these levels is in a series: as numbers, or lazy where it is estimated."""
+    if scale == "auto":
+        if not all(level > 0 for level in levels):
+            refuse(who, needs="a scale: the training set has no level", got='"auto"', remedy="scale=1, or another")
+        found = intensity_level(series).data
+        ratios = [found / np.float32(level) for level in levels]
+        return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
+    if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
+        refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", remedy='scale="auto"')
+    return [float(scale)] * len(levels)

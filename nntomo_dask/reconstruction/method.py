@@ -1,0 +1,264 @@
+"""What a method of reconstruction says of itself, and how any method reconstructs a series."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import dask.array as da
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels.backproject import BOTH
+from nntomo_dask.networks.network import Network
+from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.settings import check_settings, settings_of
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Scalar = float | da.Array  # a number, or a lazy one without dims
+
+
+class Method(ABC):
+    """A reconstruction. Subclasses are frozen dataclasses whose fields, made by `settings.setting`, are its settings.
+
+    All that the package knows of a method follows from its class: the options of ``nntomo reconstruct`` and of networks
+    that build on it, recipes, slabs within a memory budget, the tables of the documentation.
+
+    Attributes
+    ----------
+    name
+        What it is called on the command line and in recipes.
+    title
+        What tables and figures call it.
+    halo
+        Neighbouring slices on either side that a slab looks at; 0 where slices are independent.
+    network
+        The class of the networks that it needs; None for a method without one. Such a method has a field ``networks``.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    network: ClassVar[type[Any] | None] = None
+
+    @property
+    def halo(self) -> int:
+        """Neighbouring slices on either side that a slab looks at."""
+        return 0
+
+    def check(self, series: xr.DataArray) -> None:
+        """Raise a SchemaError where the series is none, a setting is out of range, or both do not fit."""
+        schema.check_tilt_series(series, who=self.name)
+        check_settings(self, who=self.name)
+
+    def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
+        """Scalars that every slab needs, such as a scale: numbers, or lazy ones that are computed once."""
+        return ()
+
+    def prepare_at(self, level: float) -> tuple[Scalar, ...]:
+        """`prepare` for a series whose intensity level is known, where this method makes the input of a network."""
+        return ()
+
+    @abstractmethod
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x).
+
+        Beyond the ends of the volume the halo holds mirrored slices. The values of a slice must not depend on which
+        others are in the slab.
+        """
+
+    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+        """Both statistics of an ensemble in one pass: (slice, 2, y, x); for methods with a field ``statistic``."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Bytes of a slab (slices, angles, detector) in work at its peak, what is read and written included."""
+
+    def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
+        """Bytes of GPU memory that one slice takes at the peak, its copies included; 0 where only the CPU is used."""
+        return 0
+
+    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
+        """Slices of a slab beyond which nothing is gained, for a series (z, angle, detector)."""
+        return chunking.SLAB_SLICES
+
+    def parameters(self) -> dict[str, Any]:
+        """What a recipe says of the settings."""
+        return {one.name: getattr(self, one.name) for one in settings_of(self)}
+
+    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+        """How the volume is made, for its attributes."""
+        return slabs.record(self.name, self.parameters(), [series])
+
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """What can be said before a run: notes and warnings, a line each. It may read the series once."""
+        return []
+
+    @classmethod
+    def as_input(cls, **networks: Any) -> Self:
+        """The method with the settings that serve best as input of a network; `networks` where it needs some."""
+        return cls(**networks)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slab:
+    """The function of a slab that Dask calls; it has the method's name in graphs."""
+
+    method: Method
+    angles_deg: Float64
+    both: bool = False
+
+    @property
+    def __name__(self) -> str:
+        return self.method.name
+
+    def __call__(self, rows: Float32, *prepared: Any) -> Float32:
+        function = self.method.mean_and_spread if self.both else self.method.slab
+        return function(rows, self.angles_deg, *(float(one) for one in prepared))
+
+
+def reconstruct(
+    series: xr.DataArray,
+    method: "Method | str | Network | Sequence[Network]",
+    *,
+    prepared: Sequence[Scalar] | None = None,
+    **settings: Any,
+) -> xr.DataArray:
+    """Reconstruct a tilt series by any method.
+
+    Lazy: nothing is computed until the result is saved. Chunks along z are kept.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; angle and detector in one chunk each.
+    method
+        A `Method` with its settings, such as ``METHODS["sirt"](minimum=0)``; the name of one; or a network, or several
+        of one kind, from `load_network` or a training.
+    prepared
+        What ``method.prepare(series)`` gave, computed already; left out, it is prepared here.
+    settings
+        Of the method, where it is given by name or by its network.
+
+    Returns
+    -------
+    Dims (z, y, x), float32; y and x take the detector's coordinate.
+
+    Raises
+    ------
+    SchemaError
+        There is no such method, a setting is out of range, or the method does not fit the series.
+    """
+    chosen = _chosen(method, settings)
+    chosen.check(series)
+    source = slabs.lazy(series)
+    scalars = chosen.prepare(source) if prepared is None else tuple(prepared)
+    return slabs.map_slabs(
+        _Slab(chosen, source[schema.ANGLE].values),
+        source,
+        dims=schema.VOLUME_DIMS,
+        coords=slice_coords(source),
+        recipe=chosen.recipe(source),
+        name="volume",
+        extra=scalars,
+        halo=chosen.halo,
+    )
+
+
+def mean_and_spread(
+    series: xr.DataArray, method: Method, *, prepared: Sequence[Scalar] | None = None
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Mean and standard deviation of an ensemble's members, from one computation.
+
+    The two volumes are those that the method gives alone with ``statistic="mean"`` and ``"spread"``, with the same
+    recipes; `store.save_together` writes both and computes every slab once. Lazy.
+
+    Parameters
+    ----------
+    series, prepared
+        See `reconstruct`.
+    method
+        A method with networks, two or more.
+
+    Raises
+    ------
+    SchemaError
+        See `reconstruct`; or the method has no ensembles.
+    """
+    if "statistic" not in {field.name for field in dataclasses.fields(method)}:  # type: ignore[arg-type]
+        refuse("mean_and_spread", needs="a method with ensembles of networks", got=method.name, remedy="reconstruct")
+    statistics = tuple(dataclasses.replace(method, statistic=name) for name in BOTH)  # type: ignore[type-var]
+    for one in statistics:
+        one.check(series)
+    source = slabs.lazy(series)
+    scalars = method.prepare(source) if prepared is None else tuple(prepared)
+    size = source.sizes[schema.DETECTOR]
+    function = _Slab(method, source[schema.ANGLE].values, both=True)
+    both = slabs.map_blocks(function, source.data, (2, size, size), extra=scalars, halo=method.halo)
+    mean, spread = (
+        slabs.label(
+            da.map_blocks(_take, both, place=place, drop_axis=1, dtype=np.float32, meta=np.empty((0,) * 3, np.float32)),
+            dims=schema.VOLUME_DIMS,
+            coords=slice_coords(source),
+            attrs={key: value for key, value in source.attrs.items() if key != "recipe"},
+            recipe=one.recipe(source),
+            name="volume",
+        )
+        for place, one in enumerate(statistics)
+    )
+    return mean, spread
+
+
+def _take(block: Float32, *, place: int) -> Float32:
+    return block[:, place]
+
+
+def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
+    """Coordinates (z, y, x) of what is reconstructed from a series: y and x are the detector's."""
+    detector = series[schema.DETECTOR].values
+    return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
+
+
+def _chosen(method: "Method | str | Network | Sequence[Network]", settings: dict[str, Any]) -> Method:
+    if isinstance(method, Method):
+        if settings:
+            names = ", ".join(settings)
+            refuse(
+                "reconstruct",
+                needs="the settings within the method",
+                got=f"{names} beside it",
+                remedy=f"{method.name} with these settings",
+            )
+        return method
+    if isinstance(method, str):
+        found = METHODS.choose(method, who="reconstruct")
+        _check_names(found, settings)
+        return found(**settings)
+    networks = tuple(method) if isinstance(method, Sequence) else (method,)
+    if not networks:
+        refuse("reconstruct", needs="a network or several", got="an empty sequence", remedy="load_network(path)")
+    kind = type(networks[0])
+    name = str(getattr(kind, "name", ""))
+    if name not in METHODS or METHODS[name].network is not kind:
+        known = ", ".join(one for one in METHODS if METHODS[one].network is not None)
+        refuse(
+            "reconstruct",
+            needs=f"a method, or a network of a known kind ({known})",
+            got=f"{kind.__name__}",
+            remedy="register_network(kind, method) first",
+        )
+    found = METHODS[name]
+    _check_names(found, settings)
+    return found(networks=networks, **settings)  # type: ignore[call-arg]
+
+
+def _check_names(method: type[Method], settings: dict[str, Any]) -> None:
+    known = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    for name in settings:
+        if name not in known:
+            refuse(method.name, needs=f"settings that it has: {', '.join(known)}", got=name, remedy="one of them")

@@ -1,0 +1,130 @@
+"""Opening stores as lazy arrays."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+
+from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.errors import refuse
+from nntomo_dask.store import files, lock, places, projections, reading, samples
+from nntomo_dask.store.places import StorePath
+
+
+def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
+    """Open a store as a lazy array.
+
+    A training set, and several series in one store, are opened as the Dataset that was saved. What a store holds is
+    known only when it is read, so the declared type is that of a volume or a tilt series; `open_dataset` is the same
+    function with the other type, for programs that are checked by a type checker.
+
+    Parameters
+    ----------
+    path
+        A store written by `save`. Of a store of several series, ``store.zarr/name`` is one of them.
+    slices
+        Slices in each chunk of the lazy array, at least 1; by default those of the store.
+
+    Returns
+    -------
+    Volume or tilt series over Dask, float32.
+
+    Raises
+    ------
+    SchemaError
+        There is no store at `path`, or the store is not complete.
+    """
+    # The one place where the declared type is wider than the truth: see above, and docs/design.md.
+    return cast("xr.DataArray", _opened("open", path, slices))
+
+
+def open_dataset(path: StorePath, *, slices: int | None = None) -> xr.Dataset:
+    """Open a store that holds a Dataset: a training set, or one or more series written projection by projection.
+
+    Parameters
+    ----------
+    path, slices
+        As for `open`.
+
+    Raises
+    ------
+    SchemaError
+        As for `open`; or the store holds a single volume or tilt series.
+    """
+    opened = _opened("open_dataset", path, slices)
+    if isinstance(opened, xr.DataArray):
+        if files.array_name(member(Path(path).resolve())[0]) != files.PROJECTIONS:
+            refuse(
+                "open_dataset",
+                needs="a store of a training set or of several series",
+                got=f"{path}, a {opened.name}",
+                remedy="open(path)",
+            )
+        return xr.Dataset({str(opened.name): opened})
+    return opened
+
+
+def member(path: Path) -> tuple[Path, str | None]:
+    """Split ``store.zarr/name`` into the store and the name of one of its series; None without such a name."""
+    parent = path.parent
+    if not path.exists() and files.is_store(parent) and files.array_name(parent) == files.PROJECTIONS:
+        return parent, path.name
+    return path, None
+
+
+def _opened(who: str, path: StorePath, slices: int | None) -> xr.DataArray | xr.Dataset:
+    if slices is not None and slices < 1:
+        refuse(who, needs="at least 1 slice", got=f"`slices={slices}`", remedy="`slices=1`, or leave it out")
+    source, wanted = member(Path(path).resolve())
+    if not lock.is_held(source):
+        places.finish_replacement(source)
+    _check_complete(who, source)
+    array = files.data_array(source)
+    name = files.array_name(source)
+    attributes = files.attributes(source)
+    if name == files.TABLE:
+        return samples.from_table(reading.lazy_data(source, array, slices), attributes)
+    dims: tuple[str, ...] = schema.SERIES_DIMS if name == files.PROJECTIONS else files.dims(source)
+    coords: dict[Hashable, npt.NDArray[np.generic]] = {
+        dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims
+    }
+    if name == files.PROJECTIONS:
+        return projections.from_stack(
+            lambda place: reading.lazy_series(source, array, slices, place), attributes, coords, wanted, source
+        )
+    return slabs.label(
+        reading.lazy_data(source, array, slices),
+        dims=dims,
+        coords=coords,
+        attrs={key: value for key, value in attributes.items() if key != "recipe"},
+        recipe=attributes["recipe"],
+        name=name,
+    )
+
+
+def _check_complete(who: str, source: Path) -> None:
+    if not source.exists():
+        refuse(who, needs="a store", got=f"nothing at {source}", remedy="check the path")
+    if files.has_damaged_metadata(source):
+        places.refuse_metadata(who, source)
+    if not files.is_store(source):
+        refuse(
+            who,
+            needs="a store that nntomo_dask wrote",
+            got=f"{source}",
+            remedy="convert a file of a microscope by nntomo import, or save an array by save(volume(array), path)",
+        )
+    lacking = [f"coordinate {dim}" for dim in files.missing_coordinates(source)]
+    if missing := files.missing_chunks(source):
+        lacking.append(f"{len(missing)} of {files.chunk_count(source)} chunks")
+    if lacking:
+        refuse(
+            who,
+            needs="a complete store",
+            got=f"{source} without {' and '.join(lacking)}",
+            remedy="rerun what wrote the store; it computes only what is missing",
+        )

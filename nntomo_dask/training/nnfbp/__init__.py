@@ -1,0 +1,227 @@
+"""Training of NN-FBP networks: their declaration for ``nntomo train``, and all that belongs to it.
+
+`samples` draws the training sets, `sets` reads them, `tree` adds over them, `levenberg_marquardt` and `adam` lower the
+loss, and `training` has the public function.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+
+from nntomo_dask.arrays import schema
+from nntomo_dask.compute import chunking
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels.filters import Binning
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, Wedge, parameter_count, unpack
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.ellipses import Ellipses
+from nntomo_dask.phantoms.phantom import slab_bytes
+from nntomo_dask.projection import project as projecting
+from nntomo_dask.settings import setting
+from nntomo_dask.training import TRAININGS
+from nntomo_dask.training.checkpoints import Array, Kind
+from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
+from nntomo_dask.training.loop import Progress
+from nntomo_dask.training.nnfbp import samples as samples_room
+from nntomo_dask.training.nnfbp import sets as sets_room
+from nntomo_dask.training.nnfbp import settings, tree
+
+
+def _with_parameters(frame: NNFBPNetwork, parameters: Array, recipe: dict[str, object]) -> NNFBPNetwork:
+    weights, bias, output_weights, output_bias = unpack(parameters, frame.input_low.size, frame.n_hidden)
+    return dataclasses.replace(
+        frame,
+        hidden_weights=weights,
+        hidden_bias=bias,
+        output_weights=output_weights,
+        output_bias=output_bias,
+        recipe=recipe,
+    )
+
+
+KIND = Kind(NNFBPNetwork, "an NN-FBP network", _with_parameters, keep="every")
+
+
+@TRAININGS.register
+@dataclass(frozen=True, kw_only=True)
+class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
+    """NN-FBP: filtered backprojections with learned filters, combined by a small neural network."""
+
+    name: ClassVar[str] = "nnfbp"
+    summary: ClassVar[str] = "trains within seconds to minutes, for volumes of any size"
+    kind: ClassVar[Kind[NNFBPNetwork]] = KIND
+    holds: ClassVar[str] = "training voxels"
+
+    phantom: str = setting(
+        Ellipses.name,
+        help="The phantom from which the network learns, see nntomo phantom --help. Ellipses and bodies are of one "
+        "material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
+    )
+    slices: int = setting(400, least=4, help="The number of slices of the training phantom.")
+    samples: int = setting(
+        100_000,
+        least=1,
+        help="The number of training voxels, and of validation voxels. More than 1048576 are stored beside OUTPUT.",
+    )
+    filter_bins: Binning = setting(
+        "exponential",
+        help="The widths of the bins in which a filter is learned: growing with the distance (exponential), or one "
+        "pixel everywhere (none).",
+    )
+    wedge: Wedge = setting(
+        "complete",
+        help="Whether the missing wedge is filled by interpolation before filtering (complete) or not (keep).",
+    )
+
+    @property
+    def default_epochs(self) -> int:
+        """The largest number of epochs, where none is given."""
+        return settings.MAX_EPOCHS[self.solver]
+
+    def check(self) -> None:
+        """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
+        super().check()
+        PHANTOMS.choose(self.phantom, who="train")
+        if self.solver == "adam" and self.samples > sets_room.IN_MEMORY_VOXELS:
+            refuse(
+                "train",
+                needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver adam holds them in memory",
+                got=f"{self.samples}",
+                remedy="`solver=lm`, which takes any number",
+            )
+
+    def unused(self, *, own_pairs: bool) -> dict[str, str]:
+        """The phantom, where pairs are given."""
+        return dict.fromkeys(("phantom", "slices"), OWN_PAIRS) if own_pairs else {}
+
+    def notes(self, series: xr.DataArray | None, *, validation: bool) -> list[str]:
+        """Hints at sets that say less than they seem to."""
+        if series is None:
+            missing = (
+                "validation uses other voxels of the same volumes; a volume of its own (--validation-series) is better"
+            )
+            return [] if validation else [missing]
+        voxels = int(np.pi / 4 * series.sizes[schema.DETECTOR] ** 2) * (self.slices // 4)
+        repeated = (
+            f"the validation phantom has {voxels} voxels, so that {self.samples} samples repeat some; raise --slices "
+            "for more of them"
+        )
+        return [repeated] if self.samples > voxels else []
+
+    def sets_for(self, series: xr.DataArray, *, seed: int) -> Sets:
+        """Samples of phantoms."""
+        return Sets(
+            *samples_room.phantom_samples(
+                series,
+                phantom=self.phantom,
+                n_slices=self.slices,
+                n_samples=self.samples,
+                seed=seed,
+                wedge=self.wedge,
+                binning=self.filter_bins,
+            )
+        )
+
+    def sets_of(self, training: Pairs, validation: Pairs | None, *, seed: int) -> Sets:
+        """Samples of pairs; without pairs for validation, other voxels of the same volumes."""
+        first, second = (
+            samples_room.training_samples(
+                pairs.series,
+                pairs.volumes,
+                n_samples=self.samples,
+                seed=2 * seed + part,
+                wedge=self.wedge,
+                binning=self.filter_bins,
+            )
+            for part, pairs in enumerate((training, validation or training), start=1)
+        )
+        return Sets(first, second)
+
+    def host_bytes(self, sets: Sets, *, workers: int, processes: int, members: int = 1) -> int:
+        """Bytes at the peak; the members of an ensemble share the sets."""
+        layout = samples_room.layout_of(sets.training)
+        held = 0 if _is_large(sets) else max(part.sizes[samples_room.VOXEL] for part in sets)
+        return training_bytes(
+            samples=held,
+            inputs=layout.n_inputs,
+            hidden=self.hidden_nodes,
+            angles=len(layout.angles_deg),
+            detector=layout.detector_count,
+            workers=workers,
+            processes=processes,
+        )
+
+    def described(self, sets: Sets) -> str:
+        """What takes the memory."""
+        return "its samples"
+
+    def folder(self, output: Path, sets: Sets) -> Path | None:
+        """A folder for large sets."""
+        return output.with_name(f"{output.stem}.samples") if _is_large(sets) else None
+
+    def keep(self, sets: Sets, folder: Path, *, save: Save) -> Sets:
+        """One store a set."""
+        return Sets(*(save(part, folder / f"{name}.zarr") for name, part in sets._asdict().items()))
+
+    def train(
+        self,
+        training: xr.Dataset,
+        validation: xr.Dataset,
+        *,
+        seed: int = 0,
+        max_epochs: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: Progress = "bar",
+    ) -> NNFBPNetwork:
+        """Train a network, as `train_nnfbp` does."""
+        from nntomo_dask.training.nnfbp.training import fit
+
+        return fit(
+            self,
+            training,
+            validation,
+            seed=seed,
+            max_epochs=self.default_epochs if max_epochs is None else max_epochs,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+    def measure(self, network: NNFBPNetwork) -> str:
+        """What the losses are."""
+        return "mean square errors of voxels in [0, 1]"
+
+
+def _is_large(both: Sets) -> bool:
+    return any(sets_room.is_large(part) for part in both)
+
+
+def training_bytes(
+    *, samples: int, inputs: int, hidden: int, angles: int, detector: int, workers: int, processes: int = 0
+) -> int:
+    """Bytes at the peak of making both training sets from phantoms and training on them.
+
+    Parameters
+    ----------
+    samples
+        Voxels of each set that are held in memory; 0 where the sets are stores and the training reads them in chunks.
+    inputs, hidden
+        Inputs and hidden nodes of the network.
+    angles, detector
+        Of the series.
+    workers, processes
+        See `declaration.Training.host_bytes`.
+    """
+    slices = chunking.slab_slices((2**20, detector, detector))
+    making = slab_bytes((slices, detector, detector)) + projecting.host_bytes((slices, angles, detector))
+    parameters = parameter_count(inputs, hidden)
+    # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
+    held = 2 * samples * (inputs + 1) * 8
+    derivatives = 8 * tree.LEAF_VOXELS * (parameters + 2 * inputs) + 3 * 8 * parameters**2
+    if samples == 0:
+        derivatives += 12 * chunking.TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
+    return chunking.PROCESS_BYTES + processes * chunking.WORKER_BYTES + workers * (making + derivatives) + held
