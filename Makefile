@@ -3,23 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all lint benchmark clean
+.PHONY: help demo test test-all lint wheel benchmark clean
 
 help:
 	@echo "make demo       8 projections of a particle to a volume, four ways, with a table and a figure"
 	@echo "make test       the tests, some minutes on 2 cores"
 	@echo "make test-all   the slow ones too"
 	@echo "make lint       ruff and mypy"
+	@echo "make wheel      wheel and source distribution in dist/, checked"
 	@echo "make benchmark  the figures of docs/performance.md, measured here"
 
-# Exact versions from constraints.txt; the stamp is renewed when what is to be installed changes.
-$(VENV)/.installed: pyproject.toml constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Exact versions from constraints.txt; a stamp is renewed when what is to be installed changes. The demo needs no extra.
+$(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test,dev]'
+	$(INSTALL) -e .
 	touch $@
 
-demo: $(VENV)/.installed
+$(VENV)/.installed: $(VENV)/.base
+	$(INSTALL) torch
+	$(INSTALL) -e '.[all,test,dev]'
+	touch $@
+
+demo: $(VENV)/.base
 	$(BIN)/python pipelines/demo/quickstart.py
 
 test: $(VENV)/.installed
@@ -33,8 +40,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+wheel: $(VENV)/.base
+	$(INSTALL) build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
 benchmark: $(VENV)/.installed
 	$(BIN)/python pipelines/benchmark.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

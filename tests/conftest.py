@@ -1,16 +1,34 @@
 """Fixtures that several test modules share."""
 
+import importlib.util
+import re
+
 import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import nntomo_dask as nt
+from nntomo_dask import extras
 from nntomo_dask.cli.main import main
 from nntomo_dask.compute import device
 from tests.cuda_on_cpu import compiled, cupy
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal
+
+# Words in a test's parameters, and the optional package that they need; other tests carry the mark `extra`.
+NEEDED_BY = {"adam": "torch", "astra": "astra", "simulate": "abtem", "truth": "abtem"}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs an optional package that is not installed, and say which extra has it."""
+    for item in items:
+        words = re.split("[-_]", item.callspec.id) if hasattr(item, "callspec") else []
+        packages = [mark.args[0] for mark in item.iter_markers("extra")] + [NEEDED_BY.get(word) for word in words]
+        for package in filter(None, packages):
+            if importlib.util.find_spec(package) is None:
+                title, extra = extras.PACKAGES[package]
+                item.add_marker(pytest.mark.skip(reason=f"needs {title}: pip install 'nntomo_dask[{extra}]'"))
 
 
 @pytest.fixture

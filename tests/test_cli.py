@@ -198,6 +198,7 @@ def test_more_samples_than_voxels_are_mentioned(run, series_store):
     assert "note: the validation phantom has" in run(*words, "-o", "net.safetensors").output
 
 
+@pytest.mark.extra("abtem")
 def test_a_reader_that_has_had_enough(series_store, tmp_path):
     command = f"{sys.executable} -m nntomo_dask.cli structures | head -1"
     shown = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
@@ -285,6 +286,7 @@ def test_the_needle(run):
     assert area[15] > area[30] > area[45] > 0
 
 
+@pytest.mark.extra("abtem")
 class TestSimulation:
     OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34)
     OPTIONS = (*OPTIONS_OF_TRUTH, "--slice-thickness-nm", 0.5)

@@ -16,6 +16,7 @@ def call(run, series_store):
     return run
 
 
+@pytest.mark.extra("torch")
 def test_train_and_reconstruct(call, tmp_path):
     text = call(*MSDNET, "-o", "net.safetensors").output
     assert "validation loss" in text
@@ -30,6 +31,7 @@ def test_train_and_reconstruct(call, tmp_path):
     call(*MSDNET, "-o", "net.safetensors")  # had ended: says so again
 
 
+@pytest.mark.extra("torch")
 def test_from_nnfbp_and_from_pairs(call):
     call("train", "--for", "series.zarr", "--slices", 20, "--samples", 500, "--max-epochs", 1, "-o", "n.safetensors")
     call(*MSDNET, "--input", "nnfbp", "--input-network", "n.safetensors", "-o", "net.safetensors")
@@ -42,6 +44,7 @@ def test_from_nnfbp_and_from_pairs(call):
     assert "add --validation-series" in call(*words, *pairs, "-o", "x.safetensors", exit_code=2).output
 
 
+@pytest.mark.extra("torch")
 def test_self_supervised(call):
     words = (
         "train",
@@ -60,6 +63,7 @@ def test_self_supervised(call):
     call("reconstruct", "series.zarr", "--method", "msdnet", "--network", "net.safetensors", "-o", "volume.zarr")
 
 
+@pytest.mark.extra("torch")
 def test_overwriting_with_other_data(call):
     """Refused as long as it is not asked for; then the slices are replaced too."""
     call(*MSDNET, "-o", "net.safetensors")
@@ -71,7 +75,7 @@ def test_overwriting_with_other_data(call):
     assert nt.load_network("net.safetensors").inputs.method == "fbp"
 
 
-@pytest.mark.parametrize("network", ["nnfbp", "msdnet"])
+@pytest.mark.parametrize("network", ["nnfbp", pytest.param("msdnet", marks=pytest.mark.extra("torch"))])
 def test_ensembles(call, network):
     own = ("--depth", 3) if network == "msdnet" else ("--samples", 500)
     words = ("train", "--network", network, "--for", "series.zarr", *SMALL, *own, "--members", 2)
@@ -112,6 +116,7 @@ def test_what_it_refuses(call, words, text):
     assert text in call(*words, exit_code=2).output
 
 
+@pytest.mark.extra("torch")
 def test_a_network_of_another_kind(call):
     call(*MSDNET, "-o", "net.safetensors")
     words = ("reconstruct", "series.zarr", "--method", "nnfbp", "--network", "net.safetensors", "-o", "v.zarr")

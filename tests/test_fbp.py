@@ -19,6 +19,7 @@ def test_density_is_right(disc, engine):
     assert abs(float(volume.values[1, 2:6, 30:34].mean())) < 0.1
 
 
+@pytest.mark.extra("astra")
 def test_engines_agree(disc):
     """The two interpolate in different places; on a smooth filter that is a few per cent of the norm."""
     series = nt.project(disc, nt.tilt_angles("full", 60))

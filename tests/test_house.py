@@ -102,6 +102,8 @@ def test_common_names_leave_the_optional_packages_alone():
     assert {"torch", "astra", "abtem", "py4DSTEM"}.isdisjoint(loaded)
 
 
+@pytest.mark.extra("abtem")
+@pytest.mark.extra("torch")
 def test_every_public_name_is_there_and_documented():
     import nntomo_dask as nt
 

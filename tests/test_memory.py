@@ -13,7 +13,6 @@ import nntomo_dask as nt
 from nntomo_dask.compute import chunking
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
-from nntomo_dask.simulation import cost, optics
 from nntomo_dask.training.nnfbp import training_bytes
 
 WORKERS = 2
@@ -179,7 +178,10 @@ def test_the_processes_own_memory_is_counted():
 
 
 @pytest.mark.slow
+@pytest.mark.extra("abtem")
 def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
+    from nntomo_dask.simulation import cost, optics
+
     angles, settings = nt.tilt_angles("full", 4), nt.Imaging(pixels=64, convergence_mrad=10.0)
     held, modes = nt.specimen("MIL-53"), ("haadf", "idpc")
     needed = cost.cost(held, optics.plan(held, settings, modes), settings, modes)

@@ -1,7 +1,10 @@
 """Layers of MS-D Net: kernels and PyTorch against the formula."""
 
-import numpy as np
 import pytest
+
+pytest.importorskip("torch", reason="needs nntomo_dask[deep]")
+
+import numpy as np
 import torch
 
 import nntomo_dask as nt

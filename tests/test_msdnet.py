@@ -1,10 +1,13 @@
 """MS-D Net from training set to volume."""
 
+import pytest
+
+pytest.importorskip("torch", reason="needs nntomo_dask[deep]")
+
 import dataclasses
 
 import dask.array as da
 import numpy as np
-import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 

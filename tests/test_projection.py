@@ -24,6 +24,7 @@ def test_labels(volume):
     assert series.attrs["recipe"]["operation"] == "project"
 
 
+@pytest.mark.extra("astra")
 def test_engines_agree_inside_the_field_of_view(rng):
     """ASTRA's linear projector is Joseph's; the two differ where a ray leaves the image, so it is empty there."""
     data = np.zeros((2, 40, 40), np.float32)

@@ -69,6 +69,7 @@ def test_report_is_worth_reading(study, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.extra("torch")
 def test_msdnet_in_the_quickstart(tmp_path):
     """The small one that is trained there: at most half the error of the strongest SIRT."""
     errors = quickstart.run(size=128, count=8, seed=1, methods=("sirt_nonnegative", "msdnet"), out=tmp_path)

@@ -1,5 +1,9 @@
 """The physics of the simulated images, their randomness, and how a series is written."""
 
+import pytest
+
+pytest.importorskip("abtem", reason="needs nntomo_dask[simulation]")
+
 import signal
 import subprocess
 import sys
@@ -8,7 +12,6 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pytest
 import scipy.fft
 import scipy.ndimage
 import xarray as xr

@@ -1,10 +1,13 @@
 """Crystals and what is cut from them."""
 
+import pytest
+
+pytest.importorskip("abtem", reason="needs nntomo_dask[simulation]")
+
 import re
 import warnings
 
 import numpy as np
-import pytest
 from ase import Atoms
 from ase.io import write
 

@@ -185,6 +185,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(trained, setting
     assert epochs[0] == epochs[1]
 
 
+@pytest.mark.extra("torch")
 def test_adam_can_stop_within_an_epoch(trained, tmp_path, monkeypatch):
     """With a pause every 5 batches the state between epochs is enough to go on to the same network."""
     from nntomo_dask.training.nnfbp import adam

@@ -236,6 +236,7 @@ def test_a_large_set_that_is_not_stored_is_refused(large, nothing_computes):
         nt.train_nnfbp(small, small)
 
 
+@pytest.mark.extra("torch")
 def test_adam_refuses_a_large_lazy_set(trained, large):
     _, training, validation = trained
     settings = {"solver": "adam", "max_epochs": 1, "progress": "none"}
