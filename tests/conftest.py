@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how the suite is divided between the processes of pytest-xdist."""
 
 import dask
 import numpy as np
@@ -11,6 +11,20 @@ from nntomo_dask.compute import device
 from tests.cuda_on_cpu import compiled, cupy
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that share a fixture of their module or class run in one process, so that it is made once.
+
+    A test without such a fixture goes to whichever process is free. A mark ``xdist_group`` comes first.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            definitions = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())
+            shared = sorted({fixture.baseid for fixture in definitions if fixture.scope in ("module", "class")})
+            if shared:
+                item.add_marker(pytest.mark.xdist_group(shared[0].split("::")[0]))
 
 
 @pytest.fixture
