@@ -26,14 +26,18 @@ $(VENV)/.installed: $(VENV)/.base
 	$(INSTALL) -e '.[all,test,dev]'
 	touch $@
 
+# Two processes whatever the machine, since some tests measure memory. loadgroup keeps tests that share a costly fixture
+# in one of them. Without these options pytest runs everything in order, as a debugger needs it.
+PARALLEL := -n 2 --dist loadgroup
+
 demo: $(VENV)/.base
 	$(BIN)/python pipelines/demo/quickstart.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m 'not gpu'
+	$(BIN)/python -m pytest -q $(PARALLEL) -m 'not gpu'
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and how the suite is divided between the processes of pytest-xdist."""
 
 import importlib.util
 import re
@@ -29,6 +29,20 @@ def pytest_collection_modifyitems(items):
             if importlib.util.find_spec(package) is None:
                 title, extra = extras.PACKAGES[package]
                 item.add_marker(pytest.mark.skip(reason=f"needs {title}: pip install 'nntomo_dask[{extra}]'"))
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Tests that share a fixture of their module or class run in one process, so that it is made once.
+
+    A test without such a fixture goes to whichever process is free. A mark ``xdist_group`` comes first.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            definitions = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())
+            shared = sorted({fixture.baseid for fixture in definitions if fixture.scope in ("module", "class")})
+            if shared:
+                item.add_marker(pytest.mark.xdist_group(shared[0].split("::")[0]))
 
 
 @pytest.fixture

@@ -2,9 +2,18 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from threadpoolctl import threadpool_info
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nntomo_dask.compute import blas
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Two threads of BLAS, so that a limit shows on any machine and beside other tests."""
+    with threadpool_limits(2, "blas"):
+        assert threads() == {2}
+        yield
 
 
 def threads():

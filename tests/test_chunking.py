@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.compute import chunking, device
+from nntomo_dask.networks.nnfbp import InputLayout
+from tests.measured import environment
+from tests.predictions import host_bytes
+from tests.test_nnfbp import random_network
 
 
 def test_default_slabs_are_powers_of_two_within_their_bytes():
@@ -23,41 +28,47 @@ def test_slabs_cover_everything_once():
 
 
 @pytest.mark.parametrize("operation", ["fbp", "sirt", "nnfbp", "project", "copy"])
-def test_slabs_shrink_with_the_budget_until_they_are_refused(operation):
-    arguments = {"shape": (1024,) * 3, "angles": 29, "detector": 1024, "workers": 2, "hidden": 8}
+def test_slabs_shrink_with_the_budget_until_they_are_refused(operation, rng):
+    network = random_network(rng, InputLayout(tuple(nt.tilt_angles("tem", 29)), 1024))
+    of_slab = host_bytes(operation, network)
+    arguments = {"shape": (1024, 29, 1024), "workers": 2, "who": operation}
     peaks = []
-    least = chunking.peak_bytes(operation, slices=1, angles=29, detector=1024, workers=2, hidden=8)
+    least = chunking.peak_bytes(of_slab((1, 29, 1024)), workers=2)
     for budget in (2**34, (2**30 + least) // 2, least):
-        slices = chunking.slices_within(budget, operation, **arguments)
-        peak = chunking.peak_bytes(operation, slices=slices, angles=29, detector=1024, workers=2, hidden=8)
-        assert peak <= budget
+        slices = chunking.slices_within(budget, of_slab, **arguments)
+        assert chunking.peak_bytes(of_slab((slices, 29, 1024)), workers=2) <= budget
         peaks.append(slices)
     assert peaks == sorted(peaks, reverse=True)
     with pytest.raises(
         nt.SchemaError,
         match=r"needs \d+ MiB \(450 of it the program itself\) for one slice of 1024 pixels a worker",
     ):
-        chunking.slices_within(least - 1, operation, **arguments)
+        chunking.slices_within(least - 1, of_slab, **arguments)
 
 
+# Each operation's peak, in a process that imports once.
 MEASURE = """
-import sys
+import json, sys
 import dask, numpy as np
 import nntomo_dask as nt
-from nntomo_dask.networks.nnfbp import InputLayout
-operation, folder = sys.argv[1:]
+from tests.measured import forget_peak, high_water_mark
+folder, *operations = sys.argv[1:]
+peaks = {}
 with dask.config.set(scheduler="threads", num_workers=2):
-    series = nt.open(folder + "/series.zarr", slices=8)
-    if operation == "project":
-        result = nt.project(nt.open(folder + "/volume.zarr", slices=8), series.angle)
-    elif operation == "nnfbp":
-        result = nt.nnfbp(series, nt.load_network(folder + "/net.safetensors"), scale=1)
-    else:
-        result = {"fbp": nt.fbp, "sirt": lambda s: nt.sirt(s, max_iterations=2)}[operation](series)
-    nt.save(result, f"{folder}/{operation}.zarr")
-status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-print(int(status["VmHWM"].split()[0]) * 1024)
+    for operation in operations:
+        forget_peak()
+        series = nt.open(folder + "/series.zarr", slices=8)
+        if operation == "project":
+            result = nt.project(nt.open(folder + "/volume.zarr", slices=8), series.angle)
+        elif operation == "nnfbp":
+            result = nt.nnfbp(series, nt.load_network(folder + "/net.safetensors"), scale=1)
+        else:
+            result = {"fbp": nt.fbp, "sirt": lambda s: nt.sirt(s, max_iterations=2)}[operation](series)
+        nt.save(result, f"{folder}/{operation}.zarr")
+        peaks[operation] = high_water_mark()
+print(json.dumps(peaks))
 """
+MEASURED = ("fbp", "sirt", "nnfbp", "project")
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +81,26 @@ def stores(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("operation", ["fbp", "sirt", "nnfbp", "project"])
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_measured_peak_stays_under_the_predicted(stores, operation):
+@pytest.fixture(scope="module")
+def peaks(stores):
+    """Measured peak of each operation."""
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEASURE, operation, str(stores)],
+        [sys.executable, "-W", "ignore", "-c", MEASURE, str(stores), *MEASURED],
+        cwd=Path(__file__).parents[1],
+        env=environment(),
         check=True,
         capture_output=True,
         text=True,
     )
-    predicted = chunking.peak_bytes(operation, slices=8, angles=8, detector=512, workers=2, hidden=8)
-    assert int(run.stdout) <= predicted
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("operation", MEASURED)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_measured_peak_stays_under_the_predicted(stores, peaks, operation):
+    of_slab = host_bytes(operation, nt.load_network(stores / "net.safetensors"))
+    predicted = chunking.peak_bytes(of_slab((8, 8, 512)), workers=2)
+    assert peaks[operation] <= predicted
 
 
 def test_arrays_on_a_gpu_are_told_apart_and_refused():

@@ -304,7 +304,7 @@ def test_the_scheduler_dies(tmp_path, alone, rng):
         alone.process.kill()
         _, text = driver.communicate(timeout=120)
     assert driver.returncode == 2
-    lost = "Error: a.zarr: the connection to the Dask scheduler was lost. Fix this and rerun"
+    lost = "Error: a.zarr: the connection to the Dask scheduler was lost. Fix this and rerun: what was written is kept"
     assert any(line.startswith(lost) for line in text.splitlines()), text
     subprocess.run([*command, "threads"], cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
     assert store.missing_chunks(tmp_path / "a.zarr") == []
