@@ -20,7 +20,7 @@ ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])
 NEEDED_BY = {"adam": "torch", "astra": "astra", "simulate": "abtem", "truth": "abtem"}
 
 
-def pytest_collection_modifyitems(items):
+def _skip_without_extras(items):
     """Skip what needs an optional package that is not installed, and say which extra has it."""
     for item in items:
         words = re.split("[-_]", item.callspec.id) if hasattr(item, "callspec") else []
@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(items):
 
     A test without such a fixture goes to whichever process is free. A mark ``xdist_group`` comes first.
     """
+    _skip_without_extras(items)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             definitions = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())

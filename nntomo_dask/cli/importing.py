@@ -15,7 +15,7 @@ from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import TiltAxis, format_of, host_bytes, intensity_range
 
 
-@click.command("import")
+@click.command("import", cls=support.Verb)
 @click.argument("source", type=support.PATH)
 @click.option(
     "--angles",

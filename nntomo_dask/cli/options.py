@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from nntomo_dask.cli.computing import Verb
 from nntomo_dask.settings import Setting, settings_of
 
 Command = Callable[..., Any]
@@ -111,7 +112,7 @@ def of(
     return decorate
 
 
-class Chooser(click.Command):
+class Chooser(Verb):
     """A verb that chooses one of some declarations; its options are those of all of them, made when they are asked for.
 
     So a method or a phantom that is registered at run time has its options too.

@@ -17,6 +17,7 @@ from nntomo_dask.kernels import astra, layout, project as kernel
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 EngineName = Literal["native", "astra"]
+ENGINE_HELP = "Whose projector is used: that of nntomo_dask (native), or that of the ASTRA toolbox (astra)."
 
 
 class Engine(Protocol):

@@ -10,7 +10,7 @@ import xarray as xr
 
 from nntomo_dask.compute import chunking, streams
 from nntomo_dask.kernels import layout
-from nntomo_dask.projection.engines import EngineName
+from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.method import Method, reconstruct
@@ -36,9 +36,7 @@ class Cgls(Method):
     damping: float = setting(
         0.0, help="Weight of the volume's norm (Tikhonov regularisation); 0 fits the projections alone.", least=0
     )
-    engine: EngineName = setting(
-        "native", help="Whose projector is used: that of nntomo_dask, or that of the ASTRA toolbox."
-    )
+    engine: EngineName = setting("native", help=ENGINE_HELP)
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""

@@ -12,7 +12,7 @@ from nntomo_dask.arrays import geometry
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.kernels import astra, backproject as kernel, filters, layout
 from nntomo_dask.projection import engines
-from nntomo_dask.projection.engines import EngineName
+from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.method import Method, reconstruct
 from nntomo_dask.settings import setting
@@ -32,9 +32,7 @@ class Fbp(Method):
     window: filters.Window = setting(
         "ram-lak", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise most."
     )
-    engine: EngineName = setting(
-        "native", help="Whose backprojector is used: that of nntomo_dask, or that of the ASTRA toolbox."
-    )
+    engine: EngineName = setting("native", help=ENGINE_HELP)
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""

@@ -15,6 +15,7 @@ from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.networks.network import Network
+from nntomo_dask.projection.project import slice_coords
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.settings import check_settings, settings_of
 
@@ -216,12 +217,6 @@ def mean_and_spread(
 
 def _take(block: Float32, *, place: int) -> Float32:
     return block[:, place]
-
-
-def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
-    """Coordinates (z, y, x) of what is reconstructed from a series: y and x are the detector's."""
-    detector = series[schema.DETECTOR].values
-    return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
 
 
 def _chosen(method: "Method | str | Network | Sequence[Network]", settings: dict[str, Any]) -> Method:

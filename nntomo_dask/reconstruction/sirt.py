@@ -10,7 +10,7 @@ import xarray as xr
 
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.kernels import iterate, layout
-from nntomo_dask.projection.engines import EngineName
+from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.method import Method, reconstruct
@@ -38,9 +38,7 @@ class Sirt(Method):
     minimum: float | None = setting(
         None, help="Lower bound of the voxels, kept in every iteration; 0 for matter, which cannot be negative."
     )
-    engine: EngineName = setting(
-        "native", help="Whose projector is used: that of nntomo_dask, or that of the ASTRA toolbox."
-    )
+    engine: EngineName = setting("native", help=ENGINE_HELP)
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
