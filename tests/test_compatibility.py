@@ -17,7 +17,7 @@ import scipy
 from numpy._core._multiarray_umath import __cpu_features__
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 
 DATA = Path(__file__).parent / "data" / "v0_1"
 MANIFEST = json.loads((DATA / "manifest.json").read_text())
@@ -98,7 +98,7 @@ def test_operations_give_the_same_bytes_and_recipes(name, series, networks):
     if name.endswith("_astra"):
         pytest.importorskip("astra")
     array, wanted = OPERATIONS[name](series, networks), MANIFEST["arrays"][name]
-    assert slabs.same(array.attrs["recipe"], wanted["recipe"])
+    assert recipes.same(array.attrs["recipe"], wanted["recipe"])
     assert [list(chunks) for chunks in array.chunks] == wanted["chunks"]
     if SAME_MACHINE:
         assert sha(array.values) == wanted["sha256"]
@@ -132,7 +132,7 @@ def test_an_incomplete_store_is_completed(legacy):
 
 def test_a_training_set_opens(legacy):
     opened = nt.open(legacy / "samples.zarr")
-    assert slabs.same(opened.attrs["recipe"], MANIFEST["sets"]["nnfbp"][0])
+    assert recipes.same(opened.attrs["recipe"], MANIFEST["sets"]["nnfbp"][0])
     assert opened["inputs"].shape[0] == 1500
 
 
@@ -150,7 +150,7 @@ def test_trainings_of_nnfbp_go_on(legacy, series, name, kind):
     checkpoint = legacy / f"{name}{'_interrupted' if kind == 'interrupted' else ''}.training.safetensors"
     sets = nt.phantom_samples(nt.open(legacy / "series.zarr"), n_slices=16, n_samples=1500)
     network = nt.train_nnfbp(*sets, checkpoint=checkpoint, **wanted["arguments"])
-    assert slabs.same(network.recipe, wanted["recipe"]) or not SAME_MACHINE
+    assert recipes.same(network.recipe, wanted["recipe"]) or not SAME_MACHINE
     assert network.digest == wanted["digest"] or not SAME_MACHINE
     assert len(nt.intermediate_networks(checkpoint)) == wanted["recipe"]["parameters"]["max_epochs"]
 
@@ -162,7 +162,7 @@ def test_trainings_of_msdnet_go_on(legacy, kind):
     checkpoint = legacy / f"msdnet_sirt{'_interrupted' if kind == 'interrupted' else ''}.training.safetensors"
     sets = nt.phantom_slices(nt.open(legacy / "series.zarr"), n_slices=16, neighbours=1)
     network = nt.train_msdnet(*sets, checkpoint=checkpoint, **wanted["arguments"])
-    assert slabs.same(network.recipe["inputs"], wanted["recipe"]["inputs"])
+    assert recipes.same(network.recipe["inputs"], wanted["recipe"]["inputs"])
     assert network.digest == wanted["digest"] or not SAME_MACHINE
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask import store
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.compute import cluster
 from nntomo_dask.store import files
 from tests.test_store import digest
@@ -131,7 +131,7 @@ def mapped(function, **parameters):
         series,
         dims=series.dims,
         coords=coords,
-        recipe=slabs.record("test", {}),
+        recipe=recipes.record("test", {}),
         name="volume",
         **parameters,
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import device, streams
 from nntomo_dask.kernels import backproject, cuda
 from nntomo_dask.networks.nnfbp import InputLayout
@@ -213,14 +213,14 @@ def test_lazy(measured, networks, nothing_computes):
 
 def test_recipes(measured, networks):
     """That of one network is as it was before there were ensembles, which stores that exist depend on."""
-    recipe = slabs.recipe_of(nt.nnfbp(measured.chunk(z=3), networks[0]))
+    recipe = recipes.recipe_of(nt.nnfbp(measured.chunk(z=3), networks[0]))
     assert recipe["parameters"] == {"network": networks[0].digest, "scale": "auto"}
     assert recipe["inputs"][1:] == [networks[0].recipe]
     alone, listed = nt.nnfbp(measured.chunk(z=3), networks[0]), nt.nnfbp(measured.chunk(z=3), networks[:1])
     assert listed.data.name == alone.data.name
     several = [nt.nnfbp(measured.chunk(z=3), networks, statistic=statistic) for statistic in STATISTICS]
     assert several[0].data.name != several[1].data.name
-    assert slabs.recipe_of(several[1])["parameters"] == {
+    assert recipes.recipe_of(several[1])["parameters"] == {
         "networks": [network.digest for network in networks],
         "scale": "auto",
         "statistic": "spread",

@@ -6,7 +6,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask import store
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.compute import cluster
 from nntomo_dask.store import files, lock, places
 from tests.test_store import digest
@@ -50,7 +50,7 @@ def labelled(data, place):
         dims=reference.dims,
         coords=reference.coords,
         attrs=reference.attrs,
-        recipe=slabs.record("shared", {"place": place}),
+        recipe=recipes.record("shared", {"place": place}),
         name="volume",
     )
 
@@ -107,7 +107,7 @@ def test_each_store_is_as_if_saved_alone(tmp_path):
         alone = nt.save(array, tmp_path / f"alone-{name}.zarr")
         assert digest(tmp_path / f"{name}.zarr") == digest(tmp_path / f"alone-{name}.zarr")
         nt.save(array, tmp_path / f"{name}.zarr")  # recognised
-        assert slabs.recipe_of(alone) == slabs.recipe_of(nt.open(tmp_path / f"{name}.zarr"))
+        assert recipes.recipe_of(alone) == recipes.recipe_of(nt.open(tmp_path / f"{name}.zarr"))
 
 
 def test_only_missing_chunks_are_computed(tmp_path):

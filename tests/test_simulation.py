@@ -19,7 +19,7 @@ from ase import Atoms
 
 import nntomo_dask as nt
 from nntomo_dask import store
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.simulation import degrade, idpc, optics, simulate, truth
 from nntomo_dask.simulation.optics import Imaging
 from nntomo_dask.simulation.specimen import Specimen
@@ -34,7 +34,7 @@ def atoms_at(positions_nm, symbols="Au"):
     """A specimen of atoms where they are given."""
     positions = np.atleast_2d(np.asarray(positions_nm, float))
     numbers = np.array([Atoms(symbols).numbers[0]] * len(positions)) if symbols == "Au" else Atoms(symbols).numbers
-    return Specimen(numbers, positions, slabs.record("test", {"positions": positions.tolist()}))
+    return Specimen(numbers, positions, recipes.record("test", {"positions": positions.tolist()}))
 
 
 def images(specimen, angle_deg, modes=BOTH, **settings):
@@ -367,15 +367,15 @@ class TestSeries:
         path, both = saved
         alone = nt.save(nt.simulate("MIL-53", ANGLES, mode="haadf", imaging=Imaging(**CHEAP)), tmp_path / "a.zarr")
         np.testing.assert_array_equal(alone.values, both["haadf"].values)
-        assert slabs.same(alone.attrs["recipe"], nt.open(path / "haadf").attrs["recipe"])
+        assert recipes.same(alone.attrs["recipe"], nt.open(path / "haadf").attrs["recipe"])
         np.testing.assert_array_equal(nt.open(tmp_path / "a.zarr/haadf").values, alone.values)
         assert nt.verify(tmp_path / "a.zarr/haadf") == []
 
     def test_opened_series_keep_their_recipes(self, saved):
         path, both = saved
         for mode in BOTH:
-            assert slabs.recipe_of(both[mode])["operation"] == "simulate"
-            assert slabs.recipe_of(nt.open(path / mode))["parameters"]["mode"] == mode
+            assert recipes.recipe_of(both[mode])["operation"] == "simulate"
+            assert recipes.recipe_of(nt.open(path / mode))["parameters"]["mode"] == mode
 
     def test_another_series_in_the_same_place_is_refused(self, saved):
         path, _ = saved

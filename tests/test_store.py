@@ -12,7 +12,7 @@ import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask import store
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_round_trip(tmp_path, particle):
     saved = nt.save(particle, tmp_path / "a.zarr")
     assert saved.chunks is not None
     xr.testing.assert_identical(saved.compute(), particle.compute())
-    assert slabs.recipe_of(saved) == slabs.recipe_of(particle)
+    assert recipes.recipe_of(saved) == recipes.recipe_of(particle)
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
@@ -99,9 +99,9 @@ def test_another_recipe_is_refused_and_says_what_differs(tmp_path, series):
 def test_a_changed_array_is_not_mistaken_for_what_it_was(tmp_path, particle):
     """Arithmetic and selections keep the attributes, the old recipe among them; what is stored is another."""
     changed = [particle * 2, particle * 3, particle.isel(z=slice(0, 40)), particle.assign_coords(x=particle.x + 1)]
-    recipes = [slabs.recipe_of(array) for array in [particle, *changed]]
-    assert len({json.dumps(recipe) for recipe in recipes}) == len(recipes)
-    assert all(recipe["inputs"] == [recipes[0]] for recipe in recipes[1:])
+    found = [recipes.recipe_of(array) for array in [particle, *changed]]
+    assert len({json.dumps(recipe) for recipe in found}) == len(found)
+    assert all(recipe["inputs"] == [found[0]] for recipe in found[1:])
 
 
 def test_overwriting_may_read_what_it_replaces(tmp_path, particle):

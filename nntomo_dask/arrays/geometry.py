@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
+from nntomo_dask.types import Float64
 
-Float64 = npt.NDArray[np.float64]
 TiltRange = Literal["full", "tem"]
 
 TEM_LIMIT_DEG = 70.0
@@ -188,7 +188,7 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
         series,
         dims=schema.SERIES_DIMS,
         coords=coords,
-        recipe=slabs.record("complete_wedge", {}, [series]),
+        recipe=recipes.record("complete_wedge", {}, [series]),
         name="tilt_series",
         angles_deg=angles,
     )

@@ -1,51 +1,18 @@
-"""Functions of one slab of slices, applied lazily to whole arrays, and the recipes of the results.
+"""Functions of one slab of slices, applied lazily to whole arrays.
 
 A *slab* is a chunk along z: a group of neighbouring slices.
-
-A *recipe* says how an array was made. It is a dict that JSON can store: the operation, its parameters and the recipes
-of its inputs. It is kept in ``attrs["recipe"]``, and the name of the Dask array is a digest of it. An array that was
-changed afterwards, by a selection or by arithmetic that keeps the attributes, has another name. So the change is
-noticed, and the changed array gets a recipe of its own.
 """
 
-import hashlib
-import importlib.metadata
-import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.compute import chunking
-
-Recipe = dict[str, Any]
-
-_DIGITS = 16
-
-
-def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.DataArray | Recipe] = ()) -> Recipe:
-    """Recipe of an operation. An input is an array, or a recipe if it is something else (a specimen, a network)."""
-    return {
-        "operation": operation,
-        "parameters": {key: _plain(value) for key, value in parameters.items()},
-        "inputs": [recipe_of(item) if isinstance(item, xr.DataArray) else item for item in inputs],
-        "version": importlib.metadata.version("nntomo_dask"),
-    }
-
-
-def recipe_of(array: xr.DataArray) -> Recipe:
-    """How an array was made, as far as this is known."""
-    recipe = array.attrs.get("recipe")
-    if recipe is not None and isinstance(array.data, da.Array) and array.data.name == _name(recipe, array):
-        return cast("Recipe", recipe)
-    token = tokenize(array.data.name if isinstance(array.data, da.Array) else digest(array.values), _labels(array))
-    parameters = {"token": token[:_DIGITS], "shape": list(array.shape)}
-    return record("array", parameters, [recipe] if recipe is not None else [])
 
 
 def label(
@@ -54,12 +21,12 @@ def label(
     dims: tuple[str, ...],
     coords: Mapping[Hashable, Any],
     attrs: Mapping[str, Any],
-    recipe: Recipe,
+    recipe: recipes.Recipe,
     name: str,
 ) -> xr.DataArray:
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
-    return array.copy(data=_renamed(data, _name(recipe, array)))
+    return array.copy(data=_renamed(data, recipes.name_of(recipe, array)))
 
 
 def map_slabs(
@@ -68,7 +35,7 @@ def map_slabs(
     *,
     dims: tuple[str, ...],
     coords: Mapping[Hashable, Any],
-    recipe: Recipe,
+    recipe: recipes.Recipe,
     name: str,
     extra: Sequence[Any] = (),
     halo: int = 0,
@@ -160,7 +127,7 @@ def generate_slabs(
     shape: tuple[int, int, int],
     /,
     *,
-    recipe: Recipe,
+    recipe: recipes.Recipe,
     pixel_size: float,
     units: schema.Units = "px",
     **parameters: Any,
@@ -187,68 +154,6 @@ def lazy(array: xr.DataArray) -> xr.DataArray:
     return array.chunk({dim: -1 for dim in array.dims} | {schema.Z: chunking.slab_slices(array.shape)})
 
 
-def same(existing: Any, wanted: Any) -> bool:
-    """Whether two recipes describe the same array."""
-    return bool(without_versions(existing) == without_versions(wanted))
-
-
-def without_versions(made_by: Any) -> Any:
-    """A recipe in the form that JSON returns, without the version of the package."""
-    if isinstance(made_by, dict):
-        return {str(key): without_versions(value) for key, value in made_by.items() if key != "version"}
-    if isinstance(made_by, list | tuple):
-        return [without_versions(value) for value in made_by]
-    return made_by
-
-
-def difference(existing: Any, wanted: Any, place: str = "") -> str:
-    """The first difference between two recipes, in words."""
-    existing, wanted = without_versions(existing), without_versions(wanted)
-    if isinstance(existing, dict) and isinstance(wanted, dict):
-        first = ("operation", "parameters", "inputs")
-        for key in (*first, *sorted(existing.keys() | wanted.keys() - set(first))):
-            if existing.get(key) != wanted.get(key):
-                return difference(existing.get(key), wanted.get(key), f"{place}.{key}" if place else key)
-    if (
-        isinstance(existing, list)
-        and isinstance(wanted, list)
-        and len(existing) == len(wanted)
-        and place.endswith("inputs")
-    ):
-        for index, (left, right) in enumerate(zip(existing, wanted, strict=True)):
-            if left != right:
-                return difference(left, right, f"{place}[{index}]")
-    return f"{place} is {_short(existing)} there and {_short(wanted)} here"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _name(recipe: Recipe, array: xr.DataArray) -> str:
-    return f"{recipe['operation']}-{tokenize(recipe, array.data.chunks, _labels(array))}"
-
-
-def token(recipe: Recipe) -> str:
-    """A short name of a recipe, for the layers of a Dask graph."""
-    return str(tokenize(recipe))[:_DIGITS]
-
-
-def digest(values: np.ndarray[Any, Any]) -> str:
-    """Digest of the values; it does not depend on the memory layout."""
-    contiguous = np.ascontiguousarray(values)
-    return hashlib.sha256(contiguous.data).hexdigest() + str((contiguous.shape, contiguous.dtype.str))
-
-
-def _labels(array: xr.DataArray) -> str:
-    """Token of everything that a recipe does not contain: coordinates, units, pixel size."""
-    values = {str(key): np.asarray(value.values) for key, value in array.coords.items()}
-    # By bytes: Dask's own token of an array depends on how the array was made.
-    coords = {key: (value.dtype.str, value.tobytes()) for key, value in values.items()}
-    return tokenize(coords, array.attrs.get("units"), float(array.attrs.get("pixel_size", 1.0)))
-
-
 def _renamed(data: da.Array, name: str) -> da.Array:
     """The same blocks under another name; one alias for each block."""
     renamed: da.Array = da.map_blocks(_identity, data, name=name, dtype=data.dtype, meta=data._meta)
@@ -257,13 +162,3 @@ def _renamed(data: da.Array, name: str) -> da.Array:
 
 def _identity(block: Any) -> Any:
     return block
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.tilt_angles import write_tilt_angles
+from nntomo_dask.types import Float32
 
 MrcPath = str | os.PathLike[str]
-Float32 = npt.NDArray[np.float32]
 
 _ANGSTROM_PER_NM = 10.0
 # Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
@@ -301,7 +301,7 @@ def _lazy(
         dims=dims,
         coords=coords,
         attrs={"units": units, "pixel_size": pixel_size},
-        recipe=slabs.record("read_mrc", identity | parameters),
+        recipe=recipes.record("read_mrc", identity | parameters),
         name=name,
     )
 

@@ -15,12 +15,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask import extras
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 
 def _astra() -> Any:

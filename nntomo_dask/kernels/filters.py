@@ -4,14 +4,11 @@ import itertools
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import scipy.fft
 
 from nntomo_dask.compute import device
+from nntomo_dask.types import Float32, Float64, Integers
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Window = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 Binning = Literal["exponential", "none"]
 

@@ -8,7 +8,7 @@ from numba import njit
 
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
-from nntomo_dask.kernels.layout import Float32, Float64
+from nntomo_dask.types import Float32, Float64
 
 _ENTRIES = 256  # values whose squares one block of threads sums on a GPU; it fixes the order of summation
 _WARPS = 8  # warps of a block on a GPU

@@ -8,12 +8,9 @@ A group is on the same device as its slices, in host memory or on a GPU.
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask.compute import device
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32
 
 DETECTOR_FRONT = 2  # zeros before the first detector pixel; both pixels of an interpolation may be outside
 DETECTOR_PAD = 4  # zeros before the first and after the last detector pixel together

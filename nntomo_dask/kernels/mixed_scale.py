@@ -26,7 +26,7 @@ from numba import njit
 
 from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.kernels.lanes import fill, fma, load, store
-from nntomo_dask.kernels.layout import Float32
+from nntomo_dask.types import Float32
 
 DILATIONS = 10  # the dilation of a layer is its number modulo this, plus 1
 _WIDTH = 16  # pixels of a row that are in registers

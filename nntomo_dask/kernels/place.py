@@ -7,8 +7,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 
 def place_reference(

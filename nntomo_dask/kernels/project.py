@@ -24,14 +24,13 @@ from nntomo_dask.kernels.layout import (
     DETECTOR_FRONT,
     DETECTOR_PAD,
     IMAGE_PAD,
-    Float32,
-    Float64,
     image_from_lanes,
     image_to_lanes,
     lane_width,
     sinogram_from_lanes,
     sinogram_to_lanes,
 )
+from nntomo_dask.types import Float32, Float64
 
 WIDEST = 32  # lanes of a group; more share the index arithmetic, fewer keep a tile in the cache
 TILE = 32  # side of a tile in pixels; TILE² · WIDEST float32 values are 128 KiB

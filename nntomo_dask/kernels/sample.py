@@ -12,14 +12,11 @@ References
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
-from nntomo_dask.kernels.layout import Float32, Float64
-
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Float64, Integers
 
 _THREADS = 256  # threads of a block on a GPU
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
@@ -19,8 +18,7 @@ from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.mixed_scale import DILATIONS, dilation_of, parameter_count, unpack
-
-Float32 = npt.NDArray[np.float32]
+from nntomo_dask.types import Float32
 
 _MAPS = 16  # maps in one convolution of PyTorch, which copies them to contiguous memory
 

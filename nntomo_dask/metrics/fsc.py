@@ -15,10 +15,7 @@ from dask.delayed import delayed
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.pairs import Region, pair
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
+from nntomo_dask.types import Float32, Float64
 
 FREQUENCY = "frequency"
 _ROWS = 8  # of the spectra, summed over shells at once

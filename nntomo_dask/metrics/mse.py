@@ -13,9 +13,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.pairs import Region, inside_region, pair
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 
 @METRICS.register

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
@@ -15,9 +14,6 @@ from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.mse import mse
 from nntomo_dask.metrics.pairs import Region, data_range
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 
 
 @METRICS.register

@@ -3,13 +3,10 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.types import Float32
 
 
 def normalize(volume: xr.DataArray) -> xr.DataArray:
@@ -45,7 +42,7 @@ def _same_grid(
         volume,
         dims=schema.VOLUME_DIMS,
         coords={dim: volume[dim].values for dim in schema.VOLUME_DIMS},
-        recipe=slabs.record(operation, parameters, [volume]),
+        recipe=recipes.record(operation, parameters, [volume]),
         name="volume",
         extra=extra,
     )

@@ -16,10 +16,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.pairs import Region, data_range, inside_region, pair
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
+from nntomo_dask.types import Float32, Float64
 
 _SSIM_WINDOW = 7  # pixels, the default of scikit-image
 

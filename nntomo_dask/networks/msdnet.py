@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Network
 from nntomo_dask.networks.nnfbp import check_angles
+from nntomo_dask.types import Float32
 
-Float32 = npt.NDArray[np.float32]
 NEIGHBOURS = 2  # slices on either side that a network looks at unless told otherwise
 
 _SCALES = ("input_mean", "input_deviation", "target_mean", "target_deviation", "level")

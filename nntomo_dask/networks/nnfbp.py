@@ -28,9 +28,8 @@ from nntomo_dask.kernels import filters
 from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
 from nntomo_dask.kernels.sample import sample
 from nntomo_dask.networks import NETWORKS
+from nntomo_dask.types import Float32, Float64, Integers
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Wedge = Literal["complete", "keep"]
 
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
@@ -60,7 +59,7 @@ class InputLayout:
     n_linear: int = 2
 
     @property
-    def edges(self) -> filters.Integers:
+    def edges(self) -> Integers:
         """(input + 1,), the bins of |offset|."""
         return filters.bin_edges(self.detector_count, binning=self.binning, n_linear=self.n_linear)
 

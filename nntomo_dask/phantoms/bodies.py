@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.phantom import Phantom
@@ -18,11 +17,7 @@ from nntomo_dask.phantoms.shapes import (
     checked_shape,
 )
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
+from nntomo_dask.types import Float32, Integers
 
 SCENE = 8  # slices through the same bodies
 
@@ -70,7 +65,7 @@ def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: f
     shape = checked_shape("body_stack", shape, 1, seed)
     if scene < 1:
         refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", remedy=f"scene={SCENE}")
-    recipe = slabs.record("body_stack", {"shape": shape, "scene": scene, "seed": seed, "pixel_size": pixel_size})
+    recipe = recipes.record("body_stack", {"shape": shape, "scene": scene, "seed": seed, "pixel_size": pixel_size})
     return slabs.generate_slabs(
         _body_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], scene=scene, seed=seed
     )

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.phantom import Phantom
 from nntomo_dask.phantoms.shapes import (
@@ -17,10 +16,7 @@ from nntomo_dask.phantoms.shapes import (
     polyhedron_slab,
 )
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Float64, Integers
 
 
 @PHANTOMS.register
@@ -44,7 +40,7 @@ class CoreShell(Phantom):
         return slabs.generate_slabs(
             _core_shell_slab,
             shape,
-            recipe=slabs.record(self.name, parameters),
+            recipe=recipes.record(self.name, parameters),
             pixel_size=pixel_size,
             shape=shape,
             planes=planes,

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.phantoms import PHANTOMS
@@ -13,10 +11,6 @@ from nntomo_dask.phantoms.shapes import (
     Shape,
     stack,
 )
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 @PHANTOMS.register

@@ -6,12 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.errors import refuse
+from nntomo_dask.types import Float32, Float64, Integers
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Shape = int | tuple[int, int, int]
 Grey = Literal["binary", "grey"]
 
@@ -53,7 +51,7 @@ def stack(
     """A lazy stack of slices with ellipses; see `ellipses.ellipse_stack`."""
     shape = checked_shape(operation, shape, count[0], seed)
     parameters: dict[str, Any] = {"count": count, "facets": facets, "holes": holes, "kinds": kinds, "seed": seed}
-    recipe = slabs.record(operation, {"shape": shape, "pixel_size": pixel_size, **parameters})
+    recipe = recipes.record(operation, {"shape": shape, "pixel_size": pixel_size, **parameters})
     return slabs.generate_slabs(_stack_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], **parameters)
 
 

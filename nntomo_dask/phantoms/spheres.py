@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.phantom import Phantom
 from nntomo_dask.phantoms.shapes import (
@@ -17,10 +16,6 @@ from nntomo_dask.phantoms.shapes import (
     sphere_slab,
 )
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 @PHANTOMS.register
@@ -72,5 +67,5 @@ def random_spheres(
     value = np.ones(n_spheres) if grey == "binary" else rng.uniform(0.2, 1, n_spheres)
     spheres = np.stack([z, distance * np.sin(azimuth), distance * np.cos(azimuth), radius, value], axis=1)
     parameters = {"shape": shape, "n_spheres": n_spheres, "grey": grey, "seed": seed, "pixel_size": pixel_size}
-    recipe = slabs.record("random_spheres", parameters)
+    recipe = recipes.record("random_spheres", parameters)
     return slabs.generate_slabs(sphere_slab, shape, recipe=recipe, pixel_size=pixel_size, shape=shape, spheres=spheres)

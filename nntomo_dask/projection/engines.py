@@ -8,14 +8,12 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask.compute import device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import astra, layout, project as kernel
+from nntomo_dask.types import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 EngineName = Literal["native", "astra"]
 ENGINE_HELP = "Whose projector is used: that of nntomo_dask (native), or that of the ASTRA toolbox (astra)."
 

@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout
 from nntomo_dask.projection import engines
 from nntomo_dask.projection.projector import Projector
+from nntomo_dask.types import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Engine = engines.EngineName
 
 
@@ -56,7 +55,7 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
         volume,
         dims=schema.SERIES_DIMS,
         coords=schema.series_coords(volume[schema.Z], angles, volume[schema.X]),
-        recipe=slabs.record("project", {"angles_deg": angles, "engine": engine}, [volume]),
+        recipe=recipes.record("project", {"angles_deg": angles, "engine": engine}, [volume]),
         name="tilt_series",
         angles_deg=angles,
         engine=engine,
@@ -92,7 +91,7 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
         series,
         dims=schema.VOLUME_DIMS,
         coords=slice_coords(series),
-        recipe=slabs.record("backproject", {"engine": engine}, [series]),
+        recipe=recipes.record("backproject", {"engine": engine}, [series]),
         name="volume",
         angles_deg=series[schema.ANGLE].values,
         engine=engine,
@@ -186,7 +185,7 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
             schema.centred(new_z, pixel_size), series[schema.ANGLE], schema.centred(detector_count, pixel_size)
         ),
         attrs={**series.attrs, "pixel_size": pixel_size},
-        recipe=slabs.record("resize", {"detector_count": detector_count}, [series]),
+        recipe=recipes.record("resize", {"detector_count": detector_count}, [series]),
         name="tilt_series",
     )
 

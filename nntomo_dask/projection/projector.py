@@ -12,9 +12,7 @@ from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, project as kernel
 from nntomo_dask.projection import engines
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 # A ray or a pixel whose weights sum to less lies outside the field of view and has no part in an iteration.
 LEAST_WEIGHT = 1e-6

@@ -5,7 +5,6 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import geometry
@@ -16,9 +15,7 @@ from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.method import Method, reconstruct
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 
 @METHODS.register

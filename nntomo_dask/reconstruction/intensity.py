@@ -5,7 +5,6 @@ from typing import Literal
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 from skimage.filters import threshold_otsu
@@ -14,9 +13,8 @@ from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.reconstruction.sirt import Sirt
+from nntomo_dask.types import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Scale = float | Literal["auto"]
 
 # Intensity is estimated from this many slices, binned to this many detector pixels at most, by so many iterations.

@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Self
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
@@ -18,9 +17,8 @@ from nntomo_dask.networks.network import Network
 from nntomo_dask.projection.project import slice_coords
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.settings import check_settings, settings_of
+from nntomo_dask.types import Float32, Float64
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
 Scalar = float | da.Array  # a number, or a lazy one without dims
 
 
@@ -92,9 +90,9 @@ class Method(ABC):
         """What a recipe says of the settings."""
         return {one.name: getattr(self, one.name) for one in settings_of(self)}
 
-    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+    def recipe(self, series: xr.DataArray) -> recipes.Recipe:
         """How the volume is made, for its attributes."""
-        return slabs.record(self.name, self.parameters(), [series])
+        return recipes.record(self.name, self.parameters(), [series])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
         """What can be said before a run: notes and warnings, a line each. It may read the series once."""

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask import extras
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
@@ -19,10 +18,7 @@ from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Float64, Integers
 
 
 @METHODS.register
@@ -123,14 +119,14 @@ class Msdnet(Method):
         """Slices of a default slab: they are improved one by one."""
         return chunking.slab_slices((shape[0], shape[2], shape[2]))
 
-    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+    def recipe(self, series: xr.DataArray) -> recipes.Recipe:
         """The digests of the networks, the scale and the statistic; the networks' own recipes as inputs."""
         parameters = {
             "networks": [member.digest for member in self.networks],
             "scale": self.scale,
             "statistic": self.statistic,
         }
-        return slabs.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+        return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
 
 def msdnet(

@@ -9,11 +9,10 @@ from typing import Any, ClassVar, get_args
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.arrays import geometry, recipes, schema, slabs
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
@@ -23,10 +22,7 @@ from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Float64, Integers
 
 # A share of inputs outside the training range above this makes a reconstruction warn.
 OUTSIDE_LIMIT = 0.05
@@ -122,7 +118,7 @@ class Nnfbp(Method):
         """Slices of a default slab: the kernel takes eight at a time."""
         return chunking.slab_slices((shape[0], shape[2], shape[2]))
 
-    def recipe(self, series: xr.DataArray) -> slabs.Recipe:
+    def recipe(self, series: xr.DataArray) -> recipes.Recipe:
         """The digests of the networks, the scale and the statistic; the networks' own recipes as inputs."""
         parameters: dict[str, Any]
         if len(self.networks) == 1:
@@ -130,7 +126,7 @@ class Nnfbp(Method):
         else:
             digests = [member.digest for member in self.networks]
             parameters = {"networks": digests, "scale": self.scale, "statistic": self.statistic}
-        return slabs.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+        return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
         """The scale, and the share of the first network's inputs outside its training range."""

@@ -4,11 +4,9 @@ Signals are (x, z, …) with x along the detector and along the scan lines. They
 """
 
 import numpy as np
-import numpy.typing as npt
 import scipy.ndimage
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian, in standard deviations
 

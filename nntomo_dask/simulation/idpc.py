@@ -18,8 +18,7 @@ import numpy.typing as npt
 from nntomo_dask import extras
 from nntomo_dask.simulation import multislice
 from nntomo_dask.simulation.optics import Imaging
-
-Float32 = npt.NDArray[np.float32]
+from nntomo_dask.types import Float32
 
 # If a uniform disc of radius r is displaced by d, the difference between opposite quadrants is 2√2 d / (π r) of its
 # intensity: the part of the disc that crosses the 45° lines between the quadrants.

@@ -24,9 +24,7 @@ from ase.data import chemical_symbols
 
 from nntomo_dask.compute.chunking import SIMULATED_BATCH_BYTES, SIMULATED_PROBES
 from nntomo_dask.simulation.optics import FOCAL_STEPS, Imaging, Plan
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 _DEPTH_MARGIN = 1.0  # Å of vacuum before and after the atoms, along the beam
 

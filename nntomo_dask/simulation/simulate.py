@@ -11,15 +11,13 @@ import xarray as xr
 from ase import Atoms
 
 from nntomo_dask import extras
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import blas, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import degrade, optics
 from nntomo_dask.simulation.optics import Imaging, Mode, Modes, Plan
 from nntomo_dask.simulation.specimen import Specimen, specimen
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 _VACUUM = 0.5  # fraction of the largest distance from the specimen; pixels beyond it count as vacuum at every angle
 
@@ -90,7 +88,7 @@ def simulate(
     plan = optics.plan(held, settings, modes)
     parameters = asdict(settings) | {"field_of_view_nm": plan.field_of_view_nm, "interpolation": plan.interpolation}
     parameters |= {"grid": plan.grid, "angles_deg": angles}
-    made_by = slabs.record("simulate", parameters | {"mode": mode}, [held.recipe])
+    made_by = recipes.record("simulate", parameters | {"mode": mode}, [held.recipe])
     projections = da.map_blocks(
         _projections,
         da.arange(len(angles), chunks=1),
@@ -98,7 +96,7 @@ def simulate(
         chunks=((1,) * len(angles), (len(modes),), (settings.pixels,), (settings.pixels,)),
         dtype=np.float32,
         meta=np.empty((0,) * 4, np.float32),
-        name=f"simulate-{slabs.token(made_by)}",
+        name=f"simulate-{recipes.token(made_by)}",
         held=held,
         angles=angles,
         plan=plan,
@@ -112,7 +110,7 @@ def simulate(
             dims=schema.SERIES_DIMS,
             coords=schema.series_coords(positions, angles, positions),
             attrs={"units": "nm", "pixel_size": plan.pixel_nm, "quantity": _QUANTITIES[name]},
-            recipe=slabs.record("simulate", parameters | {"mode": name}, [held.recipe]),
+            recipe=recipes.record("simulate", parameters | {"mode": name}, [held.recipe]),
             name=name,
         )
         for index, name in enumerate(modes)

@@ -11,11 +11,11 @@ from ase.data import covalent_radii
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import structures
+from nntomo_dask.types import Float64
 
-Float64 = npt.NDArray[np.float64]
 Shape = Literal["cells", "sphere", "cuboid", "octahedron"]
 Axis = Literal["a", "b", "c"]
 
@@ -43,7 +43,7 @@ class Specimen:
 
     numbers: npt.NDArray[np.int64]
     positions_nm: Float64
-    recipe: slabs.Recipe
+    recipe: recipes.Recipe
 
     @property
     def radius_nm(self) -> float:
@@ -133,9 +133,9 @@ def specimen(
         "tilt_axis": tilt_axis,
         "crystal": structures.name_of(structure),
         "structure": atoms.get_chemical_formula(),
-        "atoms": slabs.digest(np.concatenate([cut.numbers[:, None], np.round(positions, 6)], axis=1)),
+        "atoms": recipes.digest(np.concatenate([cut.numbers[:, None], np.round(positions, 6)], axis=1)),
     }
-    return Specimen(cut.numbers.astype(np.int64), centred(positions), slabs.record("specimen", parameters))
+    return Specimen(cut.numbers.astype(np.int64), centred(positions), recipes.record("specimen", parameters))
 
 
 def centred(positions: Float64) -> Float64:

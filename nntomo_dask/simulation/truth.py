@@ -18,14 +18,13 @@ import xarray as xr
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.place import place
 from nntomo_dask.simulation import degrade, multislice, optics
 from nntomo_dask.simulation.optics import Imaging, Mode
 from nntomo_dask.simulation.specimen import Specimen, specimen
-
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float64
 
 _STEPS = 32  # steps of a profile per voxel
 _REACH_NM = 0.8  # radius of a profile; farther out it oscillates below 1e-3 of its maximum
@@ -102,7 +101,7 @@ def ground_truth(
     return slabs.generate_slabs(
         _slab,
         (settings.pixels,) * 3,
-        recipe=slabs.record("ground_truth", parameters, [held.recipe]),
+        recipe=recipes.record("ground_truth", parameters, [held.recipe]),
         pixel_size=plan.pixel_nm,
         units="nm",
         positions=places,

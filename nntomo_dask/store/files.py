@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.store.names import ARRAYS, COORDINATES
 
 Stored = zarr.Array[Any]  # of the data or of a coordinate
@@ -75,9 +75,9 @@ def attributes(folder: Path) -> dict[str, Any]:
     return dict(data_array(folder).attrs)
 
 
-def recipe(folder: Path) -> slabs.Recipe:
+def recipe(folder: Path) -> recipes.Recipe:
     """How the contents of a store were made."""
-    return cast("slabs.Recipe", attributes(folder)["recipe"])
+    return cast("recipes.Recipe", attributes(folder)["recipe"])
 
 
 def chunk_count(folder: Path) -> int:
@@ -153,7 +153,7 @@ def set_aside(folder: Path, index: int) -> Path:
     return file.rename(file.with_name(file.name + _DAMAGED))
 
 
-def create(array: xr.DataArray, made_by: slabs.Recipe, folder: Path, chunk: int) -> None:
+def create(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> None:
     """Write the metadata and coordinates of a store in one step: a run that is killed leaves nothing at `folder`."""
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import files
 
@@ -44,7 +44,7 @@ def check_places(targets: Sequence[Path]) -> None:
                 )
 
 
-def check_contents(folder: Path, wanted: slabs.Recipe, *, overwrite: bool) -> None:
+def check_contents(folder: Path, wanted: recipes.Recipe, *, overwrite: bool) -> None:
     """Raise a SchemaError where a folder holds what may not be continued, or with `overwrite` not be replaced."""
     if files.has_damaged_metadata(folder):
         if not overwrite:
@@ -58,11 +58,11 @@ def check_contents(folder: Path, wanted: slabs.Recipe, *, overwrite: bool) -> No
             remedy="give another path",
         )
     existing = files.recipe(folder)
-    if not overwrite and not slabs.same(existing, wanted):
+    if not overwrite and not recipes.same(existing, wanted):
         refuse(
             "save",
             needs="a free path, or the path of a store with the same recipe",
-            got=f"{folder}, made otherwise: {slabs.difference(existing, wanted)}",
+            got=f"{folder}, made otherwise: {recipes.difference(existing, wanted)}",
             remedy="`overwrite=True`, or give another path",
         )
 
@@ -77,9 +77,9 @@ def refuse_metadata(who: str, folder: Path) -> NoReturn:
     )
 
 
-def is_of(folder: Path, made_by: slabs.Recipe) -> bool:
+def is_of(folder: Path, made_by: recipes.Recipe) -> bool:
     """Whether a folder is a store with this recipe, complete or not."""
-    return files.is_store(folder) and slabs.same(files.recipe(folder), made_by)
+    return files.is_store(folder) and recipes.same(files.recipe(folder), made_by)
 
 
 def new_store(target: Path) -> Path:

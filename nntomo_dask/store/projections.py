@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.store.files import PROJECTION_DIMS, Stored
 from nntomo_dask.store.names import PROJECTIONS
@@ -29,7 +29,7 @@ def come_by_angle(array: object) -> bool:
     )
 
 
-def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Recipe]:
+def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, recipes.Recipe]:
     """The lazy stack (angle, mode, z, detector) of one or more series on the same grid, and its recipe."""
     series = dict(array.items()) if isinstance(array, xr.Dataset) else {array.name or "tilt_series": array}
     for one in series.values():
@@ -41,12 +41,9 @@ def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, slabs.Reci
         {key: value for key, value in one.attrs.items() if key not in (*_SHARED, "recipe")} for one in series.values()
     ]
     attrs = {key: first.attrs[key] for key in _SHARED} | {"modes": [str(name) for name in series], "attributes": own}
-    recipes = [slabs.recipe_of(one) for one in series.values()]
-    recipe = (
-        recipes[0]
-        if len(recipes) == 1
-        else slabs.record("together", {"names": [str(name) for name in series]}, recipes)
-    )
+    made_by = [recipes.recipe_of(one) for one in series.values()]
+    names = [str(name) for name in series]
+    recipe = made_by[0] if len(made_by) == 1 else recipes.record("together", {"names": names}, made_by)
     coords = {dim: first[dim] for dim in schema.SERIES_DIMS}
     return xr.DataArray(stacked, dims=PROJECTION_DIMS, coords=coords, attrs=attrs, name=PROJECTIONS), recipe
 
@@ -73,14 +70,14 @@ def from_stack(
     if wanted is not None and wanted not in modes:
         refuse("open", needs=f"one of {', '.join(modes)} in {source}", got=wanted, remedy="choose one of these names")
     recipe = attributes["recipe"]
-    recipes = [recipe] if len(modes) == 1 else recipe["inputs"]
+    made_by = [recipe] if len(modes) == 1 else recipe["inputs"]
     series = {
         name: slabs.label(
             blocks_of(place),
             dims=schema.SERIES_DIMS,
             coords=coords,
             attrs={key: attributes[key] for key in _SHARED} | attributes["attributes"][place],
-            recipe=recipes[place],
+            recipe=made_by[place],
             name=name,
         )
         for place, name in enumerate(modes)

@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, names, projections
@@ -47,7 +47,7 @@ def lazy_series(source: Path, array: files.Stored, slices: int | None, place: in
 
 
 def _read(
-    indices: npt.NDArray[np.int64], *, path: str, recipe: slabs.Recipe, series: int | None = None
+    indices: npt.NDArray[np.int64], *, path: str, recipe: recipes.Recipe, series: int | None = None
 ) -> npt.NDArray[np.float32]:
     """A slab of an array chunked along the first dim, or of one series of an array chunked by angle."""
     array = check_same_store("open", path, recipe)
@@ -66,7 +66,7 @@ def _read(
         )
 
 
-def check_same_store(who: str, path: str, recipe: slabs.Recipe) -> files.Stored:
+def check_same_store(who: str, path: str, recipe: recipes.Recipe) -> files.Stored:
     """The Zarr array at `path`; a SchemaError where another store has replaced the one that was opened."""
     array = files.opened(Path(path))
     if array.attrs["recipe"] != recipe:

@@ -16,7 +16,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
 from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
@@ -113,7 +113,7 @@ class _Output:
     """A store to be written."""
 
     array: xr.DataArray  # what is stored, over Dask
-    made_by: slabs.Recipe
+    made_by: recipes.Recipe
     target: Path
 
     @classmethod
@@ -128,7 +128,7 @@ class _Output:
         else:
             schema.check_volume(array, who="save")
         name = "tilt_series" if schema.ANGLE in array.dims else "volume"
-        return cls(slabs.lazy(array).rename(name), slabs.recipe_of(array), target)
+        return cls(slabs.lazy(array).rename(name), recipes.recipe_of(array), target)
 
     def check(self, *, overwrite: bool) -> None:
         """Raise a SchemaError where the target holds what may not be continued or replaced."""
@@ -260,7 +260,7 @@ def _write_slab(
     *,
     plan: list[tuple[int, tuple[int, ...]]],
     path: str,
-    recipe: slabs.Recipe,
+    recipe: recipes.Recipe,
     block_id: tuple[int, ...],
 ) -> npt.NDArray[np.bool_]:
     # A worker of a cluster may outlive the run that sent the task, and another store may be at the path by then.

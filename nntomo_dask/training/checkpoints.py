@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, NoReturn, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import files
 from nntomo_dask.networks.network import Network
@@ -47,7 +47,7 @@ class Kind(Generic[AnyNetwork]):
 
     network: type[AnyNetwork]
     title: str
-    with_parameters: Callable[[AnyNetwork, Array, slabs.Recipe], AnyNetwork]
+    with_parameters: Callable[[AnyNetwork, Array, recipes.Recipe], AnyNetwork]
     keep: Literal["every", "best"]
 
     @property
@@ -207,14 +207,14 @@ def intermediate_networks(checkpoint: str | os.PathLike[str]) -> list[NNFBPNetwo
 
 
 def resume(
-    kind: Kind[AnyNetwork], path: Path | None, recipe: slabs.Recipe, *, who: str
+    kind: Kind[AnyNetwork], path: Path | None, recipe: recipes.Recipe, *, who: str
 ) -> Checkpoint[AnyNetwork] | None:
     """What a file holds, None where there is none; a SchemaError where it is the checkpoint of another training."""
     if path is None or not path.exists():
         return None
     reached = Checkpoint.load(path, kind)
-    if not slabs.same(reached.frame.recipe, recipe):
-        difference = slabs.difference(reached.frame.recipe, recipe)
+    if not recipes.same(reached.frame.recipe, recipe):
+        difference = recipes.difference(reached.frame.recipe, recipe)
         refuse_another(who, path, "data and parameters", f"another: {difference}")
     return reached
 

@@ -7,16 +7,13 @@ from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
 from nntomo_dask.arrays.slabs import mirrored
 from nntomo_dask.errors import refuse
 from nntomo_dask.training.msdnet.slices import SCENE, USED, would_be_reconstructed
-
-Float32 = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Integers
 
 IN_MEMORY_BYTES = 2**30  # of a set that is held in memory; a larger one is read again in every epoch
 BLOCK = 32  # slices that are read together

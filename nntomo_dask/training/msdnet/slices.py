@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
 from nntomo_dask.networks.network import Network
@@ -31,9 +31,8 @@ from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.reconstruction.msdnet import kept_projections
 from nntomo_dask.training.msdnet import layout as layouts
 from nntomo_dask.training.pairs import check_pair
+from nntomo_dask.types import Float32, Integers
 
-Float32 = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 SCENE, USED = "scene", "used"
@@ -243,8 +242,8 @@ def _dataset(
     chosen = np.concatenate(used)
     parameters = {
         "inputs": json.loads(inputs.to_json()),
-        "scenes": slabs.digest(numbers),
-        "used": slabs.digest(chosen),
+        "scenes": recipes.digest(numbers),
+        "used": recipes.digest(chosen),
     }
     return xr.Dataset(
         {
@@ -255,7 +254,7 @@ def _dataset(
         coords={SCENE: (schema.Z, numbers), USED: (schema.Z, chosen)},
         attrs={
             "layout": layouts.to_json(inputs),
-            "recipe": slabs.record("training_slices", parameters, [*sources, *targets]),
+            "recipe": recipes.record("training_slices", parameters, [*sources, *targets]),
         },
     )
 
@@ -275,7 +274,7 @@ def would_be_reconstructed(dataset: xr.Dataset) -> bool:
 def _joined(
     operation: str, volumes: list[xr.DataArray], shape: tuple[int, ...], origin: Literal["given", "reconstructed"]
 ) -> xr.DataArray:
-    recipe = slabs.record(operation, {}, volumes)
+    recipe = recipes.record(operation, {}, volumes)
     together = da.concatenate([item.data for item in volumes])
     if origin == "reconstructed":
         together = together.map_blocks(_unchanged, name=f"{_MAKING}{tokenize(together.name)}", dtype=np.float32)

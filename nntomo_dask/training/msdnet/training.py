@@ -9,12 +9,11 @@ from pathlib import Path
 import dask
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import torch
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import blas, device as device_room
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import torch_layers
@@ -28,8 +27,7 @@ from nntomo_dask.training.msdnet import KIND
 from nntomo_dask.training.msdnet.settings import MAX_EPOCHS, Device, Fit, Loss, Precision
 from nntomo_dask.training.msdnet.slice_reader import TURNS, Group, Slices, turned
 from nntomo_dask.training.msdnet.slices import layout_of
-
-Float32 = npt.NDArray[np.float32]
+from nntomo_dask.types import Float32
 
 _AVERAGED = 100  # steps over which parameters are averaged, exponentially
 _WHO = "train_msdnet"
@@ -140,7 +138,7 @@ def fit(
         "patience": settings.patience,
         "precision": settings.precision,
     }
-    recipe = slabs.record("train_msdnet", parameters, [training.attrs["recipe"], validation.attrs["recipe"]])
+    recipe = recipes.record("train_msdnet", parameters, [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
     reached = checkpoints.resume(KIND, path, recipe, who=_WHO)
     if reached is not None and reached.ended:
@@ -194,7 +192,7 @@ def _check_sets(training: xr.Dataset, validation: xr.Dataset) -> None:
         )
 
 
-def _frame(training: xr.Dataset, data: Slices, depth: int, recipe: slabs.Recipe) -> MSDNetwork:
+def _frame(training: xr.Dataset, data: Slices, depth: int, recipe: recipes.Recipe) -> MSDNetwork:
     """A network without its trained parameters."""
     arrays = [da.asarray(array) for array in (data.input, data.target)]
     moments = [(one.mean(dtype=np.float64), (one.astype(np.float64) ** 2).mean()) for one in arrays]

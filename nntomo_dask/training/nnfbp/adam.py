@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from nntomo_dask.kernels.backproject import Activation
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from nntomo_dask.types import Float32, Float64
 
 _BATCHES_PER_PAUSE = 2000  # after so many the state is handed out, so that a checkpoint can be made within an epoch
 

@@ -24,9 +24,9 @@ from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks.nnfbp import activate, sigmoid, unpack
 from nntomo_dask.training.nnfbp import tree
 from nntomo_dask.training.nnfbp.sets import Samples, Scaling, scaled
+from nntomo_dask.types import Float64
 
 Array = npt.NDArray[Any]
-Float64 = npt.NDArray[np.float64]
 
 _INITIAL_DAMPING = 1e-3  # of the largest diagonal element of JᵀJ
 _LARGEST_DAMPING = 1e12  # of the same: no step helps any more

@@ -8,11 +8,10 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask.arrays import geometry, schema, slabs
+from nntomo_dask.arrays import geometry, recipes, schema, slabs
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
@@ -22,9 +21,7 @@ from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training.pairs import check_pair
-
-Float32 = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+from nntomo_dask.types import Float32, Integers
 
 VOXEL, INPUT = "voxel", "input"
 _SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
@@ -91,7 +88,7 @@ def training_samples(
         {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
         attrs={
             "layout": json.dumps(asdict(layout)),
-            "recipe": slabs.record("training_samples", parameters, [*all_series, *volumes]),
+            "recipe": recipes.record("training_samples", parameters, [*all_series, *volumes]),
             "names": [inputs.name, target.name],
         },
     )

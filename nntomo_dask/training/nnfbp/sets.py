@@ -23,10 +23,9 @@ from nntomo_dask.compute.chunking import TABLE_ROWS
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.nnfbp import scale_inputs
 from nntomo_dask.training.nnfbp import samples as samples_room, tree
+from nntomo_dask.types import Float64, Integers
 
 Array = npt.NDArray[Any]
-Float64 = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Value = TypeVar("Value")
 Leaf = Callable[[Array, Array], Value]  # of inputs (voxel, input) and targets (voxel,), unscaled, of one leaf
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask import extras
-from nntomo_dask.arrays import slabs
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import Activation
 from nntomo_dask.networks import nnfbp
@@ -25,11 +24,11 @@ from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.nnfbp import KIND, levenberg_marquardt, sets
 from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of
 from nntomo_dask.training.nnfbp.settings import MAX_EPOCHS, Fit, Solver
+from nntomo_dask.types import Float64
 
 if TYPE_CHECKING:
     from nntomo_dask.training.nnfbp import adam
 
-Float64 = npt.NDArray[np.float64]
 
 # Levenberg–Marquardt tries so many random starting points, each for some iterations on a part of the set.
 _STARTS, _START_ITERATIONS, _START_VOXELS = 8, 12, 10_000
@@ -146,7 +145,7 @@ def fit(
         "batch_size": settings.batch_size,
         "learning_rate": settings.learning_rate,
     }
-    recipe = slabs.record("train_nnfbp", parameters, [training.attrs["recipe"], validation.attrs["recipe"]])
+    recipe = recipes.record("train_nnfbp", parameters, [training.attrs["recipe"], validation.attrs["recipe"]])
     path = None if checkpoint is None else Path(checkpoint)
     reached = checkpoints.resume(KIND, path, recipe, who="train")
     if reached is not None and reached.ended and is_as_recorded(training) and is_as_recorded(validation):
@@ -202,7 +201,7 @@ def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
     )
 
 
-def _frame(data: _Data, layout: nnfbp.InputLayout, settings: Fit, recipe: slabs.Recipe) -> nnfbp.NNFBPNetwork:
+def _frame(data: _Data, layout: nnfbp.InputLayout, settings: Fit, recipe: recipes.Recipe) -> nnfbp.NNFBPNetwork:
     """A network with all but its weights."""
     zeros = np.zeros(nnfbp.parameter_count(layout.n_inputs, settings.hidden_nodes))
     weights, bias, output_weights, output_bias = nnfbp.unpack(zeros, layout.n_inputs, settings.hidden_nodes)

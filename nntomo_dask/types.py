@@ -1,0 +1,8 @@
+"""Names for the arrays that functions take and return."""
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
