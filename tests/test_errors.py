@@ -97,6 +97,7 @@ def test_the_command_line_shows_options(monkeypatch):
         (("truth", "UiO-66", "--mode", "idpc", "--exponent", "2"), "leave out --exponent"),
     ],
 )
+@pytest.mark.extra("abtem")
 def test_simulation_names_options(run, words, message):
     angles = ("--range", "full", "--count", 4) if words[0] == "simulate" else ()
     text = run(*words, *angles, "-o", "a.zarr", exit_code=2).output
