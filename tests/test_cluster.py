@@ -20,6 +20,7 @@ def test_workers_are_threads_of_this_process():
     assert cluster.current_workers() == cluster.default_workers()
 
 
+@pytest.mark.xdist_group("clusters")
 def test_no_workers_and_no_scheduler_are_refused():
     with pytest.raises(nt.SchemaError, match="needs at least 1 worker; got 0"), cluster.session(workers=0):
         pass
@@ -40,6 +41,7 @@ def test_progress_counts_every_slab_where_somebody_watches(tmp_path, capsys, mon
     assert "b.zarr: found complete, nothing to compute" in capsys.readouterr().err
 
 
+@pytest.mark.xdist_group("clusters")
 @pytest.mark.filterwarnings("ignore")  # distributed's own, of sockets that close late
 def test_a_scheduler_that_runs_already(tmp_path, volume, series):
     """The same bytes by a distributed scheduler on loopback as by threads."""
