@@ -43,6 +43,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m slow tests/test_types.py
 
 wheel: $(VENV)/.base
 	$(INSTALL) build twine
