@@ -1,6 +1,7 @@
 """The rooms and what may be imported where."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +110,14 @@ def test_every_public_name_is_there_and_documented():
 
     for name in nt.__all__:
         assert getattr(nt, name).__doc__, name
+
+
+def test_no_circle_of_folders():
+    """Each folder and file of the root can be read before those that import it."""
+    needs = {}
+    for path in modules():
+        for name in imported(path):
+            parts = name.split(".")
+            if parts[0] == "nntomo_dask" and len(parts) > 1 and parts[1] in LAYER_OF and parts[1] != room(path):
+                needs.setdefault(room(path), set()).add(parts[1])
+    graphlib.TopologicalSorter(needs).prepare()  # raises a CycleError that names the circle
