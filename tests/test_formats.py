@@ -165,3 +165,34 @@ def test_the_needle():
     assert series.attrs["pixel_size"] == pytest.approx(17.995, rel=1e-3)
     assert float(series.min()) == 513
     assert nt.read_tilt_angles(NEEDLE / "serialem.mdoc").size > 1
+
+
+class TestExport:
+    def test_every_file_of_an_export_is_checked_first(self, run, series_store, tmp_path):
+        (tmp_path / "mine.rawtlt").write_text("precious")
+        text = run("export", series_store, "mine.mrc", exit_code=2).output
+        assert "got mine.rawtlt, which exists; try: --overwrite" in text
+        assert (tmp_path / "mine.rawtlt").read_text() == "precious"
+        assert not (tmp_path / "mine.mrc").exists()
+        run("export", series_store, "mine.mrc", "--overwrite")
+        assert nt.read_tilt_angles(tmp_path / "mine.rawtlt").size == 8
+
+    def test_a_failed_export_leaves_nothing(self, run, series_store, tmp_path, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        before = sorted(tmp_path.iterdir())
+        with monkeypatch.context() as patch:
+            patch.setattr("nntomo_dask.formats.mrc.write_mrc", full)
+            assert "No space left" in run("export", series_store, "a.mrc", exit_code=2).output
+        assert sorted(tmp_path.iterdir()) == before
+        run("export", series_store, "a.mrc")
+
+    def test_a_failed_figure_keeps_the_table(self, run, series_store, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("nntomo_dask.plotting.figures.save_figure", full)
+        text = run("compare", "particle.zarr", "--reference", "particle.zarr", "--figure", "a.png", exit_code=2).output
+        assert "MSE" in text
+        assert "No space left" in text

@@ -1,4 +1,4 @@
-"""Options of the command line made from declarations: one a setting, with its type, default, unit and help.
+"""Options of the command line made from declarations: one for each setting, with its type, default, unit and help.
 
 A declaration is a frozen dataclass whose fields are made by `settings.setting`. Where a verb chooses one of several
 (``--method sirt``), the options of all of them stand in its help, each with the names that it belongs to, and an option

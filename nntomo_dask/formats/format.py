@@ -35,8 +35,8 @@ class Format(ABC):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether a file is of this format, by its name or, where the format allows, by its content."""
-        return path.suffix.lower() in cls.suffixes
+        """Whether a file is of this format by its content; where that cannot tell, its name decides."""
+        return False
 
     @classmethod
     def read_series(
@@ -69,8 +69,11 @@ class Format(ABC):
 
 
 def format_of(path: Path) -> type[Format] | None:
-    """The format of a file; None where no format recognises it."""
-    return next((kind for kind in FORMATS.values() if kind.recognises(path)), None)
+    """The format of a file, by its content, else by its name; None where no format recognises it."""
+    kinds = list(FORMATS.values())
+    by_content = (kind for kind in kinds if kind.recognises(path))
+    by_name = (kind for kind in kinds if path.suffix.lower() in kind.suffixes)
+    return next(by_content, None) or next(by_name, None)
 
 
 def format_to_write(path: Path, *, who: str) -> type[Format]:

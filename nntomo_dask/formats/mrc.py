@@ -38,9 +38,7 @@ class Mrc(Format):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """By the suffix, or by the map label in the header."""
-        if path.suffix.lower() in cls.suffixes:
-            return True
+        """By the map label in the header; older files have none."""
         try:
             with path.open("rb") as file:
                 return file.read(212)[208:212] == b"MAP "
@@ -71,10 +69,17 @@ class Mrc(Format):
     @classmethod
     def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
         """The array, and of a series its angles beside it."""
-        written = [write_mrc(array, path)]
-        if schema.ANGLE in array.dims:
-            written.append(write_tilt_angles(array[schema.ANGLE].values, _angle_file(path)))
-        return written
+        if schema.ANGLE not in array.dims:
+            return [write_mrc(array, path)]
+        angles = _angle_file(path)
+        is_new = not angles.exists()
+        write_tilt_angles(array[schema.ANGLE].values, angles)
+        try:
+            return [write_mrc(array, path), angles]
+        except BaseException:
+            if is_new:  # both files, or none: a rerun must find the place as it was
+                angles.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
@@ -104,15 +109,15 @@ def read_mrc_series(
     path
         An MRC2014 file of any real mode.
     angles_deg
-        One a projection, in degrees.
+        One for each projection, in degrees.
     tilt_axis
-        Image axis along which the specimen was tilted: "y" is IMOD's custom; "x" the other.
+        Image axis along which the specimen was tilted: "y" as in IMOD, or "x".
     keep_deg
         Keep only the projections nearest to these angles.
     background
-        Counts where there is no specimen, [counts]; taken off.
+        Counts where there is no specimen, [counts]; subtracted.
     fill
-        Replaces values that are not finite, after the background is taken off; without it they stay.
+        Replaces values that are not finite, after the background is subtracted; without it they stay.
 
     Returns
     -------
@@ -133,7 +138,7 @@ def read_mrc_series(
             remedy="join the projections into one stack",
         )
     if tilt_axis not in _SERIES_AXES:
-        refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='tilt_axis="y"')
+        refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='`tilt_axis="y"`')
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
     kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
@@ -252,7 +257,9 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
     try:
         mrc = mrcfile.mmap(source, mode="r")
     except ValueError as error:
-        refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy it anew, or convert it")
+        refuse(
+            who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy the file again, or convert it"
+        )
     with mrc:
         if mrc.data.dtype.kind == "c":
             refuse(who, needs="real values", got=f"complex ones in {source}", remedy="save the magnitude instead")

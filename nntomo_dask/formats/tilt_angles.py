@@ -45,7 +45,7 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
                 "read_tilt_angles",
                 needs="one angle in degrees a line",
                 got=f"{word[:40]!r} in {source}",
-                remedy="mend that line",
+                remedy="correct that line",
             )
     if not angles:
         refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", remedy="check the file")
@@ -53,7 +53,7 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
 
 
 def write_tilt_angles(angles_deg: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
-    """Write tilt angles to a text file, one a line, in degrees; the file appears when it is complete."""
+    """Write tilt angles to a text file, one in each line, in degrees; the file appears when it is complete."""
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:

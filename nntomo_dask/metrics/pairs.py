@@ -29,7 +29,7 @@ def inside_region(volume: xr.DataArray, region: Region) -> npt.NDArray[np.bool_]
         return geometry.seen_by_all(size)
     if region == "all":
         return np.ones((size, size), bool)
-    refuse("metrics", needs='region "all" or "disc"', got=f"{region!r}", remedy='region="all"')
+    refuse("metrics", needs='region "all" or "disc"', got=f"{region!r}", remedy='`region="all"`')
 
 
 def data_range(data: da.Array) -> da.Array:

@@ -104,7 +104,7 @@ class MSDNetwork:
     input_mean, input_deviation, target_mean, target_deviation
         Of the training set.
     level
-        Intensity of matter in the training series, see `reconstruction.nnfbp.intensity_level`.
+        Intensity of matter in the training series, see `intensity_level`.
     recipe
         How it was trained, with the losses.
     """

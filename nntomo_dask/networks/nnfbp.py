@@ -83,7 +83,7 @@ class InputLayout:
 
     @property
     def n_inputs(self) -> int:
-        """Inputs of the network: one a group and bin."""
+        """Inputs of the network: one for each group and bin."""
         return len(self.groups) * (self.edges.size - 1)
 
     def rows(self, rows: Float32) -> Float32:
@@ -245,7 +245,7 @@ def scale_inputs(inputs: npt.NDArray[Any], low: Float64, high: Float64) -> Float
 
 
 def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
-    """The network at the inputs of some voxels: the report's Eq. 8, voxel by voxel.
+    """The network at the inputs of some voxels: Branchut (2024), Eq. 8, voxel by voxel.
 
     Parameters
     ----------
@@ -265,7 +265,7 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
 def folded(
     networks: Sequence[NNFBPNetwork], scales: Sequence[float], *, statistic: Statistic = "mean"
 ) -> tuple[Float64, NetworkEnd]:
-    """Networks as filters and an end: the report's Eq. 9, with all scaling folded in.
+    """Networks as filters and an end: Branchut (2024), Eq. 9, with all scaling included.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def ellipse_stack(
     seed: int = 0,
     pixel_size: float = 1.0,
 ) -> xr.DataArray:
-    """A stack of slices, each with random ellipses of its own; the report's second training phantom.
+    """A stack of slices, each with random ellipses of its own; the second training phantom of Branchut (2024).
 
     Neighbouring slices have nothing in common, so a few of them hold as much variety as a large volume.
 

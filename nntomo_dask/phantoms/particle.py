@@ -78,9 +78,9 @@ def nanoparticle(
     """
     shape = checked_shape("nanoparticle", shape, 1, seed)
     if n_pores < 0:
-        refuse("nanoparticle", needs="a number of pores", got=f"{n_pores}", remedy="n_pores=0")
+        refuse("nanoparticle", needs="a number of pores", got=f"{n_pores}", remedy="`n_pores=0`")
     if not 0 < radius <= 0.7:
-        refuse("nanoparticle", needs="a radius in (0, 0.7]", got=f"{radius}", remedy="radius=0.5")
+        refuse("nanoparticle", needs="a radius in (0, 0.7]", got=f"{radius}", remedy="`radius=0.5`")
     rng = np.random.default_rng(seed)
     planes = facets(rng, radius)
     pores = np.concatenate(

@@ -18,13 +18,13 @@ def checked_shape(who: str, shape: Shape, count: int, seed: int) -> tuple[int, i
     """(z, y, x) of a phantom; a SchemaError for a shape, a number of bodies or a seed that it cannot have."""
     sizes = (shape,) * 3 if isinstance(shape, int) else tuple(shape)
     if len(sizes) != 3 or min(sizes) < 1:
-        refuse(who, needs="a shape (z, y, x) or one size", got=f"{shape}", remedy="shape=128")
+        refuse(who, needs="a shape (z, y, x) or one size", got=f"{shape}", remedy="`shape=128`")
     if sizes[1] != sizes[2]:
         refuse(who, needs="square slices", got=f"y={sizes[1]}, x={sizes[2]}", remedy="give y and x one size")
     if count < 1:
         refuse(who, needs="at least one shape in it", got=f"{count}", remedy="raise the number")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        refuse(who, needs="a whole number as seed", got=f"{seed!r}", remedy="seed=0")
+        refuse(who, needs="a whole number as seed", got=f"{seed!r}", remedy="`seed=0`")
     return sizes
 
 

@@ -36,7 +36,7 @@ class Spheres(Phantom):
 def random_spheres(
     shape: Shape, *, n_spheres: int = 40, grey: Grey = "binary", seed: int = 0, pixel_size: float = 1.0
 ) -> xr.DataArray:
-    """A volume of solid spheres, the report's first training phantom.
+    """A volume of solid spheres, the first training phantom of Branchut (2024).
 
     Radii are 4 to 25 % of half the width; centres lie so that every sphere stays inside the cylinder that all
     projections see. Where spheres overlap the last one drawn counts.

@@ -64,10 +64,12 @@ def scales_of(who: str, series: xr.DataArray, levels: Sequence[float], scale: Sc
     """What one unit of training sets with these levels is in a series: as numbers, or lazy where it is estimated."""
     if scale == "auto":
         if not all(level > 0 for level in levels):
-            refuse(who, needs="a scale: the training set has no level", got='"auto"', remedy="scale=1, or another")
+            refuse(
+                who, needs="a scale: the training set has no level", got='"auto"', remedy="`scale=1`, or another number"
+            )
         found = intensity_level(series).data
         ratios = [found / np.float32(level) for level in levels]
         return [da.where(ratio > 0, ratio, np.float32(1)) for ratio in ratios]
     if not (isinstance(scale, int | float) and np.isfinite(scale) and scale > 0):
-        refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", remedy='scale="auto"')
+        refuse(who, needs='a scale above zero, or "auto"', got=f"{scale!r}", remedy='`scale="auto"`')
     return [float(scale)] * len(levels)

@@ -197,7 +197,7 @@ def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
 
 
 def input_slab(rows: Float32, inputs: Inputs, factor: float, level: float) -> list[Float32]:
-    """The reconstructions (slice, y, x) of rows (slice, angle, detector) that a network improves, one a split.
+    """The reconstructions (slice, y, x) of rows (slice, angle, detector) that a network improves, one for each split.
 
     `factor` is what one unit of the training volumes is here, `level` the training series' intensity.
     """

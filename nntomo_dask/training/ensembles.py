@@ -50,10 +50,10 @@ def train_ensemble(
         Fewer than one member, or not as many checkpoints; and whatever `train` refuses.
     """
     if members < 1:
-        refuse("train_ensemble", needs="at least 1 member", got=f"{members}", remedy="members=4")
+        refuse("train_ensemble", needs="at least 1 member", got=f"{members}", remedy="`members=4`")
     paths: Sequence[Any] = [None] * members if checkpoints is None else checkpoints
     if len(paths) != members:
-        refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", remedy="give one a member")
+        refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", remedy="give one for each member")
     if len({str(path) for path in paths}) < members and checkpoints is not None:
         refuse("train_ensemble", needs="a checkpoint of its own for each member", got="one twice", remedy="name them")
     tasks = [

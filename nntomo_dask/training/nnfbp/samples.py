@@ -170,7 +170,7 @@ def _check_pairs(
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
-            refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy="choose one")
+            refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy=f"`{name}={choices[0]}`")
     if n_samples < 1:
         refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="`n_samples=100_000`")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
