@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-all lint wheel benchmark clean
+.PHONY: help demo test test-all lint docs wheel benchmark clean
 
 help:
 	@echo "make demo       8 projections of a particle to a volume, four ways, with a table and a figure"
 	@echo "make test       the tests, some minutes on 2 cores"
 	@echo "make test-all   the slow ones too"
 	@echo "make lint       ruff and mypy"
+	@echo "make docs       docs/reference.md, from the declarations"
 	@echo "make wheel      wheel and source distribution in dist/, checked"
 	@echo "make benchmark  the figures of docs/performance.md, measured here"
 
@@ -44,6 +45,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m slow tests/test_types.py
+	$(BIN)/python docs/make_reference.py --check
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_reference.py
 
 wheel: $(VENV)/.base
 	$(INSTALL) build twine

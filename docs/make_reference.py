@@ -1,0 +1,93 @@
+"""Write docs/reference.md from the declarations: ``make docs``. With --check it only compares."""
+
+import sys
+from pathlib import Path
+
+import nntomo_dask as nt
+from nntomo_dask.settings import settings_of
+
+PAGE = Path(__file__).parent / "reference.md"
+HEAD = """# Methods, phantoms, metrics, formats and networks
+
+This page is written by `make docs` from the declarations in the package; do not edit it. Python names are in the first
+column, options of the command line in the second.
+"""
+
+
+def rows(declaration):
+    """The settings of a declaration as a Markdown table; empty where it has none."""
+    found = settings_of(declaration)
+    if not found:
+        return ""
+    lines = ["| setting | option | default | |", "|---|---|---|---|"]
+    for one in found:
+        option = "" if one.option is None else f"`{one.flag}`"
+        default = "" if one.default is None else f"`{one.default}`"
+        names = ", ".join(f"`{choice}`" for choice in one.choices)
+        word = "A number, or" if one.kind in (int, float) else "One of"
+        choices = f" {word} {names}." if one.choices else ""
+        unit = f" [{one.unit}]" if one.unit else ""
+        lines.append(f"| `{one.name}` | {option} | {default} | {one.help}{unit}{choices} |")
+    return "\n".join(lines) + "\n"
+
+
+def section(title, text, registry, say):
+    """One registry: a heading, and each of its things with its settings."""
+    parts = [f"## {title}\n\n{text}\n"]
+    for name in registry:
+        thing = registry[name]
+        parts.append(f"### `{name}`\n\n{say(thing)}\n\n{rows(thing) if hasattr(thing, '__dataclass_fields__') else ''}")
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def first_line(thing):
+    """The first line of a docstring."""
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def page():
+    """The whole page."""
+    ways = "{column.title}, {column.better} is better"
+    return "\n".join(
+        [
+            HEAD,
+            section(
+                "Methods",
+                '`nntomo reconstruct --method NAME`; in Python `nt.reconstruct(series, "NAME", setting=…)`.',
+                nt.METHODS,
+                lambda kind: f"{kind.title}. {first_line(kind)}",
+            ),
+            section(
+                "Trainings",
+                "`nntomo train --network NAME`.",
+                nt.TRAININGS,
+                first_line,
+            ),
+            section(
+                "Phantoms",
+                '`nntomo phantom NAME`; in Python `nt.phantom("NAME", shape, setting=…)`.',
+                nt.PHANTOMS,
+                lambda kind: f"{kind.summary[0].upper()}{kind.summary[1:]}.",
+            ),
+            section(
+                "Metrics",
+                "The columns of `nntomo compare`; in Python `nt.measure(volume, reference, metrics)`.",
+                nt.METRICS,
+                lambda kind: "; ".join(ways.format(column=column) for column in kind.columns) + ".",
+            ),
+            section(
+                "Formats",
+                "`nntomo import` and `nntomo export`.",
+                nt.FORMATS,
+                lambda kind: f"{first_line(kind)} Suffixes: {', '.join(kind.suffixes)}.",
+            ),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        if PAGE.read_text(encoding="utf-8") != page():
+            sys.exit(f"{PAGE} is not what the declarations say; run: make docs")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
