@@ -38,6 +38,8 @@ class Setting:
         Of a number: "nm".
     least, most
         Bounds of a number, both included; `above` and `below` are bounds that are not.
+    registry
+        The registry of which a value is a name; None where it is none.
     option
         Name on the command line where it differs from `name`; None keeps the setting off the command line.
     """
@@ -53,6 +55,7 @@ class Setting:
     most: float | None = None
     above: float | None = None
     below: float | None = None
+    registry: Mapping[str, Any] | None = None
     option: str | None = None
 
     @property
@@ -70,6 +73,7 @@ def setting(
     most: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    registry: Mapping[str, Any] | None = None,
     option: str | None = "",
 ) -> Any:
     """A field of a declaration; see `Setting`."""
@@ -80,6 +84,7 @@ def setting(
         "most": most,
         "above": above,
         "below": below,
+        "registry": registry,
         "option": option,
     }
     return dataclasses.field(default=default, metadata={_KEY: metadata})

@@ -104,7 +104,7 @@ def test_ensembles(call, network):
         (("reconstruct", "series.zarr", "--method", "msdnet", "-o", "v.zarr"), "needs --network FILE"),
         (
             ("train", "--for", "series.zarr", "--phantom", "cats", "-o", "n.safetensors"),
-            "needs a phantom: particle, ellipses",
+            "is not one of particle, ellipses",
         ),
         (
             (*MSDNET, "--memory", "300MiB", "-o", "n.safetensors"),

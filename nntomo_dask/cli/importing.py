@@ -36,7 +36,9 @@ from nntomo_dask.formats.format import TiltAxis, format_of, host_bytes, intensit
     help="Counts where there is no specimen, to be subtracted: a number, or auto for the dimmest 5 % of the pixels.",
 )
 @click.option(
-    "--keep", metavar="START:STOP:STEP", help="Keep the projections nearest to these angles, such as -70:70:10."
+    "--keep",
+    metavar="START:STOP:STEP",
+    help="Keep the projections nearest to the angles from START to STOP, both included, such as -70:70:10.",
 )
 @click.option("--fill", type=float, help="Value for pixels that are NaN or infinite; without it they are refused.")
 @support.output

@@ -13,7 +13,7 @@ from nntomo_dask.store import inspection
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the whole recipe as JSON, and nothing else to stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print how it was made as JSON, and nothing else to stdout.")
 @click.option(
     "--verify",
     is_flag=True,

@@ -120,6 +120,14 @@ class Chooser(Verb):
 
     declarations: Mapping[str, Any]
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What the verb does, and what it chooses among."""
+        super().format_help_text(ctx, formatter)
+        known = [(name, getattr(one, "summary", "")) for name, one in self.declarations.items()]
+        if any(summary for _, summary in known):
+            with formatter.section(f"{getattr(self.declarations, 'kind', 'choice').capitalize()}s"):
+                formatter.write_dl([(name, f"{summary}.") for name, summary in known])
+
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The options of the verb itself, those of the declarations, and --help."""
         own = super().get_params(ctx)
@@ -241,6 +249,8 @@ def _attributes(one: Setting, prefix: str, original: Setting) -> dict[str, Any]:
 
 
 def _type(one: Setting) -> Any:
+    if one.registry is not None:
+        return Name(one.registry)
     if one.kind in (int, float) and one.choices:
         return NumberOrWord(one.kind, tuple(str(choice) for choice in one.choices))
     if one.choices:

@@ -13,12 +13,14 @@ from nntomo_dask.phantoms import PHANTOMS
 
 
 @click.command(cls=options.chooser(PHANTOMS))
-@click.argument("kind", type=options.Name(PHANTOMS))
+@click.argument("kind", metavar="KIND", type=options.Name(PHANTOMS))
 @click.option(
     "--size", type=support.Shape(), default="128", show_default=True, help="Voxels along each edge: N, or Z,Y,X."
 )
 @click.option("--seed", default=0, show_default=True, help="Another seed gives another phantom of the same kind.")
-@click.option("--pixel-size", default=1.0, show_default=True, help="Edge of a voxel, in pixels.")
+@click.option(
+    "--pixel-size", default=1.0, show_default=True, help="Length of a voxel's edge, which is kept with the volume."
+)
 @support.output
 @support.computing
 def phantom(
@@ -33,7 +35,7 @@ def phantom(
 ) -> None:
     """Make a phantom volume.
 
-    KIND is the name of a phantom. The options that begin with names in brackets belong to those kinds.
+    KIND is the name of a phantom, see the list. The options that begin with names in brackets belong to those kinds.
 
     \b
     Example:

@@ -17,13 +17,19 @@ from nntomo_dask.reconstruction.method import mean_and_spread
 
 @click.command(cls=options.chooser(METHODS))
 @click.argument("series", type=support.PATH)
-@click.option("--method", type=options.Name(METHODS), required=True, help="How the volume is reconstructed.")
+@click.option(
+    "--method",
+    type=options.Name(METHODS),
+    required=True,
+    help="How the volume is reconstructed; the list is above. Some need --network.",
+)
 @click.option(
     "--network",
     "network_paths",
     type=support.PATH,
     multiple=True,
-    help="A network from nntomo train, for a method that needs one. Several form an ensemble, which is averaged.",
+    help="A network from nntomo train, for a method that needs one. Repeat the option for an ensemble; the volume is "
+    "the mean of its members.",
 )
 @click.option(
     "--spread",

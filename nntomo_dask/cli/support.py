@@ -15,6 +15,7 @@ from nntomo_dask.cli.computing import (
     Verb as Verb,
     computing as computing,
 )
+from nntomo_dask.cli.options import is_given
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
 
@@ -114,26 +115,11 @@ def slices_within_memory(
     )
 
 
-def check_applicable(known_to: dict[str, tuple[str, ...]], choice: str, chosen: str) -> None:
-    """Refuse an option that was given and does not belong to what was chosen."""
-    context = click.get_current_context()
-    for name, those in known_to.items():
-        if is_given(name) and chosen not in those:
-            option = next(item.opts[0] for item in context.command.params if item.name == name)
-            raise click.UsageError(f"{option} is for {choice} {' or '.join(those)}, not for {chosen}")
-
-
 def check_free(*names: str, because: str) -> None:
     """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} {because}")
-
-
-def is_given(name: str) -> bool:
-    """Whether an option was given on the command line."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ _FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have a
 
 
 class _Train(options.chooser(TRAININGS)):  # type: ignore[misc]
-    """Takes options by their former names too, and lists the networks in its help."""
+    """Takes options by their former names too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words of the command line, options by their former names too."""
@@ -27,12 +27,6 @@ class _Train(options.chooser(TRAININGS)):  # type: ignore[misc]
             ctx, [f"{_FORMER.get(name, name)}{sign}{value}" for name, sign, value in parts]
         )
         return words
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What the verb does, and what the networks are."""
-        super().format_help_text(ctx, formatter)
-        with formatter.section("Networks"):
-            formatter.write_dl([(name, f"{training.summary}.") for name, training in TRAININGS.items()])
 
 
 def _first_network() -> str:
@@ -58,7 +52,7 @@ def _first_network() -> str:
     "all_series",
     type=support.PATH,
     multiple=True,
-    help="A training series of your own, instead of --for; may be repeated.",
+    help="A training series of your own, instead of --for; it needs its --volume. May be repeated.",
 )
 @click.option(
     "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in the same order."
@@ -86,7 +80,7 @@ def _first_network() -> str:
 @click.option(
     "--max-epochs",
     type=click.IntRange(min=1),
-    help="The training ends after so many epochs. The default depends on the network and its solver.",
+    help="The training ends after so many epochs at the latest. By default each network and solver has its own number.",
 )
 @click.option(
     "--seed",

@@ -30,7 +30,9 @@ class Bodies(Phantom):
     name: ClassVar[str] = "bodies"
     summary: ClassVar[str] = "slices through solid bodies, eight neighbouring ones through the same, of one material"
 
-    slices: int = setting(SCENE, help="Neighbouring slices through the same bodies.", least=1, option="scene")
+    slices: int = setting(
+        SCENE, help="Number of neighbouring slices that show the same bodies.", least=1, option="scene"
+    )
 
     @property
     def scene(self) -> int | None:

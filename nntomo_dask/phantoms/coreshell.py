@@ -27,7 +27,12 @@ class CoreShell(Phantom):
     name: ClassVar[str] = "coreshell"
     summary: ClassVar[str] = "one faceted particle with a core of another density"
 
-    radius: float = setting(0.5, help="Mean distance of the shell's {111} facets, in half widths.", above=0, most=0.7)
+    radius: float = setting(
+        0.5,
+        help="Mean distance of the {111} facets from the centre, as a fraction of half the slice width.",
+        above=0,
+        most=0.7,
+    )
     core: float = setting(0.55, help="Size of the core, as a share of the particle's.", above=0, below=1)
     core_density: float = setting(1.0, help="Value of the core's voxels.")
     shell_density: float = setting(0.45, help="Value of the shell's voxels.")

@@ -25,12 +25,12 @@ class Ellipses(Phantom):
     summary: ClassVar[str] = "unrelated slices of a few round and faceted ellipses, of one material"
 
     n_ellipses: int | None = setting(
-        None, help="Number of ellipses in each slice. By default each slice draws 1 to 4.", least=1, option="number"
+        None, help="Number of ellipses in each slice. Default: 1 to 4, at random.", least=1, option="number"
     )
     n_facets: int | None = setting(
         None,
         help="Straight cuts around each ellipse, which make it a polygon; 0 leaves it round. By default each ellipse "
-        "draws 0 to 8.",
+        "has 0 to 8, at random.",
         least=0,
         option="facets",
     )

@@ -30,10 +30,13 @@ class Particle(Phantom):
     summary: ClassVar[str] = "one faceted nanoparticle, optionally with pores"
 
     radius: float = setting(
-        0.5, help="Mean distance of the {111} facets, in half widths of a slice.", above=0, most=0.7
+        0.5,
+        help="Mean distance of the {111} facets from the centre, as a fraction of half the slice width.",
+        above=0,
+        most=0.7,
     )
     n_pores: int = setting(0, help="Number of spherical pores in the particle.", least=0, option="number")
-    pore_radius: float = setting(0.1, help="Radius of a pore, in half widths of a slice.", above=0)
+    pore_radius: float = setting(0.1, help="Radius of a pore, as a fraction of half the slice width.", above=0)
 
     def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
         """The phantom, lazy."""

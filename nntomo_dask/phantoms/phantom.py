@@ -21,7 +21,7 @@ class Phantom(ABC):
     name
         What it is called on the command line.
     summary
-        One sentence of help.
+        What it is, in a few words; the help lists it.
     """
 
     name: ClassVar[str]
@@ -34,7 +34,10 @@ class Phantom(ABC):
 
     @abstractmethod
     def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
-        """The phantom, lazy: dims (z, y, x), float32; the same voxels whatever the chunks."""
+        """The phantom, lazy: dims (z, y, x), float32, values from 0 to about 1, the same voxels whatever the chunks.
+
+        Another seed must give another phantom.
+        """
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""

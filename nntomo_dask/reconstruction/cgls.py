@@ -24,6 +24,7 @@ class Cgls(Method):
 
     name: ClassVar[str] = "cgls"
     title: ClassVar[str] = "CGLS"
+    summary: ClassVar[str] = "least squares by conjugate gradients, in a few iterations"
 
     iterations: int = setting(
         10,

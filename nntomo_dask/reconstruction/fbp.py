@@ -25,6 +25,7 @@ class Fbp(Method):
 
     name: ClassVar[str] = "fbp"
     title: ClassVar[str] = "FBP"
+    summary: ClassVar[str] = "filtered backprojection: fast, with streaks where projections are few"
 
     window: filters.Window = setting(
         "ram-lak", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise most."

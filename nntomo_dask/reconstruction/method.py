@@ -34,6 +34,8 @@ class Method(ABC):
         What it is called on the command line and in recipes.
     title
         What tables and figures call it.
+    summary
+        What it is, in a few words; the help lists it.
     halo
         Neighbouring slices on either side that a slab looks at; 0 where slices are independent.
     network
@@ -42,6 +44,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    summary: ClassVar[str] = ""
     network: ClassVar[type[Any] | None] = None
 
     @property

@@ -36,12 +36,14 @@ class Msdnet(Method):
 
     name: ClassVar[str] = "msdnet"
     title: ClassVar[str] = "MS-D Net"
+    summary: ClassVar[str] = "a deep network that improves the slices of another reconstruction; needs --network"
     network: ClassVar[type[Any] | None] = MSDNetwork
 
     networks: tuple[MSDNetwork, ...] = ()
     scale: Scale = setting(
         "auto",
-        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it.",
+        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it. 2 means "
+        "twice as intense.",
         above=0,
     )
     statistic: Statistic = "mean"

@@ -49,12 +49,14 @@ class Nnfbp(Method):
 
     name: ClassVar[str] = "nnfbp"
     title: ClassVar[str] = "NN-FBP"
+    summary: ClassVar[str] = "a small network of learned filters within filtered backprojection; needs --network"
     network: ClassVar[type[Any] | None] = NNFBPNetwork
 
     networks: tuple[NNFBPNetwork, ...] = ()
     scale: Scale = setting(
         "auto",
-        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it.",
+        help="Intensity of the specimen, as a multiple of that of the training volumes; auto estimates it. 2 means "
+        "twice as intense.",
         above=0,
     )
     statistic: Statistic = "mean"

@@ -24,10 +24,13 @@ class Sirt(Method):
 
     name: ClassVar[str] = "sirt"
     title: ClassVar[str] = "SIRT"
+    summary: ClassVar[str] = (
+        "iterative least squares; with --minimum 0 and a small --tolerance the one to compare others with"
+    )
 
     tolerance: float = setting(
         0.01,
-        help="A slice stops at the first iteration that lowers its residual by no more than this share of it.",
+        help="A slice stops when an iteration lowers its misfit to the projections by this share or less: 0.01 is 1 %.",
         least=0,
         below=1,
     )

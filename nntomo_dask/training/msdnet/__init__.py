@@ -46,20 +46,24 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
     """MS-D Net: improves the slices of a reconstruction by a deep convolutional network."""
 
     name: ClassVar[str] = "msdnet"
-    summary: ClassVar[str] = "trains for minutes to hours, and gives a better volume"
+    summary: ClassVar[str] = (
+        "a deep network that improves the slices of another reconstruction; it trains for minutes to hours"
+    )
     kind: ClassVar[Kind[MSDNetwork]] = KIND
     holds: ClassVar[str] = "training slices"
 
     phantom: str = setting(
         Bodies.name,
-        help="The phantom from which the network learns, see nntomo phantom --help. Ellipses and bodies are of one "
-        "material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
+        registry=PHANTOMS,
+        help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
+        "specimen of which nothing is known.",
     )
     slices: int = setting(1600, least=8, help="The number of slices of the training phantom.")
     method: str | None = setting(
         None,
         option="input",
-        help="The method whose reconstruction the network improves, see nntomo reconstruct --help. Default: "
+        registry=METHODS,
+        help="The method whose reconstruction the network improves, nntomo reconstruct --help lists them. Default: "
         f"{layout.DEFAULT}, with values of at least 0; with --self-supervised {layout.SELF_SUPERVISED}.",
     )
     input_network: Path | None = setting(

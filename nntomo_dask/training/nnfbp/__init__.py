@@ -51,14 +51,15 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
     """NN-FBP: filtered backprojections with learned filters, combined by a small neural network."""
 
     name: ClassVar[str] = "nnfbp"
-    summary: ClassVar[str] = "trains within seconds to minutes, for volumes of any size"
+    summary: ClassVar[str] = "a few learned filters within filtered backprojection; it trains within seconds to minutes"
     kind: ClassVar[Kind[NNFBPNetwork]] = KIND
     holds: ClassVar[str] = "training voxels"
 
     phantom: str = setting(
         Ellipses.name,
-        help="The phantom from which the network learns, see nntomo phantom --help. Ellipses and bodies are of one "
-        "material, in two and in three dimensions; mixed is for a specimen of which nothing is known.",
+        registry=PHANTOMS,
+        help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
+        "specimen of which nothing is known.",
     )
     slices: int = setting(400, least=4, help="The number of slices of the training phantom.")
     samples: int = setting(
@@ -152,6 +153,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
             detector=layout.detector_count,
             workers=workers,
             processes=processes,
+            phantom=PHANTOMS[self.phantom].for_training().host_bytes,
         )
 
     def described(self, sets: Sets) -> str:
@@ -199,7 +201,15 @@ def _is_large(both: Sets) -> bool:
 
 
 def training_bytes(
-    *, samples: int, inputs: int, hidden: int, angles: int, detector: int, workers: int, processes: int = 0
+    *,
+    samples: int,
+    inputs: int,
+    hidden: int,
+    angles: int,
+    detector: int,
+    workers: int,
+    processes: int = 0,
+    phantom: chunking.HostBytes = slab_bytes,
 ) -> int:
     """Bytes at the peak of making both training sets from phantoms and training on them.
 
@@ -213,9 +223,11 @@ def training_bytes(
         Of the series.
     workers, processes
         See `declaration.Training.host_bytes`.
+    phantom
+        Bytes of a slab of the phantom.
     """
     slices = chunking.slab_slices((2**20, detector, detector))
-    making = slab_bytes((slices, detector, detector)) + projecting.host_bytes((slices, angles, detector))
+    making = phantom((slices, detector, detector)) + projecting.host_bytes((slices, angles, detector))
     parameters = parameter_count(inputs, hidden)
     # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
     held = 2 * samples * (inputs + 1) * 8
