@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask.compute import cluster
+from nntomo_dask.compute import cluster, device, workers
 
 
 def test_workers_are_threads_of_this_process():
@@ -58,3 +58,18 @@ def test_a_scheduler_that_runs_already(tmp_path, volume, series):
             other = tmp_path / "cluster.zarr" / chunk.relative_to(tmp_path / "threads.zarr")
             assert other.read_bytes() == chunk.read_bytes()
     np.testing.assert_array_equal(nt.open(tmp_path / "cluster.zarr").values, nt.sirt(series).values)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "chosen"), [("all", [0, 1, 2]), ("2", [0, 1]), ("2,", [2]), ("0,2", [0, 2]), ("1,0", [1, 0])]
+)
+def test_a_number_of_gpus_and_a_list_of_them(monkeypatch, gpus, chosen):
+    monkeypatch.setattr(device, "gpu_count", lambda: 3)
+    assert workers.chosen_gpus(gpus) == chosen
+
+
+@pytest.mark.parametrize("gpus", ["4", "0", "3,", "0,0", "first", "", ",", "-1"])
+def test_gpus_that_are_not_there(monkeypatch, gpus):
+    monkeypatch.setattr(device, "gpu_count", lambda: 3)
+    with pytest.raises(nt.SchemaError, match="needs all, a number of GPUs up to 3, or a list of indices below 3"):
+        workers.chosen_gpus(gpus)

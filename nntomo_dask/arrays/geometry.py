@@ -1,6 +1,6 @@
 """Tilt angles: ranges, weights, and the missing wedge."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -228,7 +228,7 @@ def seen_by_all(size: int) -> npt.NDArray[np.bool_]:
     return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= max((size - 1) / 2, 0.75))
 
 
-def same_angles(angles_deg: Any, others_deg: Any) -> bool:
+def same_angles(angles_deg: npt.ArrayLike, others_deg: npt.ArrayLike) -> bool:
     """Whether two lists of tilt angles are equal, in the same order."""
     angles, others = np.asarray(angles_deg), np.asarray(others_deg)
     return angles.size == others.size and bool(np.abs(angles - others).max() <= ANGLE_TOLERANCE_DEG)

@@ -22,17 +22,21 @@ def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
     return np.asarray((np.arange(count) - (count - 1) / 2) * pixel_size, np.float64)
 
 
-def volume_coords(shape: tuple[int, ...], pixel_size: float) -> dict[Hashable, Any]:
+def volume_coords(shape: tuple[int, ...], pixel_size: float) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, y, x) of a volume of that shape."""
     return {dim: centred(size, pixel_size) for dim, size in zip(VOLUME_DIMS, shape, strict=True)}
 
 
-def series_coords(z: Any, angles_deg: Any, detector: Any) -> dict[Hashable, Any]:
+def series_coords(
+    z: npt.ArrayLike, angles_deg: npt.ArrayLike, detector: npt.ArrayLike
+) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, angle, detector) of a tilt series."""
     return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
 
 
-def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str = "volume") -> xr.DataArray:
+def volume(
+    data: npt.ArrayLike | da.Array, *, pixel_size: float = 1.0, units: Units = "px", name: str = "volume"
+) -> xr.DataArray:
     """Label an array as a volume.
 
     Parameters
@@ -58,7 +62,12 @@ def volume(data: Any, *, pixel_size: float = 1.0, units: Units = "px", name: str
 
 
 def tilt_series(
-    data: Any, angles_deg: npt.ArrayLike, *, pixel_size: float = 1.0, units: Units = "px", name: str = "tilt_series"
+    data: npt.ArrayLike | da.Array,
+    angles_deg: npt.ArrayLike,
+    *,
+    pixel_size: float = 1.0,
+    units: Units = "px",
+    name: str = "tilt_series",
 ) -> xr.DataArray:
     """Label an array as a tilt series.
 
@@ -91,7 +100,9 @@ def tilt_series(
     return labelled
 
 
-def _label(who: str, data: Any, dims: tuple[str, ...], pixel_size: float, units: Units, name: str) -> xr.DataArray:
+def _label(
+    who: str, data: npt.ArrayLike | da.Array, dims: tuple[str, ...], pixel_size: float, units: Units, name: str
+) -> xr.DataArray:
     array = data if isinstance(data, da.Array) else np.asarray(data)
     if array.ndim != len(dims):
         refuse(who, needs=f"dims {dims}", got=f"an array of shape {array.shape}", remedy="add or remove an axis")

@@ -1,6 +1,5 @@
 """What the verbs of the `nntomo` command share: types of options, help pages, the session, checks, printing."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +10,11 @@ import numpy as np
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.arrays.geometry import TiltRange
+from nntomo_dask.cli.computing import MEMORY as MEMORY
+from nntomo_dask.cli.computing import SESSION_OPTIONS as SESSION_OPTIONS
+from nntomo_dask.cli.computing import Bytes as Bytes
+from nntomo_dask.cli.computing import Verb as Verb
+from nntomo_dask.cli.computing import computing as computing
 from nntomo_dask.cli.report import MRC_SUFFIXES
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
@@ -20,24 +24,6 @@ from nntomo_dask.training.sets import IN_MEMORY_VOXELS, is_large
 
 PATH = click.Path(path_type=Path)
 WINDOWS = ["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
-
-
-class Bytes(click.ParamType[int]):
-    """A memory size such as 2GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """The number of bytes."""
-        from dask.utils import parse_bytes
-
-        try:
-            size = int(parse_bytes(value)) if value else 0
-        except ValueError:
-            size = 0
-        if size < 1:
-            self.fail(f"{value!r} is not a memory size; write 800MB or 2GiB", param, ctx)
-        return size
 
 
 class Shape(click.ParamType[Any]):
@@ -56,83 +42,7 @@ class Shape(click.ParamType[Any]):
         return sizes[0] if len(sizes) == 1 else sizes
 
 
-MEMORY = click.option(
-    "--memory",
-    type=Bytes(),
-    help="Memory that the command and all its workers may use together, such as 800MB or 2GiB. It decides how many "
-    "slices a slab has. Default: the memory that is free on this machine.",
-)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Overwrite an existing output.")
-_SESSION = [
-    click.option("--workers", type=int, help="Number of slabs that are computed at once. Default: one per CPU core."),
-    click.option(
-        "--gpus",
-        metavar="all|NUMBER|LIST",
-        help="Compute on GPUs. A single number is how many GPUs to use: 2 means the first two. A list with commas "
-        "names them: 0,2 means the first and the third, and 2, (with a comma) means only the third. all means all of "
-        "them.",
-    ),
-    click.option(
-        "--scheduler",
-        metavar="ADDRESS|threads|processes",
-        help="Where the slabs are computed: by the workers of a Dask scheduler that is already running, such as "
-        "tcp://host:8786, or by threads or processes of this machine. Default: threads for up to 4 workers, processes "
-        "for more.",
-    ),
-    click.option(
-        "--tls-ca-file",
-        type=click.Path(exists=True),
-        help="For a tls:// scheduler: file with the certificate of the authority that signed the keys. The three --tls "
-        "options must be given together.",
-    ),
-    click.option(
-        "--tls-cert",
-        type=click.Path(exists=True),
-        help="For a tls:// scheduler: file with your certificate.",
-    ),
-    click.option(
-        "--tls-key",
-        type=click.Path(exists=True),
-        help="For a tls:// scheduler: file with your private key.",
-    ),
-]
-# What worker processes import while this process is still planning.
-_PRELOADED = (
-    "nntomo_dask.store",
-    "nntomo_dask.phantoms",
-    "nntomo_dask.reconstruction.nnfbp",
-    "nntomo_dask.training.samples",
-)
-SESSION_OPTIONS = ("workers", "gpus", "scheduler", "tls_ca_file", "tls_cert", "tls_key")
-# Help pages show these in a section of their own, after the options that are about the specimen.
-_COMPUTING = ("memory", *SESSION_OPTIONS)
-_ABOUT_COMPUTING = (
-    "The data are computed in slabs, groups of neighbouring slices (nntomo simulate: projections). Slabs are read, "
-    "computed and written a few at a time, so that a volume may be larger than the memory. These options do not change "
-    "the result, except that a GPU may differ from a CPU in the last digits."
-)
-
-
-class Verb(click.Command):
-    """A verb whose help page shows the options of the computation in a section of their own, at the end."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options: those of the verb, then those of the computation."""
-        options = {one.name: one for one in self.get_params(ctx) if isinstance(one, click.Option)}
-        own = [one for name, one in options.items() if name not in _COMPUTING]
-        computing = [options[name] for name in _COMPUTING if name in options]
-        with formatter.section("Options"):
-            formatter.write_dl(_rows(own, ctx))
-        if computing:
-            with formatter.section("Computing options"):
-                formatter.write_text(_ABOUT_COMPUTING)
-                formatter.write_paragraph()
-                formatter.write_dl(_rows(computing, ctx))
-
-
-def _rows(options: list[click.Option], ctx: click.Context) -> list[tuple[str, str]]:
-    """Option and help of each, without hidden ones."""
-    return [row for one in options if (row := one.get_help_record(ctx)) is not None]
 
 
 def output(command: Callable[..., None]) -> Callable[..., None]:
@@ -173,20 +83,6 @@ def tilt_angles(tilt_range: Any, count: int | None, angles: Path | None) -> Any:
     if angles is None and tilt_range is not None and count is not None:
         return nt.tilt_angles(tilt_range, count)
     raise click.UsageError("give either --range and --count, or --angles FILE")
-
-
-def computing(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every verb that computes. The verb runs in the session that they ask for."""
-
-    @functools.wraps(command)
-    def wrapped(**arguments: Any) -> None:
-        options = {name: arguments.pop(name) for name in SESSION_OPTIONS}
-        with cluster.session(**options, preload=_PRELOADED, progress="bar"):
-            command(**arguments)
-
-    for option in reversed([*_SESSION, MEMORY]):
-        wrapped = option(wrapped)
-    return wrapped
 
 
 def budget(memory: int | None) -> int:

@@ -1,6 +1,7 @@
 """Projection of a volume to a tilt series, its transpose, and a change of the detector size."""
 
 import functools
+from collections.abc import Hashable
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +98,7 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
     )
 
 
-def slice_coords(series: xr.DataArray) -> dict[Any, Any]:
+def slice_coords(series: xr.DataArray) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, y, x) of a reconstruction of a series; y and x are those of the detector."""
     detector = series[schema.DETECTOR].values
     return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}

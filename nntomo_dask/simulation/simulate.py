@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import asdict
-from typing import Any, get_args
+from typing import Literal, get_args, overload
 
 import dask.array as da
 import numpy as np
@@ -23,13 +23,29 @@ Float64 = npt.NDArray[np.float64]
 _VACUUM = 0.5  # fraction of the largest distance from the specimen; pixels beyond it count as vacuum at every angle
 
 
+@overload
+def simulate(
+    structure: Specimen | str | os.PathLike[str] | Atoms,
+    angles_deg: npt.ArrayLike,
+    *,
+    mode: Literal["both"] = "both",
+    imaging: Imaging | None = None,
+) -> xr.Dataset: ...
+@overload
+def simulate(
+    structure: Specimen | str | os.PathLike[str] | Atoms,
+    angles_deg: npt.ArrayLike,
+    *,
+    mode: Mode,
+    imaging: Imaging | None = None,
+) -> xr.DataArray: ...
 def simulate(
     structure: Specimen | str | os.PathLike[str] | Atoms,
     angles_deg: npt.ArrayLike,
     *,
     mode: Modes = "both",
     imaging: Imaging | None = None,
-) -> Any:
+) -> xr.Dataset | xr.DataArray:
     """Simulate the STEM tilt series of a crystal.
 
     Lazy: nothing is computed until the series is saved. Each projection is one task and one chunk; save the series and
