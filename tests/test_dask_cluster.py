@@ -258,7 +258,7 @@ def test_workers_of_another_environment_are_refused(tmp_path, alone, environment
     path = environment(folder)
     with worker(alone.address, tmp_path, "--no-nanny", python=python, path=path):
         line = refusal(phantom(tmp_path, "--scheduler", alone.address))
-    assert re.search(rf"needs nntomo_dask \S+ on every worker, as here; got {found}; try: install it", line)
+    assert re.search(rf"needs nntomo_dask \S+ on every worker, as on this machine; got {found}; try: install this version", line)
 
 
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen) -> None:
