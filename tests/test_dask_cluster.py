@@ -217,7 +217,7 @@ def test_tls(tmp_path, monkeypatch, certificates, by_threads):
         with impatient():
             line = refusal(phantom(tmp_path, "--scheduler", address))
         assert "needs a Dask scheduler that answers; got none at tls://" in line
-        assert "give the --tls-… files of a tls:// one" in line
+        assert "for a tls:// address give --tls-ca-file, --tls-cert and --tls-key" in line
         line = refusal(phantom(tmp_path, "--scheduler", address, *TLS[:2]))
         assert "needs --tls-ca-file, --tls-cert and --tls-key together; got --tls-ca-file" in line
         unprotected = ("--scheduler", address.replace("tls", "tcp"))
@@ -269,7 +269,8 @@ def test_workers_of_another_environment_are_refused(tmp_path, alone, environment
     path = environment(folder)
     with worker(alone.address, tmp_path, "--no-nanny", python=python, path=path):
         line = refusal(phantom(tmp_path, "--scheduler", alone.address))
-    assert re.search(rf"needs nntomo_dask \S+ on every worker, as here; got {found}; try: install it", line)
+    wanted = rf"needs nntomo_dask \S+ on every worker, as on this machine; got {found}; try: install this version"
+    assert re.search(wanted, line)
 
 
 def wait_for(pattern: str, folder: Path, process: subprocess.Popen) -> None:
