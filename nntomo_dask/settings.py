@@ -113,8 +113,8 @@ def check_settings(declaration: Any, *, who: str) -> None:
         if value is None and one.optional:
             continue
         default = one.default if one.default not in (dataclasses.MISSING, None) else None
-        remedy = f"`{one.name}={_spelled(default)}`" if default is not None else "another value"
-        words = one.name.replace("_", " ")
+        remedy = f"`{one.name}={_spelled(default)}`" if default is not None else f"another `{one.name}`"
+        words = _words(one)
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
                 refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
@@ -124,6 +124,12 @@ def check_settings(declaration: Any, *, who: str) -> None:
                 refuse(who, needs=f"{words} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
         elif one.choices and value not in one.choices:
             refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+
+
+def _words(one: Setting) -> str:
+    """A setting in words: "field of view" of ``field_of_view_nm``."""
+    name = one.name if one.unit is None else one.name.removesuffix(f"_{one.unit.lower()}")
+    return name.replace("_", " ")
 
 
 def _listed(choices: tuple[Any, ...]) -> str:

@@ -323,7 +323,7 @@ def test_blocks_are_computed_on_the_cpu_unless_told(cuda_on_cpu):
         (
             "gpu",
             lambda fake, patch: setattr(fake, "devices", 0),
-            "needs an NVIDIA GPU; got none; try: check CUDA_VISIBLE",
+            "needs an NVIDIA GPU; got none; try: check the environment variable CUDA_VISIBLE",
         ),
     ],
 )

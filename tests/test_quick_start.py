@@ -41,9 +41,9 @@ OF_AN_OPERATION = {
 }  # fmt: skip
 LIGHT = ["--help", "-h", "--version"]
 NEEDED = {  # what a verb's help loads of these all the same
-    "simulate": {"ase"},
-    "truth": {"ase"},
-    "structures": {"ase"},
+    "simulate": {"ase", "scipy.optimize"},
+    "truth": {"ase", "scipy.optimize"},
+    "structures": {"ase", "scipy.optimize"},
     "demo": {"matplotlib"},
 }
 VERBS = sorted(main.list_commands(None), key=lambda verb: verb in NEEDED)  # last, for they hide it from later ones

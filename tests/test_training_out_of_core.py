@@ -60,7 +60,7 @@ def cluster(tmp_path):
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             local_directory=tmp_path,
         ) as workers,
         Client(workers) as client,
