@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -187,11 +186,6 @@ def test_the_quickstart_on_a_cluster(tmp_path, two_workers):
     assert made >= {"fbp.zarr", "sirt.zarr", "sirt_nonnegative.zarr", "nnfbp.zarr", "network.safetensors"}
 
 
-def impatient():
-    """Where nobody will answer, however long one waits."""
-    return dask.config.set({"distributed.comm.timeouts.connect": "1s"})
-
-
 @pytest.fixture
 def certificates(tmp_path):
     """In the test's folder a certificate authority, and a node's certificate and key signed by it."""
@@ -214,15 +208,13 @@ def test_tls(tmp_path, monkeypatch, certificates, by_threads):
     with scheduler(tmp_path, "--protocol", "tls", *TLS) as started, worker(started.address, tmp_path, *TLS):
         address = started.address
         assert address.startswith("tls://127.0.0.1:")
-        with impatient():
-            line = refusal(phantom(tmp_path, "--scheduler", address))
+        line = refusal(phantom(tmp_path, "--scheduler", address))
         assert "needs a Dask scheduler that answers; got none at tls://" in line
         assert "for a tls:// address give --tls-ca-file, --tls-cert and --tls-key" in line
         line = refusal(phantom(tmp_path, "--scheduler", address, *TLS[:2]))
         assert "needs --tls-ca-file, --tls-cert and --tls-key together; got --tls-ca-file" in line
         unprotected = ("--scheduler", address.replace("tls", "tcp"))
-        with impatient():
-            assert "got none at tcp://" in refusal(phantom(tmp_path, *unprotected))
+        assert "got none at tcp://" in refusal(phantom(tmp_path, *unprotected))
         assert "encryption required" in refusal(phantom(tmp_path, *unprotected, *TLS))
         command = phantom(tmp_path, "--scheduler", address, *TLS)
         subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
