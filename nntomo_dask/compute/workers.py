@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import importlib.metadata
 import logging
@@ -94,6 +95,9 @@ def client(address: Any, security: Any = None) -> Iterator[Any]:
         RuntimeError,
     ) as error:  # RuntimeError: certificates without a tls:// address
         dask.config.set(scheduler=chosen)  # after some of these errors it still names the failed client
+        # The frames of the error hold that client, and Dask takes it for the current one as long as it exists.
+        error.__traceback__ = None
+        gc.collect()
         refuse(
             "cluster",
             needs="a Dask scheduler that answers",
