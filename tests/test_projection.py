@@ -90,3 +90,10 @@ def test_resize_to_the_same_size_changes_nothing(series):
 def test_subsets_are_xarray_selections(series):
     subset = series.isel(angle=slice(None, None, 2)).sel(angle=slice(-60, 60))
     np.testing.assert_array_equal(nt.fbp(subset).shape, (9, 32, 32))
+
+
+@pytest.mark.parametrize("engine", ["native", "astra"])
+def test_sums_of_the_projector_are_projections_of_ones(engine):
+    pair = nt.projector(nt.tilt_angles("tem", 5), 16, engine=engine)
+    np.testing.assert_array_equal(pair.row_sums, pair.forward(np.ones((1, 16, 16), np.float32))[0])
+    np.testing.assert_array_equal(pair.column_sums, pair.back(np.ones((1, 5, 16), np.float32))[0])

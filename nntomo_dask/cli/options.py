@@ -216,13 +216,6 @@ def is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
-def parameters_of(declarations: Mapping[str, Any]) -> set[str]:
-    """Names of the click parameters that `of_all` adds."""
-    return {
-        _parameter(one) for name in declarations for one in settings_of(declarations[name]) if one.option is not None
-    }
-
-
 def _parameter(one: Setting) -> str:
     return one.flag.removeprefix("--").replace("-", "_")
 
