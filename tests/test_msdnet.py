@@ -159,15 +159,10 @@ def test_an_ended_training_is_returned(sets, tmp_path, monkeypatch):
 
 def test_read_from_stores_as_from_memory(sets, tmp_path, monkeypatch):
     """The losses of a set that is read block by block are those of one in memory."""
-    stored = [
-        part.assign(
-            {
-                name: nt.save(part[name].drop_vars(["scene", "used"]), tmp_path / f"{k}-{name}.zarr")
-                for name in ("input", "target")
-            }
-        )
-        for k, part in enumerate(sets)
-    ]
+    stored = [nt.save(part, tmp_path / f"{k}.zarr") for k, part in enumerate(sets)]
+    for part, opened in zip(sets, stored, strict=True):
+        xr.testing.assert_equal(opened.compute(), part.compute().astype(opened.dtypes))
+        assert opened.attrs["layout"] == part.attrs["layout"]
     expected = nt.train_msdnet(*sets, max_epochs=2, **SMALL)
     monkeypatch.setattr(slice_reader, "IN_MEMORY_BYTES", 0)
     network = nt.train_msdnet(*stored, max_epochs=2, **SMALL)

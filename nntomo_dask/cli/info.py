@@ -87,6 +87,8 @@ def _array(path: Path, contents: inspection.Contents, kind: str) -> str:
     sizes = dict(zip(contents.dims, contents.shape, strict=True))
     if "voxel" in sizes:
         return f"{path}: training set, {sizes['voxel']} voxels of {sizes['column'] - 1} inputs"
+    if "pair" in sizes:
+        return f"{path}: training set, {sizes['z']} slices of {sizes['x']} × {sizes['y']} pixels, each with its input"
     sizes.pop("mode", None)
     order = [dim for dim in ("z", "y", "x", "angle", "detector") if dim in sizes]
     count = 1

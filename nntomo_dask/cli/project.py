@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
@@ -44,12 +45,14 @@ def project(
       nntomo project particle.zarr --range tem --count 15 -o series.zarr
     """
     angles_deg = support.tilt_angles(tilt_range, count, angles)
-    source = nt.open(volume)
-    nt.check_volume(source, who="project")
-    shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
-    slices = support.slices_within_memory(
-        projecting.host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who="project"
-    )
-    cluster.expect(source.sizes[schema.Z] // slices)
-    projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
+
+    def slices(source: xr.DataArray) -> int:
+        nt.check_volume(source, who="project")
+        shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
+        wanted = chunking.SLAB_SLICES
+        return support.slices_within_memory(projecting.host_bytes, shape, memory, wanted=wanted, who="project")
+
+    source = nt.open(volume, slices=slices)
+    cluster.expect(source.data.numblocks[0])
+    projected = nt.project(source, angles_deg, engine=engine)
     report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import xarray as xr
 from dask.base import compute
 
 import nntomo_dask as nt
@@ -56,25 +57,25 @@ def reconstruct(
     Example:
       nntomo reconstruct series.zarr --method sirt --minimum 0 --tolerance 0.001 -o sirt.zarr
     """
-    source = nt.open(series)
-    nt.check_tilt_series(source, who=method)
     networks = _networks(method, network_paths)
     if spread is not None and len(networks) < 2:
         raise click.UsageError("--spread needs an ensemble: --network twice or more")
     chosen = options.build_chosen(
         METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
     )
-    chosen.check(source)
-    shape = source.sizes[schema.Z], source.sizes[schema.ANGLE], source.sizes[schema.DETECTOR]
-    slices = support.slices_within_memory(
-        chosen.host_bytes, shape, memory, wanted=chosen.wanted_slices(shape), who=method
-    )
-    cluster.expect(shape[0] // slices)
+
+    def slices(source: xr.DataArray) -> int:
+        chosen.check(source)
+        shape = source.sizes[schema.Z], source.sizes[schema.ANGLE], source.sizes[schema.DETECTOR]
+        wanted = chosen.wanted_slices(shape)
+        return support.slices_within_memory(chosen.host_bytes, shape, memory, wanted=wanted, who=method)
+
+    source = nt.open(series, slices=slices)
+    cluster.expect(source.data.numblocks[0])
     nt.check_finite(source, who=method)
     prepared = tuple(float(one) for one in compute(*chosen.prepare(source)))
     for line in chosen.outlook(source, prepared):
         click.echo(line, err=True)
-    source = nt.open(series, slices=slices)
     chosen = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
     if spread is None:
         volumes = {output: nt.reconstruct(source, chosen, prepared=prepared)}

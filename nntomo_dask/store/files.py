@@ -22,7 +22,6 @@ from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.store.names import ARRAYS, COORDINATES
 
 Stored = zarr.Array[Any]  # of the data or of a coordinate
-TABLE_DIMS = ("voxel", "column")
 PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
 _ARRAYS = frozenset(ARRAYS)
 _COORDINATES = frozenset(COORDINATES)

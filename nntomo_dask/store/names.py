@@ -1,5 +1,6 @@
 """Names within a store: those of data arrays and of coordinates."""
 
-VOLUME, SERIES, TABLE, PROJECTIONS = "volume", "tilt_series", "samples", "projections"
-ARRAYS = (VOLUME, SERIES, TABLE, PROJECTIONS)
+VOLUME, SERIES, PROJECTIONS = "volume", "tilt_series", "projections"
+TABLE, PAIRS = "samples", "slices"  # of training sets: voxels, or pairs of slices
+ARRAYS = (VOLUME, SERIES, TABLE, PAIRS, PROJECTIONS)
 COORDINATES = ("z", "y", "x", "angle", "detector")

@@ -1,6 +1,6 @@
 """Opening stores as lazy arrays."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +14,10 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.store import files, lock, names, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
 
+Slices = int | Callable[[xr.DataArray], int] | None  # of a chunk of the lazy array; a function is given the array
 
-def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
+
+def open(path: StorePath, *, slices: Slices = None) -> xr.DataArray:
     """Open a store as a lazy array.
 
     A training set, and several series in one store, are opened as the Dataset that was saved. What a store holds is
@@ -27,7 +29,8 @@ def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
     path
         A store written by `save`. Of a store of several series, ``store.zarr/name`` is one of them.
     slices
-        Slices in each chunk of the lazy array, at least 1; by default those of the store.
+        Slices in each chunk of the lazy array, at least 1; by default those of the store. Or a function that is given
+        the array in the store's own chunks and returns this number.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def open(path: StorePath, *, slices: int | None = None) -> xr.DataArray:
     return cast("xr.DataArray", _opened("open", path, slices))
 
 
-def open_dataset(path: StorePath, *, slices: int | None = None) -> xr.Dataset:
+def open_dataset(path: StorePath, *, slices: Slices = None) -> xr.Dataset:
     """Open a store that holds a Dataset: a training set, or one or more series written projection by projection.
 
     Parameters
@@ -76,27 +79,44 @@ def member(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
-def _opened(who: str, path: StorePath, slices: int | None) -> xr.DataArray | xr.Dataset:
-    if slices is not None and slices < 1:
-        refuse(who, needs="at least 1 slice", got=f"`slices={slices}`", remedy="`slices=1`, or leave it out")
+def _opened(who: str, path: StorePath, slices: Slices) -> xr.DataArray | xr.Dataset:
+    if isinstance(slices, int):
+        _check_slices(who, slices)
     source, wanted = member(Path(path).resolve())
     if not lock.is_held(source):
         places.finish_replacement(source)
     _check_complete(who, source)
+    labelled = _reader(source, wanted)
+    if not callable(slices):
+        return labelled(slices)
+    found = slices(cast("xr.DataArray", labelled(None)))
+    _check_slices(who, found)
+    return labelled(found)
+
+
+def _check_slices(who: str, slices: int) -> None:
+    if slices < 1:
+        refuse(who, needs="at least 1 slice", got=f"`slices={slices}`", remedy="`slices=1`, or leave it out")
+
+
+def _reader(source: Path, wanted: str | None) -> Callable[[int | None], xr.DataArray | xr.Dataset]:
+    """What labels the contents of a store, in chunks of so many slices; the metadata are read once."""
     array = files.data_array(source)
     name = files.array_name(source)
     attributes = files.attributes(source)
     if name == names.TABLE:
-        return samples.from_table(reading.lazy_data(source, array, slices), attributes)
+        return lambda slices: samples.from_table(reading.lazy_data(source, array, slices), attributes)
     dims: tuple[str, ...] = schema.SERIES_DIMS if name == names.PROJECTIONS else files.dims(source)
     coords: dict[Hashable, npt.NDArray[np.generic]] = {
-        dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims
+        dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims if dim in names.COORDINATES
     }
+    if name == names.PAIRS:
+        return lambda slices: samples.from_pairs(reading.lazy_data(source, array, slices), attributes, coords)
     if name == names.PROJECTIONS:
-        return projections.from_stack(
+        return lambda slices: projections.from_stack(
             lambda place: reading.lazy_series(source, array, slices, place), attributes, coords, wanted, source
         )
-    return slabs.label(
+    return lambda slices: slabs.label(
         reading.lazy_data(source, array, slices),
         dims=dims,
         coords=coords,

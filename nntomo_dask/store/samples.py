@@ -1,4 +1,8 @@
-"""Training sets as stored tables: a row for each voxel, with its inputs and, in the last column, its target."""
+"""Training sets as stored arrays.
+
+A set of voxels is a table: a row for each voxel, with its inputs and, in the last column, its target. A set of slices
+is an array (z, pair, y, x): of each slice the input and the target.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,44 +11,55 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
+from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import TABLE_DIMS
-from nntomo_dask.store.names import TABLE
+from nntomo_dask.store.names import PAIRS, TABLE
 
-_VARIABLES = ("inputs", "target", "level")
+TABLE_DIMS = ("voxel", "column")
+PAIRS_DIMS = (schema.Z, "pair", schema.Y, schema.X)
+_VOXELS = {"inputs", "target", "level"}
+_SLICES = {"input", "target", "level"}
+_SCENE, _USED = "scene", "used"  # coordinates (z) of a set of slices
 
 
-def to_table(dataset: xr.Dataset) -> xr.DataArray:
-    """The lazy table (voxel, column) of a training set. Its attribute `level` is still lazy.
+def to_array(dataset: xr.Dataset) -> xr.DataArray:
+    """The lazy array that is stored of a training set. Its attribute `level` is still lazy.
 
     Raises
     ------
     SchemaError
         The dataset is no training set.
     """
-    if not set(_VARIABLES) <= set(dataset.data_vars) or not {"layout", "recipe"} <= set(dataset.attrs):
-        refuse(
-            "save",
-            needs="a training set",
-            got=f"a dataset of {', '.join(map(str, dataset))}",
-            remedy="make one by training_samples(…)",
-        )
-    inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
-    table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
-    attrs = {"layout": dataset.attrs["layout"], "level": dataset["level"].data}
-    return xr.DataArray(table, dims=TABLE_DIMS, attrs=attrs, name=TABLE)
+    variables = set(dataset.data_vars)
+    if {"layout", "recipe"} <= set(dataset.attrs):
+        attrs = {"layout": dataset.attrs["layout"], "level": dataset["level"].data} if "level" in dataset else {}
+        if variables >= _VOXELS:
+            inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
+            table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
+            return xr.DataArray(table, dims=TABLE_DIMS, attrs=attrs, name=TABLE)
+        if variables >= _SLICES and {_SCENE, _USED} <= set(dataset.coords):
+            pairs = da.stack([da.asarray(dataset[name].data) for name in ("input", "target")], axis=1)
+            attrs |= {name: dataset[name].values.astype(int).tolist() for name in (_SCENE, _USED)}
+            coords = {dim: dataset[dim].values for dim in schema.VOLUME_DIMS}
+            return xr.DataArray(pairs.rechunk({1: -1}), dims=PAIRS_DIMS, coords=coords, attrs=attrs, name=PAIRS)
+    refuse(
+        "save",
+        needs="a training set",
+        got=f"a dataset of {', '.join(map(str, dataset))}",
+        remedy="make one by training_samples(…) or training_slices(…)",
+    )
 
 
-def with_level(table: xr.DataArray) -> xr.DataArray:
-    """The table with its level computed; any other array unchanged."""
-    if table.name != TABLE:
-        return table
-    return table.assign_attrs(level=float(np.asarray(table.attrs["level"])))
+def with_level(array: xr.DataArray) -> xr.DataArray:
+    """The array of a training set with its level computed; any other array unchanged."""
+    if array.name not in (TABLE, PAIRS):
+        return array
+    return array.assign_attrs(level=float(np.asarray(array.attrs["level"])))
 
 
 def from_table(table: da.Array, attributes: Mapping[str, Any]) -> xr.Dataset:
-    """The training set of a stored table."""
+    """The training set of a stored table of voxels."""
     inputs, target = table[:, :-1], table[:, -1]
     return xr.Dataset(
         {
@@ -52,10 +67,32 @@ def from_table(table: da.Array, attributes: Mapping[str, Any]) -> xr.Dataset:
             "target": ("voxel", target),
             "level": ((), np.float32(attributes["level"])),
         },
-        attrs={
-            "layout": attributes["layout"],
-            "recipe": attributes["recipe"],
-            "names": [inputs.name, target.name],
-            "stored": True,
-        },
+        attrs=_attributes(attributes, inputs, target),
     )
+
+
+def from_pairs(pairs: da.Array, attributes: Mapping[str, Any], coords: Mapping[Any, Any]) -> xr.Dataset:
+    """The training set of stored pairs of slices."""
+    images, target = pairs[:, 0], pairs[:, 1]
+    return xr.Dataset(
+        {
+            "input": (schema.VOLUME_DIMS, images),
+            "target": (schema.VOLUME_DIMS, target),
+            "level": ((), np.float32(attributes["level"])),
+        },
+        coords={
+            **coords,
+            _SCENE: (schema.Z, np.asarray(attributes[_SCENE], np.int64)),
+            _USED: (schema.Z, np.asarray(attributes[_USED], bool)),
+        },
+        attrs=_attributes(attributes, images, target),
+    )
+
+
+def _attributes(attributes: Mapping[str, Any], *parts: da.Array) -> dict[str, Any]:
+    return {
+        "layout": attributes["layout"],
+        "recipe": attributes["recipe"],
+        "names": [part.name for part in parts],
+        "stored": True,
+    }

@@ -122,7 +122,7 @@ class _Output:
         if projections.come_by_angle(array):
             return cls(*projections.to_stack(array), target)
         if isinstance(array, xr.Dataset):
-            return cls(samples.to_table(array), array.attrs["recipe"], target)
+            return cls(samples.to_array(array), array.attrs["recipe"], target)
         if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
             schema.check_tilt_series(array, who="save")
         else:

@@ -58,7 +58,7 @@ class Slices:
                     "train_msdnet",
                     needs=f"a set of more than {IN_MEMORY_BYTES // 2**20} MiB in stores, since every epoch reads it",
                     got=f"{size // 2**20} MiB that every epoch would reconstruct anew",
-                    remedy='set.assign(input=nt.save(set["input"], path), target=nt.save(set["target"], other_path))',
+                    remedy='save the set to a store: nt.save(set, "set.zarr")',
                 )
         return cls(source, target, dataset[SCENE].values, np.flatnonzero(dataset[USED].values))
 
