@@ -12,6 +12,7 @@ import nntomo_dask as nt
 from nntomo_dask.metrics.metric import Column
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.settings import setting, settings_of
+from nntomo_dask.training import TRAININGS
 
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 REGISTRIES = {
@@ -20,6 +21,7 @@ REGISTRIES = {
     "phantoms": nt.PHANTOMS,
     "metrics": nt.METRICS,
     "formats": nt.FORMATS,
+    "trainings": TRAININGS,
 }
 
 

@@ -1,6 +1,7 @@
 """What dies or breaks in the middle of a run: nothing is lost, and the rerun gives the bytes of an undisturbed one."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ from tests.test_store import digest
 SLICES = 24
 # A reconstruction in 24 slabs that takes some seconds, given the folder of its output and where it computes.
 RECONSTRUCT = """
+import json
 import sys
 import numpy as np
 import nntomo_dask as nt
@@ -32,7 +34,8 @@ if __name__ == "__main__":
     series = nt.tilt_series(rows, nt.tilt_angles("tem", 8)).chunk(z=1)
     with cluster.session(workers=2, scheduler=sys.argv[2] or None):
         print("ready", flush=True)
-        nt.save(nt.sirt(series, tolerance=0, max_iterations=int(sys.argv[3])), sys.argv[1])
+        volume = nt.reconstruct(series, sys.argv[3], **json.loads(sys.argv[4]))
+        nt.save(volume, sys.argv[1])
 """
 
 
@@ -43,8 +46,11 @@ def script(tmp_path_factory):
     return path
 
 
-def command(script: Path, output: Path, *, scheduler: str = "threads", iterations: int = 200) -> list[str]:
-    return [sys.executable, str(script), str(output), scheduler, str(iterations)]
+def command(
+    script: Path, output: Path, *, scheduler: str = "threads", iterations: int = 200, method: str = "sirt"
+) -> list[str]:
+    settings = {"sirt": {"tolerance": 0, "max_iterations": iterations}, "cgls": {"iterations": iterations}}
+    return [sys.executable, str(script), str(output), scheduler, method, json.dumps(settings[method])]
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +99,28 @@ def check_kills(script: Path, undisturbed: tuple[Path, float], folder: Path, cou
 
 def test_a_killed_driver(script, undisturbed, tmp_path):
     check_kills(script, undisturbed, tmp_path, 3)
+
+
+@pytest.mark.parametrize("method", ["cgls"])
+def test_a_killed_driver_of_another_method(script, tmp_path, method):
+    """Killed when it has written its first chunks; the rerun keeps them."""
+    output, whole = tmp_path / "a.zarr", tmp_path / "whole.zarr"
+    with subprocess.Popen(
+        command(script, output, method=method, iterations=400), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        while len(list(output.glob("volume/c/*/0/0"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    missing = set(store.missing_chunks(output))
+    assert 0 < len(missing) < SLICES - 1
+    before = {
+        index: files.chunk_file(output, index).stat().st_mtime_ns for index in range(SLICES) if index not in missing
+    }
+    for path in (output, whole):
+        subprocess.run(command(script, path, method=method, iterations=400), check=True, capture_output=True)
+    assert before == {index: files.chunk_file(output, index).stat().st_mtime_ns for index in before}
+    assert digest(output) == digest(whole)
 
 
 @pytest.mark.slow
