@@ -1,15 +1,13 @@
-"""Files of tilt angles: .rawtlt and .tlt (one number a line), and SerialEM's .mdoc."""
+"""Files of tilt angles: .rawtlt, .tlt and the like, and SerialEM's .mdoc."""
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
-
-_MDOC_ANGLE = re.compile(r"^\s*TiltAngle\s*=\s*(\S+)", re.MULTILINE)
+from nntomo_dask.formats import angle_text
 
 
 def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
@@ -18,16 +16,17 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     Parameters
     ----------
     path
-        A text file with one angle a line, in degrees; or, where the name ends in .mdoc, a SerialEM metadata file.
+        A text file with one angle a line, in degrees; with two columns, of which the other one is the number of the
+        image or a dose; or SerialEM's metadata, whose sections say to which image an angle belongs.
 
     Returns
     -------
-    (angle,), [degrees], in the order of the file.
+    (angle,), [degrees], in the order of the images.
 
     Raises
     ------
     SchemaError
-        There is no such file, or a line of it is no number.
+        There is no such file, a line of it is no number, or it is not clear what the angles are.
     """
     source = Path(path)
     if not source.is_file():
@@ -35,21 +34,7 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     text = source.read_text(encoding="utf-8", errors="replace")
     if "\0" in text:
         refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", remedy="give the angle file")
-    words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
-    angles = []
-    for word in words:
-        try:
-            angles.append(float(word))
-        except ValueError:
-            refuse(
-                "read_tilt_angles",
-                needs="one angle in degrees a line",
-                got=f"{word[:40]!r} in {source}",
-                remedy="correct that line",
-            )
-    if not angles:
-        refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", remedy="check the file")
-    return np.array(angles)
+    return angle_text.angles_in(text, source)
 
 
 def write_tilt_angles(angles_deg: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
