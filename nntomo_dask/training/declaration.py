@@ -126,6 +126,9 @@ class Training(abc.ABC, Generic[AnyNetwork]):
         """The same sets, read from stores in `folder`, which `save` writes."""
 
     @abc.abstractmethod
+    def fitter(self) -> Callable[..., AnyNetwork]:
+        """The function that `train` calls, with this object before its own arguments."""
+
     def train(
         self,
         training: xr.Dataset,
@@ -137,6 +140,15 @@ class Training(abc.ABC, Generic[AnyNetwork]):
         progress: Progress = "bar",
     ) -> AnyNetwork:
         """Train a network; `max_epochs` is `default_epochs` where it is None."""
+        return self.fitter()(
+            self,
+            training,
+            validation,
+            seed=seed,
+            max_epochs=self.default_epochs if max_epochs is None else max_epochs,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
     @abc.abstractmethod
     def measure(self, network: AnyNetwork) -> str:

@@ -5,7 +5,7 @@
 """
 
 import dataclasses
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -29,7 +29,6 @@ from nntomo_dask.settings import setting
 from nntomo_dask.training import TRAININGS
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
-from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.msdnet import layout, settings, slice_reader, slices as slices_room
 
 
@@ -193,28 +192,11 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
 
         return Sets(*(stored(part, kind) for kind, part in sets._asdict().items()))
 
-    def train(
-        self,
-        training: xr.Dataset,
-        validation: xr.Dataset,
-        *,
-        seed: int = 0,
-        max_epochs: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        progress: Progress = "bar",
-    ) -> MSDNetwork:
-        """Train a network, as `train_msdnet` does."""
+    def fitter(self) -> Callable[..., MSDNetwork]:
+        """The function that trains; its packages are imported here."""
         from nntomo_dask.training.msdnet.training import fit
 
-        return fit(
-            self,
-            training,
-            validation,
-            seed=seed,
-            max_epochs=self.default_epochs if max_epochs is None else max_epochs,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+        return fit
 
     def measure(self, network: MSDNetwork) -> str:
         """What the losses are."""

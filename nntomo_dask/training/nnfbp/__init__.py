@@ -5,7 +5,7 @@ loss, and `training` has the public function.
 """
 
 import dataclasses
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +26,6 @@ from nntomo_dask.settings import setting
 from nntomo_dask.training import TRAININGS
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
-from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.nnfbp import samples as samples_room, sets as sets_room, settings, tree
 
 
@@ -168,28 +167,11 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         """One store a set."""
         return Sets(*(save(part, folder / f"{name}.zarr") for name, part in sets._asdict().items()))
 
-    def train(
-        self,
-        training: xr.Dataset,
-        validation: xr.Dataset,
-        *,
-        seed: int = 0,
-        max_epochs: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        progress: Progress = "bar",
-    ) -> NNFBPNetwork:
-        """Train a network, as `train_nnfbp` does."""
+    def fitter(self) -> Callable[..., NNFBPNetwork]:
+        """The function that trains; its packages are imported here."""
         from nntomo_dask.training.nnfbp.training import fit
 
-        return fit(
-            self,
-            training,
-            validation,
-            seed=seed,
-            max_epochs=self.default_epochs if max_epochs is None else max_epochs,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+        return fit
 
     def measure(self, network: NNFBPNetwork) -> str:
         """What the losses are."""
