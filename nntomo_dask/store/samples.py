@@ -9,8 +9,7 @@ import xarray as xr
 
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import TABLE_DIMS
-from nntomo_dask.store.names import TABLE
+from nntomo_dask.store.names import DIMS, TABLE
 
 _VARIABLES = ("inputs", "target", "level")
 
@@ -33,7 +32,7 @@ def to_table(dataset: xr.Dataset) -> xr.DataArray:
     inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
     table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
     attrs = {"layout": dataset.attrs["layout"], "level": dataset["level"].data}
-    return xr.DataArray(table, dims=TABLE_DIMS, attrs=attrs, name=TABLE)
+    return xr.DataArray(table, dims=DIMS[TABLE], attrs=attrs, name=TABLE)
 
 
 def with_level(table: xr.DataArray) -> xr.DataArray:

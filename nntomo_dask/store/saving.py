@@ -131,7 +131,8 @@ class _Output:
         return cls(slabs.lazy(array).rename(name), recipes.recipe_of(array), target)
 
     def check(self, *, overwrite: bool) -> None:
-        """Raise a SchemaError where the target holds what may not be continued or replaced."""
+        """Raise a SchemaError where the target holds what may not be continued or replaced, or cannot be stored."""
+        files.check_can_be_stored(self.array, self.made_by)
         if self.target.exists():
             places.check_contents(self.target, self.made_by, overwrite=overwrite)
 
@@ -153,8 +154,8 @@ class _Output:
             files.create(samples.with_level(self.array), self.made_by, folder, self._chunk_slices())
             return folder
         places.check_contents(folder, self.made_by, overwrite=False)
-        if files.missing_coordinates(folder):
-            files.write_coordinates(folder, self.array.coords)
+        if files.has_damaged_metadata(folder) or files.missing_coordinates(folder):
+            files.renew(samples.with_level(self.array), folder)
         return folder
 
     def _chunk_slices(self) -> int:
@@ -204,7 +205,7 @@ class _Plan:
     @classmethod
     def of(cls, array: xr.DataArray, folder: Path) -> "_Plan":
         """Plan the slabs of an array for the store in a folder."""
-        per_chunk = files.data_array(folder).chunks[0]
+        per_chunk = files.read(folder).chunks[0]
         data = _in_whole_chunks(array, per_chunk).data
         missing = set(files.missing_chunks(folder))
         plan = []
