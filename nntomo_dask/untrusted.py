@@ -4,13 +4,15 @@ All of it costs little memory and time whatever a file says, and every fault is 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 LONGEST_JSON = 2**23  # bytes
 DEEPEST_JSON = 128  # levels of lists and objects; far less than Python's recursion limit
 MOST_CONTAINERS = 200_000  # lists and objects, each of which takes some 70 bytes
 DEEPEST_RECIPE = 40  # recipes of inputs of inputs; Dask's names of deeper ones reach Python's recursion limit
+MOST_ANGLES = 2**16
 LONGEST_OPERATION = 200  # characters of its name
 _RECIPE_KEYS = {"operation": str, "parameters": dict, "inputs": list, "version": str}
 
@@ -37,6 +39,8 @@ def parsed_json(content: bytes | str) -> Any:
         depth = max(level for level, _ in _containers(value))
     if depth > DEEPEST_JSON:
         raise ValueError(f"JSON of more than {DEEPEST_JSON} levels")
+    if "\\u" in text:  # an escape may stand for half a character, which is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
@@ -53,19 +57,47 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def finite_number(value: Any) -> float:
+    """A number, or a text that is one, as float; a ValueError where it is none, or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{str(value)[:40]!r} is no number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number
+
+
+def whole_number(value: Any, *, least: int, most: int) -> int:
+    """A whole number, or a text that is one, within bounds; a ValueError where it is something else."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{str(value)[:40]!r} is no whole number")
+    number = int(value)
+    if not least <= number <= most:
+        raise ValueError(f"{str(number)[:40]} is not from {least} to {most}")
+    return number
+
+
+def angles(value: Any) -> tuple[float, ...]:
+    """Tilt angles as a file lists them; a ValueError where they are no finite numbers, or too many."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_ANGLES:
+        raise ValueError(f"angles are not a list of at most {MOST_ANGLES} numbers")
+    return tuple(finite_number(angle) for angle in value)
+
+
 def is_recipe(value: Any) -> bool:
     """Whether a value has the form of a recipe, as deep as one may be, down to the last of its inputs.
 
-    An input may be empty: that of a network which was made by hand.
+    Inputs may lack a part: the recipe of a network that was made by hand is empty.
     """
-    level = [value]
-    for _ in range(DEEPEST_RECIPE):
-        if not all(_is_step(one) for one in level):
-            return False
-        level = [item for one in level for item in one["inputs"] if item != {}]
-        if not level:
-            return True
-    return False
+    return isinstance(value, dict) and set(_RECIPE_KEYS) <= set(value) and _are_steps([value])
+
+
+def recipe_of_network(text: str) -> dict[str, Any]:
+    """The recipe in a network's file; a ValueError where it is none. It may lack a part."""
+    recipe = parsed_object(text)
+    if not _are_steps([recipe]):
+        raise ValueError("its recipe is none")
+    return recipe
 
 
 def printable(text: str) -> str:
@@ -78,10 +110,19 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
+def _are_steps(level: list[Any]) -> bool:
+    for _ in range(DEEPEST_RECIPE):
+        if not all(_is_step(one) for one in level):
+            return False
+        level = [item for one in level for item in one.get("inputs", [])]
+    return not level
+
+
 def _is_step(value: Any) -> bool:
-    if not isinstance(value, Mapping) or not all(isinstance(value.get(key), of) for key, of in _RECIPE_KEYS.items()):
+    if not isinstance(value, dict):
         return False
-    return len(value["operation"]) <= LONGEST_OPERATION
+    parts = all(isinstance(value[key], kind) for key, kind in _RECIPE_KEYS.items() if key in value)
+    return parts and len(value.get("operation", "")) <= LONGEST_OPERATION
 
 
 def _containers(value: Any) -> Iterator[tuple[int, Any]]:

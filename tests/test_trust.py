@@ -1,10 +1,16 @@
 """Whatever is opened may be damaged, or made to do harm: it is refused in the package's form, or the data are right."""
 
+import dataclasses
 import json
 import shutil
+import struct
+import subprocess
+import sys
 import time
+import tracemalloc
 from pathlib import Path
 
+import mrcfile
 import numcodecs
 import numpy as np
 import pytest
@@ -13,6 +19,7 @@ import zarr
 import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import recipes
+from nntomo_dask.networks import files as network_files
 from nntomo_dask.store import files, metadata
 from tests.test_store import digest
 
@@ -421,3 +428,235 @@ def test_the_mark_is_not_among_the_attributes_of_arrays(saved):
     path, volume, _ = saved
     assert set(nt.open(path).attrs) == set(volume.attrs)
     assert metadata.is_ours(path)
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\u2028\x7f\ud800"
+
+
+class TestTerminals:
+    """Nothing in a file reaches the terminal as a control character."""
+
+    @pytest.mark.parametrize("words", [("info",), ("info", "--json"), ("info", "--verify")])
+    def test_recipes(self, tmp_path, run, words):
+        made_by = recipes.record(f"a{ESCAPES[:-1]}", {f"b{ESCAPES[:-1]}": ESCAPES[:-1]})
+        volume = nt.volume(np.zeros((4, 8, 8), np.float32)).chunk(z=2)
+        files.create(volume, made_by, tmp_path / "a.zarr", 2)
+        self.check(run(*words, "a.zarr", exit_code=1 if "--verify" in words else 0).output)
+
+    def test_names_of_series_and_units(self, tmp_path, run, series):
+        name = f"m{ESCAPES[:4]}"
+        other = series.chunk(z=-1, angle=1).assign_attrs(units=f"nm{ESCAPES[:-1]}")
+        nt.save(other.to_dataset(name=name), tmp_path / "a.zarr")
+        self.check(run("info", "a.zarr").output)
+        nt.save(series.assign_attrs(units=f"nm{ESCAPES[:-1]}"), tmp_path / "b.zarr")
+        self.check(run("reconstruct", "b.zarr", "--method", "fbp", "-o", "c.zarr").output)
+
+    def test_networks(self, tmp_path, run, trained):
+        network = dataclasses.replace(trained[0], recipe={"operation": ESCAPES[:-1], "outcome": {ESCAPES[:-1]: 1.0}})
+        nt.save_network(network, tmp_path / "a.safetensors")
+        self.check(run("info", "a.safetensors").output)
+
+    def test_paths_and_errors(self, tmp_path, run):
+        name = f"a{ESCAPES[:-1]}"
+        self.check(run("info", name, exit_code=2).output)
+        (tmp_path / name).write_text(ESCAPES[:-1])
+        self.check(run("info", name, exit_code=2).output)
+        self.check(run("project", "a.zarr", "--angles", name, "-o", "b.zarr", exit_code=2).output)
+        self.check(run("phantom", "particle", "--size", 16, "-o", f"{name}/b.zarr", exit_code=2).output)
+        self.check(run("phantom", "particle", "--size", 16, "-o", f"{name}.zarr").output)
+        self.check(run("compare", f"{name}.zarr", "--reference", f"{name}.zarr").output)
+        self.check(run("export", f"{name}.zarr", f"{name}.mrc").output)
+        self.check(run("phantom", name, "-o", "b.zarr", exit_code=2).output)
+
+    @staticmethod
+    def check(text):
+        assert [one for one in text if not one.isprintable() and one != "\n"] == []
+
+
+def test_half_a_character_in_json(saved):
+    path, _, _ = saved
+    both(path, lambda array: array["attributes"]["recipe"].__setitem__("operation", "\ud800"))
+    refused(path, "needs a store")
+
+
+class TestMrc:
+    """The header says how much memory a reader takes, so it is compared with the file first."""
+
+    @pytest.fixture
+    def stack(self, tmp_path):
+        with mrcfile.new(tmp_path / "a.mrc") as mrc:
+            mrc.set_data(np.arange(5 * 6 * 8, dtype=np.int16).reshape(5, 6, 8))
+        return tmp_path / "a.mrc"
+
+    @staticmethod
+    def write(path, place, value, order="<"):
+        content = bytearray(path.read_bytes())
+        struct.pack_into(f"{order}i", content, place, value)
+        path.write_bytes(content)
+
+    @pytest.mark.parametrize("place", [0, 4, 8, 12, 92])
+    @pytest.mark.parametrize("value", [-1, -(2**31), 2**31 - 1, 10**6, 0])
+    def test_sizes_that_are_not_those_of_the_file(self, stack, run, place, value):
+        if (place, value) == (92, 0):
+            return
+        self.write(stack, place, value)
+        tracemalloc.start()
+        for read in (lambda: nt.read_mrc_series(stack, range(5)), lambda: nt.read_mrc_volume(stack)):
+            with pytest.raises(nt.SchemaError, match="needs a whole MRC2014 file"):
+                read()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 5_000_000
+        run("import", stack, "-o", "a.zarr", exit_code=2)
+
+    @pytest.mark.parametrize("mode", [0, 2, 4, 6, 7, 101, 12345])
+    def test_another_mode(self, stack, mode):
+        """A mode of pixels of the same size cannot be told from the right one; all others are refused."""
+        self.write(stack, 12, mode)
+        if mode == 6:
+            assert nt.read_mrc_series(stack, range(5)).shape == (6, 5, 8)
+            return
+        with pytest.raises(nt.SchemaError, match=r"needs a whole MRC2014 file"):
+            nt.read_mrc_series(stack, range(5))
+
+    def test_the_other_byte_order(self, stack, tmp_path):
+        with mrcfile.open(stack) as mrc:
+            data = mrc.data.copy()
+        with mrcfile.new(tmp_path / "b.mrc") as mrc:
+            mrc.set_data(data.astype(">i2"))
+        np.testing.assert_array_equal(nt.read_mrc_series(tmp_path / "b.mrc", range(5)).values[2], data[:, 2])
+
+    def test_an_extended_header(self, stack, tmp_path):
+        with mrcfile.open(stack) as mrc:
+            data = mrc.data.copy()
+        with mrcfile.new(tmp_path / "b.mrc") as mrc:
+            mrc.set_data(data)
+            mrc.set_extended_header(np.zeros(5000, "V1"))
+        np.testing.assert_array_equal(nt.read_mrc_series(tmp_path / "b.mrc", range(5)).values[2], data[:, 2])
+        self.write(tmp_path / "b.mrc", 92, 5001)
+        with pytest.raises(nt.SchemaError, match="needs a whole MRC2014 file"):
+            nt.read_mrc_series(tmp_path / "b.mrc", range(5))
+
+
+ANGLES = {
+    "junk": bytes(range(1, 256)),
+    "zeros": b"\0" * 100,
+    "not a number": b"1\nnan\n3\n",
+    "infinity": b"1\ninf\n3\n",
+    "digits of another script": "1\n\u0661\n3\n".encode(),
+    "underscores": b"1\n1_0\n",
+    "beyond floats": b"1\n1e999\n",
+    "latin-1": b"1\n2\xb0\n",
+    "escapes": b"1\n\x1b[2J\n",
+    "huge": b"1\n" * 2**24,
+}
+
+
+@pytest.mark.parametrize("content", ANGLES)
+@pytest.mark.parametrize("name", ["a.rawtlt", "a.mdoc"])
+def test_angle_files_that_are_none(tmp_path, content, name):
+    (tmp_path / name).write_bytes(ANGLES[content])
+    with pytest.raises(nt.SchemaError, match=r"^read_tilt_angles: needs ") as caught:
+        nt.read_tilt_angles(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+HEADERS = {
+    "an unknown type": lambda h: h["hidden_bias"].__setitem__("dtype", "BF16"),
+    "a type of lists": lambda h: h["hidden_bias"].__setitem__("dtype", []),
+    "another type": lambda h: h["hidden_bias"].__setitem__("dtype", "I64"),
+    "a negative size": lambda h: h["hidden_bias"].__setitem__("shape", [-1]),
+    "a size beyond 64 bits": lambda h: h["hidden_bias"].__setitem__("shape", [10**30]),
+    "another shape": lambda h: h["hidden_bias"].__setitem__("shape", [1, *h["hidden_bias"]["shape"]]),
+    "turned": lambda h: h["hidden_weights"]["shape"].reverse(),
+    "many axes": lambda h: h["hidden_bias"].__setitem__("shape", [1] * 5000 + h["hidden_bias"]["shape"]),
+    "offsets beyond the file": lambda h: h["hidden_bias"].__setitem__("data_offsets", [0, 10**12]),
+    "offsets in another place": lambda h: h["hidden_bias"].__setitem__("data_offsets", [1, 2]),
+    "no offsets": lambda h: h["hidden_bias"].pop("data_offsets"),
+    "a tensor less": lambda h: h.pop("hidden_bias"),
+    "a number as metadata": lambda h: h["__metadata__"].__setitem__("level", 5),
+    "no checksum": lambda h: h["__metadata__"].pop("crc32"),
+    "no checksum of the metadata": lambda h: h["__metadata__"].pop("metadata_crc32"),
+    "half a character": lambda h: h["__metadata__"].__setitem__("level", "\ud800"),
+    "no metadata": lambda h: h.pop("__metadata__"),
+    "another version": lambda h: h["__metadata__"].__setitem__("format_version", "9"),
+    "another kind": lambda h: h["__metadata__"].__setitem__("format", "x"),
+    "another level": lambda h: h["__metadata__"].__setitem__("level", "2"),
+}
+
+CONTENTS = {
+    "a level that is no number": ("level", "nan"),
+    "no recipe": ("recipe", "[]"),
+    "a recipe of recipes": ("recipe", '{"inputs":[' * 100 + "{}" + "]}" * 100),
+    "a layout of lists": ("layout", "[]"),
+    "a detector of 10¹² pixels": ("layout", '{"angles_deg": [0, 1], "detector_count": 1000000000000}'),
+    "no angles": ("layout", '{"angles_deg": [], "detector_count": 48}'),
+    "angles of text": ("layout", '{"angles_deg": ["a", "b"], "detector_count": 48}'),
+    "another activation": ("activation", "\x1b[2J"),
+}
+
+
+class TestNetworks:
+    """Headers of .safetensors files."""
+
+    @pytest.fixture
+    def network(self, tmp_path, trained):
+        return nt.save_network(trained[0], tmp_path / "a.safetensors")
+
+    @staticmethod
+    def edit(path, change):
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        change(header)
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+
+    @pytest.mark.parametrize("length", [0, 1, 2**31, 2**63, 2**64 - 1])
+    def test_a_header_of_another_length(self, network, length, run):
+        network.write_bytes(length.to_bytes(8, "little") + network.read_bytes()[8:])
+        assert "train" in run("info", network, exit_code=2).output
+
+    @pytest.mark.parametrize("change", HEADERS)
+    def test_changed_headers(self, network, change, run):
+        self.edit(network, HEADERS[change])
+        with pytest.raises(nt.SchemaError):
+            nt.load_network(network)
+        run("info", network, exit_code=2)
+
+    @pytest.mark.parametrize("content", CONTENTS)
+    def test_contents_with_right_checksums(self, network, content, run):
+        """Made to do harm: the checksums fit."""
+        tensors, metadata = network_files.read_tensors(network, "nntomo_dask.nnfbp", who="test")
+        key, value = CONTENTS[content]
+        network_files.write_tensors(tensors, {**metadata, key: value}, network)
+        with pytest.raises(nt.SchemaError, match="a damaged file"):
+            nt.load_network(network)
+        assert run("info", network, exit_code=2).output.strip().isprintable()
+
+    def test_equal_networks_are_equal_bytes(self, tmp_path, trained):
+        """Written by processes with other orders of keys."""
+        nt.save_network(trained[0], tmp_path / "a.safetensors")
+        script = "import sys, nntomo_dask as nt; nt.save_network(nt.load_network(sys.argv[1]), sys.argv[2])"
+        for name in ("b", "c"):
+            subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path / "a.safetensors"), str(tmp_path / f"{name}.safetensors")],
+                check=True,
+            )
+        assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [
+            ("thesis.txt", "check the path"),
+            ("a.safetensors", "train the network again"),
+            ("store.zarr/zarr.json", "give the folder of the store"),
+            ("a.cif", "nntomo simulate"),
+        ],
+    )
+    def test_info_on_another_file(self, tmp_path, run, name, remedy):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("precious" * 100)
+        text = run("info", name, exit_code=2).output
+        assert f"which is something else; try: {remedy}" in text
+        assert "delete" not in text

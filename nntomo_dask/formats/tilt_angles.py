@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
 
+_MOST_BYTES = 2**24  # of a file of angles; an .mdoc has about a kilobyte for each image
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _MDOC_ANGLE = re.compile(r"^\s*TiltAngle\s*=\s*(\S+)", re.MULTILINE)
 
 
@@ -32,21 +34,23 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     source = Path(path)
     if not source.is_file():
         refuse("read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", remedy="check the path")
+    if source.stat().st_size > _MOST_BYTES:
+        got = f"one of {source.stat().st_size} bytes, {source}"
+        refuse("read_tilt_angles", needs="a file of some kilobytes", got=got, remedy="give the angle file")
     text = source.read_text(encoding="utf-8", errors="replace")
     if "\0" in text:
         refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", remedy="give the angle file")
     words = _MDOC_ANGLE.findall(text) if source.suffix == ".mdoc" else text.split()
     angles = []
     for word in words:
-        try:
-            angles.append(float(word))
-        except ValueError:
+        if not _NUMBER.fullmatch(word):
             refuse(
                 "read_tilt_angles",
                 needs="one angle in degrees a line",
                 got=f"{word[:40]!r} in {source}",
                 remedy="correct that line",
             )
+        angles.append(float(word))
     if not angles:
         refuse("read_tilt_angles", needs="at least one angle", got=f"none in {source}", remedy="check the file")
     return np.array(angles)

@@ -20,6 +20,7 @@ from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
 from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
+from nntomo_dask.untrusted import printable
 
 Labelled = TypeVar("Labelled", bound=xr.DataArray | xr.Dataset)
 Place = TypeVar("Place", bound=StorePath)
@@ -96,7 +97,7 @@ def save_together(
     if progress == "bar":
         for output in outputs:
             if output not in wanted:
-                cluster.tell(f"{output.target.name}: found complete, nothing to compute")
+                cluster.tell(f"{printable(output.target.name)}: found complete, nothing to compute")
     if wanted:
         with contextlib.ExitStack() as held:
             for output in wanted:
@@ -175,7 +176,7 @@ def _write_all(outputs: Sequence[_Output], *, overwrite: bool, progress: cluster
         # A second check: another run may have written the store before the lock was held.
         output.check(overwrite=overwrite)
     folders = [output.create(overwrite=overwrite) for output in outputs]
-    names = ", ".join(output.target.name for output in outputs)
+    names = ", ".join(printable(output.target.name) for output in outputs)
     try:
         tasks = _tasks([_Plan.of(output.array, folder) for output, folder in zip(outputs, folders, strict=True)])
         cluster.compute(tasks, description=names, progress=progress)
