@@ -31,7 +31,7 @@ def parsed_json(content: bytes | str) -> Any:
     if text.count("[") + text.count("{") > MOST_CONTAINERS:
         raise ValueError(f"more than {MOST_CONTAINERS} lists and objects in JSON")
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         value = None
         depth = DEEPEST_JSON + 1
@@ -135,6 +135,13 @@ def _containers(value: Any) -> Iterator[tuple[int, Any]]:
         yield level, container
         items = container.values() if isinstance(container, dict) else container
         pending += [(level + 1, item) for item in items if isinstance(item, dict | list)]
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):  # more digits than a float takes
+        raise ValueError(f"{text[:20]} is too large a number")
+    return number
 
 
 def _no_number(text: str) -> NoReturn:
