@@ -198,6 +198,7 @@ def test_metadata_of_another_form_are_refused(saved, wrong, run):
 TEXTS = {
     "NaN": '{"zarr_format": NaN}',
     "infinity": '{"zarr_format": Infinity}',
+    "infinity in digits": '{"zarr_format": 1e999}',
     "endless digits": '{"zarr_format": ' + "1" * 5000 + "}",
     "nested": "[" * 100_000 + "]" * 100_000,
     "nested objects": '{"a":' * 300 + "1" + "}" * 300,

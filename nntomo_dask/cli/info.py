@@ -18,8 +18,8 @@ from nntomo_dask.untrusted import printable
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read every chunk of a store and check it. Damaged chunks are set aside; running the command that wrote the "
-    "store again computes them anew.",
+    help="Read all of a store, a network or a training, and compare it with its checksums. Damaged chunks of a store are "
+    "set aside; running the command that wrote the store again computes them anew.",
 )
 def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Show what a store, a network or a training is, and how it was made.
@@ -30,6 +30,8 @@ def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """
     whole = _verify(path) if verify and not path.is_file() else True
     lines, recipe = _file(path) if path.is_file() else _store(path)
+    if verify and path.is_file():  # it was read whole
+        click.echo(f"{printable(str(path))}: its checksums are right", err=True)
     for line in lines:
         click.echo(printable(line), err=as_json)
     if as_json:

@@ -95,7 +95,7 @@ def _check_array(array: Any, dims: tuple[str, ...], codecs: Codecs) -> None:
     sizes, grid = array["shape"], array["chunk_grid"]
     if not isinstance(sizes, list) or len(sizes) != len(dims) or not all(_is_size(size) for size in sizes):
         raise DamagedError("an array has another shape")
-    chunks = grid["configuration"]["chunk_shape"] if _is_grid(grid) else None
+    chunks = grid["configuration"].get("chunk_shape") if _is_grid(grid) else None
     if not isinstance(chunks, list) or len(chunks) != len(dims) or chunks[1:] != sizes[1:] or not _is_size(chunks[0]):
         raise DamagedError("an array has other chunks")
     _check_codecs(array["codecs"], codecs)

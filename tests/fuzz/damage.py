@@ -62,10 +62,8 @@ class Damage:
             content[place : place + length] = bytes(len(content[place : place + length]))
         elif self.how == "swap":
             other = self.value % (len(content) + 1)
-            content[place : place + 8], content[other : other + 8] = (
-                content[other : other + 8],
-                content[place : place + 8],
-            )
+            one, two = slice(place, place + 8), slice(other, other + 8)
+            content[one], content[two] = content[two], content[one]
         elif content:
             content[place % len(content)] ^= 1 + self.value % 255
         file.write_bytes(content)

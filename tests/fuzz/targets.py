@@ -13,7 +13,6 @@ import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.networks import files as networks
-from nntomo_dask.store import metadata
 from nntomo_dask.training.checkpoints import open_checkpoint
 from tests.shared_data import NEEDLE
 
@@ -96,6 +95,10 @@ def _read_checkpoint(path: Path) -> str:
     return _digest(*texts, reached.best, reached.ended, *kept, *state)
 
 
+def _read_angles(path: Path) -> str:
+    return _digest(nt.read_tilt_angles(path))
+
+
 def _read_structure(path: Path) -> str:
     atoms = nt.structure(path)
     return _digest(atoms.get_atomic_numbers(), atoms.get_positions(), atoms.cell.array)
@@ -121,8 +124,6 @@ def _saved(name: str) -> Callable[[Path], Path]:
             if name == "by_angle.zarr":
                 opened = opened.chunk(z=-1, angle=1)
             nt.save(opened, target)
-            found = metadata.read(target)
-            assert found is not None
         elif name.endswith(".training.safetensors"):
             open_checkpoint(source).save(target)
         else:
@@ -162,10 +163,8 @@ KINDS: dict[str, Kind] = {
     "checkpoint of msdnet": Kind(_saved("msdnet_sirt.training.safetensors"), _read_checkpoint),
     "checkpoint of 0.1.0": Kind(_legacy("msdnet_sirt_interrupted.training.safetensors"), _read_checkpoint),
     "MRC": Kind(_legacy("series.mrc"), _read_series, has_checksums=False),
-    "angles": Kind(_legacy("series.rawtlt"), lambda path: _digest(nt.read_tilt_angles(path)), has_checksums=False),
-    "mdoc": Kind(
-        _copied(NEEDLE / "serialem.mdoc"), lambda path: _digest(nt.read_tilt_angles(path)), has_checksums=False
-    ),
+    "angles": Kind(_legacy("series.rawtlt"), _read_angles, has_checksums=False),
+    "mdoc": Kind(_copied(NEEDLE / "serialem.mdoc"), _read_angles, has_checksums=False),
 }
 if importlib.util.find_spec("nntomo_dask.simulation.cif") and importlib.util.find_spec("ase"):
     KINDS["CIF"] = Kind(_text("a.cif", CIF), _read_structure, has_checksums=False)
