@@ -18,8 +18,8 @@ from nntomo_dask.untrusted import printable
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read all of a store, a network or a training, and compare it with its checksums. Damaged chunks of a store are "
-    "set aside; running the command that wrote the store again computes them anew.",
+    help="Read all of a store, a network or a training, and compare it with its checksums. Damaged chunks of a store "
+    "are set aside; running the command that wrote the store again computes them anew.",
 )
 def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Show what a store, a network or a training is, and how it was made.

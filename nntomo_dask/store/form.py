@@ -149,7 +149,8 @@ def _check_attributes(name: str, shape: list[int], attributes: Json) -> None:
             raise DamagedError("the attributes of its series cannot be read")
         if not len(modes) == len(set(modes)) == len(own) == shape[1]:
             raise DamagedError("the number of its series is another")
-        if len(modes) > 1 and len(attributes["recipe"]["inputs"]) != len(modes):
+        made_by = attributes["recipe"]["inputs"]
+        if len(modes) > 1 and not (len(made_by) == len(modes) and all(is_recipe(one) for one in made_by)):
             raise DamagedError("the recipes of its series cannot be read")
 
 
