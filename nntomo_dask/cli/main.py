@@ -58,7 +58,7 @@ class _Lazy(click.Group):
         except SchemaError as error:
             raise _Refusal(self._in_options(error, ctx)) from error
         except click.ClickException as error:  # its message may quote what was typed, or lies in a file
-            error.message = "\n".join(printable(line) for line in error.message.split("\n"))
+            vars(error)["message"] = "\n".join(printable(line) for line in error.message.split("\n"))
             raise
         except ModuleNotFoundError as error:
             try:
