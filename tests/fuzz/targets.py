@@ -166,5 +166,5 @@ KINDS: dict[str, Kind] = {
     "angles": Kind(_legacy("series.rawtlt"), _read_angles, has_checksums=False),
     "mdoc": Kind(_copied(NEEDLE / "serialem.mdoc"), _read_angles, has_checksums=False),
 }
-if importlib.util.find_spec("nntomo_dask.simulation.cif") and importlib.util.find_spec("ase"):
+if all(map(importlib.util.find_spec, ("ase", "gemmi", "nntomo_dask.simulation.cif"))):
     KINDS["CIF"] = Kind(_text("a.cif", CIF), _read_structure, has_checksums=False)
