@@ -8,6 +8,7 @@ have no checksums. Needs neither Zarr, nor xarray, nor Dask.
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from nntomo_dask.untrusted import LONGEST_JSON, canonical_json, is_recipe, parse
 
 FILE = "zarr.json"
 CHECKSUM_BYTES = 4  # of the CRC-32C at the end of every chunk
+_ZARRS_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _BLOSC_HEADER = 16  # bytes; 4 to 7 are the number of bytes when decompressed, 12 to 15 the number of compressed bytes
 
 
@@ -185,8 +187,10 @@ def is_ours(folder: Path) -> bool:
 def own_entries(folder: Path) -> list[Path]:
     """The files and folders of a store that are its own, the group's metadata last; others may lie beside them."""
     name = _Copies.of(folder).name
-    names = [*COORDINATES, name, FILE] if name else [*COORDINATES, FILE]
-    return [folder / one for one in names if (folder / one).exists()]
+    names = [*COORDINATES, name] if name else COORDINATES
+    # Zarr's are files that it was writing when it was killed.
+    partial = [entry for entry in folder.iterdir() if _ZARRS_PARTIAL.fullmatch(entry.name)]
+    return [*partial, *(folder / one for one in (*names, FILE) if (folder / one).exists())]
 
 
 def checksum(array: Json | None, coordinates: Mapping[str, str]) -> str:
