@@ -4,11 +4,15 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
+from nntomo_dask.untrusted import printable
+
 _PARAMETER = re.compile(r"`([^`]+)`")
 
 
 class SchemaError(ValueError):
     """Input that an operation cannot take. The message says who needs what, what it got, and what to try.
+
+    What cannot be seen, such as the escape sequences of a terminal in a file's name, is shown as Python writes it.
 
     ``args[0]`` is the raw text, in which parameters stand in backticks. ``str(error)`` shows them without the
     backticks, as Python writes them. `spelled` shows them in another form, such as the options of a command.
@@ -26,7 +30,7 @@ class SchemaError(ValueError):
         spell
             Is given ``"pixels=58"`` or ``"pixels"``, without the backticks.
         """
-        return _PARAMETER.sub(lambda found: spell(found[1]), super().__str__())
+        return _PARAMETER.sub(lambda found: spell(found[1]), printable(super().__str__()))
 
 
 def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:

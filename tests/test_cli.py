@@ -224,7 +224,9 @@ def test_a_network_for_another_series_is_refused(run, series_store, trained):
 
 def test_training_does_not_replace_a_foreign_file(run, series_store, tmp_path):
     (tmp_path / "net.safetensors").write_text("precious")
-    assert "damaged or foreign file" in run("train", "--for", series_store, "-o", "net.safetensors", exit_code=2).output
+    assert (
+        "which is none, or damaged" in run("train", "--for", series_store, "-o", "net.safetensors", exit_code=2).output
+    )
     assert (tmp_path / "net.safetensors").read_text() == "precious"
 
 

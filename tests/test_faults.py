@@ -380,11 +380,15 @@ class TestDamage:
             (path / file).unlink()
         else:
             (path / file).write_bytes(damage)
-        for attempt in (lambda: nt.open(path), lambda: nt.verify(path), lambda: nt.save(volume, path)):
-            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* with overwrite=True"):
+        chunks = {file: file.stat().st_mtime_ns for file in path.glob("volume/c/*/0/0")}
+        for attempt in (lambda: nt.open(path), lambda: nt.verify(path)):
+            with pytest.raises(nt.SchemaError, match=r"needs the metadata of a store .* try: rerun what wrote"):
                 attempt()
-        nt.save(volume, path, overwrite=True)
+        with pytest.raises(nt.SchemaError, match=r"made otherwise: .* try: overwrite=True"):
+            nt.save(nt.normalize(volume), path)
+        nt.save(volume, path)  # writes the metadata again, and computes nothing
         assert digest(path) == before
+        assert {file: file.stat().st_mtime_ns for file in path.glob("volume/c/*/0/0")} == chunks
 
     def test_verify_where_nothing_may_be_written(self, volume_store, monkeypatch):
         path, _, _ = volume_store

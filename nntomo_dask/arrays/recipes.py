@@ -17,19 +17,39 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
+from nntomo_dask.untrusted import DEEPEST_RECIPE
+
 Recipe = dict[str, Any]
 
 _DIGITS = 16
 
 
 def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.DataArray | Recipe] = ()) -> Recipe:
-    """Recipe of an operation. An input is an array, or a recipe if it is something else (a specimen, a network)."""
+    """Recipe of an operation. An input is an array, or a recipe if it is something else (a specimen, a network).
+
+    Of inputs that are `DEEPEST_RECIPE` steps away only a digest is kept.
+    """
+    made_by = [recipe_of(item) if isinstance(item, xr.DataArray) else item for item in inputs]
     return {
         "operation": operation,
         "parameters": {key: _plain(value) for key, value in parameters.items()},
-        "inputs": [recipe_of(item) if isinstance(item, xr.DataArray) else item for item in inputs],
+        "inputs": [_within(item, DEEPEST_RECIPE - 1) for item in made_by],
         "version": importlib.metadata.version("nntomo_dask"),
     }
+
+
+def _within(recipe: Recipe, depth: int) -> Recipe:
+    """A recipe of at most that many steps; the inputs of the last one are replaced by their digest."""
+    inputs = recipe.get("inputs", [])
+    if not inputs:
+        return recipe
+    if depth == 1:
+        text = json.dumps(without_versions(inputs), sort_keys=True)
+        parameters = {"digest_of_inputs": hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}
+        return recipe | {"parameters": recipe["parameters"] | parameters, "inputs": []}
+    within = [_within(item, depth - 1) for item in inputs]
+    unchanged = all(new is old for new, old in zip(within, inputs, strict=True))
+    return recipe if unchanged else recipe | {"inputs": within}
 
 
 def recipe_of(array: xr.DataArray) -> Recipe:

@@ -7,6 +7,7 @@ import click
 import nntomo_dask as nt
 from nntomo_dask.cli import support
 from nntomo_dask.formats.format import check_outputs, format_to_write
+from nntomo_dask.untrusted import printable
 
 
 @click.command()
@@ -27,4 +28,4 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
     array = nt.open(store)
     check_outputs(kind.outputs(array, target), overwrite=overwrite, who="export")
     for path in kind.write(array, target):
-        click.echo(path)
+        click.echo(printable(str(path)))

@@ -9,6 +9,7 @@ import click
 
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import inspection
+from nntomo_dask.untrusted import printable
 
 
 @click.command()
@@ -17,8 +18,8 @@ from nntomo_dask.store import inspection
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read every chunk of a store and check it. Damaged chunks are set aside; running the command that wrote the "
-    "store again computes them anew.",
+    help="Read all of a store, a network or a training, and compare it with its checksums. Damaged chunks of a store "
+    "are set aside; running the command that wrote the store again computes them anew.",
 )
 def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """Show what a store, a network or a training is, and how it was made.
@@ -29,9 +30,14 @@ def info(path: Path, as_json: bool, verify: bool) -> None:  # noqa: FBT001
     """
     whole = _verify(path) if verify and not path.is_file() else True
     lines, recipe = _file(path) if path.is_file() else _store(path)
+    if verify and path.is_file():  # it was read whole
+        click.echo(f"{printable(str(path))}: its checksums are right", err=True)
     for line in lines:
-        click.echo(line, err=as_json)
-    click.echo(json.dumps(recipe, indent=2) if as_json else "made by:\n" + "\n".join(recipe_lines(recipe)))
+        click.echo(printable(line), err=as_json)
+    if as_json:
+        click.echo(json.dumps(recipe, indent=2).replace("\x7f", "\\u007f"))
+    else:
+        click.echo("made by:\n" + "\n".join(printable(line) for line in recipe_lines(recipe)))
     sys.exit(0 if whole else 1)
 
 
@@ -45,13 +51,11 @@ def _verify(path: Path) -> bool:
     if damaged:
         listed = ", ".join(map(str, damaged[:20])) + (", …" if len(damaged) > 20 else "")
         kept = any(chunk not in store.missing_chunks(folder) for chunk in damaged)
-        click.echo(
-            f"{folder}: {_count(len(damaged), 'damaged chunk')} of {store.chunk_count(folder)} (number {listed}, from "
-            f"0); {'it cannot be written to' if kept else 'set aside'}",
-            err=True,
-        )
+        damage = f"{_count(len(damaged), 'damaged chunk')} of {store.chunk_count(folder)} (number {listed}, from 0)"
+        outcome = "it cannot be written to" if kept else "set aside"
+        click.echo(f"{printable(str(folder))}: {damage}; {outcome}", err=True)
     elif not lacking:
-        click.echo(f"{folder}: every chunk and coordinate is whole", err=True)
+        click.echo(f"{printable(str(folder))}: every chunk and coordinate is whole, and so are the metadata", err=True)
     return not (damaged or lacking)
 
 
@@ -69,9 +73,8 @@ def _store(path: Path) -> tuple[list[str], Any]:
         raise AssertionError(f"{path} opens, but its metadata could not be read")
     recipe = contents.attributes["recipe"]
     if contents.missing:
-        click.echo(
-            f"{folder}: not complete, without {' and '.join(contents.missing)}; run again what wrote it", err=True
-        )
+        lacking = " and ".join(contents.missing)
+        click.echo(f"{printable(str(folder))}: not complete, without {lacking}; run again what wrote it", err=True)
         return [], recipe
     if not modes:
         return [_array(path, contents, contents.name.replace("_", " ")), *_angles(contents)], recipe
@@ -108,6 +111,7 @@ def _file(path: Path) -> tuple[list[str], Any]:
     """Lines about a file that is no store, and its recipe."""
     import nntomo_dask as nt
     from nntomo_dask.formats.format import format_of
+    from nntomo_dask.networks import files
     from nntomo_dask.training.checkpoints import open_checkpoint
 
     found = format_of(path)
@@ -119,13 +123,28 @@ def _file(path: Path) -> tuple[list[str], Any]:
         state = "ended" if reached.ended else "interrupted"
         line = f"training of {reached.kind.title}: {_count(len(reached.losses), 'epoch')}, {state}"
         return [line], reached.best_network().recipe if reached.losses else reached.frame.recipe
+    if not files.kind_of(path):
+        needs = "a store, which is a folder, or the file of a network or a training"
+        refuse("info", needs=needs, got=f"{path}, which is something else", remedy=_remedy(path))
     network = nt.load_network(path)
-    outcome = network.recipe.get("outcome", {})
+    outcome = network.recipe.get("outcome")
+    numbers = outcome.items() if isinstance(outcome, dict) else ()
     return [
         network.describe(),
         f"angles [°]: {', '.join(f'{angle:g}' for angle in network.angles_deg)}",
-        ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in outcome.items()),
+        ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in numbers if isinstance(value, int | float)),
     ], network.recipe
+
+
+def _remedy(path: Path) -> str:
+    """What to do with a file that is neither."""
+    if path.suffix == ".safetensors":
+        return "train the network again if this was one: nntomo train"
+    if path.name == "zarr.json" or any((parent / "zarr.json").is_file() for parent in path.absolute().parents[:6]):
+        return "give the folder of the store, not a file in it"
+    if path.suffix.lower() == ".cif":
+        return "nntomo simulate takes the structure file of a crystal"
+    return "check the path"
 
 
 def _count(number: int, thing: str) -> str:
@@ -134,9 +153,9 @@ def _count(number: int, thing: str) -> str:
 
 def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
     """A recipe as indented lines, inputs below what was made of them."""
-    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe["parameters"].items())
-    lines = [f"{'  ' * depth}{recipe['operation']}({parameters})"]
-    for item in recipe["inputs"]:
+    parameters = ", ".join(f"{key}={_short(value)}" for key, value in recipe.get("parameters", {}).items())
+    lines = [f"{'  ' * depth}{recipe.get('operation', 'something')}({parameters})"]
+    for item in recipe.get("inputs", []):
         lines += recipe_lines(item, depth + 1)
     return lines
 

@@ -9,6 +9,7 @@ import click
 
 from nntomo_dask import extras
 from nntomo_dask.errors import SchemaError
+from nntomo_dask.untrusted import printable
 
 # Module and one line of help for each verb, so that the list costs no import.
 _VERBS = {
@@ -56,6 +57,9 @@ class _Lazy(click.Group):
             raise
         except SchemaError as error:
             raise _Refusal(self._in_options(error, ctx)) from error
+        except click.ClickException as error:  # its message may quote what was typed, or lies in a file
+            vars(error)["message"] = "\n".join(printable(line) for line in error.message.split("\n"))
+            raise
         except ModuleNotFoundError as error:
             try:
                 extras.explain(error, who=f"nntomo {ctx.invoked_subcommand}")
@@ -68,7 +72,7 @@ class _Lazy(click.Group):
         except MemoryError as error:
             raise _Refusal(str(error) or "out of memory; lower --memory or --workers") from error
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
+            place = f"{printable(str(error.filename))}: " if error.filename else ""
             text = f"{place}{error.strerror or error}. Fix this and rerun: what was written is kept"
             raise _Refusal(text) from error
 

@@ -9,15 +9,18 @@ import numpy as np
 
 import nntomo_dask as nt
 from nntomo_dask.metrics.metric import Column
+from nntomo_dask.untrusted import printable
 
 
 def describe(array: Any, path: Path) -> None:
     """Print what an array is, in one line."""
     sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
     unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
-    kind = str(array.name).replace("_", " ")
+    kind = printable(str(array.name)).replace("_", " ")
     mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
-    click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")
+    click.echo(
+        f"{printable(str(path))}: {kind}, {sizes}; {pixel:g} {printable(unit)} a pixel; {mebibytes:.1f} MiB as float32"
+    )
 
 
 def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | None]]:
@@ -54,8 +57,10 @@ def print_table(
     nyquist: float,
 ) -> None:
     """Print the measures of volumes by path, and how to read them."""
-    width = max(len(path) for path in table)
-    click.echo(f"against {reference}, {'all voxels' if region == 'all' else 'voxels that every projection sees'}")
+    names = [printable(path) for path in table]
+    width = max(len(name) for name in names)
+    where = "all voxels" if region == "all" else "voxels that every projection sees"
+    click.echo(f"against {printable(str(reference))}, {where}")
     heads, cells, limited = [], [], False
     for column in columns:
         shown = column.unit if column.unit != "length" else unit
@@ -69,9 +74,9 @@ def print_table(
         cells.append(texts)
     widths = [max(len(head), *map(len, texts)) for head, texts in zip(heads, cells, strict=True)]
     click.echo("  ".join([" " * width, *(f"{head:>{size}}" for head, size in zip(heads, widths, strict=True))]))
-    for row, path in enumerate(table):
+    for row, name in enumerate(names):
         shown_values = (f"{texts[row]:>{size}}" for texts, size in zip(cells, widths, strict=True))
-        click.echo("  ".join([f"{path:<{width}}", *shown_values]))
+        click.echo("  ".join([f"{name:<{width}}", *shown_values]))
     ways = {way: ", ".join(column.title for column in columns if column.better == way) for way in ("lower", "higher")}
     click.echo("; ".join(f"{way} is better: {titles}" for way, titles in ways.items() if titles))
     if any(column.unit == "length" for column in columns):

@@ -13,6 +13,7 @@ from nntomo_dask.store import lock
 from nntomo_dask.training import TRAININGS
 from nntomo_dask.training.checkpoints import Checkpoint
 from nntomo_dask.training.declaration import Pairs, Sets, Training
+from nntomo_dask.untrusted import printable
 
 _FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have another name now
 
@@ -147,7 +148,7 @@ def train(
             )
         for trained, place in zip(networks, places, strict=True):
             nt.save_network(trained, place)
-            click.echo(f"{place}: {training.describe_outcome(trained)}")
+            click.echo(f"{printable(str(place))}: {training.describe_outcome(trained)}")
 
 
 def _places(output: Path, members: int) -> list[Path]:

@@ -16,10 +16,11 @@ import xarray as xr
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats import FORMATS, mrc_header
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.tilt_angles import write_tilt_angles
 from nntomo_dask.types import Float32
+from nntomo_dask.untrusted import printable
 
 MrcPath = str | os.PathLike[str]
 
@@ -255,8 +256,9 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
     if not source.is_file():
         refuse(who, needs="an MRC file", got=f"nothing at {source}", remedy="check the path")
     try:
+        mrc_header.check(source)  # mrcfile takes the memory that a header asks for
         mrc = mrcfile.mmap(source, mode="r")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         refuse(
             who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy the file again, or convert it"
         )
@@ -302,7 +304,7 @@ def _lazy(
         background=background,
         fill=fill,
     )
-    identity = {"file": source.name, "bytes": status.st_size, "crc32": _fingerprint(source)}
+    identity = {"file": printable(source.name), "bytes": status.st_size, "crc32": _fingerprint(source)}
     return slabs.label(
         data,
         dims=dims,

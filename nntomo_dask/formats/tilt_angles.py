@@ -9,6 +9,8 @@ import numpy.typing as npt
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import angle_text
 
+_MOST_BYTES = 2**24  # of a file of angles; an .mdoc has about a kilobyte for each image
+
 
 def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     """Read the tilt angles of a series.
@@ -31,6 +33,9 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
     source = Path(path)
     if not source.is_file():
         refuse("read_tilt_angles", needs="a file of tilt angles", got=f"nothing at {source}", remedy="check the path")
+    if source.stat().st_size > _MOST_BYTES:
+        got = f"one of {source.stat().st_size} bytes, {source}"
+        refuse("read_tilt_angles", needs="a file of some kilobytes", got=got, remedy="give the angle file")
     text = source.read_text(encoding="utf-8", errors="replace")
     if "\0" in text:
         refuse("read_tilt_angles", needs="a text file", got=f"a binary one, {source}", remedy="give the angle file")

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nntomo_dask import untrusted
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks import NETWORKS
@@ -26,6 +27,7 @@ from nntomo_dask.types import Float32
 
 NEIGHBOURS = 2  # slices on either side that a network looks at unless told otherwise
 
+_MOST_NEIGHBOURS, _DEEPEST = 1000, 10_000  # of networks in files
 _SCALES = ("input_mean", "input_deviation", "target_mean", "target_deviation", "level")
 _INPUT = "input."  # how the names of an input network's tensors begin
 
@@ -77,9 +79,14 @@ class Inputs:
 
     @classmethod
     def from_json(cls, text: str, network: Network | None) -> "Inputs":
-        """Inverse of `to_json`."""
-        values = json.loads(text)
-        return cls(**{**values, "angles_deg": tuple(values["angles_deg"]), "network": network})
+        """Inverse of `to_json`; a ValueError or a TypeError where a text from a file is none of it."""
+        values = untrusted.parsed_object(text)
+        made = cls(**{**values, "angles_deg": untrusted.angles(values.get("angles_deg")), "network": network})
+        untrusted.whole_number(made.neighbours, least=0, most=_MOST_NEIGHBOURS)
+        untrusted.whole_number(made.splits, least=1, most=len(made.angles_deg))
+        if not isinstance(made.method, str) or not isinstance(made.settings, dict | None):
+            raise ValueError("how the input slices are made is not said")
+        return made
 
     def check(self, series: Any, *, who: str) -> None:
         """Raise a SchemaError where the network was made for a series at other angles."""
@@ -182,12 +189,15 @@ class MSDNetwork:
             for whole in (tensors, metadata)
         )
         # The network of a method has the method's name.
-        kind = json.loads(metadata["inputs"])["method"]
+        kind = untrusted.parsed_object(metadata["inputs"])["method"]
         network = NETWORKS[kind].from_file(inner, texts) if inner else None
+        parameters = tensors["parameters"]
+        if parameters.dtype != np.float32 or not np.isfinite(parameters).all():
+            raise ValueError("its parameters are no finite float32")
         return cls(
             inputs=Inputs.from_json(metadata["inputs"], network),
-            depth=int(metadata["depth"]),
-            parameters=tensors["parameters"],
-            recipe=json.loads(metadata["recipe"]),
-            **{name: float(metadata[name]) for name in _SCALES},
+            depth=untrusted.whole_number(metadata["depth"], least=1, most=_DEEPEST),
+            parameters=parameters,
+            recipe=untrusted.recipe_of_network(metadata["recipe"]),
+            **{name: untrusted.finite_number(metadata[name]) for name in _SCALES},
         )

@@ -16,11 +16,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask import untrusted
 from nntomo_dask.arrays import geometry, schema
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
@@ -32,6 +33,7 @@ from nntomo_dask.types import Float32, Float64, Integers
 
 Wedge = Literal["complete", "keep"]
 
+_MOST_DETECTOR_PIXELS = 2**20
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
 _SCALARS = ("output_bias", "target_low", "target_high")
 
@@ -57,6 +59,21 @@ class InputLayout:
     wedge: Wedge = "complete"
     binning: filters.Binning = "exponential"
     n_linear: int = 2
+
+    def to_json(self) -> str:
+        """All fields."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "InputLayout":
+        """Inverse of `to_json`; a ValueError or a TypeError where a text from a file is no layout."""
+        fields = untrusted.parsed_object(text)
+        layout = cls(**{**fields, "angles_deg": untrusted.angles(fields.get("angles_deg"))})
+        untrusted.whole_number(layout.detector_count, least=1, most=_MOST_DETECTOR_PIXELS)
+        untrusted.whole_number(layout.n_linear, least=0, most=_MOST_DETECTOR_PIXELS)
+        if layout.wedge not in get_args(Wedge) or layout.binning not in get_args(filters.Binning):
+            raise ValueError(f"a layout of wedge {layout.wedge!r} and binning {layout.binning!r} is not known")
+        return layout
 
     @property
     def edges(self) -> Integers:
@@ -189,7 +206,7 @@ class NNFBPNetwork:
     def to_file(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Tensors and metadata that make up the network's file."""
         metadata = {
-            "layout": json.dumps(dataclasses.asdict(self.layout)),
+            "layout": self.layout.to_json(),
             "activation": self.activation,
             "level": repr(float(self.level)),
             "recipe": json.dumps(self.recipe),
@@ -199,15 +216,26 @@ class NNFBPNetwork:
     @classmethod
     def from_file(cls, tensors: dict[str, Any], metadata: dict[str, str]) -> "NNFBPNetwork":
         """Inverse of `to_file`."""
-        layout = json.loads(metadata["layout"])
-        layout["angles_deg"] = tuple(layout["angles_deg"])
+        layout = InputLayout.from_json(metadata["layout"])
         activation: Any = metadata["activation"]
+        if activation not in get_args(Activation):
+            raise ValueError(f"the activation {activation!r} is not known")
+        hidden = tensors["hidden_bias"].size
+        sizes = {"hidden_weights": (layout.n_inputs, hidden), "hidden_bias": (hidden,), "output_weights": (hidden,)}
+        sizes |= {"input_low": (layout.n_inputs,), "input_high": (layout.n_inputs,)} | dict.fromkeys(_SCALARS, (1,))
+        for name, shape in sizes.items():
+            if tensors[name].shape != shape or tensors[name].dtype != np.float64:
+                raise ValueError(
+                    f"{name} is {tensors[name].dtype} of shape {tensors[name].shape}, not float64 of {shape}"
+                )
+            if not np.isfinite(tensors[name]).all():
+                raise ValueError(f"{name} is not finite")
         scalars: dict[str, Any] = {name: float(tensors[name][0]) for name in _SCALARS}
         return cls(
-            layout=InputLayout(**layout),
+            layout=layout,
             activation=activation,
-            level=float(metadata["level"]),
-            recipe=json.loads(metadata["recipe"]),
+            level=untrusted.finite_number(metadata["level"]),
+            recipe=untrusted.recipe_of_network(metadata["recipe"]),
             **{name: tensors[name] for name in _ARRAYS},
             **scalars,
         )

@@ -192,7 +192,10 @@ def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
             got="none" if not networks else type(inputs.network).__name__,
             remedy="`network=load_network(path)`",
         )
-    method = found.as_input(**networks) if inputs.settings is None else found(**networks, **inputs.settings)
+    try:
+        method = found.as_input(**networks) if inputs.settings is None else found(**networks, **inputs.settings)
+    except TypeError as error:
+        refuse(who, needs=f"settings of {found.title}", got=f"others ({error})", remedy="train the network again")
     if method.halo:
         refuse(who, needs="a method of single slices", got=found.title, remedy="another method")
     return method

@@ -1,5 +1,6 @@
 """The files of a store: names, metadata, chunks, and whether they are complete."""
 
+import contextlib
 import functools
 import os
 import re
@@ -7,10 +8,10 @@ import shutil
 import uuid
 import warnings
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +19,14 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
-from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.store.names import ARRAYS, COORDINATES
+from nntomo_dask.arrays import recipes
+from nntomo_dask.errors import SchemaError, refuse
+from nntomo_dask.store import metadata
+from nntomo_dask.store.form import COORDINATE_TYPES
+from nntomo_dask.store.names import COORDINATES, MARK, PAIRS, TABLE
+from nntomo_dask.untrusted import canonical_json, parsed_json
 
-Stored = zarr.Array[Any]  # of the data or of a coordinate
-PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
-_ARRAYS = frozenset(ARRAYS)
-_COORDINATES = frozenset(COORDINATES)
+Stored = zarr.Array[Any]  # of the data
 _DAMAGED = ".damaged"
 TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
@@ -34,65 +36,51 @@ _flushing: deque[Future[None]] = deque()
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store that this package wrote, complete or not, with readable metadata."""
+    """Whether a folder is a store that this package wrote, complete or not, with its metadata as they were written."""
     try:
-        # The metadata of the arrays are consolidated in the group as well, but the arrays' own are the ones in use.
-        zarr.open_group(folder, mode="r", zarr_format=3)
-        return "recipe" in attributes(folder)
-    # Metadata that cannot be parsed raise a ValueError; parsed metadata with other keys, a TypeError.
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
+        return metadata.read(folder) is not None
+    except metadata.DamagedError:
         return False
 
 
 def has_damaged_metadata(folder: Path) -> bool:
-    """Whether a folder has the contents of a store and nothing else, but cannot be read as one."""
-    if not folder.is_dir() or is_store(folder):
-        return False
-    names = {entry.name for entry in folder.iterdir()}
-    return bool(names & _ARRAYS) and names <= {"zarr.json", *_ARRAYS, *_COORDINATES}
+    """Whether a folder is a store that this package wrote, with metadata that are not as they were written."""
+    try:
+        metadata.read(folder)
+    except metadata.DamagedError:
+        return True
+    return False
+
+
+def read(folder: Path) -> metadata.Metadata:
+    """What the metadata of a store say, a SchemaError where there is none or they are damaged."""
+    try:
+        found = metadata.read(folder)
+    except metadata.DamagedError as error:
+        refuse(
+            "open",
+            needs="the metadata of a store as they were written",
+            got=f"damaged ones in {folder} ({error})",
+            remedy="rerun what wrote the store",
+        )
+    if found is None:
+        refuse("open", needs="a store that nntomo_dask wrote", got=f"{folder}", remedy="check the path")
+    return found
 
 
 def array_name(folder: Path) -> str:
     """Name of the data array. Folders that programs for files put there, such as ``@eaDir``, are ignored."""
-    (name,) = (entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name in _ARRAYS)
-    return name
-
-
-def data_array(folder: Path) -> Stored:
-    """The Zarr array with the data."""
-    return zarr.open_array(folder / array_name(folder), mode="r")
-
-
-def dims(folder: Path) -> tuple[str, ...]:
-    """Names of the dims of the data array."""
-    metadata: Any = data_array(folder).metadata  # of version 2 or 3; only those of 3, which stores have, name dims
-    return tuple(metadata.dimension_names)
-
-
-def attributes(folder: Path) -> dict[str, Any]:
-    """Attributes of the data array, including the recipe."""
-    return dict(data_array(folder).attrs)
+    return read(folder).name
 
 
 def recipe(folder: Path) -> recipes.Recipe:
     """How the contents of a store were made."""
-    return cast("recipes.Recipe", attributes(folder)["recipe"])
+    return read(folder).recipe
 
 
 def chunk_count(folder: Path) -> int:
     """Number of chunks along the first dim."""
-    array = data_array(folder)
-    return -(-int(array.shape[0]) // int(array.chunks[0]))
-
-
-def chunk_file(folder: Path, index: int) -> Path:
-    """The file of a chunk. Along the other dims there is one chunk."""
-    array = data_array(folder)
-    return _chunk_file(folder / array_name(folder), index, array.ndim)
-
-
-def _chunk_file(array_folder: Path, index: int, ndim: int) -> Path:
-    return array_folder.joinpath("c", str(index), *["0"] * (ndim - 1))
+    return read(folder).chunk_count
 
 
 def missing_chunks(folder: Path) -> list[int]:
@@ -100,44 +88,19 @@ def missing_chunks(folder: Path) -> list[int]:
 
     Only the size and the first bytes of each file are read; `is_damaged` reads a whole chunk.
     """
-    array = data_array(folder)
-    name = folder / array_name(folder)
-    trailer = 4 * sum(isinstance(codec, zarr.codecs.Crc32cCodec) for codec in array.compressors)
-    return [
-        index
-        for index in range(-(-int(array.shape[0]) // int(array.chunks[0])))
-        if not _has_all_bytes(_chunk_file(name, index, array.ndim), trailer)
-    ]
-
-
-def _has_all_bytes(file: Path, trailer: int) -> bool:
-    """Whether a file has the length in its Blosc header: bytes 12 to 15 are the number of compressed bytes."""
-    try:
-        with file.open("rb") as opened:
-            header = opened.read(16)
-        size = file.stat().st_size
-    except FileNotFoundError:
-        return False
-    return len(header) == 16 and size == int.from_bytes(header[12:16], "little") + trailer
+    found = read(folder)
+    whole = found.whole_chunks()
+    return [index for index in range(found.chunk_count) if index not in whole]
 
 
 def missing_coordinates(folder: Path) -> list[str]:
-    """Dims whose coordinate cannot be read."""
-    return [dim for dim in dims(folder) if dim in _COORDINATES and not _can_be_read(folder / dim)]
-
-
-def _can_be_read(coordinate: Path) -> bool:
-    """Whether a coordinate has its one chunk, with the right checksum."""
-    try:
-        zarr.open_array(coordinate, mode="r")[:]
-    except (FileNotFoundError, KeyError, ValueError, RuntimeError):
-        return False
-    return (coordinate / "c" / "0").is_file()
+    """Dims whose coordinate is missing, damaged, or not the one that was written."""
+    return [dim for dim, values in read(folder).coordinates().items() if values is None]
 
 
 def is_damaged(folder: Path, index: int) -> bool:
     """Whether the bytes of a chunk have changed: its checksum is wrong, or it cannot be decompressed."""
-    array = data_array(folder)
+    array = opened(folder / array_name(folder))
     start = index * array.chunks[0]
     try:
         np.asarray(array[start : start + array.chunks[0]])
@@ -148,54 +111,153 @@ def is_damaged(folder: Path, index: int) -> bool:
 
 def set_aside(folder: Path, index: int) -> Path:
     """Rename the file of a damaged chunk, so that the chunk is missing and a rerun computes it again."""
-    file = chunk_file(folder, index)
+    file = read(folder).chunk_file(index)
     return file.rename(file.with_name(file.name + _DAMAGED))
+
+
+def check_can_be_stored(array: xr.DataArray, made_by: recipes.Recipe) -> None:
+    """Raise a SchemaError where attributes or coordinates are no numbers and texts, which are all that a store takes.
+
+    The level of a training set is left out: it is computed when the store is created.
+    """
+    for key, value in {**_attributes(array), "recipe": made_by}.items():
+        if array.name in (TABLE, PAIRS) and key == "level":
+            continue
+        try:
+            parsed_json(canonical_json(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            got = f'attrs["{key}"], {error}'
+            refuse("save", needs="attributes that JSON can hold", got=got, remedy=f'delete attrs["{key}"]')
+    for dim in _stored_coordinates(array):
+        if str(array[dim].dtype) not in COORDINATE_TYPES:
+            refuse(
+                "save",
+                needs=f'numbers as the coordinate "{dim}"',
+                got=f"{array[dim].dtype}",
+                remedy=f"array.assign_coords({dim}=…) with numbers",
+            )
 
 
 def create(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> None:
     """Write the metadata and coordinates of a store in one step: a run that is killed leaves nothing at `folder`."""
+    with _created(array, made_by, folder, chunk) as partial:
+        partial.rename(folder)
+
+
+def renew(array: xr.DataArray, folder: Path) -> None:
+    """Write the metadata and coordinates of a store again, where some are damaged or missing. Its chunks stay.
+
+    If this is killed, it can be done again.
+    """
+    found = metadata.surviving(folder)
+    if found is None:
+        refuse_metadata("save", folder)
+    with _created(array, found.recipe, folder, found.chunks[0]) as partial:
+        (partial / found.name / metadata.FILE).replace(folder / found.name / metadata.FILE)
+        for dim in _stored_coordinates(array):
+            shutil.rmtree(folder / dim, ignore_errors=True)
+            (partial / dim).rename(folder / dim)
+        (partial / metadata.FILE).replace(folder / metadata.FILE)
+
+
+def surviving_recipe(folder: Path) -> recipes.Recipe | None:
+    """How the contents of a store with damaged metadata were made; None where that is not known for certain."""
+    found = metadata.surviving(folder)
+    return None if found is None else found.recipe
+
+
+def refuse_metadata(who: str, folder: Path) -> NoReturn:
+    """Raise the SchemaError for a store whose metadata are damaged."""
+    reason = ""
+    try:
+        metadata.read(folder)
+    except metadata.DamagedError as error:
+        reason = f" ({error})"
+    again = "rerun what wrote the store"
+    refuse(
+        who,
+        needs="the metadata of a store as they were written",
+        got=f"damaged or missing metadata in {folder}{reason}",
+        remedy=f"{again}, which writes them again" if metadata.surviving(folder) else f"{again}, with `overwrite=True`",
+    )
+
+
+@contextlib.contextmanager
+def _created(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> Iterator[Path]:
+    """A new store beside its place, without chunks; it is removed unless it was moved."""
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        group = zarr.open_group(partial, mode="w", zarr_format=3)
-        group.create_array(
-            str(array.name),
-            shape=array.shape,
-            chunks=(chunk, *array.shape[1:]),
-            dtype="float32",
-            compressors=[
-                zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4),
-                zarr.codecs.Crc32cCodec(),
-            ],
-            fill_value=0.0,
-            dimension_names=[str(dim) for dim in array.dims],
-            attributes={**{str(key): _plain(value) for key, value in array.attrs.items()}, "recipe": made_by},
-        )
-        write_coordinates(partial, array.coords)
-        partial.rename(folder)
+        with _zarr_as_configured("save", folder):
+            _write_metadata(array, made_by, partial, chunk)
+        if has_damaged_metadata(partial) or not is_store(partial):
+            got = "more than can be opened again"
+            refuse("save", needs="attributes and a recipe of some megabytes", got=got, remedy="leave attributes out")
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_coordinates(folder: Path, coords: Mapping[Hashable, xr.DataArray]) -> None:
-    """Write the coordinates into a store, and consolidate its metadata."""
-    group = zarr.open_group(folder, mode="r+", zarr_format=3)
-    for dim, coordinate in coords.items():
-        values = coordinate.values
-        shutil.rmtree(folder / str(dim), ignore_errors=True)
+def _write_metadata(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> None:
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.create_array(
+        str(array.name),
+        shape=array.shape,
+        chunks=(chunk, *array.shape[1:]),
+        dtype="float32",
+        compressors=[
+            zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4),
+            zarr.codecs.Crc32cCodec(),
+        ],
+        fill_value=0.0,
+        dimension_names=[str(dim) for dim in array.dims],
+        attributes={**_attributes(array), "recipe": made_by},
+    )
+    for dim in _stored_coordinates(array):
+        values = array[dim].values
         written = group.create_array(
-            str(dim),
+            dim,
             shape=values.shape,
             chunks=values.shape,
             dtype=values.dtype,
-            dimension_names=[str(dim)],
+            dimension_names=[dim],
             compressors=[zarr.codecs.Crc32cCodec()],
         ).with_config({"write_empty_chunks": True})
         written[:] = values
+    group.attrs[MARK] = metadata.mark_of(folder, str(array.name))
     with warnings.catch_warnings():
         # Zarr warns that consolidated metadata are not in the specification of v3; xarray warns where they are missing.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(folder)
+
+
+def _attributes(array: xr.DataArray) -> dict[str, Any]:
+    return {str(key): _plain(value) for key, value in array.attrs.items()}
+
+
+def _stored_coordinates(array: xr.DataArray) -> list[str]:
+    """Dims whose coordinate is stored; other coordinates of an array are not."""
+    return [str(dim) for dim in array.dims if dim in COORDINATES and dim in array.coords]
+
+
+def remove(folder: Path) -> None:
+    """Remove a store. What somebody else put into its folder stays, and with it the folder."""
+    if metadata.is_ours(folder):
+        for entry in metadata.own_entries(folder):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def move_foreign(folder: Path, target: Path) -> None:
+    """Move what somebody else put into the folder of a store to another folder."""
+    own = metadata.own_entries(folder)
+    for entry in folder.iterdir():
+        if entry not in own and not (target / entry.name).exists():
+            entry.rename(target / entry.name)
 
 
 def remove_partial(target: Path) -> None:
@@ -223,7 +285,7 @@ def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, 
         start = index * per_chunk
         stop = min(start + per_chunk, array.shape[0])
         array[start:stop] = np.asarray(block[start - first : stop - first])
-        file = _chunk_file(Path(path), index, array.ndim)
+        file = metadata.chunk_file(Path(path), index, array.ndim)
         if file.stat().st_size >= _FLUSHED_BYTES:
             _flushing.append(_flusher.submit(_flush, file))
             if len(_flushing) > _FLUSHING:
@@ -249,12 +311,14 @@ def wait_until_flushed() -> None:
 
 
 def opened(path: Path) -> Stored:
-    """The Zarr array at `path`. Each process parses its metadata once, and again when they have changed.
+    """The Zarr array at `path`. Each process checks its metadata once, and again when they have changed.
 
     Raises
     ------
     FileNotFoundError
         There is no array.
+    SchemaError
+        It is none of a store of this package, or its metadata are damaged.
     """
     stat = (path / "zarr.json").stat()
     return _opened(path, stat.st_mtime_ns, stat.st_ino)
@@ -262,7 +326,26 @@ def opened(path: Path) -> Stored:
 
 @functools.lru_cache(maxsize=16)
 def _opened(path: Path, _changed_ns: int, _inode: int) -> Stored:
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    read(path.parent)  # Zarr gets only what this package wrote
+    with _zarr_as_configured("open", path.parent):
+        return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
+
+
+@contextlib.contextmanager
+def _zarr_as_configured(who: str, folder: Path) -> Iterator[None]:
+    """Refuse where Zarr cannot work as it is configured, by a user, with a codec pipeline that is not installed."""
+    try:
+        yield
+    except (ValueError, KeyError, ImportError) as error:
+        if isinstance(error, SchemaError):
+            raise
+        refuse(
+            who,
+            needs="Zarr as it is configured to open a store",
+            got=f"{type(error).__name__} for {folder} ({error})",
+            remedy="install the codec pipeline that Zarr's configuration names, or leave that setting out "
+            "(codec_pipeline.path, ZARR_CODEC_PIPELINE__PATH)",
+        )
 
 
 def _flush(file: Path) -> None:

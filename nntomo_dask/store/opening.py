@@ -7,7 +7,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.errors import refuse
@@ -101,23 +100,21 @@ def _check_slices(who: str, slices: int) -> None:
 
 def _reader(source: Path, wanted: str | None) -> Callable[[int | None], xr.DataArray | xr.Dataset]:
     """What labels the contents of a store, in chunks of so many slices; the metadata are read once."""
-    array = files.data_array(source)
-    name = files.array_name(source)
-    attributes = files.attributes(source)
+    stored = files.read(source)
+    name, attributes = stored.name, stored.attributes
     if name == names.TABLE:
-        return lambda slices: samples.from_table(reading.lazy_data(source, array, slices), attributes)
-    dims: tuple[str, ...] = schema.SERIES_DIMS if name == names.PROJECTIONS else files.dims(source)
-    coords: dict[Hashable, npt.NDArray[np.generic]] = {
-        dim: np.asarray(zarr.open_array(source / dim, mode="r")[:]) for dim in dims if dim in names.COORDINATES
-    }
+        return lambda slices: samples.from_table(reading.lazy_data(stored, slices), attributes)
+    dims: tuple[str, ...] = schema.SERIES_DIMS if name == names.PROJECTIONS else stored.dims
+    read = stored.coordinates()
+    coords: dict[Hashable, npt.NDArray[np.generic]] = {dim: np.asarray(read[dim]) for dim in dims if dim in read}
     if name == names.PAIRS:
-        return lambda slices: samples.from_pairs(reading.lazy_data(source, array, slices), attributes, coords)
+        return lambda slices: samples.from_pairs(reading.lazy_data(stored, slices), attributes, coords)
     if name == names.PROJECTIONS:
         return lambda slices: projections.from_stack(
-            lambda place: reading.lazy_series(source, array, slices, place), attributes, coords, wanted, source
+            lambda place: reading.lazy_series(stored, slices, place), attributes, coords, wanted, source
         )
     return lambda slices: slabs.label(
-        reading.lazy_data(source, array, slices),
+        reading.lazy_data(stored, slices),
         dims=dims,
         coords=coords,
         attrs={key: value for key, value in attributes.items() if key != "recipe"},
@@ -130,7 +127,7 @@ def _check_complete(who: str, source: Path) -> None:
     if not source.exists():
         refuse(who, needs="a store", got=f"nothing at {source}", remedy="check the path")
     if files.has_damaged_metadata(source):
-        places.refuse_metadata(who, source)
+        files.refuse_metadata(who, source)
     if not files.is_store(source):
         refuse(
             who,

@@ -1,11 +1,9 @@
 """Where a store is written: which paths may be used, and how a new store replaces the old one."""
 
 import os
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
@@ -46,18 +44,20 @@ def check_places(targets: Sequence[Path]) -> None:
 
 def check_contents(folder: Path, wanted: recipes.Recipe, *, overwrite: bool) -> None:
     """Raise a SchemaError where a folder holds what may not be continued, or with `overwrite` not be replaced."""
+    existing: recipes.Recipe | None
     if files.has_damaged_metadata(folder):
-        if not overwrite:
-            refuse_metadata("save", folder)
-        return
-    if not files.is_store(folder):
+        existing = files.surviving_recipe(folder)
+        if existing is None and not overwrite:
+            files.refuse_metadata("save", folder)
+    elif files.is_store(folder):
+        existing = files.recipe(folder)
+    else:
         refuse(
             "save",
             needs="a free path, or the path of a store that nntomo_dask wrote",
             got=f"{folder}, which is something else",
-            remedy="give another path",
+            remedy="give another path, or move or remove it by hand if it is not needed",
         )
-    existing = files.recipe(folder)
     if not overwrite and not recipes.same(existing, wanted):
         refuse(
             "save",
@@ -65,16 +65,6 @@ def check_contents(folder: Path, wanted: recipes.Recipe, *, overwrite: bool) -> 
             got=f"{folder}, made otherwise: {recipes.difference(existing, wanted)}",
             remedy="`overwrite=True`, or give another path",
         )
-
-
-def refuse_metadata(who: str, folder: Path) -> NoReturn:
-    """Raise the SchemaError for a store whose metadata cannot be read."""
-    refuse(
-        who,
-        needs="the metadata of a store as they were written",
-        got=f"damaged or missing metadata in {folder}",
-        remedy="rerun what wrote the store, with `overwrite=True`",
-    )
 
 
 def is_of(folder: Path, made_by: recipes.Recipe) -> bool:
@@ -90,15 +80,16 @@ def new_store(target: Path) -> Path:
 def remove_new_store(target: Path) -> None:
     """Remove an incomplete store that was to replace `target`."""
     if files.is_store(new_store(target)) or files.has_damaged_metadata(new_store(target)):
-        shutil.rmtree(new_store(target))
+        files.remove(new_store(target))
 
 
 def replace(target: Path) -> None:
-    """Replace a store by the new one beside it."""
+    """Replace a store by the new one beside it. What others put into its folder stays."""
+    files.move_foreign(target, new_store(target))
     old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[: files.TOKEN_DIGITS]}")
     target.rename(old)
     new_store(target).rename(target)
-    shutil.rmtree(old)
+    files.remove(old)
 
 
 def finish_replacement(target: Path) -> None:
@@ -108,4 +99,4 @@ def finish_replacement(target: Path) -> None:
         new.rename(target)
     if target.exists():
         for old in files.leftovers(target, before=".old-"):
-            shutil.rmtree(old)
+            files.remove(old)

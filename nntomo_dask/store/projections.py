@@ -11,8 +11,8 @@ import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.files import PROJECTION_DIMS, Stored
-from nntomo_dask.store.names import PROJECTIONS
+from nntomo_dask.store.files import Stored
+from nntomo_dask.store.names import DIMS, PROJECTIONS
 
 _SHARED = ("units", "pixel_size")
 
@@ -45,7 +45,7 @@ def to_stack(array: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray, recipes.Re
     names = [str(name) for name in series]
     recipe = made_by[0] if len(made_by) == 1 else recipes.record("together", {"names": names}, made_by)
     coords = {dim: first[dim] for dim in schema.SERIES_DIMS}
-    return xr.DataArray(stacked, dims=PROJECTION_DIMS, coords=coords, attrs=attrs, name=PROJECTIONS), recipe
+    return xr.DataArray(stacked, dims=DIMS[PROJECTIONS], coords=coords, attrs=attrs, name=PROJECTIONS), recipe
 
 
 def from_stack(

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, names, projections
+from nntomo_dask.store import files, projections
+from nntomo_dask.store.metadata import Metadata
 
 
-def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array:
+def lazy_data(array: Metadata, slices: int | None) -> da.Array:
     """Lazy array of a store's data, in blocks of `slices`, or of the store's own chunks."""
     count, per_chunk = array.shape[0], array.chunks[0] if slices is None else slices
     chunks = chunking.slab_chunks(count, per_chunk)
@@ -20,16 +21,16 @@ def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array
     blocks: da.Array = da.arange(count, chunks=(chunks,)).map_blocks(
         _read,
         dtype=np.float32,
-        new_axis=list(range(1, array.ndim)),
+        new_axis=list(range(1, len(array.shape))),
         chunks=(chunks, *rest),
-        meta=np.empty((0,) * array.ndim, np.float32),
-        path=str(source / files.array_name(source)),
-        recipe=files.recipe(source),
+        meta=np.empty((0,) * len(array.shape), np.float32),
+        path=str(array.folder / array.name),
+        recipe=array.recipe,
     )
     return blocks
 
 
-def lazy_series(source: Path, array: files.Stored, slices: int | None, place: int) -> da.Array:
+def lazy_series(array: Metadata, slices: int | None, place: int) -> da.Array:
     """Lazy array (z, angle, detector) of the series number `place` in a store that is chunked by angle."""
     angles, _, count, detector = array.shape
     chunks = chunking.slab_chunks(count, slices or chunking.slab_slices((count, angles, detector)))
@@ -39,8 +40,8 @@ def lazy_series(source: Path, array: files.Stored, slices: int | None, place: in
         new_axis=[1, 2],
         chunks=(chunks, (angles,), (detector,)),
         meta=np.empty((0, 0, 0), np.float32),
-        path=str(source / names.PROJECTIONS),
-        recipe=files.recipe(source),
+        path=str(array.folder / array.name),
+        recipe=array.recipe,
         series=place,
     )
     return blocks

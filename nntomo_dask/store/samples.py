@@ -14,10 +14,8 @@ import xarray as xr
 from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store.names import PAIRS, TABLE
+from nntomo_dask.store.names import DIMS, PAIRS, TABLE
 
-TABLE_DIMS = ("voxel", "column")
-PAIRS_DIMS = (schema.Z, "pair", schema.Y, schema.X)
 _VOXELS = {"inputs", "target", "level"}
 _SLICES = {"input", "target", "level"}
 _SCENE, _USED = "scene", "used"  # coordinates (z) of a set of slices
@@ -37,12 +35,12 @@ def to_array(dataset: xr.Dataset) -> xr.DataArray:
         if variables >= _VOXELS:
             inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
             table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
-            return xr.DataArray(table, dims=TABLE_DIMS, attrs=attrs, name=TABLE)
+            return xr.DataArray(table, dims=DIMS[TABLE], attrs=attrs, name=TABLE)
         if variables >= _SLICES and {_SCENE, _USED} <= set(dataset.coords):
             pairs = da.stack([da.asarray(dataset[name].data) for name in ("input", "target")], axis=1)
             attrs |= {name: dataset[name].values.astype(int).tolist() for name in (_SCENE, _USED)}
             coords = {dim: dataset[dim].values for dim in schema.VOLUME_DIMS}
-            return xr.DataArray(pairs.rechunk({1: -1}), dims=PAIRS_DIMS, coords=coords, attrs=attrs, name=PAIRS)
+            return xr.DataArray(pairs.rechunk({1: -1}), dims=DIMS[PAIRS], coords=coords, attrs=attrs, name=PAIRS)
     refuse(
         "save",
         needs="a training set",

@@ -20,6 +20,7 @@ from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
 from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
 from nntomo_dask.store.places import StorePath
+from nntomo_dask.untrusted import printable
 
 Labelled = TypeVar("Labelled", bound=xr.DataArray | xr.Dataset)
 Place = TypeVar("Place", bound=StorePath)
@@ -96,7 +97,7 @@ def save_together(
     if progress == "bar":
         for output in outputs:
             if output not in wanted:
-                cluster.tell(f"{output.target.name}: found complete, nothing to compute")
+                cluster.tell(f"{printable(output.target.name)}: found complete, nothing to compute")
     if wanted:
         with contextlib.ExitStack() as held:
             for output in wanted:
@@ -131,7 +132,8 @@ class _Output:
         return cls(slabs.lazy(array).rename(name), recipes.recipe_of(array), target)
 
     def check(self, *, overwrite: bool) -> None:
-        """Raise a SchemaError where the target holds what may not be continued or replaced."""
+        """Raise a SchemaError where the target holds what may not be continued or replaced, or cannot be stored."""
+        files.check_can_be_stored(self.array, self.made_by)
         if self.target.exists():
             places.check_contents(self.target, self.made_by, overwrite=overwrite)
 
@@ -153,8 +155,8 @@ class _Output:
             files.create(samples.with_level(self.array), self.made_by, folder, self._chunk_slices())
             return folder
         places.check_contents(folder, self.made_by, overwrite=False)
-        if files.missing_coordinates(folder):
-            files.write_coordinates(folder, self.array.coords)
+        if files.has_damaged_metadata(folder) or files.missing_coordinates(folder):
+            files.renew(samples.with_level(self.array), folder)
         return folder
 
     def _chunk_slices(self) -> int:
@@ -174,7 +176,7 @@ def _write_all(outputs: Sequence[_Output], *, overwrite: bool, progress: cluster
         # A second check: another run may have written the store before the lock was held.
         output.check(overwrite=overwrite)
     folders = [output.create(overwrite=overwrite) for output in outputs]
-    names = ", ".join(output.target.name for output in outputs)
+    names = ", ".join(printable(output.target.name) for output in outputs)
     try:
         tasks = _tasks([_Plan.of(output.array, folder) for output, folder in zip(outputs, folders, strict=True)])
         cluster.compute(tasks, description=names, progress=progress)
@@ -204,7 +206,7 @@ class _Plan:
     @classmethod
     def of(cls, array: xr.DataArray, folder: Path) -> "_Plan":
         """Plan the slabs of an array for the store in a folder."""
-        per_chunk = files.data_array(folder).chunks[0]
+        per_chunk = files.read(folder).chunks[0]
         data = _in_whole_chunks(array, per_chunk).data
         missing = set(files.missing_chunks(folder))
         plan = []

@@ -8,7 +8,7 @@ from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, opening, places
+from nntomo_dask.store import files, lock, opening
 from nntomo_dask.store.places import StorePath
 
 
@@ -25,7 +25,7 @@ def verify(path: StorePath) -> list[int]:
     """
     target, _ = opening.member(Path(path).resolve())
     if files.has_damaged_metadata(target):
-        places.refuse_metadata("verify", target)
+        files.refuse_metadata("verify", target)
     if not files.is_store(target):
         refuse("verify", needs="a store that nntomo_dask wrote", got=f"{target}", remedy="check the path")
     with contextlib.ExitStack() as held:

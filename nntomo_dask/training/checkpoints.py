@@ -137,6 +137,11 @@ class Checkpoint(Generic[AnyNetwork]):
     def load(cls, path: Path, kind: Kind[AnyNetwork]) -> "Checkpoint[AnyNetwork]":
         """Read the file; a SchemaError where it is damaged, or the checkpoint of another kind of network."""
         tensors, metadata = files.read_tensors(path, kind.format, who="train")
+        return files.built(lambda: cls._from_file(tensors, metadata, kind), path, who="train")
+
+    @classmethod
+    def _from_file(cls, tensors: Arrays, metadata: dict[str, str], kind: Kind[AnyNetwork]) -> "Checkpoint[AnyNetwork]":
+        """Inverse of `save`; an error of some kind where the contents are not what it writes."""
         if "state.losses" in tensors:
             tensors, metadata = _from_best_only(tensors, metadata)
         reached = cls(kind, kind.network.from_file(tensors, metadata), digest=metadata["digest"])
@@ -147,6 +152,10 @@ class Checkpoint(Generic[AnyNetwork]):
         epochs = tensors.get("history.epochs", np.arange(len(kept)))  # version 0.1.0 kept every epoch of NN-FBP
         reached.parameters = {int(epoch): parameters for epoch, parameters in zip(epochs, kept, strict=True)}
         reached.ended = metadata["ended"] == "True"
+        if not set(reached.parameters) <= set(range(len(reached.losses))):
+            raise ValueError("parameters of epochs that were not trained")
+        if reached.losses:
+            reached.best_network()  # fails where the parameters are not those of such a network
         return reached
 
 

@@ -1,10 +1,8 @@
 """Training sets of NN-FBP: the inputs of random voxels, and the voxels themselves."""
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -87,7 +85,7 @@ def training_samples(
     return xr.Dataset(
         {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
         attrs={
-            "layout": json.dumps(asdict(layout)),
+            "layout": layout.to_json(),
             "recipe": recipes.record("training_samples", parameters, [*all_series, *volumes]),
             "names": [inputs.name, target.name],
         },
@@ -263,6 +261,7 @@ def would_be_sampled(samples: xr.Dataset) -> bool:
 
 def layout_of(samples: xr.Dataset) -> InputLayout:
     """The input layout of a training set."""
-    fields: dict[str, Any] = json.loads(samples.attrs["layout"])
-    fields["angles_deg"] = tuple(fields["angles_deg"])
-    return InputLayout(**fields)
+    try:
+        return InputLayout.from_json(samples.attrs["layout"])
+    except (ValueError, TypeError) as error:
+        refuse("train", needs="a training set as it was made", got=f"another layout ({error})", remedy="make it again")

@@ -1,0 +1,170 @@
+"""Every kind of file that is read: an undamaged one, and what reads it to a digest of all its data."""
+
+import hashlib
+import importlib.util
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+import nntomo_dask as nt
+from nntomo_dask.networks import files as networks
+from nntomo_dask.training.checkpoints import open_checkpoint
+from tests.shared_data import NEEDLE
+
+LEGACY = Path(__file__).parents[1] / "data" / "v0_1"
+ANGLES = nt.tilt_angles("tem", 8)
+CIF = """data_test
+_cell_length_a 4.0
+_cell_length_b 4.0
+_cell_length_c 4.0
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_symmetry_space_group_name_H-M 'P 1'
+_space_group_IT_number 1
+loop_
+_symmetry_equiv_pos_as_xyz
+'x, y, z'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Cu1 Cu 0.0 0.0 0.0 1.0
+O1 O 0.5 0.5 0.5 1.0
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes
+    ----------
+    make
+        Puts an undamaged one into a folder and returns its path.
+    read
+        Reads it to a digest of all its data; a SchemaError is the refusal.
+    has_checksums
+        Whether a change of its data is always noticed.
+    """
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], str]
+    has_checksums: bool = True
+
+
+def _digest(*values: Any) -> str:
+    state = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            state.update(repr((value.dtype.str, value.shape)).encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            state.update(repr(value).encode())
+    return state.hexdigest()
+
+
+def _read_store(path: Path) -> str:
+    opened = nt.open(path)
+    arrays = opened.data_vars.values() if isinstance(opened, xr.Dataset) else [opened]
+    found = [(str(array.name), array.dims, sorted(array.attrs.items()), array.values) for array in arrays]
+    coords = [(str(name), coord.values) for name, coord in sorted(opened.coords.items())]
+    flat = [item for group in (*found, *coords) for item in group]
+    if isinstance(opened, xr.Dataset):
+        flat.append(sorted((key, value) for key, value in opened.attrs.items() if key != "names"))
+    return _digest(*flat)
+
+
+def _read_network(path: Path) -> str:
+    network = nt.load_network(path)
+    return _digest(network.digest, network.recipe, network.angles_deg, network.describe())
+
+
+def _read_checkpoint(path: Path) -> str:
+    reached = open_checkpoint(path)
+    kept = [item for epoch in reached.parameters for item in (epoch, reached.parameters[epoch])]
+    state = [item for name in sorted(reached.state) for item in (name, reached.state[name])]
+    texts = (reached.frame.digest, reached.frame.recipe, reached.digest, reached.losses, reached.seconds)
+    return _digest(*texts, reached.best, reached.ended, *kept, *state)
+
+
+def _read_angles(path: Path) -> str:
+    return _digest(nt.read_tilt_angles(path))
+
+
+def _read_structure(path: Path) -> str:
+    atoms = nt.structure(path)
+    return _digest(atoms.get_atomic_numbers(), atoms.get_positions(), atoms.cell.array)
+
+
+def _legacy(name: str) -> Callable[[Path], Path]:
+    """A file or store of version 0.1.0."""
+
+    def make(folder: Path) -> Path:
+        source, target = LEGACY / name, folder / name
+        return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
+
+    return make
+
+
+def _saved(name: str) -> Callable[[Path], Path]:
+    """The same, written by this version."""
+
+    def make(folder: Path) -> Path:
+        source, target = LEGACY / name, folder / name
+        if source.suffix == ".zarr":
+            opened = nt.open(source)
+            if name == "by_angle.zarr":
+                opened = opened.chunk(z=-1, angle=1)
+            nt.save(opened, target)
+        elif name.endswith(".training.safetensors"):
+            open_checkpoint(source).save(target)
+        else:
+            networks.save_network(nt.load_network(source), target)
+        return target
+
+    return make
+
+
+def _text(name: str, text: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_text(text)
+        return folder / name
+
+    return make
+
+
+def _copied(source: Path) -> Callable[[Path], Path]:
+    return lambda folder: Path(shutil.copy(source, folder))
+
+
+def _read_series(path: Path) -> str:
+    return _digest(nt.read_mrc_series(path, ANGLES).values)
+
+
+KINDS: dict[str, Kind] = {
+    "volume": Kind(_saved("particle.zarr"), _read_store),
+    "series": Kind(_saved("series.zarr"), _read_store),
+    "several series": Kind(_saved("by_angle.zarr"), _read_store),
+    "training set": Kind(_saved("samples.zarr"), _read_store),
+    "volume of 0.1.0": Kind(_legacy("particle.zarr"), _read_store),
+    "several series of 0.1.0": Kind(_legacy("by_angle.zarr"), _read_store),
+    "network": Kind(_saved("nnfbp_lm.safetensors"), _read_network),
+    "network of networks": Kind(_saved("msdnet_nnfbp.safetensors"), _read_network),
+    "network of 0.1.0": Kind(_legacy("nnfbp_lm.safetensors"), _read_network),
+    "checkpoint": Kind(_saved("nnfbp_lm.training.safetensors"), _read_checkpoint),
+    "checkpoint of msdnet": Kind(_saved("msdnet_sirt.training.safetensors"), _read_checkpoint),
+    "checkpoint of 0.1.0": Kind(_legacy("msdnet_sirt_interrupted.training.safetensors"), _read_checkpoint),
+    "MRC": Kind(_legacy("series.mrc"), _read_series, has_checksums=False),
+    "angles": Kind(_legacy("series.rawtlt"), _read_angles, has_checksums=False),
+    "mdoc": Kind(_copied(NEEDLE / "serialem.mdoc"), _read_angles, has_checksums=False),
+}
+if all(map(importlib.util.find_spec, ("ase", "gemmi", "nntomo_dask.simulation.cif"))):
+    KINDS["CIF"] = Kind(_text("a.cif", CIF), _read_structure, has_checksums=False)
