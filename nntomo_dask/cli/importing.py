@@ -13,6 +13,7 @@ from nntomo_dask.cli import report, support
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import TiltAxis, format_of, host_bytes, intensity_range
+from nntomo_dask.store import outputs, saving
 
 
 @click.command("import", cls=support.Verb)
@@ -71,17 +72,22 @@ def import_(
         support.check_free(
             "tilt_axis", "background", "keep", "fill", because="is for a tilt series; give its --angles too"
         )
-        click.echo("no --angles: the file is imported as a volume", err=True)
-        array = kind.read_volume(source)
-    else:
-        angles_deg = nt.read_tilt_angles(angles)
-        wanted = None if keep is None else _angles_of(keep)
-        common: dict[str, Any] = {"tilt_axis": tilt_axis, "fill": fill}
-        counts = _background(kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common), background)
-        array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
-    support.check_memory(host_bytes, array, memory, who="import")
-    nt.check_finite(array, who="import")
-    report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+    inputs = [source] if angles is None else [source, angles]
+    with outputs.reserved("import", stores=[output], inputs=inputs, overwrite=overwrite):
+        if angles is None:
+            click.echo("no --angles: the file is imported as a volume", err=True)
+            array = kind.read_volume(source)
+        else:
+            angles_deg = nt.read_tilt_angles(angles)
+            wanted = None if keep is None else _angles_of(keep)
+            common: dict[str, Any] = {"tilt_axis": tilt_axis, "fill": fill}
+            whole = kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common)
+            counts = _background(whole, background)
+            array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
+        support.check_memory(host_bytes, array, memory, who="import")
+        if not saving.check_together({output: array}, overwrite=overwrite):
+            nt.check_finite(array, who="import")
+        report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 
 
 def _background(series: xr.DataArray, text: str) -> float:

@@ -11,6 +11,7 @@ from nntomo_dask.cli import report, support
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.projection import project as projecting
 from nntomo_dask.projection.project import Engine
+from nntomo_dask.store import outputs
 
 
 @click.command(cls=support.Verb)
@@ -43,13 +44,15 @@ def project(
     Example: 15 projections of a phantom between -70° and 70°
       nntomo project particle.zarr --range tem --count 15 -o series.zarr
     """
-    angles_deg = support.tilt_angles(tilt_range, count, angles)
-    source = nt.open(volume)
-    nt.check_volume(source, who="project")
-    shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
-    slices = support.slices_within_memory(
-        projecting.host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who="project"
-    )
-    cluster.expect(source.sizes[schema.Z] // slices)
-    projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
-    report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
+    inputs = [volume] if angles is None else [volume, angles]
+    with outputs.reserved("project", stores=[output], inputs=inputs, overwrite=overwrite):
+        angles_deg = support.tilt_angles(tilt_range, count, angles)
+        source = nt.open(volume)
+        nt.check_volume(source, who="project")
+        shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
+        slices = support.slices_within_memory(
+            projecting.host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who="project"
+        )
+        cluster.expect(source.sizes[schema.Z] // slices)
+        projected = nt.project(nt.open(volume, slices=slices), angles_deg, engine=engine)
+        report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)

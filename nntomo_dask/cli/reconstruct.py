@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import xarray as xr
 from dask.base import compute
 
 import nntomo_dask as nt
@@ -12,7 +13,8 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
-from nntomo_dask.reconstruction.method import mean_and_spread
+from nntomo_dask.reconstruction.method import Method, mean_and_spread
+from nntomo_dask.store import outputs, saving
 
 
 @click.command(cls=options.chooser(METHODS))
@@ -56,11 +58,27 @@ def reconstruct(
     Example:
       nntomo reconstruct series.zarr --method sirt --minimum 0 --tolerance 0.001 -o sirt.zarr
     """
+    if spread is not None and len(network_paths) < 2:
+        raise click.UsageError("--spread needs an ensemble: --network twice or more")
+    stores = [output] if spread is None else [output, spread]
+    inputs = [series, *network_paths]
+    with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
+        _reconstruct(series, method, network_paths, stores, memory, arguments, overwrite=overwrite)
+
+
+def _reconstruct(
+    series: Path,
+    method: str,
+    network_paths: tuple[Path, ...],
+    stores: list[Path],
+    memory: int | None,
+    arguments: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
     source = nt.open(series)
     nt.check_tilt_series(source, who=method)
     networks = _networks(method, network_paths)
-    if spread is not None and len(networks) < 2:
-        raise click.UsageError("--spread needs an ensemble: --network twice or more")
     chosen = options.build_chosen(
         METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
     )
@@ -70,18 +88,24 @@ def reconstruct(
         chosen.host_bytes, shape, memory, wanted=chosen.wanted_slices(shape), who=method
     )
     cluster.expect(shape[0] // slices)
+    silent = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
+    saving.check_together(_volumes(source, silent, stores), overwrite=overwrite)
     nt.check_finite(source, who=method)
     prepared = tuple(float(one) for one in compute(*chosen.prepare(source)))
     for line in chosen.outlook(source, prepared):
         click.echo(line, err=True)
-    source = nt.open(series, slices=slices)
-    chosen = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
-    if spread is None:
-        volumes = {output: nt.reconstruct(source, chosen, prepared=prepared)}
-    else:
-        volumes = dict(zip((output, spread), mean_and_spread(source, chosen, prepared=prepared), strict=True))
+    volumes = _volumes(nt.open(series, slices=slices), silent, stores, prepared=prepared)
     for path, volume in nt.save_together(volumes, overwrite=overwrite, progress="bar").items():
-        report.describe(volume, Path(path))
+        report.describe(volume, path)
+
+
+def _volumes(
+    source: xr.DataArray, method: Method, stores: list[Path], *, prepared: tuple[float, ...] | None = None
+) -> dict[Path, xr.DataArray]:
+    """The lazy volume for each store: the volume alone, or the mean and the spread."""
+    if len(stores) == 1:
+        return {stores[0]: nt.reconstruct(source, method, prepared=prepared)}
+    return dict(zip(stores, mean_and_spread(source, method, prepared=prepared), strict=True))
 
 
 def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ A kind of network is a class that fulfils `network.Network` and is registered in
 """
 
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -11,18 +12,22 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from nntomo_dask import aside
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Metadata, Network, Tensors
 
 FORMAT_VERSION = "1"
+SUFFIX = ".safetensors"
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
-    """Write a network of any kind to a .safetensors file, at once or not at all.
+    """Write a network of any kind to a .safetensors file, whole or not at all.
 
     Raises
     ------
+    SchemaError
+        `path` is a folder or a device, or lies inside a store.
     OSError
         The place cannot be written.
     """
@@ -43,6 +48,15 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     return known[metadata["format"]].from_file(tensors, metadata)
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The path beside a network's file for something that belongs to it: its name without .safetensors, and `ending`.
+
+    Only that suffix is left out, since a name may have dots: ``net_v0.4`` and ``net_v0.8`` are two networks.
+    """
+    name = path.name
+    return path.with_name(f"{name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name}{ending}")
+
+
 def kind_of(path: Path) -> str:
     """The kind that a file says it is; empty where it says nothing or is no .safetensors file."""
     try:
@@ -52,17 +66,19 @@ def kind_of(path: Path) -> str:
         return ""
 
 
+def was_of(path: Path, kind: str) -> bool:
+    """Whether a file is of a kind, or was before it was damaged: whether its beginning says so."""
+    with path.open("rb") as file:
+        found = re.search(rb'"format"\s*:\s*"(\w+)"', file.read(2**20))
+    return found is not None and found[1].decode() == kind
+
+
 def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
-    """Write a .safetensors file, with a checksum, beside its place and move it there."""
+    """Write a .safetensors file with a checksum, whole or not at all."""
     metadata = {"format_version": FORMAT_VERSION, **metadata, "crc32": _checksum(tensors)}
     metadata["metadata_crc32"] = _metadata_checksum(metadata)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with aside.written(path) as partial:
         partial.write_bytes(safetensors.numpy.save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
+from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.store.names import ARRAYS, COORDINATES
 
@@ -27,6 +28,7 @@ PROJECTION_DIMS = (schema.ANGLE, "mode", schema.Z, schema.DETECTOR)
 _ARRAYS = frozenset(ARRAYS)
 _COORDINATES = frozenset(COORDINATES)
 _DAMAGED = ".damaged"
+_ZARRS_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")  # a file that Zarr is writing
 TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
 _FLUSHING = 2  # files that are flushed to the disk while the next slab is computed
@@ -158,24 +160,31 @@ def create(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: in
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        group = zarr.open_group(partial, mode="w", zarr_format=3)
-        group.create_array(
-            str(array.name),
-            shape=array.shape,
-            chunks=(chunk, *array.shape[1:]),
-            dtype="float32",
-            compressors=[
-                zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4),
-                zarr.codecs.Crc32cCodec(),
-            ],
-            fill_value=0.0,
-            dimension_names=[str(dim) for dim in array.dims],
-            attributes={**{str(key): _plain(value) for key, value in array.attrs.items()}, "recipe": made_by},
-        )
-        write_coordinates(partial, array.coords)
+        with aside.naming(folder):
+            _write_metadata(array, made_by, partial, chunk)
+            write_coordinates(partial, array.coords)
+        if folder.exists():  # an empty folder, which is free
+            folder.rmdir()
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_metadata(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> None:
+    group = zarr.open_group(folder, mode="w", zarr_format=3)
+    group.create_array(
+        str(array.name),
+        shape=array.shape,
+        chunks=(chunk, *array.shape[1:]),
+        dtype="float32",
+        compressors=[
+            zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=4),
+            zarr.codecs.Crc32cCodec(),
+        ],
+        fill_value=0.0,
+        dimension_names=[str(dim) for dim in array.dims],
+        attributes={**{str(key): _plain(value) for key, value in array.attrs.items()}, "recipe": made_by},
+    )
 
 
 def write_coordinates(folder: Path, coords: Mapping[Hashable, xr.DataArray]) -> None:
@@ -200,9 +209,14 @@ def write_coordinates(folder: Path, coords: Mapping[Hashable, xr.DataArray]) -> 
 
 
 def remove_partial(target: Path) -> None:
-    """Remove the folders of runs that were killed while they created a store."""
+    """Remove what runs left that were killed while they created a store, or wrote metadata or coordinates into it."""
     for partial in leftovers(target, before=".", after=".partial"):
         shutil.rmtree(partial, ignore_errors=True)
+    for folder in (target, *(target / name for name in COORDINATES), *(target / name / "c" for name in COORDINATES)):
+        if folder.is_dir():
+            for entry in list(folder.iterdir()):
+                if _ZARRS_PARTIAL.fullmatch(entry.name):
+                    entry.unlink(missing_ok=True)
 
 
 def leftovers(target: Path, *, before: str, after: str = "") -> list[Path]:
@@ -223,15 +237,17 @@ def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, 
     for index in wanted:
         start = index * per_chunk
         stop = min(start + per_chunk, array.shape[0])
-        array[start:stop] = np.asarray(block[start - first : stop - first])
         file = _chunk_file(Path(path), index, array.ndim)
+        with aside.naming(file):
+            array[start:stop] = np.asarray(block[start - first : stop - first])
         if file.stat().st_size >= _FLUSHED_BYTES:
             _flushing.append(_flusher.submit(_flush, file))
             if len(_flushing) > _FLUSHING:
                 _flushing.popleft().result()
         file.with_name(file.name + _DAMAGED).unlink(missing_ok=True)
-        for partial in file.parent.glob(f"{file.name}.*.partial"):  # of a run that was killed while Zarr wrote the file
-            partial.unlink(missing_ok=True)
+        for entry in list(file.parent.iterdir()):  # of a run that was killed while Zarr wrote the file
+            if _ZARRS_PARTIAL.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 def wait_until_flushed() -> None:
@@ -278,7 +294,8 @@ def _flush(file: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        os.fsync(descriptor)
+        with aside.naming(file):
+            os.fsync(descriptor)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:
