@@ -69,7 +69,7 @@ def kind_of(path: Path) -> str:
 def was_of(path: Path, kind: str) -> bool:
     """Whether a file is of a kind, or was before it was damaged: whether its beginning says so."""
     with path.open("rb") as file:
-        found = re.search(rb'"format"\s*:\s*"(\w+)"', file.read(2**20))
+        found = re.search(rb'"format"\s*:\s*"([^"]+)"', file.read(2**20))
     return found is not None and found[1].decode() == kind
 
 
