@@ -27,6 +27,8 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
     kind = format_to_write(target, who="export")
     array = nt.open(store)
     files = kind.outputs(array, target)
-    with outputs.reserved("export", written=files, inputs=[store], overwrite=overwrite):
+    there = [file for file in files if kind.is_written(array, target, file)]
+    new = [file for file in files if file not in there]
+    with outputs.reserved("export", written=new, replaced=there, inputs=[store], overwrite=overwrite):
         for path in kind.write(array, target):
             click.echo(path)

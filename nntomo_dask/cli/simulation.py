@@ -8,16 +8,14 @@ from typing import Any, get_args
 import click
 
 import nntomo_dask as nt
-from nntomo_dask import aside
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import chunking, cluster
-from nntomo_dask.errors import refuse
 from nntomo_dask.phantoms.phantom import slab_bytes
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation import optics
 from nntomo_dask.simulation.specimen import Axis, Shape
-from nntomo_dask.store import outputs, saving
-from nntomo_dask.store.places import are_one
+from nntomo_dask.store.outputs import reserved
+from nntomo_dask.store.saving import check_together
 
 
 class _Numbers(click.ParamType[Any]):
@@ -145,52 +143,19 @@ def simulate(
     """
     angles_deg = support.tilt_angles(tilt_range, count, angles)
     cut, settings = _split(arguments, _ALL_SETTINGS)
-    places = _places(structures, output)
+    outputs = {name: output / f"{Path(name).stem}.zarr" if len(structures) > 1 else output for name in structures}
     inputs = [path for path in (angles, *map(Path, structures)) if path is not None and path.is_file()]
-    with outputs.reserved("simulate", stores=list(places.values()), inputs=inputs, overwrite=overwrite):
-        _simulate(places, cut, settings, mode, angles_deg, memory, overwrite=overwrite)
-
-
-def _places(structures: tuple[str, ...], output: Path) -> dict[str, Path]:
-    """The store of each structure."""
-    if len(structures) == 1:
-        return {structures[0]: output}
-    places: dict[str, Path] = {}
-    for name in structures:
-        base = Path(name).name
-        place = output / f"{base[:-4] if base.lower().endswith('.cif') else base}.zarr"
-        for other, taken in places.items():
-            if are_one(aside.resolved(place), aside.resolved(taken)):
-                refuse(
-                    "simulate",
-                    needs="structures with different names, since each gets a store of its name",
-                    got=f"{other} and {name}, both for {taken}",
-                    remedy="simulate them one by one, each with an output of its own",
-                )
-        places[name] = place
-    return places
-
-
-def _simulate(
-    places: dict[str, Path],
-    cut: dict[str, Any],
-    settings: nt.Imaging,
-    mode: Any,
-    angles_deg: Any,
-    memory: int | None,
-    *,
-    overwrite: bool,
-) -> None:
-    held = {name: nt.specimen(name, **cut) for name in places}
-    series = {name: nt.simulate(one, angles_deg, mode=mode, imaging=settings) for name, one in held.items()}
-    saving.check_together({places[name]: one for name, one in series.items()}, overwrite=overwrite)
-    for name, one in held.items():
-        _estimate(name, one, settings, mode, len(angles_deg), memory)
-    for name, one in series.items():
-        cluster.expect(len(angles_deg))
-        saved = nt.save(one, places[name], overwrite=overwrite, progress="bar")
-        for member, array in saved.items() if mode == "both" else [(None, saved)]:
-            report.describe(array, places[name] / member if member else places[name])
+    with reserved("simulate", stores=list(outputs.values()), inputs=inputs, overwrite=overwrite):
+        held = {name: nt.specimen(name, **cut) for name in structures}
+        series = {name: nt.simulate(one, angles_deg, mode=mode, imaging=settings) for name, one in held.items()}
+        check_together({outputs[name]: one for name, one in series.items()}, overwrite=overwrite)
+        for name, one in held.items():
+            _estimate(name, one, settings, mode, len(angles_deg), memory)
+        for name, one in series.items():
+            cluster.expect(len(angles_deg))
+            saved = nt.save(one, outputs[name], overwrite=overwrite, progress="bar")
+            for member, array in saved.items() if mode == "both" else [(None, saved)]:
+                report.describe(array, outputs[name] / member if member else outputs[name])
 
 
 def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory: int | None) -> None:
@@ -266,7 +231,7 @@ def truth(
     """
     cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
     inputs = [Path(structure)] if Path(structure).is_file() else []
-    with outputs.reserved("truth", stores=[output], inputs=inputs, overwrite=overwrite):
+    with reserved("truth", stores=[output], inputs=inputs, overwrite=overwrite):
         volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
         support.check_memory(slab_bytes, volume, memory, who="truth")
         report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)

@@ -64,8 +64,13 @@ class Format(ABC):
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
-        """Every file that `write` makes or changes."""
+        """Every file that `write` makes."""
         return [path]
+
+    @classmethod
+    def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
+        """Whether one of the `outputs` is there already as `write` would write it, so that it is in nobody's way."""
+        return False
 
 
 def format_of(path: Path) -> type[Format] | None:

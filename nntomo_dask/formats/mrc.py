@@ -85,13 +85,16 @@ class Mrc(Format):
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
-        """The file, and of a series the file of its angles, unless that is there and holds just these angles.
+        """The file, and of a series the file of its angles."""
+        return [path] if schema.ANGLE not in array.dims else [path, _angle_file(path)]
 
-        They appear before the array does. Where a run is killed in between, they do not stand in the way of the next.
+    @classmethod
+    def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
+        """Whether the file of the angles holds just these.
+
+        It appears before the array does. Where a run is killed in between, it does not stand in the way of the next.
         """
-        if schema.ANGLE not in array.dims or _holds(_angle_file(path), array):
-            return [path]
-        return [path, _angle_file(path)]
+        return schema.ANGLE in array.dims and output == _angle_file(path) and _holds(output, array)
 
 
 def _angle_file(path: Path) -> Path:
