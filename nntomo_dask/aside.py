@@ -25,6 +25,7 @@ from nntomo_dask.errors import refuse
 _SUFFIX = ".partial"
 _MARK = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}|\d+")  # \d+: version 0.1.0
 _SAME_START_SECONDS = 2.0  # a correction of the clock moves what the system says of a process's start
+_LONG_NAME_BYTES = 180  # file systems allow 255
 _FORGOTTEN_SECONDS = 24 * 3600.0
 # What only writing can end in, so that a file without a name in the error must be the one that is written.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -45,7 +46,8 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = resolved(path)
     check_file(place, who="save")
-    partial = place.with_name(f".{place.name}.{_host()}-{os.getpid()}-{_start()}-{uuid.uuid4().hex[:8]}{_SUFFIX}")
+    mark = f"{_host()}-{os.getpid()}-{_start()}-{uuid.uuid4().hex[:8]}"
+    partial = place.with_name(f"{_before(place)}{mark}{_SUFFIX}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
@@ -137,13 +139,19 @@ def flush_folder(folder: Path) -> None:
 
 def remove_leftovers(place: Path) -> None:
     """Remove the files that processes which have ended were writing for a resolved path."""
-    before = f".{place.name}."
+    before = _before(place)
     with contextlib.suppress(OSError):
         for entry in list(place.parent.iterdir()):
             if entry.name.startswith(before) and entry.name.endswith(_SUFFIX):
                 mark = _MARK.fullmatch(entry.name[len(before) : -len(_SUFFIX)])
                 if mark is not None and not _may_be_written(entry, mark):
                     entry.unlink(missing_ok=True)
+
+
+def _before(place: Path) -> str:
+    """How the names of the files begin that are written for a place; a long name would make them too long."""
+    name = os.fsencode(place.name)
+    return f".{place.name}." if len(name) <= _LONG_NAME_BYTES else f".{hashlib.sha256(name).hexdigest()[:32]}."
 
 
 def _may_be_written(partial: Path, mark: re.Match[str]) -> bool:

@@ -30,7 +30,11 @@ VERBS = {
     ),
     "spread": ((*NNFBP, "--network", "n-1.safetensors", "-o", "out.zarr", "--spread", "spread.zarr"), {}, ()),
     "export": (("export", "series.zarr", "out.mrc"), {}, ()),
-    "export over": (("export", "series.zarr", "in.mrc", "--overwrite"), {}, ()),
+    "export over": (
+        ("export", "other.zarr", "in.mrc", "--overwrite"),
+        {},
+        (("project", "volume.zarr", "--range", "tem", "--count", "5", "-o", "other.zarr"),),
+    ),
     "train": ((*TRAIN, "-o", "net_v0.4"), OFTEN, ()),
     "members": ((*TRAIN, "--members", "2", "-o", "out.safetensors"), OFTEN, ()),
     "sets": (

@@ -77,6 +77,7 @@ COMPARE = ("compare", "particle.zarr", "--reference", "particle.zarr", "--figure
         ((*TRAIN, "folder"), "folder, which is a folder"),
         ((*TRAIN, "series.zarr/n.safetensors"), "inside the store"),
         ((*TRAIN, "/dev/null"), "a device or pipe"),
+        ((*TRAIN, "n.training.safetensors"), "whose ending is that of checkpoints"),
         ((*TRAIN, "net"), "needs a checkpoint for each network; got net beside net.safetensors"),
         ((*COMPARE, "taken"), "taken, which exists"),
         ((*COMPARE, "folder"), "which is a folder"),
@@ -109,7 +110,7 @@ def test_folders_of_a_refused_command_are_removed(run, series_store, tmp_path):
     assert [path.name for path in (tmp_path / "new/folder").iterdir()] == ["v.zarr"]
 
 
-NAMES = ["a [1]*?.zarr", "v0.4", "ünï cødé 体.zarr", "-.zarr", "$(x);'.zarr", ".hidden.zarr", "a.zarr.new"]
+NAMES = ["a [1]*?.zarr", "long" * 55, "v0.4", "ünï cødé 体.zarr", "-.zarr", "$(x);'.zarr", ".hidden.zarr", "a.zarr.new"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -318,6 +319,13 @@ class TestAside:
         self.write(tmp_path)
         assert not left.exists()
 
+    def test_a_long_name(self, tmp_path, mark):
+        name = "体" * 80 + ".mrc"
+        dead = aside._before(tmp_path / name) + mark(start=1000) + ".partial"
+        (tmp_path / dead).write_text("half")
+        self.write(tmp_path, name)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
     def test_names_are_not_patterns(self, tmp_path, mark):
         dead = mark(start=1000)
         kept = [self.left(tmp_path, dead, name) for name in ("ab.mrc", "a.mrc.mrc", "a1.mrc", "[a].mrc")]
@@ -366,6 +374,21 @@ class TestErrorsNameThePlace:
         with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/{name}'"):
             write(tmp_path / name)
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_complete_store_on_a_disk_that_is_full_or_read_only(self, run, series_store, tmp_path, monkeypatch):
+        words = ("reconstruct", series_store, "--method", "fbp", "-o", "v.zarr")
+        run(*words)
+        original = os.open
+
+        def denied(path, flags, *arguments, **keywords):
+            if str(path).startswith(str(tmp_path)) and flags & os.O_CREAT:
+                raise OSError(errno.EROFS, "Read-only file system", str(path))
+            return original(path, flags, *arguments, **keywords)
+
+        monkeypatch.setattr(os, "open", denied)
+        assert "found complete, nothing to compute" in run(*words).output
+        other = run(*words[:-1], "w.zarr", exit_code=2).output
+        assert f"{tmp_path}/w.zarr: Read-only file system" in other
 
     def test_a_folder_that_cannot_be_written_to(self, tmp_path, monkeypatch):
         original = os.open

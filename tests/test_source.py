@@ -97,6 +97,26 @@ def test_a_repaired_file_is_imported_anew(run, tmp_path):
     assert chunk.stat().st_mtime_ns == before  # nothing differs: nothing to compute
 
 
+def test_what_version_0_1_0_imported_from_a_large_file(run, tmp_path):
+    """Its recipe has samples of the file. The store is recognised by its values."""
+    path = tmp_path / "a.mrc"
+    write(path)
+    (tmp_path / "a.rawtlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
+    words = ("import", "a.mrc", "--angles", "a.rawtlt", "-o", "s.zarr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "_ALL_SAMPLED_BYTES", 2**60)
+        run(*words)
+    assert "crc32" in nt.open("s.zarr").attrs["recipe"]["parameters"]
+    before = (tmp_path / "s.zarr/tilt_series/c/0/0/0").stat().st_mtime_ns
+    for more in ((), ("--overwrite",)):
+        assert "found complete, with the values of a.mrc" in run(*words, *more).output
+    assert (tmp_path / "s.zarr/tilt_series/c/0/0/0").stat().st_mtime_ns == before
+    change(path, path.stat().st_size // 2 + 2**16 + 100)
+    assert "made otherwise: parameters.crc32 is" in run(*words, exit_code=2).output
+    run(*words, "--overwrite")
+    np.testing.assert_array_equal(nt.open("s.zarr").values, nt.read_mrc_series(path, ANGLES).values)
+
+
 @pytest.mark.parametrize("tilt_axis", ["x", "y"])
 def test_a_change_between_opening_and_reading(tmp_path, tilt_axis):
     path = tmp_path / "a.mrc"

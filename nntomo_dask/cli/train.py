@@ -129,6 +129,9 @@ def train(
     _check_unused(training, own_pairs=target is None)
     if output.name in ("", ".."):
         aside.check_file(aside.resolved(output), who="train")  # which refuses it
+    if output.name.lower().endswith(CHECKPOINT):
+        got = f"{output}, whose ending is that of checkpoints"
+        refuse("train", needs="a name for a network, NAME.safetensors", got=got, remedy="give another name")
     places = _places(output, members)
     checkpoints = [files.beside(place, CHECKPOINT) for place in places]
     inputs = [path for path in (target, arguments.get("input_network")) if path is not None]
@@ -148,6 +151,9 @@ def train(
         for number, checkpoint in enumerate(() if overwrite else checkpoints):
             _check_continues(checkpoint, training, sets, seed=seed + number, max_epochs=max_epochs)
         if overwrite or not all(_has_ended(training, checkpoint) for checkpoint in checkpoints):
+            folder = training.folder(output, sets)
+            if folder is not None:
+                outputs.check_folder(folder, inputs, who="train")
             sets = _prepared(training, sets, output, members, memory, overwrite=overwrite)
         for checkpoint in checkpoints if overwrite else ():
             checkpoint.unlink(missing_ok=True)

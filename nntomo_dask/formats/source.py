@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float32
 
@@ -174,12 +175,30 @@ class Source:
 def _checksum(file: BufferedReader, size: int) -> dict[str, int]:
     """A checksum of all bytes. That of small files is the one that version 0.1.0 made of files of any size."""
     if size <= _ALL_SAMPLED_BYTES:
-        content, checksum = file.read(), 0
-        for place in range(_SAMPLES):
-            first = size * place // _SAMPLES
-            checksum = zlib.crc32(content[first : first + _SAMPLE_BYTES], checksum)
-        return {"crc32": checksum}
+        return {"crc32": _of_samples(file, size)}
     checksum = 0
     while block := file.read(_BLOCK_BYTES):
         checksum = google_crc32c.extend(checksum, block)
     return {"crc32c": checksum}
+
+
+def _of_samples(file: BufferedReader, size: int) -> int:
+    checksum = 0
+    for place in range(_SAMPLES):
+        file.seek(size * place // _SAMPLES)
+        checksum = zlib.crc32(file.read(_SAMPLE_BYTES), checksum)
+    return checksum
+
+
+def as_in_0_1_0(recipe: recipes.Recipe, path: str | os.PathLike[str]) -> recipes.Recipe | None:
+    """The recipe that version 0.1.0 gave to what was read from a large file, of which it took samples.
+
+    Equal recipes of this kind do not mean equal files. None where the recipe has not changed since.
+    """
+    if "crc32c" not in recipe["parameters"]:
+        return None
+    place = Path(path)
+    with place.open("rb") as file:
+        samples = {"crc32": _of_samples(file, place.stat().st_size)}
+    parameters = {key: value for key, value in recipe["parameters"].items() if key != "crc32c"}
+    return recipe | {"parameters": parameters | samples}

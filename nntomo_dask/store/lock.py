@@ -69,9 +69,10 @@ def held(target: Path) -> Iterator[None]:
     if descriptor is None:
         _refuse(target, _path(target), "wait for that")
     try:
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, _name().encode())
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without the name of its holder
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, _name().encode())
         yield
     finally:
         _release(descriptor, _path(target))
@@ -111,7 +112,7 @@ def _about(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if str(error.filename) not in (str(_path(target)), str(_marker(target))):
+        if str(error.filename) not in ("None", str(_path(target)), str(_marker(target))):
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nntomo_dask import aside
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import lock, places
+from nntomo_dask.store import files, lock, places
 
 
 @contextlib.contextmanager
@@ -62,7 +62,14 @@ def reserved(
         _check_parents(output, who=who)
         for path in inputs:
             _check_is_no_input(output, aside.resolved(path), who=who)
-    with lock.reserved(everything):
+    with contextlib.ExitStack() as held:
+        for output in everything:
+            try:
+                held.enter_context(lock.reserved([output]))
+            except OSError:
+                # A store that is complete needs nothing written, so its disk may be full or read only.
+                if not (output in all_stores and files.is_store(output)):
+                    raise
         for file in all_files:
             aside.remove_leftovers(file)
         check_free(written, who=who, overwrite=overwrite)
@@ -74,6 +81,15 @@ def check_free(written: Sequence[Path], *, who: str, overwrite: bool) -> None:
     for path in written:
         if path.exists() and not overwrite:
             refuse(who, needs="a free path", got=f"{path}, which exists", remedy="`overwrite=True`, or another path")
+
+
+def check_folder(folder: Path, inputs: Sequence[Path], *, who: str) -> None:
+    """Raise a SchemaError where a folder for stores beside an output is a file, or holds or is an input."""
+    place = aside.resolved(folder)
+    if place.exists() and not place.is_dir():
+        refuse(who, needs="the path of a folder to write", got=f"{folder}, which is a file", remedy="move that file")
+    for path in inputs:
+        _check_is_no_input(place, aside.resolved(path), who=who)
 
 
 def _check_parents(output: Path, *, who: str) -> None:
