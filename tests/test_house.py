@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "nntomo_dask"
 # The layers, from the lowest; a folder or a file of the root. Imports go to the same layer or down.
 LAYERS = [
-    {"errors", "extras", "registry", "settings", "types", "untrusted"},
+    {"aside", "errors", "extras", "registry", "settings", "types", "untrusted"},
     {"compute"},
     {"arrays"},
     {"kernels"},

@@ -190,7 +190,7 @@ def test_progress_counts_slabs_and_names_what_is_complete(tmp_path, monkeypatch,
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("a.zarr", "./a.zarr"), r"save: needs a path for each store; got .*a\.zarr twice"),
+        (("a.zarr", "./a.zarr"), r"save: needs a path for each output; got .*a\.zarr twice"),
         (("a.zarr", "a.zarr/b.zarr"), r"needs a path outside other stores; got .*b\.zarr, inside the store .*a\.zarr;"),
         (
             ("a.zarr/b/c.zarr", "a.zarr"),

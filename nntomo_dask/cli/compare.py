@@ -11,6 +11,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.metrics import METRICS, metric as measuring
 from nntomo_dask.metrics.pairs import Region
+from nntomo_dask.store import outputs
 
 
 @click.command(cls=options.chooser(METRICS))
@@ -25,6 +26,7 @@ from nntomo_dask.metrics.pairs import Region
     "always takes all.",
 )
 @click.option("--figure", type=support.PATH, help="Also draw slices and isosurfaces to this PNG file.")
+@click.option("--overwrite", is_flag=True, help="Overwrite an existing file that is not a figure of this command.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @support.computing
 def compare(
@@ -32,6 +34,7 @@ def compare(
     reference: Path,
     region: Region,
     figure: Path | None,
+    overwrite: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
     memory: int | None,
     **arguments: Any,
@@ -44,6 +47,22 @@ def compare(
     Example:
       nntomo compare sirt.zarr fbp.zarr --reference particle.zarr --figure compare.png
     """
+    kept = [] if figure is None or not report.is_figure(figure) else [figure]
+    new = [] if figure is None or kept else [figure]
+    inputs = [*volumes, reference]
+    with outputs.reserved("compare", written=new, replaced=kept, inputs=inputs, overwrite=overwrite):
+        _compare(volumes, reference, region, figure, as_json, memory, arguments)
+
+
+def _compare(
+    volumes: tuple[Path, ...],
+    reference: Path,
+    region: Region,
+    figure: Path | None,
+    as_json: bool,  # noqa: FBT001
+    memory: int | None,
+    arguments: dict[str, Any],
+) -> None:
     truth = nt.open(reference)
     schema.check_volume(truth, who="compare")
     available = _memory(truth, memory)

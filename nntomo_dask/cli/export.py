@@ -6,7 +6,8 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask.cli import support
-from nntomo_dask.formats.format import check_outputs, format_to_write
+from nntomo_dask.formats.format import format_to_write
+from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
 
@@ -26,6 +27,9 @@ def export(store: Path, target: Path, overwrite: bool) -> None:  # noqa: FBT001
     """
     kind = format_to_write(target, who="export")
     array = nt.open(store)
-    check_outputs(kind.outputs(array, target), overwrite=overwrite, who="export")
-    for path in kind.write(array, target):
-        click.echo(printable(str(path)))
+    files = kind.outputs(array, target)
+    there = [file for file in files if kind.is_written(array, target, file)]
+    new = [file for file in files if file not in there]
+    with outputs.reserved("export", written=new, replaced=there, inputs=[store], overwrite=overwrite):
+        for path in kind.write(array, target):
+            click.echo(printable(str(path)))

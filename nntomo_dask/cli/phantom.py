@@ -10,6 +10,7 @@ from nntomo_dask.arrays import slabs
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.store import outputs
 
 
 @click.command(cls=options.chooser(PHANTOMS))
@@ -42,7 +43,8 @@ def phantom(
       nntomo phantom particle --size 128 --seed 1 -o particle.zarr
     """
     chosen = options.build_chosen(PHANTOMS, kind, "KIND", arguments)
-    volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
-    support.check_memory(chosen.host_bytes, volume, memory, who="phantom")
-    cluster.expect(volume.data.numblocks[0])
-    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    with outputs.reserved("phantom", stores=[output], overwrite=overwrite):
+        volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
+        support.check_memory(chosen.host_bytes, volume, memory, who="phantom")
+        cluster.expect(volume.data.numblocks[0])
+        report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)

@@ -12,6 +12,7 @@ from nntomo_dask.cli import report, support
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.projection import project as projecting
 from nntomo_dask.projection.project import Engine
+from nntomo_dask.store import outputs
 
 
 @click.command(cls=support.Verb)
@@ -44,15 +45,17 @@ def project(
     Example: 15 projections of a phantom between -70° and 70°
       nntomo project particle.zarr --range tem --count 15 -o series.zarr
     """
-    angles_deg = support.tilt_angles(tilt_range, count, angles)
+    inputs = [volume] if angles is None else [volume, angles]
+    with outputs.reserved("project", stores=[output], inputs=inputs, overwrite=overwrite):
+        angles_deg = support.tilt_angles(tilt_range, count, angles)
 
-    def slices(source: xr.DataArray) -> int:
-        nt.check_volume(source, who="project")
-        shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
-        wanted = chunking.SLAB_SLICES
-        return support.slices_within_memory(projecting.host_bytes, shape, memory, wanted=wanted, who="project")
+        def slices(source: xr.DataArray) -> int:
+            nt.check_volume(source, who="project")
+            shape = source.sizes[schema.Z], len(angles_deg), source.sizes[schema.X]
+            wanted = chunking.SLAB_SLICES
+            return support.slices_within_memory(projecting.host_bytes, shape, memory, wanted=wanted, who="project")
 
-    source = nt.open(volume, slices=slices)
-    cluster.expect(source.data.numblocks[0])
-    projected = nt.project(source, angles_deg, engine=engine)
-    report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)
+        source = nt.open(volume, slices=slices)
+        cluster.expect(source.data.numblocks[0])
+        projected = nt.project(source, angles_deg, engine=engine)
+        report.describe(nt.save(projected, output, overwrite=overwrite, progress="bar"), output)

@@ -13,7 +13,8 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
-from nntomo_dask.reconstruction.method import mean_and_spread
+from nntomo_dask.reconstruction.method import Method, mean_and_spread
+from nntomo_dask.store import outputs, saving
 
 
 @click.command(cls=options.chooser(METHODS))
@@ -57,9 +58,25 @@ def reconstruct(
     Example:
       nntomo reconstruct series.zarr --method sirt --minimum 0 --tolerance 0.001 -o sirt.zarr
     """
-    networks = _networks(method, network_paths)
-    if spread is not None and len(networks) < 2:
+    if spread is not None and len(network_paths) < 2:
         raise click.UsageError("--spread needs an ensemble: --network twice or more")
+    stores = [output] if spread is None else [output, spread]
+    inputs = [series, *network_paths]
+    with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
+        _reconstruct(series, method, network_paths, stores, memory, arguments, overwrite=overwrite)
+
+
+def _reconstruct(
+    series: Path,
+    method: str,
+    network_paths: tuple[Path, ...],
+    stores: list[Path],
+    memory: int | None,
+    arguments: dict[str, Any],
+    *,
+    overwrite: bool,
+) -> None:
+    networks = _networks(method, network_paths)
     chosen = options.build_chosen(
         METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
     )
@@ -72,17 +89,24 @@ def reconstruct(
 
     source = nt.open(series, slices=slices)
     cluster.expect(source.data.numblocks[0])
+    silent = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
+    saving.check_together(_volumes(source, silent, stores), overwrite=overwrite)
     nt.check_finite(source, who=method)
     prepared = tuple(float(one) for one in compute(*chosen.prepare(source)))
     for line in chosen.outlook(source, prepared):
         click.echo(line, err=True)
-    chosen = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
-    if spread is None:
-        volumes = {output: nt.reconstruct(source, chosen, prepared=prepared)}
-    else:
-        volumes = dict(zip((output, spread), mean_and_spread(source, chosen, prepared=prepared), strict=True))
+    volumes = _volumes(source, silent, stores, prepared=prepared)
     for path, volume in nt.save_together(volumes, overwrite=overwrite, progress="bar").items():
-        report.describe(volume, Path(path))
+        report.describe(volume, path)
+
+
+def _volumes(
+    source: xr.DataArray, method: Method, stores: list[Path], *, prepared: tuple[float, ...] | None = None
+) -> dict[Path, xr.DataArray]:
+    """The lazy volume for each store: the volume alone, or the mean and the spread."""
+    if len(stores) == 1:
+        return {stores[0]: nt.reconstruct(source, method, prepared=prepared)}
+    return dict(zip(stores, mean_and_spread(source, method, prepared=prepared), strict=True))
 
 
 def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:

@@ -31,13 +31,22 @@ def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | No
     }
 
 
+def is_figure(path: Path) -> bool:
+    """Whether a file is a figure that was drawn here."""
+    if not path.is_file():
+        return False
+    from nntomo_dask.plotting import figures
+
+    return figures.is_ours(path)
+
+
 def draw_comparison(
     table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column
 ) -> None:
     """Draw the volumes of a table beside their reference, each with its value of a column."""
     from nntomo_dask.plotting import figures
 
-    stems = [reference.stem, *(Path(path).stem for path in table)]
+    stems = [path.name.removesuffix(".zarr") for path in (reference, *map(Path, table))]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
     volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
     captions = {

@@ -14,6 +14,8 @@ from nntomo_dask.phantoms.phantom import slab_bytes
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation import optics
 from nntomo_dask.simulation.specimen import Axis, Shape
+from nntomo_dask.store.outputs import reserved
+from nntomo_dask.store.saving import check_together
 
 
 class _Numbers(click.ParamType[Any]):
@@ -141,16 +143,19 @@ def simulate(
     """
     angles_deg = support.tilt_angles(tilt_range, count, angles)
     cut, settings = _split(arguments, _ALL_SETTINGS)
-    held = {name: nt.specimen(name, **cut) for name in structures}
-    outputs = {name: output / f"{Path(name).stem}.zarr" if len(held) > 1 else output for name in held}
-    series = {name: nt.simulate(one, angles_deg, mode=mode, imaging=settings) for name, one in held.items()}
-    for name, one in held.items():
-        _estimate(name, one, settings, mode, len(angles_deg), memory)
-    for name, one in series.items():
-        cluster.expect(len(angles_deg))
-        saved = nt.save(one, outputs[name], overwrite=overwrite, progress="bar")
-        for member, array in saved.items() if mode == "both" else [(None, saved)]:
-            report.describe(array, outputs[name] / member if member else outputs[name])
+    outputs = {name: output / f"{Path(name).stem}.zarr" if len(structures) > 1 else output for name in structures}
+    inputs = [path for path in (angles, *map(Path, structures)) if path is not None and path.is_file()]
+    with reserved("simulate", stores=list(outputs.values()), inputs=inputs, overwrite=overwrite):
+        held = {name: nt.specimen(name, **cut) for name in structures}
+        series = {name: nt.simulate(one, angles_deg, mode=mode, imaging=settings) for name, one in held.items()}
+        check_together({outputs[name]: one for name, one in series.items()}, overwrite=overwrite)
+        for name, one in held.items():
+            _estimate(name, one, settings, mode, len(angles_deg), memory)
+        for name, one in series.items():
+            cluster.expect(len(angles_deg))
+            saved = nt.save(one, outputs[name], overwrite=overwrite, progress="bar")
+            for member, array in saved.items() if mode == "both" else [(None, saved)]:
+                report.describe(array, outputs[name] / member if member else outputs[name])
 
 
 def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory: int | None) -> None:
@@ -225,9 +230,11 @@ def truth(
       nntomo truth UiO-66 --mode idpc -o truth.zarr
     """
     cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
-    volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
-    support.check_memory(slab_bytes, volume, memory, who="truth")
-    report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+    inputs = [Path(structure)] if Path(structure).is_file() else []
+    with reserved("truth", stores=[output], inputs=inputs, overwrite=overwrite):
+        volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
+        support.check_memory(slab_bytes, volume, memory, who="truth")
+        report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 
 @click.command()

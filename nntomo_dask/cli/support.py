@@ -17,7 +17,6 @@ from nntomo_dask.cli.computing import (
 )
 from nntomo_dask.cli.options import is_given
 from nntomo_dask.compute import chunking, cluster
-from nntomo_dask.errors import refuse
 
 PATH = click.Path(path_type=Path)
 
@@ -120,11 +119,3 @@ def check_free(*names: str, because: str) -> None:
     for name in names:
         if is_given(name):
             raise click.UsageError(f"--{name.replace('_', '-')} {because}")
-
-
-def check_network_output(output: Path, checkpoint: Path, *, overwrite: bool) -> None:
-    """Refuse to overwrite a file that is not a network, or a network whose checkpoint is missing."""
-    if output.exists():
-        nt.load_network(output)
-        if not overwrite and not checkpoint.exists():
-            refuse("train", needs="a free path", got=f"{output}, which exists", remedy="`overwrite=True`")

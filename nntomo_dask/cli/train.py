@@ -6,15 +6,20 @@ from typing import Any
 import click
 
 import nntomo_dask as nt
+from nntomo_dask import aside
+from nntomo_dask.arrays import recipes
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.errors import refuse
+from nntomo_dask.networks import files
 from nntomo_dask.settings import settings_of
-from nntomo_dask.store import lock
+from nntomo_dask.store import outputs
 from nntomo_dask.training import TRAININGS
-from nntomo_dask.training.checkpoints import Checkpoint
+from nntomo_dask.training.checkpoints import Checkpoint, refuse_another
 from nntomo_dask.training.declaration import Pairs, Sets, Training
 from nntomo_dask.untrusted import printable
 
+CHECKPOINT = ".training.safetensors"
 _FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have another name now
 
 
@@ -123,11 +128,19 @@ def train(
         support.check_free("validation_series", "validation_volume", because=reason)
     training.check()
     _check_unused(training, own_pairs=target is None)
+    if output.name in ("", ".."):
+        aside.check_file(aside.resolved(output), who="train")  # which refuses it
+    if output.name.lower().endswith(CHECKPOINT):
+        got = f"{output}, whose ending is that of checkpoints"
+        refuse("train", needs="a name for a network, NAME.safetensors", got=got, remedy="give another name")
     places = _places(output, members)
-    checkpoints = [place.with_name(f"{place.stem}.training.safetensors") for place in places]
-    with lock.held(output):
+    checkpoints = [files.beside(place, CHECKPOINT) for place in places]
+    inputs = [path for path in (target, arguments.get("input_network")) if path is not None]
+    for name in ("all_series", "volumes", "validation_series", "validation_volume"):
+        inputs += arguments[name]
+    with outputs.reserved("train", replaced=[*places, *checkpoints], inputs=inputs, overwrite=overwrite):
         for place, checkpoint in zip(places, checkpoints, strict=True):
-            support.check_network_output(place, checkpoint, overwrite=overwrite)
+            _check_output(place, checkpoint, training, overwrite=overwrite)
         series = None if target is None else nt.open(target)
         for note in training.notes(series, validation=validation is not None):
             click.echo(f"note: {note}", err=True)
@@ -136,7 +149,12 @@ def train(
         else:
             assert given is not None
             sets = training.sets_of(_opened(given), None if validation is None else _opened(validation), seed=seed)
+        for number, checkpoint in enumerate(() if overwrite else checkpoints):
+            _check_continues(checkpoint, training, sets, seed=seed + number, max_epochs=max_epochs)
         if overwrite or not all(_has_ended(training, checkpoint) for checkpoint in checkpoints):
+            folder = training.folder(output, sets)
+            if folder is not None:
+                outputs.check_folder(folder, inputs, who="train")
             sets = _prepared(training, sets, output, members, memory, overwrite=overwrite)
         for checkpoint in checkpoints if overwrite else ():
             checkpoint.unlink(missing_ok=True)
@@ -155,7 +173,40 @@ def _places(output: Path, members: int) -> list[Path]:
     """The files of the networks."""
     if members == 1:
         return [output]
-    return [output.with_name(f"{output.stem}-{k}{output.suffix}") for k in range(members)]
+    suffix = output.name[len(files.beside(output, "").name) :]
+    return [files.beside(output, f"-{k}{suffix}") for k in range(members)]
+
+
+def _check_output(place: Path, checkpoint: Path, training: Training[Any], *, overwrite: bool) -> None:
+    """Refuse to replace what is no network or no checkpoint, and a network whose checkpoint is missing."""
+    if place.exists():
+        nt.load_network(place)
+        if not overwrite and not checkpoint.exists():
+            refuse("train", needs="a free path", got=f"{place}, which exists", remedy="`overwrite=True`")
+    if checkpoint.exists() and overwrite and not files.was_of(checkpoint, training.kind.format):
+        got = f"{checkpoint}, which is something else"
+        refuse("train", needs="a free path for the checkpoint", got=got, remedy="move that file, or another name")
+    with_suffix = place.name.lower().endswith(files.SUFFIX)
+    twin = files.beside(place, "" if with_suffix else files.SUFFIX)
+    if files.kind_of(twin):
+        got = f"{place.name} beside {twin.name}, which share {checkpoint.name}"
+        refuse("train", needs="a checkpoint for each network", got=got, remedy="give another name")
+
+
+def _check_continues(
+    checkpoint: Path, training: Training[Any], sets: Sets, *, seed: int, max_epochs: int | None
+) -> None:
+    """Refuse a checkpoint that another training began, before the sets are made."""
+    if not checkpoint.exists():
+        return
+    there = Checkpoint.load(checkpoint, training.kind).frame.recipe
+    known = {one.name: getattr(training, one.name) for one in settings_of(training)}
+    known |= {"seed": seed, "max_epochs": training.default_epochs if max_epochs is None else max_epochs}
+    parameters = {name: known.get(name, value) for name, value in there["parameters"].items()}
+    here = there | {"parameters": parameters, "inputs": [part.attrs["recipe"] for part in sets]}
+    if not recipes.same(there, here):
+        difference = recipes.difference(there, here)
+        refuse_another("train", checkpoint, "data and parameters", f"another: {difference}")
 
 
 def _pairs(series: tuple[Path, ...], volumes: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:

@@ -59,13 +59,18 @@ class Format(ABC):
 
     @classmethod
     def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
-        """Write a volume or a tilt series; returns the files, which are those of `outputs`."""
+        """Write a volume or a tilt series by `aside.written`; returns the files. `outputs` have been checked before."""
         refuse("export", needs="a format that can be written", got=cls.title, remedy="another suffix")
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
         """Every file that `write` makes."""
         return [path]
+
+    @classmethod
+    def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
+        """Whether one of the `outputs` is there already as `write` would write it, so that it is in nobody's way."""
+        return False
 
 
 def format_of(path: Path) -> type[Format] | None:
@@ -89,13 +94,6 @@ def format_to_write(path: Path, *, who: str) -> type[Format]:
             return kind
     suffixes = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
     refuse(who, needs=f"a name that ends in {suffixes}", got=str(path), remedy="another suffix")
-
-
-def check_outputs(files: list[Path], *, overwrite: bool, who: str) -> None:
-    """Raise a SchemaError where one of some files is there already and is not to be overwritten."""
-    for file in files:
-        if file.exists() and not overwrite:
-            refuse(who, needs="a free path", got=f"{file}, which exists", remedy="`overwrite=True`, or another path")
 
 
 def host_bytes(shape: chunking.SlabShape) -> int:

@@ -1,11 +1,10 @@
 """MRC files: aligned stacks in, volumes and series out."""
 
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import dask.array as da
 import mrcfile
@@ -13,18 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, mrc_header
 from nntomo_dask.formats.format import Format, TiltAxis
-from nntomo_dask.formats.tilt_angles import write_tilt_angles
+from nntomo_dask.formats.source import Source
+from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
 from nntomo_dask.types import Float32
-from nntomo_dask.untrusted import printable
 
 MrcPath = str | os.PathLike[str]
 
 _ANGSTROM_PER_NM = 10.0
+_HEADER_BYTES = 1024  # before the extended header
+_LABEL = "Written by nntomo_dask"
 # Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
 _SERIES_AXES: dict[TiltAxis, tuple[int, int, int]] = {"x": (2, 0, 1), "y": (1, 0, 2)}
 
@@ -72,24 +74,41 @@ class Mrc(Format):
         """The array, and of a series its angles beside it."""
         if schema.ANGLE not in array.dims:
             return [write_mrc(array, path)]
+        _check(array)
         angles = _angle_file(path)
-        is_new = not angles.exists()
-        write_tilt_angles(array[schema.ANGLE].values, angles)
-        try:
-            return [write_mrc(array, path), angles]
-        except BaseException:
-            if is_new:  # both files, or none: a rerun must find the place as it was
-                angles.unlink(missing_ok=True)
-            raise
+        with aside.written(path) as partial:
+            _write(array, partial)
+            # Just before the array appears: either both are new, or the next run finds nothing in its way.
+            if not _holds(angles, array):
+                write_tilt_angles(array[schema.ANGLE].values, angles)
+        return [path, angles]
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
         """The file, and of a series the file of its angles."""
-        return [path, _angle_file(path)] if schema.ANGLE in array.dims else [path]
+        return [path] if schema.ANGLE not in array.dims else [path, _angle_file(path)]
+
+    @classmethod
+    def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
+        """Whether the file of the angles holds just these.
+
+        It appears before the array does. Where a run is killed in between, it does not stand in the way of the next.
+        """
+        return schema.ANGLE in array.dims and output == _angle_file(path) and _holds(output, array)
 
 
 def _angle_file(path: Path) -> Path:
-    return path.with_suffix(".rawtlt")
+    """The name of the file with .rawtlt in place of the suffix, if that is one of MRC files; else behind it."""
+    return path.with_suffix(".rawtlt") if path.suffix.lower() in Mrc.suffixes else Path(f"{path}.rawtlt")
+
+
+def _holds(angles: Path, array: xr.DataArray) -> bool:
+    """Whether a file holds the angles of a series, as they would be written."""
+    wanted = text_of(array[schema.ANGLE].values)
+    try:
+        return angles.stat().st_size == len(wanted) and angles.read_text() == wanted
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def read_mrc_series(
@@ -130,6 +149,7 @@ def read_mrc_series(
         No file, no MRC, a truncated or complex one, no stack; or angles that do not fit it.
     """
     with _mapped(path, "read_mrc_series") as mrc:
+        source = _Stored.of(path, mrc)
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
     if len(shape) != 3 or shape[0] < 2:
         refuse(
@@ -148,7 +168,7 @@ def read_mrc_series(
     coords = schema.series_coords(schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size))
     parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
     return _lazy(
-        path, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
+        source, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
         shape=(n_z, angles.size, n_detectors), pixel_size=pixel_size, projections=kept, background=background,
         fill=fill,
     )  # fmt: skip
@@ -167,11 +187,12 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         No file, no MRC, a truncated or complex one; or slices that are not square.
     """
     with _mapped(path, "read_mrc_volume") as mrc:
+        source = _Stored.of(path, mrc)
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
     if len(shape) != 3:
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
     volume = _lazy(
-        path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
+        source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
         name="volume", shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
@@ -191,40 +212,43 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     Raises
     ------
     SchemaError
-        `array` is neither.
+        `array` is neither; or `path` is a folder or a device, or lies inside a store.
     OSError
         The place cannot be written.
     """
-    target = Path(path)
+    _check(array)
+    with aside.written(path) as partial:
+        _write(array, partial)
+    return Path(path)
+
+
+def _check(array: xr.DataArray) -> None:
     if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
         schema.check_tilt_series(array, who="write_mrc")
-        shape = (array.sizes[schema.ANGLE], array.sizes[schema.Z], array.sizes[schema.DETECTOR])
     else:
         schema.check_volume(array, who="write_mrc")
-        shape = (array.sizes[schema.Z], array.sizes[schema.Y], array.sizes[schema.X])
+
+
+def _write(array: xr.DataArray, path: Path) -> None:
     is_series = schema.ANGLE in array.dims
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with mrcfile.new_mmap(partial, shape=shape, mrc_mode=2, overwrite=True) as mrc:
-            _take_room(partial)
-            first = 0
-            for slices in slabs.lazy(array).data.chunks[0]:
-                slab = array.isel({schema.Z: slice(first, first + slices)}).values
-                if is_series:
-                    mrc.data[:, first : first + slices] = np.moveaxis(slab, 0, 1)
-                else:
-                    mrc.data[first : first + slices] = slab
-                first += slices
+    dims = (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series else schema.VOLUME_DIMS
+    shape = tuple(array.sizes[dim] for dim in dims)
+    with mrcfile.new_mmap(path, shape=shape, mrc_mode=2, overwrite=True) as mrc:
+        mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
+        _take_room(path)
+        first = 0
+        for slices in slabs.lazy(array).data.chunks[0]:
+            slab = array.isel({schema.Z: slice(first, first + slices)}).values
             if is_series:
-                mrc.set_image_stack()
-            if array.attrs["units"] == "nm":
-                mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
-            mrc.update_header_stats()
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+                mrc.data[:, first : first + slices] = np.moveaxis(slab, 0, 1)
+            else:
+                mrc.data[first : first + slices] = slab
+            first += slices
+        if is_series:
+            mrc.set_image_stack()
+        if array.attrs["units"] == "nm":
+            mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
+        mrc.update_header_stats()
 
 
 def _take_room(path: Path) -> None:
@@ -239,14 +263,18 @@ def _nearest(angles_deg: npt.NDArray[np.float64], wanted_deg: npt.NDArray[np.flo
     return np.unique(np.abs(angles_deg[:, None] - wanted_deg).argmin(axis=0))
 
 
-def _fingerprint(path: Path) -> int:
-    """Checksum of 64 KiB at 256 places of a file, all of a small one: tells recordings apart without reading them."""
-    checksum, size = 0, path.stat().st_size
-    with path.open("rb") as file:
-        for place in range(256):
-            file.seek(size * place // 256)
-            checksum = zlib.crc32(file.read(2**16), checksum)
-    return checksum
+class _Stored(NamedTuple):
+    """The array that lies in a file: where, of which type, and how large."""
+
+    source: Source
+    dtype: str
+    offset: int
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, path: MrcPath, mrc: Any) -> "_Stored":
+        """The array of an open file."""
+        return cls(Source.of(path), mrc.data.dtype.str, _HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape)
 
 
 @contextmanager
@@ -275,7 +303,7 @@ def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
 
 
 def _lazy(
-    path: MrcPath,
+    stored: _Stored,
     axes: tuple[int, int, int],
     parameters: dict[str, Any],
     *,
@@ -289,8 +317,6 @@ def _lazy(
     background: float,
     fill: float | None,
 ) -> xr.DataArray:
-    source = Path(path).resolve()
-    status = source.stat()
     chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
     data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
         _read_slab,
@@ -298,19 +324,18 @@ def _lazy(
         new_axis=[1, 2],
         chunks=(chunks, *((size,) for size in shape[1:])),
         meta=np.empty((0,) * 3, np.float32),
-        path=str(source),
+        stored=stored,
         axes=axes,
         projections=projections,
         background=background,
         fill=fill,
     )
-    identity = {"file": printable(source.name), "bytes": status.st_size, "crc32": _fingerprint(source)}
     return slabs.label(
         data,
         dims=dims,
         coords=coords,
         attrs={"units": units, "pixel_size": pixel_size},
-        recipe=recipes.record("read_mrc", identity | parameters),
+        recipe=recipes.record("read_mrc", stored.source.identity() | parameters),
         name=name,
     )
 
@@ -318,14 +343,13 @@ def _lazy(
 def _read_slab(
     z_indices: npt.NDArray[np.int64],
     *,
-    path: str,
+    stored: _Stored,
     axes: tuple[int, int, int],
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
 ) -> Float32:
-    with mrcfile.mmap(path, mode="r") as mrc:
-        slab = np.transpose(mrc.data, axes)[int(z_indices[0]) : int(z_indices[-1]) + 1]
-        slab = slab if projections is None else slab[:, projections]
-        values = np.ascontiguousarray(slab, np.float32) - np.float32(background)
+    rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
+    slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
+    values = slab - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

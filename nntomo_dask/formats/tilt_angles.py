@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask import aside
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import angle_text
 
@@ -43,12 +44,20 @@ def read_tilt_angles(path: str | os.PathLike[str]) -> npt.NDArray[np.float64]:
 
 
 def write_tilt_angles(angles_deg: npt.ArrayLike, path: str | os.PathLike[str]) -> Path:
-    """Write tilt angles to a text file, one in each line, in degrees; the file appears when it is complete."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("".join(f"{angle:.4f}\n" for angle in np.asarray(angles_deg, np.float64)))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    """Write tilt angles to a text file, one in each line, in degrees; the file appears when it is complete.
+
+    Raises
+    ------
+    SchemaError
+        `path` is a folder or a device, or lies inside a store.
+    OSError
+        The place cannot be written.
+    """
+    with aside.written(path) as partial:
+        partial.write_text(text_of(angles_deg))
+    return Path(path)
+
+
+def text_of(angles_deg: npt.ArrayLike) -> str:
+    """What `write_tilt_angles` writes."""
+    return "".join(f"{angle:.4f}\n" for angle in np.asarray(angles_deg, np.float64))

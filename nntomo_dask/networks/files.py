@@ -7,6 +7,7 @@ damaged or made to do harm: its header is checked within bounds before anything 
 import json
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from nntomo_dask import aside
 from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Metadata, Network, Tensors
 from nntomo_dask.untrusted import LONGEST_JSON, parsed_object
 
 FORMAT_VERSION = "1"
+SUFFIX = ".safetensors"
 _LENGTH_BYTES = 8  # of the header's length, at the beginning of the file
 _ALIGNMENT = 8  # bytes
 _ITEM_BYTES = {
@@ -45,10 +48,12 @@ Built = TypeVar("Built")
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> Path:
-    """Write a network of any kind to a .safetensors file, at once or not at all.
+    """Write a network of any kind to a .safetensors file, whole or not at all.
 
     Raises
     ------
+    SchemaError
+        `path` is a folder or a device, or lies inside a store.
     OSError
         The place cannot be written.
     """
@@ -79,6 +84,15 @@ def built(make: Callable[[], Built], path: Path, *, who: str) -> Built:
         _refuse_damaged(who, path, f"its contents are not those of a network, {reason}")
 
 
+def beside(path: Path, ending: str) -> Path:
+    """The path beside a network's file for something that belongs to it: its name without .safetensors, and `ending`.
+
+    Only that suffix is left out, since a name may have dots: ``net_v0.4`` and ``net_v0.8`` are two networks.
+    """
+    name = path.name
+    return path.with_name(f"{name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name}{ending}")
+
+
 def kind_of(path: Path) -> str:
     """The kind that a file says it is; empty where it says nothing or is no .safetensors file."""
     try:
@@ -87,18 +101,20 @@ def kind_of(path: Path) -> str:
         return ""
 
 
+def was_of(path: Path, kind: str) -> bool:
+    """Whether a file is of a kind, or was before it was damaged: whether its beginning says so."""
+    with path.open("rb") as file:
+        found = re.search(rb'"format"\s*:\s*"([^"]+)"', file.read(2**20))
+    return found is not None and found[1].decode() == kind
+
+
 def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
-    """Write a .safetensors file, with checksums, beside its place and move it there. Equal contents are equal bytes."""
+    """Write a .safetensors file, with checksums, whole or not at all. Equal contents are equal bytes."""
     metadata = {"format_version": FORMAT_VERSION, **metadata, "crc32": _checksum(tensors)}
     metadata["metadata_crc32"] = _metadata_checksum(metadata)
     metadata[_OF_SHAPES] = _shapes_checksum(tensors)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with aside.written(path) as partial:
         partial.write_bytes(_in_order(safetensors.numpy.save(tensors, metadata)))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

@@ -15,9 +15,12 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
+from nntomo_dask import aside
 from nntomo_dask.arrays import schema
 
 _SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
+_SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
+_HEADER_BYTES = 1024
 _SURFACE_COLOUR = "#9dbfe3"
 
 
@@ -91,11 +94,35 @@ def training_curve(losses: npt.ArrayLike) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG and return its path."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=150)
-    return target
+    """Write a figure and return its path; the file appears when it is complete.
+
+    Parameters
+    ----------
+    path
+        The suffix chooses the format, such as .pdf or .svg; with any other suffix it is PNG.
+
+    Raises
+    ------
+    SchemaError
+        `path` is a folder or a device, or lies inside a store.
+    OSError
+        The place cannot be written.
+    """
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    kind = suffix if suffix in figure.canvas.get_supported_filetypes() else "png"
+    metadata = {"Software": _SOFTWARE} if kind == "png" else None
+    with aside.written(path) as partial:
+        figure.savefig(partial, dpi=150, format=kind, metadata=metadata)
+    return Path(path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a PNG that `save_figure` wrote."""
+    try:
+        with path.open("rb") as file:
+            return f"Software\0{_SOFTWARE}".encode() in file.read(_HEADER_BYTES)
+    except OSError:
+        return False
 
 
 def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

@@ -19,15 +19,18 @@ import xarray as xr
 import zarr
 import zarr.codecs
 
+from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.store import metadata
 from nntomo_dask.store.form import COORDINATE_TYPES
-from nntomo_dask.store.names import COORDINATES, MARK, PAIRS, TABLE
+from nntomo_dask.store.names import ARRAYS, COORDINATES, MARK, PAIRS, TABLE
 from nntomo_dask.untrusted import canonical_json, parsed_json
 
 Stored = zarr.Array[Any]  # of the data
 _DAMAGED = ".damaged"
+_OWN_NAMES = {metadata.FILE, *ARRAYS, *COORDINATES}
+_ZARRS_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")  # a file that Zarr is writing
 TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
 _FLUSHING = 2  # files that are flushed to the disk while the next slab is computed
@@ -141,6 +144,8 @@ def check_can_be_stored(array: xr.DataArray, made_by: recipes.Recipe) -> None:
 def create(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: int) -> None:
     """Write the metadata and coordinates of a store in one step: a run that is killed leaves nothing at `folder`."""
     with _created(array, made_by, folder, chunk) as partial:
+        if folder.exists():  # an empty folder, which is free
+            folder.rmdir()
         partial.rename(folder)
 
 
@@ -188,7 +193,7 @@ def _created(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: 
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _zarr_as_configured("save", folder):
+        with aside.naming(folder), _zarr_as_configured("save", folder):
             _write_metadata(array, made_by, partial, chunk)
         if has_damaged_metadata(partial) or not is_store(partial):
             got = "more than can be opened again"
@@ -242,7 +247,8 @@ def _stored_coordinates(array: xr.DataArray) -> list[str]:
 
 def remove(folder: Path) -> None:
     """Remove a store. What somebody else put into its folder stays, and with it the folder."""
-    if metadata.is_ours(folder):
+    # What is left where this was interrupted is not known for a store any more, but has the names of one.
+    if metadata.is_ours(folder) or {entry.name for entry in folder.iterdir()} <= _OWN_NAMES:
         for entry in metadata.own_entries(folder):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -261,9 +267,14 @@ def move_foreign(folder: Path, target: Path) -> None:
 
 
 def remove_partial(target: Path) -> None:
-    """Remove the folders of runs that were killed while they created a store."""
+    """Remove what runs left that were killed while they created a store, or wrote metadata or coordinates into it."""
     for partial in leftovers(target, before=".", after=".partial"):
         shutil.rmtree(partial, ignore_errors=True)
+    for folder in (target, *(target / name for name in COORDINATES), *(target / name / "c" for name in COORDINATES)):
+        if folder.is_dir():
+            for entry in list(folder.iterdir()):
+                if _ZARRS_PARTIAL.fullmatch(entry.name):
+                    entry.unlink(missing_ok=True)
 
 
 def leftovers(target: Path, *, before: str, after: str = "") -> list[Path]:
@@ -284,15 +295,17 @@ def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, 
     for index in wanted:
         start = index * per_chunk
         stop = min(start + per_chunk, array.shape[0])
-        array[start:stop] = np.asarray(block[start - first : stop - first])
         file = metadata.chunk_file(Path(path), index, array.ndim)
+        with aside.naming(file):
+            array[start:stop] = np.asarray(block[start - first : stop - first])
         if file.stat().st_size >= _FLUSHED_BYTES:
             _flushing.append(_flusher.submit(_flush, file))
             if len(_flushing) > _FLUSHING:
                 _flushing.popleft().result()
         file.with_name(file.name + _DAMAGED).unlink(missing_ok=True)
-        for partial in file.parent.glob(f"{file.name}.*.partial"):  # of a run that was killed while Zarr wrote the file
-            partial.unlink(missing_ok=True)
+        for entry in list(file.parent.iterdir()):  # of a run that was killed while Zarr wrote the file
+            if _ZARRS_PARTIAL.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 def wait_until_flushed() -> None:
@@ -360,7 +373,8 @@ def _flush(file: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        os.fsync(descriptor)
+        with aside.naming(file):
+            os.fsync(descriptor)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     except OSError:

@@ -1,6 +1,6 @@
-"""One run at a time writes a store; a run that was killed holds nothing.
+"""One run at a time writes a store or a file; a run that was killed holds nothing.
 
-The lock is the operating system's, on a hidden file beside the store: `flock` on Linux and macOS, `msvcrt.locking` on
+The lock is the operating system's, on a hidden file beside it: `flock` on Linux and macOS, `msvcrt.locking` on
 Windows. It ends with the process, however that ends. Some network file systems have no such locks. There a file that
 only one process can create takes its place. It names its process and host; a process of the same host that has ended
 is recognised, one of another host is not.
@@ -13,12 +13,13 @@ import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import psutil
 
+from nntomo_dask import aside
 from nntomo_dask.errors import refuse
 
 if sys.platform == "win32":
@@ -29,8 +30,8 @@ else:
 # A reader that asks `is_held` holds the lock for an instant, so that a writer tries more than once.
 _TRIES, _PAUSE_SECONDS = 5, 0.02
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}  # what a file system without locks answers
-_SAME_START_SECONDS = 2.0  # a correction of the clock moves what the system says of a process's start
 _WINDOWS = os.name == "nt"
+_reserved: set[Path] = set()  # held by `reserved` in this process
 _BEYOND = 2**30  # the byte that is locked on Windows, where locked bytes cannot be read: none of the holder's name
 
 
@@ -40,7 +41,7 @@ class _NoLocksError(OSError):
 
 @contextlib.contextmanager
 def held(target: Path) -> Iterator[None]:
-    """Hold the right to write a store, or refuse where another run does.
+    """Hold the right to write a store or file, or refuse where another run does.
 
     Raises
     ------
@@ -49,6 +50,9 @@ def held(target: Path) -> Iterator[None]:
     OSError
         The folder cannot be written.
     """
+    if target in _reserved:
+        yield
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = _locked(_path(target))
@@ -65,16 +69,58 @@ def held(target: Path) -> Iterator[None]:
     if descriptor is None:
         _refuse(target, _path(target), "wait for that")
     try:
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, _name().encode())
+        with contextlib.suppress(OSError):  # on a full disk the lock holds without the name of its holder
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, _name().encode())
         yield
     finally:
         _release(descriptor, _path(target))
 
 
+@contextlib.contextmanager
+def reserved(targets: Sequence[Path]) -> Iterator[None]:
+    """Hold several places from the beginning of a command to its end; within, `held` lets this process write to them.
+
+    Folders that have to be made for the locks are removed at the end where nothing was written into them.
+
+    Raises
+    ------
+    SchemaError, OSError
+        As for `held`, of the first place that cannot be had; none is held then.
+    """
+    missing = {parent for target in targets for parent in target.parents if not parent.exists()}
+    try:
+        with contextlib.ExitStack() as all_held:
+            for target in targets:
+                with _about(target):
+                    all_held.enter_context(held(target))
+            _reserved.update(targets)
+            try:
+                yield
+            finally:
+                _reserved.difference_update(targets)
+    finally:
+        for parent in sorted(missing, key=lambda path: -len(path.parts)):
+            with contextlib.suppress(OSError):  # it is not empty
+                parent.rmdir()
+
+
+@contextlib.contextmanager
+def _about(target: Path) -> Iterator[None]:
+    """Let an error speak of the place, of which users know, and not of its lock."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename) not in ("None", str(_path(target)), str(_marker(target))):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
+
+
 def is_held(target: Path) -> bool:
-    """Whether some run is writing a store just now."""
+    """Whether another run is writing a store or file just now, or this one without having `reserved` it."""
+    if target in _reserved:
+        return False
     try:
         descriptor = os.open(_path(target), os.O_RDWR if _WINDOWS else os.O_RDONLY)
     except FileNotFoundError:
@@ -88,6 +134,11 @@ def is_held(target: Path) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def is_left(target: Path) -> bool:
+    """Whether a lock file lies there, of a run that writes or of one that was killed."""
+    return _path(target).exists() or _marker(target).exists()
 
 
 def _path(target: Path) -> Path:
@@ -216,9 +267,4 @@ def _runs(marker: Path) -> bool:
         return True
     if host != platform.node():
         return True
-    try:
-        return bool(abs(psutil.Process(int(process)).create_time() - float(started)) < _SAME_START_SECONDS)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    return aside.runs(int(process), float(started))

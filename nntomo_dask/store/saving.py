@@ -16,6 +16,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.typing import Key
 
+from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, cluster, device
 from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
@@ -89,10 +90,9 @@ def save_together(
     SchemaError, OSError
         As for `save`, for any of the stores. A SchemaError comes before anything is computed or written.
     """
-    outputs = [_Output.of(array, Path(path).resolve()) for path, array in arrays.items()]
-    places.check_places([output.target for output in outputs])
+    outputs = _checked(arrays, overwrite=overwrite)
     for output in outputs:
-        output.check(overwrite=overwrite)
+        places.remove_leftovers(output.target, output.made_by)
     wanted = [output for output in outputs if not output.is_complete()]
     if progress == "bar":
         for output in outputs:
@@ -107,6 +107,25 @@ def save_together(
         path: cast("Labelled", opening.open_dataset(path) if isinstance(array, xr.Dataset) else opening.open(path))
         for path, array in arrays.items()
     }
+
+
+def check_together(arrays: Mapping[Place, Labelled], *, overwrite: bool = False) -> bool:
+    """Whether `save_together` would find all stores complete. Nothing is computed or written.
+
+    Raises
+    ------
+    SchemaError
+        As for `save_together`, unless another run has to be asked.
+    """
+    return all(output.is_complete() for output in _checked(arrays, overwrite=overwrite))
+
+
+def _checked(arrays: Mapping[Place, Labelled], *, overwrite: bool) -> list["_Output"]:
+    outputs = [_Output.of(array, aside.resolved(path)) for path, array in arrays.items()]
+    places.check_places([output.target for output in outputs])
+    for output in outputs:
+        output.check(overwrite=overwrite)
+    return outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +166,12 @@ class _Output:
 
     def create(self, *, overwrite: bool) -> Path:
         """Create the store unless it is there, and give its folder: the target, or the new store beside an old one."""
-        replaced = overwrite and self.target.exists() and not places.is_of(self.target, self.made_by)
+        is_free = not self.target.exists() or places.is_empty(self.target)
+        replaced = overwrite and not is_free and not places.is_of(self.target, self.made_by)
         if not replaced or not places.is_of(places.new_store(self.target), self.made_by):
             places.remove_new_store(self.target)
         folder = places.new_store(self.target) if replaced else self.target
-        if not folder.exists():
+        if not folder.exists() or places.is_empty(folder):
             files.create(samples.with_level(self.array), self.made_by, folder, self._chunk_slices())
             return folder
         places.check_contents(folder, self.made_by, overwrite=False)
@@ -173,6 +193,7 @@ def _write_all(outputs: Sequence[_Output], *, overwrite: bool, progress: cluster
     for output in outputs:
         places.finish_replacement(output.target)
         files.remove_partial(output.target)
+        files.remove_partial(places.new_store(output.target))
         # A second check: another run may have written the store before the lock was held.
         output.check(overwrite=overwrite)
     folders = [output.create(overwrite=overwrite) for output in outputs]

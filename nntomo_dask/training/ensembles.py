@@ -9,6 +9,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
+from nntomo_dask import aside
 from nntomo_dask.errors import refuse
 
 
@@ -54,7 +55,7 @@ def train_ensemble(
     paths: Sequence[Any] = [None] * members if checkpoints is None else checkpoints
     if len(paths) != members:
         refuse("train_ensemble", needs=f"{members} checkpoints", got=f"{len(paths)}", remedy="give one for each member")
-    if len({str(path) for path in paths}) < members and checkpoints is not None:
+    if checkpoints is not None and len({aside.resolved(path) for path in paths}) < members:
         refuse("train_ensemble", needs="a checkpoint of its own for each member", got="one twice", remedy="name them")
     tasks = [
         delayed(

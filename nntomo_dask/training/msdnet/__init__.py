@@ -175,7 +175,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
 
     def folder(self, output: Path, sets: Sets) -> Path | None:
         """A folder for every set: reconstructing the slices takes long, and an interrupted run continues with them."""
-        return output.with_name(f"{output.stem}.slices")
+        return files.beside(output, ".slices")
 
     def keep(self, sets: Sets, folder: Path, *, save: Save) -> Sets:
         """Two stores a set, or two in all where both sets are parts of the same slices."""

@@ -17,6 +17,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.filters import Binning
+from nntomo_dask.networks import files
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, Wedge, parameter_count, unpack
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.ellipses import Ellipses
@@ -161,7 +162,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
     def folder(self, output: Path, sets: Sets) -> Path | None:
         """A folder for large sets."""
-        return output.with_name(f"{output.stem}.samples") if _is_large(sets) else None
+        return files.beside(output, ".samples") if _is_large(sets) else None
 
     def keep(self, sets: Sets, folder: Path, *, save: Save) -> Sets:
         """One store a set."""
