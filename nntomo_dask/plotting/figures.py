@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import finite, schema
 
 _SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
 _SURFACE_COLOUR = "#9dbfe3"
@@ -106,6 +106,12 @@ def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], 
     along = volume.isel({schema.Y: middle[schema.Y]}).values
     step = max(max(volume.shape) // _SURFACE_VOXELS, 1)
     thin = volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values
+    for shown, dims in (
+        (across, (schema.Y, schema.X)),
+        (along, (schema.Z, schema.X)),
+        (thin, schema.VOLUME_DIMS),
+    ):
+        finite.check_slab(shown, who="compare_volumes", dims=dims)
     return across, along, thin
 
 

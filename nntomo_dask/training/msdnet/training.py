@@ -144,6 +144,9 @@ def fit(
     if reached is not None and reached.ended:
         return reached.best_network()
     sets = Slices.of(training), Slices.of(validation)
+    sums = compute(*(da.asarray(array).sum(dtype=np.float64) for array in (sets[1].input, sets[1].target)))
+    if not np.isfinite(sums).all():
+        refuse(_WHO, needs="finite slices", got="NaN or infinite ones", remedy="check series and volume")
     frame = _frame(training, sets[0], settings.depth, recipe)
     if reached is None:
         reached = Checkpoint(KIND, frame)
