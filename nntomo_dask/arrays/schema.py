@@ -16,6 +16,14 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
+# Names of the coordinates in plots, and their units where those are not the array's.
+_LABELS = {
+    Z: ("z, along the tilt axis", ""),
+    Y: ("y", ""),
+    X: ("x", ""),
+    ANGLE: ("tilt angle", "degrees"),
+    DETECTOR: ("detector", ""),
+}
 # Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
 # this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
 _SAME_PLACE, _SAME_STEP = 0.1, 0.01
@@ -36,6 +44,13 @@ def series_coords(
 ) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, angle, detector) of a tilt series."""
     return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
+
+
+def with_labels(array: xr.DataArray) -> xr.DataArray:
+    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots."""
+    units = array.attrs.get("units", "")
+    attrs = {dim: {"long_name": name, "units": unit or units} for dim, (name, unit) in _LABELS.items()}
+    return array.assign_coords({dim: (dim, array[dim].values, attrs[dim]) for dim in _LABELS if dim in array.coords})
 
 
 def volume(
@@ -60,7 +75,7 @@ def volume(
         The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
-    labelled = labelled.assign_coords(volume_coords(labelled.shape, pixel_size))
+    labelled = with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
     check_volume(labelled, who="volume")
     return labelled
 
@@ -99,7 +114,7 @@ def tilt_series(
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
     )
-    labelled = labelled.assign_coords(coords)
+    labelled = with_labels(labelled.assign_coords(coords))
     check_tilt_series(labelled, who="tilt_series")
     return labelled
 
@@ -247,6 +262,7 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
     for dim in dims:
         if dim != ANGLE:
             grid.check_positions(array[dim].values, dim=dim, kind=kind, who=who, even=dim != Z)
+    _check_unit(array, dims[-1], kind, who)
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
         if len(chunks) > 1:
@@ -256,6 +272,19 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got=f"{len(chunks)} chunks",
                 remedy=f"array.chunk({dim}=-1)",
             )
+
+
+def _check_unit(array: xr.DataArray, dim: str, kind: str, who: str) -> None:
+    """Raise a SchemaError where units and pixel size of an array were set, and its coordinates were not."""
+    unit, units = array[dim].attrs.get("units"), array.attrs["units"]
+    step = abs(grid.spacing(array[dim].values, float(array.attrs["pixel_size"])))
+    if unit is not None and unit != units and not grid.is_same_length(step, float(array.attrs["pixel_size"])):
+        refuse(
+            who,
+            needs=f'a {kind} with one unit in attrs["units"] and in its coordinate "{dim}"',
+            got=f"pixels of {array.attrs['pixel_size']:g} {units}, {step:g} {unit} apart",
+            remedy=f"set the coordinates too: {_maker(kind)} with pixel_size and units, or assign_coords({dim}=…)",
+        )
 
 
 def _maker(kind: str) -> str:

@@ -26,7 +26,7 @@ def label(
 ) -> xr.DataArray:
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
-    return array.copy(data=_renamed(data, recipes.name_of(recipe, array)))
+    return schema.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
 
 
 def map_slabs(

@@ -8,13 +8,14 @@ import click
 import numpy as np
 
 import nntomo_dask as nt
+from nntomo_dask.arrays import schema
 from nntomo_dask.metrics.metric import Column
 
 
 def describe(array: Any, path: Path) -> None:
     """Print what an array is, in one line."""
     sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
-    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
+    unit, pixel = array.attrs["units"], schema.pixel_size_of(array)
     kind = str(array.name).replace("_", " ")
     mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
     click.echo(f"{path}: {kind}, {sizes}; {pixel:g} {unit} a pixel; {mebibytes:.1f} MiB as float32")

@@ -16,7 +16,7 @@ import xarray as xr
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats import FORMATS, mrc_grid
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.tilt_angles import write_tilt_angles
 from nntomo_dask.types import Float32
@@ -130,6 +130,7 @@ def read_mrc_series(
     """
     with _mapped(path, "read_mrc_series") as mrc:
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
     if len(shape) != 3 or shape[0] < 2:
         refuse(
             "read_mrc_series",
@@ -144,7 +145,7 @@ def read_mrc_series(
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
-    coords = schema.series_coords(schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size))
+    coords = schema.series_coords(places[axes[0]], angles, places[axes[2]])
     parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
     return _lazy(
         path, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
@@ -167,11 +168,13 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
     """
     with _mapped(path, "read_mrc_volume") as mrc:
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
     if len(shape) != 3:
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
+    coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
-        path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
-        name="volume", shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
+        path, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
+        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
     return volume
@@ -185,12 +188,15 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     Parameters
     ----------
     array
-        Volume or tilt series, float32. Where its units are nm the header gets the pixel size in Å.
+        Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
+        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
+        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
+        are not finite stay as they are.
 
     Raises
     ------
     SchemaError
-        `array` is neither.
+        `array` is neither, or its slices are not at equal steps.
     OSError
         The place cannot be written.
     """
@@ -202,6 +208,7 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
         schema.check_volume(array, who="write_mrc")
         shape = (array.sizes[schema.Z], array.sizes[schema.Y], array.sizes[schema.X])
     is_series = schema.ANGLE in array.dims
+    array = mrc_grid.as_written(array, who="write_mrc")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -217,8 +224,7 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
                 first += slices
             if is_series:
                 mrc.set_image_stack()
-            if array.attrs["units"] == "nm":
-                mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
+            mrc_grid.write_header(mrc, array)
             mrc.update_header_stats()
         partial.replace(target)
     finally:

@@ -61,7 +61,8 @@ def fourier_shell_correlation(
 
     Returns
     -------
-    Dims (frequency), float64, in [-1, 1]; ``frequency`` in cycles per `units` of the reference, up to Nyquist's.
+    Dims (frequency), float64, in [-1, 1]; ``frequency`` in cycles per unit of the reference's
+    coordinates, up to Nyquist's.
 
     Raises
     ------
@@ -107,8 +108,14 @@ def fourier_shell_correlation(
     power = np.sqrt(first_power * second_power)
     correlation = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
     frequency = np.arange(correlation.size) / _longest(shape, steps) / pixel_size
-    attrs = {"units": reference.attrs["units"]}
-    return xr.DataArray(correlation, dims=(FREQUENCY,), coords={FREQUENCY: frequency}, attrs=attrs, name="fsc")
+    shown = {"long_name": "spatial frequency", "units": f"1/{reference.attrs['units']}"}
+    return xr.DataArray(
+        correlation,
+        dims=(FREQUENCY,),
+        coords={FREQUENCY: (FREQUENCY, frequency, shown)},
+        attrs={"long_name": "Fourier shell correlation"},
+        name="fsc",
+    )
 
 
 def resolution(correlation: xr.DataArray, *, threshold: float = 0.143) -> float:

@@ -47,6 +47,7 @@ def _same_grid(
         coords={dim: volume[dim].values for dim in schema.VOLUME_DIMS},
         recipe=recipes.record(operation, parameters, [volume]),
         name="volume",
+        pixel_size=schema.pixel_size_of(volume),
         extra=extra,
     )
 
