@@ -1,28 +1,31 @@
 """The coordinates say where the tilt axis is and how large a pixel is: crops, shifts, bins, pads and reversed order."""
 
+import dataclasses
+
 import mrcfile
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
+from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.networks.nnfbp import InputLayout
 from nntomo_dask.reconstruction.method import Method
 
-SIZE, SLICES, INSIDE = 48, 6, 7  # pixels; the specimen lies within so many pixels of the tilt axis
+SIZE, SLICES, INSIDE = 32, 2, 6  # pixels; the specimen lies within so many pixels of the tilt axis
 ANGLES = nt.tilt_angles("tem", 15)
-HYPOTHESIS = settings(deadline=None, max_examples=15, derandomize=True)
+HYPOTHESIS = settings(deadline=None, max_examples=8, derandomize=True)
 METHODS = {
     "fbp": nt.fbp,
-    "sirt": lambda series: nt.sirt(series, minimum=0, tolerance=1e-3, max_iterations=60),
+    "sirt": lambda series: nt.sirt(series, minimum=0, tolerance=1e-4, max_iterations=100),
     "cgls": lambda series: nt.cgls(series, iterations=8),
 }
 
 
 def specimen(shift=0.0, size=SIZE, pixel_size=1.0):
-    """A smooth body off the centre of a volume, about the tilt axis, which lies `shift` pixels from the middle."""
-    z, y, x = np.meshgrid(
-        np.arange(SLICES), *2 * [(np.arange(size) - (size - 1) / 2 - shift) * pixel_size], indexing="ij"
-    )
+    """A smooth body about the tilt axis, which lies `shift` pixels from the middle of the volume."""
+    place = np.arange(size) - (size - 1) / 2 - shift
+    z, y, x = np.meshgrid(np.arange(SLICES), place, place, indexing="ij")
     body = np.exp(-((y - 1) ** 2 + (x + 2) ** 2) / 8) * (1 + 0.2 * z)
     volume = nt.volume(body * (np.hypot(y, x) < INSIDE), pixel_size=pixel_size)
     return volume.assign_coords({dim: volume[dim] - shift * pixel_size for dim in ("y", "x")})
@@ -38,23 +41,30 @@ def reconstructed(whole):
     return {name: method(whole).compute() for name, method in METHODS.items()}
 
 
+@pytest.fixture(scope="module")
+def six():
+    """Projections of six slices."""
+    rng = np.random.default_rng(3)
+    return nt.tilt_series(rng.random((6, 15, 48), np.float32), ANGLES)
+
+
 def distance(got, wanted):
-    """Root mean square difference, relative to the wanted volume's."""
+    """Root mean square difference within the disc that all projections see, relative to the wanted volume's."""
+    inside = geometry.seen_by_all(got.sizes["x"], schema.axis_of(got))
+    got, wanted = got.values[:, inside], wanted.values[:, inside]
     return float(np.sqrt(((got - wanted) ** 2).mean() / (wanted**2).mean()))
 
 
 # FBP: the same filter and the same backprojection of pixels that hold the specimen, and those cut off are zero in the
 # projections: they add nothing. Only the length of the transform differs, so rounding of its sums remains, 1e-5.
-# SIRT and CGLS: without the cut-off rays, which say that nothing is outside, weights of voxels at the border differ;
-# 60 and 8 iterations are not at their limit, where the volumes would be equal. Moved by one pixel they differ by 0.5.
-TOLERANCE = {"fbp": 1e-5, "sirt": 0.05, "cgls": 0.1}
+# SIRT and CGLS: rays that were cut off said that nothing is outside. At the limit of the iterations the volumes would
+# be equal; after 100 and 8 iterations they differ by up to 0.02 and 0.13. With the axis half a pixel off it is 0.3.
+TOLERANCE = {"fbp": 1e-5, "sirt": 0.05, "cgls": 0.2}
 
 
 @pytest.mark.parametrize("name", METHODS)
 @HYPOTHESIS
-@given(
-    first=st.integers(0, SIZE // 2 - INSIDE - 2), last=st.integers(0, SIZE // 2 - INSIDE - 2), z=st.integers(0, SLICES - 1)
-)
+@given(first=st.integers(0, 8), last=st.integers(0, 8), z=st.integers(0, SLICES - 1))
 def test_a_crop_reconstructs_to_the_crop_of_the_whole(whole, reconstructed, name, first, last, z):
     part = whole.isel(detector=slice(first, SIZE - last), z=slice(z, None))
     got = METHODS[name](part).compute()
@@ -76,37 +86,35 @@ def test_the_axis_is_where_the_coordinate_is_zero(name, shift, pixel_size):
     np.testing.assert_allclose(got.x, volume.x)
     centred = METHODS[name](nt.project(specimen(pixel_size=pixel_size), ANGLES)).compute()
     moved = centred.interp(z=got.z, y=got.y, x=got.x, kwargs={"fill_value": 0.0})
-    # Linear interpolation of a Gaussian of deviation 2 pixels between pixels: its second derivative, 1/4 of the maximum
-    # at most, times 1/8 pixel², twice; and the reconstruction's own streaks move with the grid.
-    assert distance(got, moved) < 0.12
+    # Linear interpolation of a Gaussian of deviation 2 pixels: its second derivative, up to 1/4 of the maximum, times
+    # 1/8 pixel², in both directions: 0.06. The streaks, 0.05, lie on another grid. Half a pixel is 0.25.
+    assert distance(got, moved) < 0.15
 
 
 @pytest.mark.parametrize("name", METHODS)
 @HYPOTHESIS
-@given(bins=st.sampled_from([2, 3, 4]), z_bins=st.sampled_from([1, 2, 3]), first=st.integers(0, 5))
-def test_binned_pixels_give_the_values_of_binned_voxels(whole, reconstructed, name, bins, z_bins, first):
-    count = (SIZE - 12) // bins * bins
-    part = whole.isel(detector=slice(first, first + count))
+@given(bins=st.sampled_from([2, 3, 4]), z_bins=st.sampled_from([1, 2]), first=st.integers(0, 4))
+def test_binned_pixels_give_the_values_of_binned_voxels(whole, name, bins, z_bins, first):
+    part = whole.isel(detector=slice(first, first + 28 // bins * bins))
     binned = part.coarsen(detector=bins, z=z_bins).mean()
     got = METHODS[name](binned).compute()
     assert got.attrs["pixel_size"] == bins
     np.testing.assert_array_equal(got.x, binned.detector)
-    wanted = reconstructed[name].sel(y=part.detector.values, x=part.detector.values)
-    wanted = wanted.coarsen(z=z_bins, y=bins, x=bins).mean()
-    # The mass is what lengths are right by: to the share that the streaks of 15 projections carry out of the crop.
-    assert float(got.sum()) == pytest.approx(float(wanted.sum()), rel=0.1)
-    # Values: bins of 4 pixels are as wide as the body; a wrong unit of length would be a factor of `bins`.
+    np.testing.assert_array_equal(got.z, binned.z)
+    places = part.detector.values
+    wanted = specimen().sel(y=places, x=places).coarsen(z=z_bins, y=bins, x=bins).mean()
+    # A wrong unit of length is a factor of 2 at least. FBP of ±70° has 10 % too much mass in such a square and, as its
+    # voxels become as wide as the body, up to 30 % less at its maximum.
+    assert float(got.sum()) == pytest.approx(float(wanted.sum()), rel=0.15)
     assert float(got.max()) == pytest.approx(float(wanted.max()), rel=0.35)
-    # The same pixels by `resize`, which counts line integrals in new pixels.
-    assert got.attrs["units"] == "px"
 
 
 @HYPOTHESIS
-@given(bins=st.sampled_from([1, 2, 3]), first=st.integers(0, 10), z=st.integers(0, 2))
-def test_a_file_has_the_lengths_the_places_and_the_values(tmp_path_factory, whole, bins, first, z):
+@given(bins=st.sampled_from([1, 2, 3]), first=st.integers(0, 8))
+def test_a_file_has_the_lengths_the_places_and_the_values(tmp_path_factory, six, bins, first):
     folder = tmp_path_factory.mktemp("file")
-    in_nm = nt.tilt_series(whole.data, whole.angle, pixel_size=0.5, units="nm")
-    part = in_nm.isel(detector=slice(first, first + 36), z=slice(z, z + 4)).coarsen(detector=bins, z=2).mean()
+    in_nm = nt.tilt_series(six.data, six.angle, pixel_size=0.5, units="nm")
+    part = in_nm.isel(detector=slice(first, first + 24)).coarsen(detector=bins, z=2).mean()
     volume = nt.fbp(part).compute()
     nt.write_mrc(volume, folder / "volume.mrc")
     with mrcfile.open(folder / "volume.mrc") as mrc:
@@ -139,12 +147,12 @@ def test_a_reversed_volume_is_the_same_volume(whole, dims):
 
 def test_padded_pixels_need_places(whole):
     padded = whole.pad(detector=(0, 6), constant_values=0)
-    with pytest.raises(nt.SchemaError, match=r'coordinate "detector" has equal steps; got nan at index 48'):
+    with pytest.raises(nt.SchemaError, match=r'coordinate "detector" has equal steps; got nan at index 32'):
         nt.fbp(padded)
-    placed = padded.assign_coords(detector=whole.detector.values[0] + np.arange(54.0))
+    placed = padded.assign_coords(detector=whole.detector.values[0] + np.arange(38.0))
     got = nt.fbp(placed).compute()
     wanted = nt.fbp(whole).compute()
-    np.testing.assert_allclose(got.sel(y=wanted.y, x=wanted.x), wanted, atol=1e-5)
+    assert distance(got.sel(y=wanted.y, x=wanted.x), wanted) < TOLERANCE["fbp"]
 
 
 @pytest.mark.parametrize(
@@ -170,9 +178,9 @@ def test_places_that_are_no_grid_are_refused(places, message, dim):
             operation(array)
 
 
-def test_slices_at_unequal_steps_are_refused_where_several_are_looked_at(tmp_path, whole):
-    some = whole.isel(z=[0, 1, 4])
-    np.testing.assert_array_equal(nt.fbp(some).values, nt.fbp(whole).isel(z=[0, 1, 4]).values)
+def test_slices_at_unequal_steps_are_refused_where_several_are_looked_at(tmp_path, six):
+    some = six.isel(z=[0, 1, 4])
+    np.testing.assert_array_equal(nt.fbp(some).values, nt.fbp(six).isel(z=[0, 1, 4]).values)
     volume = nt.fbp(some).compute()
     for operation in (
         lambda: nt.resize(some, 12),
@@ -183,7 +191,7 @@ def test_slices_at_unequal_steps_are_refused_where_several_are_looked_at(tmp_pat
         with pytest.raises(nt.SchemaError, match='coordinate "z" has equal steps; got steps from 1 to 3'):
             operation()
     with pytest.raises(nt.SchemaError, match='coordinate "z" has finite positions; got nan at index 1'):
-        nt.fbp(whole.assign_coords(z=[0, np.nan, 2, 3, 4, 5]))
+        nt.fbp(six.assign_coords(z=[0, np.nan, 2, 3, 4, 5]))
 
 
 def test_pixels_that_are_not_square_are_refused():
@@ -199,7 +207,7 @@ def test_units_set_without_coordinates_are_refused():
 
 
 def test_y_lies_about_zero_where_the_axis_is_beyond_the_detector(whole):
-    part = whole.isel(detector=slice(26, 40))  # 2.5 … 15.5: on one side of the axis
+    part = whole.isel(detector=slice(18, 32))  # 2.5 … 15.5: on one side of the axis
     got = nt.fbp(part)
     np.testing.assert_array_equal(got.x, part.detector)
     np.testing.assert_array_equal(got.y, np.arange(14) - 6.5)
@@ -208,19 +216,20 @@ def test_y_lies_about_zero_where_the_axis_is_beyond_the_detector(whole):
     assert wanted.shape == got.shape
 
 
-def test_resize_keeps_the_field_of_view_and_the_axis(whole):
+def test_resize_keeps_the_field_of_view_and_the_axis(six):
+    whole = six
     part = whole.isel(detector=slice(0, 40))
     small = nt.resize(part, 20)
     np.testing.assert_allclose(small.detector, part.detector.values.reshape(20, 2).mean(axis=1))
     np.testing.assert_allclose(small.z, whole.z.values.reshape(3, 2).mean(axis=1))
     assert small.attrs["pixel_size"] == 2
     odd = nt.resize(whole, 36)  # 6 slices become 4 and not 4.5
-    np.testing.assert_allclose(odd.z, (np.arange(4.0) - 1.5) * 1.5 if odd.sizes["z"] == 4 else odd.z)
+    np.testing.assert_allclose(odd.z, (np.arange(4) - 1.5) * 1.5)
     binned = part.coarsen(detector=2).mean()
     assert nt.resize(binned, 10).attrs["pixel_size"] == 4
-    # The same from either: lengths are counted in pixels of 4.
+    # The same from either but for two interpolations instead of one: lengths are counted in pixels of 4.
     total = float(nt.resize(part, 10).sum("detector").mean())
-    assert float(nt.resize(binned, 10).sum("detector").mean()) == pytest.approx(total, rel=1e-3)
+    assert float(nt.resize(binned, 10).sum("detector").mean()) == pytest.approx(total, rel=0.01)
 
 
 def test_volumes_at_other_places_are_not_compared():
@@ -230,7 +239,7 @@ def test_volumes_at_other_places_are_not_compared():
         with pytest.raises(nt.SchemaError, match='needs two volumes with the same coordinate "y"'):
             metric(volume.isel(x=slice(0, -1), y=slice(0, -1)), moved)
         with pytest.raises(nt.SchemaError, match='the same coordinate "z"'):
-            metric(volume.isel(z=slice(0, 4)), volume.isel(z=slice(1, 5)))
+            metric(volume.isel(z=slice(0, 1)), volume.isel(z=slice(1, 2)))
     in_nm = nt.volume(volume.data, pixel_size=0.3, units="nm")
     assert float(nt.mse(in_nm, volume)) == 0
     with pytest.raises(nt.SchemaError, match='the same coordinate "z"'):
@@ -253,38 +262,43 @@ def test_the_shells_of_a_volume_whose_slices_are_farther_apart(rng):
     correlation = nt.fourier_shell_correlation(thick, thick)
     np.testing.assert_allclose(correlation.frequency, np.arange(correlation.size) / 16)
     assert correlation.frequency[-1] == 0.25  # Nyquist's of steps of 2
-    wave = thick.copy(data=np.broadcast_to(np.cos(2 * np.pi * 3 * np.arange(16) / 16)[:, None], thick.shape).astype("f4"))
+    wave = thick.copy(
+        data=np.broadcast_to(np.cos(2 * np.pi * 3 * np.arange(16) / 16)[:, None], thick.shape).astype("f4")
+    )
     noise = thick.copy(data=np.roll(wave.values, 1, axis=2))
     values = nt.fourier_shell_correlation(wave, noise).values
     assert values[3] == pytest.approx(1, abs=1e-5)
 
 
 def test_pairs_for_training_lie_on_one_grid(whole):
-    volume = specimen()
-    part = whole.isel(detector=slice(4, 48))
-    assert nt.training_samples(part, volume.sel(x=part.detector.values, y=part.detector.values), n_samples=9)
+    volume, part = specimen(), whole.isel(detector=slice(4, 32))
+    places = part.detector.values
+    assert nt.training_samples(part, volume.sel(y=places, x=places), n_samples=9).compute().sizes["voxel"] == 9
     for make in (nt.training_slices, lambda *pair: nt.training_samples(*pair, n_samples=9)):
         with pytest.raises(nt.SchemaError, match="the same coordinate"):
-            make(part, volume.isel(x=slice(0, 44), y=slice(0, 44)))
+            make(part, volume.isel(x=slice(0, 28), y=slice(0, 28)))
+    beyond = whole.isel(detector=slice(18, 32))
+    with pytest.raises(nt.SchemaError, match="with the tilt axis on the detector"):
+        nt.training_samples(beyond, nt.fbp(beyond), n_samples=9)
 
 
-def test_samples_of_an_off_axis_series_are_those_of_the_whole(whole):
+@pytest.mark.parametrize("wedge", ["keep", "complete"])
+def test_samples_of_an_off_axis_series_are_those_of_the_whole(whole, wedge):
     """Inputs of NN-FBP are sums over filters about a place: the same at a place, wherever the detector ends."""
-    part = whole.isel(detector=slice(4, 48))
-    layout = nt.InputLayout if hasattr(nt, "InputLayout") else None
-    from nntomo_dask.arrays import schema
-    from nntomo_dask.networks.nnfbp import InputLayout
-
-    assert layout is None
-    for wedge in ("keep", "complete"):
-        full = InputLayout(angles_deg=tuple(ANGLES), detector_count=48, wedge=wedge)
-        cut = InputLayout(angles_deg=tuple(ANGLES), detector_count=44, wedge=wedge)
-        voxels = np.array([[1, 24, 22], [0, 30, 20], [3, 21, 27]])
-        there = voxels - [0, 4, 4]
-        bins = min(full.edges.size, cut.edges.size) - 2  # the last bin ends where the detector does
-        wanted = full.inputs(whole.values, voxels)[:, :bins]
-        got = cut.inputs(part.values, there, schema.axis_of(part))[:, :bins]
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    part = whole.isel(detector=slice(4, 32))
+    full, cut = (InputLayout(tuple(ANGLES), one.sizes["detector"], wedge=wedge) for one in (whole, part))
+    voxels = np.array([[1, 16, 14], [0, 19, 12], [1, 13, 17]])
+    bins = cut.edges.size - 2  # the last bin ends where the detector does
+    wanted = full.inputs(whole.values, voxels)
+    got = cut.inputs(part.values, voxels - [0, 4, 4], schema.axis_of(part))
+    groups = 2 if wedge == "complete" else 1
+    assert wanted.shape[1] == groups * (full.edges.size - 1)
+    for group in range(groups):
+        first, other = group * (full.edges.size - 1), group * (cut.edges.size - 1)
+        # The same sums of float64, rounded to float32.
+        np.testing.assert_allclose(
+            got[:, other : other + bins], wanted[:, first : first + bins], rtol=1e-5, atol=1e-5 * wanted.max()
+        )
 
 
 def test_networks_reconstruct_an_off_axis_series(trained):
@@ -315,14 +329,12 @@ def test_a_method_that_takes_no_axis_gets_none(whole):
         def host_bytes(self, shape):
             return 1
 
-    import dataclasses
-
     plain = dataclasses.dataclass(frozen=True)(Plain)()
-    assert nt.reconstruct(whole, plain).shape == (6, 48, 48)
-    with pytest.raises(nt.SchemaError, match="in the middle of the detector; got it at pixel 21"):
-        nt.reconstruct(whole.isel(detector=slice(2, 44)), plain)
-    with pytest.raises(nt.SchemaError, match="try: engine=native"):
-        nt.fbp(whole.isel(detector=slice(2, 44)), engine="astra")
+    assert nt.reconstruct(whole, plain).shape == (2, 32, 32)
+    with pytest.raises(nt.SchemaError, match=r"in the middle of the detector; got it at pixel 13\.5"):
+        nt.reconstruct(whole.isel(detector=slice(2, 32)), plain)
+    with pytest.raises(nt.SchemaError, match='try: engine="native"'):
+        nt.fbp(whole.isel(detector=slice(2, 32)), engine="astra")
 
 
 def test_plots_have_names_and_units(whole):
