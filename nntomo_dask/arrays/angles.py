@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float64, Integers
 
 # Angles closer than this may be one direction. Microscope stages report hundredths of a degree.
@@ -19,7 +20,10 @@ def directions(angles_deg: npt.ArrayLike) -> tuple[Float64, npt.NDArray[np.intp]
     θ and θ + 180 are the same direction. Angles that lie within `TOLERANCE_DEG` are repeats of one direction, unless
     the next angle is about as near: then this is the step of the series, and each of them is a direction.
     """
-    modulo = np.mod(np.asarray(angles_deg, np.float64), 180)
+    angles = np.asarray(angles_deg, np.float64)
+    if not np.isfinite(angles).all():
+        refuse("tilt angles", needs="finite angles", got=f"{angles.tolist()}", remedy="give one number a projection")
+    modulo = np.mod(angles, 180)
     modulo[modulo > 180 - _ROUNDING_DEG] = 0
     order = np.argsort(modulo, kind="stable")
     ascending = modulo[order]

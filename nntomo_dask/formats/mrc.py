@@ -225,7 +225,6 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
             if is_series:
                 mrc.set_image_stack()
             mrc_grid.write_header(mrc, array)
-            mrc.update_header_stats()
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -32,7 +32,9 @@ def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
 
 
 def write_header(mrc: Any, array: xr.DataArray) -> None:
-    """Pixel sizes and origin in Å where the array's unit is nm; a label where its coordinates are not centred."""
+    """Statistics; pixel sizes and origin in Å where the unit is nm; a label where coordinates are not centred."""
+    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are the caller's
+        mrc.update_header_stats()
     is_series = schema.DETECTOR in array.dims
     # Dims of the array along x, y and z of the file; z of a series counts its projections.
     dims = (schema.DETECTOR, schema.Z, None) if is_series else (schema.X, schema.Y, schema.Z)

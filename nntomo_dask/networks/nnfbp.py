@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays import finite, geometry, schema
 from nntomo_dask.arrays.angles import places_of
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
@@ -264,7 +264,13 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
     Returns
     -------
     (voxel,), in the units of the training volumes.
+
+    Raises
+    ------
+    SchemaError
+        An input is NaN or infinite.
     """
+    finite.check_slab(inputs, who="evaluate", dims=("voxel", "input"))
     scaled = scale_inputs(inputs, network.input_low, network.input_high)
     hidden = activate(scaled @ network.hidden_weights - network.hidden_bias, network.activation)
     output = sigmoid(hidden @ network.output_weights - network.output_bias)
