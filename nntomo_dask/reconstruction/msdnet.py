@@ -57,8 +57,6 @@ class Msdnet(Method):
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
         schema.check_tilt_series(series, who=self.name)
-        if self.networks and self.networks[0].inputs.neighbours:
-            schema.check_even_z(series, who=self.name)
         if self.statistic not in get_args(Statistic):
             refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
         least = 2 if self.statistic == "spread" else 1
@@ -73,6 +71,8 @@ class Msdnet(Method):
                 refuse(self.name, needs="networks from train_msdnet", got=got, remedy=remedy)
             member.check(series, who=self.name)
             checked_axis(input_method(member.inputs), series)
+            if self.halo:
+                schema.check_even_z(series, who=self.name)
             if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
                 refuse(
                     self.name,
