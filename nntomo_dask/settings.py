@@ -147,7 +147,7 @@ def _number(value: Any, *, whole: bool) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    if isinstance(value, str | bool) or math.isnan(number) or (whole and not number.is_integer()):
+    if isinstance(value, str | bool) or not math.isfinite(number) or (whole and not number.is_integer()):
         return None
     return number
 

@@ -117,7 +117,7 @@ def test_one_image_is_no_series(tmp_path):
 
 
 def test_volume_round_trip(tmp_path, volume):
-    in_nm = volume.assign_attrs(units="nm", pixel_size=0.5)
+    in_nm = nt.volume(volume.data, units="nm", pixel_size=0.5)
     nt.write_mrc(in_nm.chunk(z=4), tmp_path / "v.mrc")
     again = nt.read_mrc_volume(tmp_path / "v.mrc")
     np.testing.assert_array_equal(again.values, volume.values)

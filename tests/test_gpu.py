@@ -42,7 +42,24 @@ OPERATIONS = {
     "sirt, non-negative": lambda series, volume, network: nt.sirt(series, minimum=0, max_iterations=9),
     "nnfbp": lambda series, volume, network: nt.nnfbp(series, network, scale=1),
     "nnfbp, scaled": lambda series, volume, network: nt.nnfbp(series, network),
+    "project, off the middle": lambda series, volume, network: nt.project(
+        volume.assign_coords(x=volume.x + 3, y=volume.y - 2.25), ANGLES_DEG
+    ),
+    "fbp, off the middle": lambda series, volume, network: nt.fbp(aside(series)),
+    "complete, off the middle": lambda series, volume, network: nt.fbp(nt.complete_wedge(aside(series))),
+    "sirt, off the middle": lambda series, volume, network: nt.sirt(aside(series), max_iterations=9),
+    "nnfbp, off the middle": lambda series, volume, network: nt.nnfbp(aside(series), network, scale=1),
+    "nnfbp, in another order": lambda series, volume, network: nt.nnfbp(
+        series.isel(angle=slice(None, None, -1)), network, scale=1
+    ),
 }
+
+
+def aside(series):
+    """The series with its tilt axis 3.4 pixels from the middle."""
+    return series.assign_coords(detector=series.detector - 3.4)
+
+
 operations = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 
 

@@ -6,6 +6,7 @@
 import numpy as np
 import pytest
 
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import backproject, cuda, filters, iterate, project, sample
 from tests.conftest import ANGLES_DEG, Spelling
@@ -185,3 +186,33 @@ def test_projection_of_a_shifted_turned_ellipse():
         offset = t - x0 * np.cos(angle) - y0 * np.sin(angle)
         expected = (2 * a * b / squared * np.sqrt(np.clip(squared - offset**2, 0, None))).mean(axis=1)
         assert np.linalg.norm(sinogram - expected) < 0.01 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("axis", [Axis(16.0, 12.5), Axis(11.25, 40.7), Axis(15.5, -9.0)])
+def test_an_axis_that_is_not_in_the_middle(spelling, rng, axis):
+    n, slices = 33, 9
+    images = rng.standard_normal((slices, n, n)).astype(np.float32)
+    rows = rng.standard_normal((slices, ANGLES_RAD.size, n)).astype(np.float32)
+    forward, back = project.forward_reference(images, ANGLES_RAD, axis), project.back_reference(rows, ANGLES_RAD, axis)
+    assert not np.allclose(forward, project.forward_reference(images, ANGLES_RAD))
+    close(spelling(project.forward, images, ANGLES_RAD, axis), forward)
+    close(spelling(project.back, rows, ANGLES_RAD, axis), back)
+    expected = backproject.backproject_reference(rows, ANGLES_RAD, axis)
+    close(spelling(backproject.backproject, rows, ANGLES_RAD, axis), expected)
+    biases, weights = rng.standard_normal((2, 2)).astype(np.float32)
+    end = single_end(biases, weights, 0.3, -1.0, 3.0, "relu")
+    filtered = np.stack([rows, 2 * rows], axis=1)
+    network = spelling(lambda block: backproject.backproject_network(block, ANGLES_RAD, end, axis=axis), filtered)
+    close(network, backproject.backproject_network_reference(filtered, ANGLES_RAD, end, axis))
+    voxels = np.stack([rng.integers(0, size, 40) for size in (slices, n, n)], axis=1)
+    edges, shares = filters.bin_edges(n), rng.random(ANGLES_RAD.size)
+    inputs = sample.sample_reference(rows, ANGLES_RAD, shares, edges, voxels, Axis(16.0, 12.5))
+    close(spelling(sample.sample, rows, ANGLES_RAD, shares, edges, voxels, Axis(16.0, 12.5)), inputs)
+
+
+def test_an_axis_elsewhere_is_that_of_the_whole_image(rng):
+    """An image with the axis in its middle, and a part of it: the same rays, where the rest is empty."""
+    part = rng.random((1, 33, 33)).astype(np.float32)
+    whole = np.pad(part, ((0, 0), (4, 4), (8, 0)))
+    expected = project.forward_reference(whole, ANGLES_RAD)[..., 8:]
+    np.testing.assert_allclose(project.forward_reference(part, ANGLES_RAD, Axis(16.0, 12.0)), expected, rtol=1e-5)

@@ -1,12 +1,12 @@
 """Tilt angles: ranges, weights, and the missing wedge."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import angles as angles_room, grid, recipes, schema, slabs
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float64
@@ -16,8 +16,6 @@ TiltRange = Literal["full", "tem"]
 TEM_LIMIT_DEG = 70.0
 # A gap between neighbouring angles counts as a missing wedge when it is this many times their usual step.
 _WEDGE_FACTOR = 1.5
-# Angles that differ by less than this are one direction. Microscope stages report hundredths of a degree.
-ANGLE_TOLERANCE_DEG = 0.05
 
 
 def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
@@ -61,9 +59,9 @@ def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:
 def wedge(angles_deg: Float64) -> tuple[float, float] | None:
     """The missing wedge: the widest gap between directions as (start, width) in degrees, or None if there is none.
 
-    Directions are cyclic: θ and θ + 180 are the same direction.
+    Directions are cyclic: θ and θ + 180 are the same direction, see `angles.directions`.
     """
-    directions, _ = _directions(angles_deg)
+    directions, _ = angles_room.directions(angles_deg)
     gaps = _gaps(directions)
     widest = int(gaps.argmax())
     others = np.delete(gaps, widest)
@@ -82,7 +80,7 @@ def angular_cells(angles_deg: Float64) -> Float64:
     -------
     (angle,), sums to 1.
     """
-    directions, member = _directions(angles_deg)
+    directions, member = angles_room.directions(angles_deg)
     gaps = _gaps(directions)
     missing = wedge(angles_deg)
     left, right = np.roll(gaps, 1), gaps.copy()
@@ -92,17 +90,6 @@ def angular_cells(angles_deg: Float64) -> Float64:
         left[(at + 1) % gaps.size] = right[(at + 1) % gaps.size]
     cells = ((left + right) / np.bincount(member))[member]
     return np.asarray(cells / cells.sum())
-
-
-def _directions(angles_deg: Float64) -> tuple[Float64, npt.NDArray[np.intp]]:
-    """Distinct directions in [0, 180), ascending, and the index of the direction of each angle."""
-    modulo = np.mod(np.asarray(angles_deg, np.float64), 180)
-    modulo[modulo > 180 - ANGLE_TOLERANCE_DEG] = 0
-    order = np.argsort(modulo, kind="stable")
-    starts = np.diff(modulo[order], prepend=-1.0) > ANGLE_TOLERANCE_DEG
-    member = np.empty(modulo.size, np.intp)
-    member[order] = np.cumsum(starts) - 1
-    return modulo[order][starts], member
 
 
 def _gaps(directions: Float64) -> Float64:
@@ -142,7 +129,7 @@ def is_filled(angles_deg: Float64) -> npt.NDArray[np.bool_]:
 
 def _filled(angles_deg: Float64, missing: tuple[float, float]) -> Float64:
     """New directions inside the wedge, at the step of the series; they may exceed 180."""
-    gaps = _gaps(_directions(angles_deg)[0])
+    gaps = _gaps(angles_room.directions(angles_deg)[0])
     step = np.median(np.delete(gaps, gaps.argmax()))
     intervals = max(round(missing[1] / float(step)), 1)
     return missing[0] + np.arange(1, intervals) / intervals * missing[1]
@@ -191,44 +178,133 @@ def complete_wedge(series: xr.DataArray) -> xr.DataArray:
         recipe=recipes.record("complete_wedge", {}, [series]),
         name="tilt_series",
         angles_deg=angles,
+        axis=schema.axis_of(series),
     )
 
 
-def complete_rows(rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """`complete_wedge` for a plain array (slice, angle, detector), in the order of `completed_angles`."""
+def complete_rows(
+    rows: npt.NDArray[np.float32], angles_deg: npt.NDArray[np.float64], axis: grid.Axis | None = None
+) -> npt.NDArray[np.float32]:
+    """`complete_wedge` for a plain array (slice, angle, detector), in the order of `completed_angles`.
+
+    `axis` says where the tilt axis lies on the detector, about which a projection is mirrored. A pixel whose mirror
+    image lies beyond the detector takes the value of the end of the wedge that has seen it.
+    """
     missing = wedge(angles_deg)
     if missing is None:
         return rows
-    directions, member = _directions(angles_deg)
+    directions, member = angles_room.directions(angles_deg)
     at = int(_gaps(directions).argmax())
-    before = int(np.flatnonzero(member == at)[0])
-    after = int(np.flatnonzero(member == (at + 1) % directions.size)[0])
-    # The rows at both ends of the wedge, mirrored where their direction differs from the angle by a half turn.
-    near = _half_turned(rows[:, before], angles_deg[before], missing[0])
-    far = _half_turned(rows[:, after], angles_deg[after], missing[0] + missing[1])
+    before, after = (_first_of(member, place, angles_deg) for place in (at, (at + 1) % directions.size))
     filled = _filled(angles_deg, missing)
     xp = device.namespace(rows)
+    place = grid.axis_or_centre(axis, rows.shape[2]).x
     new = xp.empty((rows.shape[0], filled.size, rows.shape[2]), np.float32)
     for i, (angle, signed) in enumerate(zip(filled, _signed(filled), strict=True)):
         fraction = np.float32((angle - missing[0]) / missing[1])
-        new[:, i] = _half_turned((1 - fraction) * near + fraction * far, angle, signed)
+        # Both ends of the wedge as they are seen from here, mirrored where that is from the other side.
+        offsets = angle - missing[0], angle - missing[0] - missing[1]
+        (near, near_seen), (far, far_seen) = (
+            _half_turned(rows[:, end], angles_deg[end] + offset, signed, place)
+            for end, offset in zip((before, after), offsets, strict=True)
+        )
+        new[:, i] = (1 - fraction) * near + fraction * far
+        if not (near_seen.all() and far_seen.all()):
+            new[:, i] = xp.where(xp.asarray(far_seen), xp.where(xp.asarray(near_seen), new[:, i], far), near)
     order = np.argsort(np.concatenate([angles_deg, _signed(filled)]), kind="stable")
     completed: npt.NDArray[np.float32] = xp.ascontiguousarray(xp.concatenate([rows, new], axis=1)[:, order])
     return completed
 
 
-def _half_turned(row: npt.NDArray[np.float32], angle_deg: float, target_deg: float) -> npt.NDArray[np.float32]:
-    """A row recorded at `angle_deg`, seen from `target_deg`, which is a whole number of half turns away."""
-    return row[:, ::-1] if round((target_deg - angle_deg) / 180) % 2 else row
+def _first_of(member: npt.NDArray[np.intp], direction: int, angles_deg: Float64) -> int:
+    """The projection of a direction that has the least angle."""
+    found = np.flatnonzero(member == direction)
+    return int(found[np.argmin(angles_deg[found])])
 
 
-def seen_by_all(size: int) -> npt.NDArray[np.bool_]:
-    """(y, x): whether the centre of each pixel projects onto the detector at every angle."""
-    axis = schema.centred(size)
-    return np.asarray(np.hypot(axis[:, None], axis[None, :]) <= max((size - 1) / 2, 0.75))
+def _half_turned(
+    row: npt.NDArray[np.float32], angle_deg: float, target_deg: float, place: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """A row recorded at `angle_deg`, seen from `target_deg`, which is a whole number of half turns away.
+
+    It is mirrored about `place`, in pixels, where that number is odd. Also (detector,), which pixels of it were seen.
+    """
+    size = row.shape[-1]
+    if not round((target_deg - angle_deg) / 180) % 2:
+        return row, np.ones(size, bool)
+    if 2 * place == size - 1:
+        return row[:, ::-1], np.ones(size, bool)
+    sources = 2 * place - np.arange(size)
+    seen = (sources > -0.5) & (sources < size - 0.5)  # within the pixels at both ends
+    sources = np.clip(sources, 0, size - 1)
+    lower = np.minimum(sources.astype(np.intp), max(size - 2, 0))
+    xp = device.namespace(row)
+    weight = xp.asarray((sources - lower).astype(np.float32))
+    upper = np.minimum(lower + 1, size - 1)
+    return (1 - weight) * row[:, lower] + weight * row[:, upper], seen
 
 
-def same_angles(angles_deg: npt.ArrayLike, others_deg: npt.ArrayLike) -> bool:
-    """Whether two lists of tilt angles are equal, in the same order."""
-    angles, others = np.asarray(angles_deg), np.asarray(others_deg)
-    return angles.size == others.size and bool(np.abs(angles - others).max() <= ANGLE_TOLERANCE_DEG)
+def seen_by_all(size: int, axis: grid.Axis | None = None) -> npt.NDArray[np.bool_]:
+    """(y, x): whether the centre of each pixel projects onto the detector at every angle.
+
+    None does where the tilt axis lies beyond the detector, which has the positions of x.
+    """
+    y, x = grid.axis_or_centre(axis, size)
+    radius = min(x, size - 1 - x)
+    pixels = np.arange(size)
+    distance = np.hypot((pixels - y)[:, None], (pixels - x)[None, :])
+    return np.asarray((distance <= max(radius, 0.75)) & (radius > -0.5))
+
+
+def in_order_of_angle(series: xr.DataArray) -> xr.DataArray:
+    """The series with its projections in ascending order of angle; itself where they are."""
+    angles = series[schema.ANGLE].values
+    order = np.argsort(angles, kind="stable")
+    if (np.diff(order) > 0).all():
+        return series
+    return slabs.map_slabs(
+        _taken,
+        series,
+        dims=schema.SERIES_DIMS,
+        coords=schema.series_coords(series[schema.Z], angles[order], series[schema.DETECTOR]),
+        recipe=recipes.record("in_order_of_angle", {}, [series]),
+        name="tilt_series",
+        order=order,
+    )
+
+
+def _taken(rows: npt.NDArray[np.float32], *, order: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    taken: npt.NDArray[np.float32] = device.namespace(rows).ascontiguousarray(rows[:, order])
+    return taken
+
+
+def in_own_pixels(series: xr.DataArray) -> xr.DataArray:
+    """The series with the lengths in its line integrals counted in its own pixels; itself where they are.
+
+    Its pixels are those of its coordinate; values are counted in ``attrs["pixel_size"]``.
+    """
+    factor = schema.lengths_in_pixels(series)
+    if factor == 1:
+        return series
+    return slabs.map_slabs(
+        _times,
+        series,
+        dims=schema.SERIES_DIMS,
+        coords=schema.series_coords(*(series[dim] for dim in schema.SERIES_DIMS)),
+        recipe=recipes.record("in_own_pixels", {}, [series]),
+        name="tilt_series",
+        pixel_size=schema.pixel_size_of(series),
+        factor=np.float32(factor),
+    )
+
+
+def _times(rows: npt.NDArray[np.float32], *, factor: np.float32) -> npt.NDArray[np.float32]:
+    return rows * factor
+
+
+def rows_at(rows: npt.NDArray[np.float32], angles_deg: npt.ArrayLike, wanted_deg: npt.ArrayLike) -> Any:
+    """Rows (slice, angle, detector) in the order of the wanted angles, which are the same in another order."""
+    places = angles_room.places_of(wanted_deg, angles_deg)
+    if places is None:
+        refuse("rows_at", needs="rows at the wanted angles", got="others", remedy="check(series) before")
+    return rows if (np.diff(places) == 1).all() else rows[:, places]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from nntomo_dask.arrays import angles as angles_room, grid
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -15,6 +16,17 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
+# Names of the coordinates in plots, and their units where those are not the array's.
+_LABELS = {
+    Z: ("z, along the tilt axis", ""),
+    Y: ("y", ""),
+    X: ("x", ""),
+    ANGLE: ("tilt angle", "degrees"),
+    DETECTOR: ("detector", ""),
+}
+# Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
+# this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
+_SAME_PLACE, _SAME_STEP = 0.1, 0.01
 
 
 def centred(count: int, pixel_size: float = 1.0) -> npt.NDArray[np.float64]:
@@ -32,6 +44,13 @@ def series_coords(
 ) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, angle, detector) of a tilt series."""
     return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
+
+
+def with_labels(array: xr.DataArray) -> xr.DataArray:
+    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots."""
+    units = array.attrs.get("units", "")
+    attrs = {dim: {"long_name": name, "units": unit or units} for dim, (name, unit) in _LABELS.items()}
+    return array.assign_coords({dim: (dim, array[dim].values, attrs[dim]) for dim in _LABELS if dim in array.coords})
 
 
 def volume(
@@ -56,7 +75,7 @@ def volume(
         The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
-    labelled = labelled.assign_coords(volume_coords(labelled.shape, pixel_size))
+    labelled = with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
     check_volume(labelled, who="volume")
     return labelled
 
@@ -95,7 +114,7 @@ def tilt_series(
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
     )
-    labelled = labelled.assign_coords(coords)
+    labelled = with_labels(labelled.assign_coords(coords))
     check_tilt_series(labelled, who="tilt_series")
     return labelled
 
@@ -110,10 +129,15 @@ def _label(
         refuse(
             who, needs="real numbers", got=f"dtype {array.dtype}", remedy="take the real part or the magnitude first"
         )
-    if not (np.isfinite(pixel_size) and pixel_size > 0):
-        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"give `pixel_size` in {units}")
+    check_pixel_size(pixel_size, units, who=who)
     attrs = {"units": units, "pixel_size": float(pixel_size)}
     return xr.DataArray(array.astype(np.float32), dims=dims, attrs=attrs, name=name)
+
+
+def check_pixel_size(pixel_size: float, units: str, *, who: str) -> None:
+    """Raise a SchemaError unless a pixel size is a finite number above zero."""
+    if not (np.isfinite(pixel_size) and pixel_size > 0):
+        refuse(who, needs="a pixel size above zero", got=f"{pixel_size}", remedy=f"give `pixel_size` in {units}")
 
 
 def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = None) -> npt.NDArray[np.float64]:
@@ -152,8 +176,7 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
             got=f"{repeated} more than once",
             remedy="average the projections of one angle, or keep one of them",
         )
-    directions = np.mod(angles - angles[0], 180)
-    if np.minimum(directions, 180 - directions).max() < 0.05:
+    if angles_room.directions(angles)[0].size < 2:
         refuse(
             who,
             needs="at least 2 directions",
@@ -173,6 +196,14 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
             remedy=f"pad both to {size} with volume.pad(…), or crop the larger one",
+        )
+    steps = [abs(grid.spacing(array[dim].values, array.attrs["pixel_size"])) for dim in (Y, X)]
+    if not grid.is_same_length(*steps):
+        refuse(
+            who,
+            needs="square pixels (y and x with one step)",
+            got=f"steps of {steps[0]:g} and {steps[1]:g}",
+            remedy="bin y and x alike, array.coarsen(y=…, x=…).mean()",
         )
 
 
@@ -224,6 +255,14 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got="none",
                 remedy=f"label the data with {_maker(kind)}",
             )
+    size = array.attrs["pixel_size"]
+    if not (isinstance(size, int | float | np.number) and np.isfinite(size) and size > 0):
+        remedy = "array.assign_attrs(pixel_size=…)"
+        refuse(who, needs=f"a {kind} with a pixel size above zero", got=f"{size!r}", remedy=remedy)
+    for dim in dims:
+        if dim != ANGLE:
+            grid.check_positions(array[dim].values, dim=dim, kind=kind, who=who, even=dim != Z)
+    _check_unit(array, dims[-1], kind, who)
     for dim in dims[1:]:
         chunks = chunks_of(array, dim)
         if len(chunks) > 1:
@@ -233,6 +272,19 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got=f"{len(chunks)} chunks",
                 remedy=f"array.chunk({dim}=-1)",
             )
+
+
+def _check_unit(array: xr.DataArray, dim: str, kind: str, who: str) -> None:
+    """Raise a SchemaError where units and pixel size of an array were set, and its coordinates were not."""
+    unit, units = array[dim].attrs.get("units"), array.attrs["units"]
+    step = abs(grid.spacing(array[dim].values, float(array.attrs["pixel_size"])))
+    if unit is not None and unit != units and not grid.is_same_length(step, float(array.attrs["pixel_size"])):
+        refuse(
+            who,
+            needs=f'a {kind} with one unit in attrs["units"] and in its coordinate "{dim}"',
+            got=f"pixels of {array.attrs['pixel_size']:g} {units}, {step:g} {unit} apart",
+            remedy=f"set the coordinates too: {_maker(kind)} with pixel_size and units, or assign_coords({dim}=…)",
+        )
 
 
 def _maker(kind: str) -> str:
@@ -248,8 +300,49 @@ def chunks_of(array: xr.DataArray, dim: str) -> tuple[int, ...]:
     return sizes[dim]
 
 
+def pixel_size_of(array: xr.DataArray) -> float:
+    """Edge of a pixel across the tilt axis: the step of the coordinate "detector", or of "x" of a volume."""
+    across = DETECTOR if DETECTOR in array.dims else X
+    return abs(grid.spacing(array[across].values, float(array.attrs["pixel_size"])))
+
+
+def lengths_in_pixels(series: xr.DataArray) -> float:
+    """What the values of a series must be multiplied with, so that their lengths are counted in its own pixels.
+
+    Line integrals are counted in ``attrs["pixel_size"]``. The mean of two neighbouring pixels is an integral in the
+    same unit, but stands for a pixel of twice the size.
+    """
+    return float(series.attrs["pixel_size"]) / pixel_size_of(series)
+
+
+def axis_of(array: xr.DataArray) -> grid.Axis:
+    """Where the tilt axis crosses a slice of a volume, or of the reconstruction of a series."""
+    size = float(array.attrs["pixel_size"])
+    if DETECTOR not in array.dims:
+        return grid.Axis(*(grid.zero(array[dim].values, size) for dim in (Y, X)))
+    place = grid.zero(array[DETECTOR].values, size)
+    return grid.Axis(grid.depth_zero(place, array.sizes[DETECTOR]), place)
+
+
+def slice_coords(series: xr.DataArray) -> dict[Hashable, npt.NDArray[Any]]:
+    """Coordinates (z, y, x) of a reconstruction of a series.
+
+    y and x are those of the detector; where the tilt axis lies beyond the detector, y lies about zero.
+    """
+    detector, axis = series[DETECTOR].values, axis_of(series)
+    step = grid.spacing(detector, float(series.attrs["pixel_size"]))
+    y = detector if axis.y == axis.x else (np.arange(detector.size) - axis.y) * step
+    return {Z: series[Z].values, Y: y, X: detector}
+
+
+def check_even_z(array: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError where slices are not neighbours at equal steps, for what looks at several slices."""
+    kind = "tilt series" if DETECTOR in array.dims else "volume"
+    grid.check_positions(array[Z].values, dim=Z, kind=kind, who=who)
+
+
 def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError if two volumes differ in shape."""
+    """Raise a SchemaError if two volumes differ in shape, or their voxels lie at other places."""
     if first.shape != second.shape:
         refuse(
             who,
@@ -257,6 +350,20 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
             got=f"{first.shape} and {second.shape}",
             remedy="crop or resize one of them",
         )
+    same_unit = first.attrs["units"] == second.attrs["units"]
+    for dim in first.dims:
+        steps = [grid.spacing(array[dim].values, float(array.attrs["pixel_size"])) for array in (first, second)]
+        one, other = (array[dim].values / step for array, step in zip((first, second), steps, strict=True))
+        ratio = steps[0] / steps[1]
+        if np.abs(one - other).max() > _SAME_PLACE or ratio < 0 or (same_unit and abs(ratio - 1) > _SAME_STEP):
+            ends = [f"{array[dim].values[0]:g} to {array[dim].values[-1]:g}" for array in (first, second)]
+            refuse(
+                who,
+                needs=f'two volumes with the same coordinate "{dim}"',
+                got=" and ".join(ends),
+                remedy=f"select the part that both have, volume.sel({dim}=…); or assign_coords({dim}=…) where one of "
+                "them is wrong",
+            )
 
 
 def check_finite(array: xr.DataArray, *, who: str) -> None:

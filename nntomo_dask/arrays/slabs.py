@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays import finite, recipes, schema
 from nntomo_dask.compute import chunking
 
 
@@ -26,7 +26,7 @@ def label(
 ) -> xr.DataArray:
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
-    return array.copy(data=_renamed(data, recipes.name_of(recipe, array)))
+    return schema.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
 
 
 def map_slabs(
@@ -39,9 +39,12 @@ def map_slabs(
     name: str,
     extra: Sequence[Any] = (),
     halo: int = 0,
+    pixel_size: float | None = None,
     **parameters: Any,
 ) -> xr.DataArray:
     """Apply ``function(slab, *extra, **parameters)`` to every slab of slices.
+
+    A slab that holds NaN or infinity is refused when it is computed, with the name of the recipe's operation.
 
     Parameters
     ----------
@@ -54,10 +57,15 @@ def map_slabs(
     halo
         Slices on either side of a slab that the function gets too; beyond the ends they are mirrored. What it returns
         has only the slab's own slices.
+    pixel_size
+        Of the result, where it differs from that of the array.
     """
     shape = tuple(np.size(coords[dim]) for dim in dims[1:])
-    mapped = map_blocks(function, lazy(array).data, shape, extra=extra, halo=halo, **parameters)
+    who, names = recipe["operation"], tuple(str(dim) for dim in array.dims)
+    mapped = map_blocks(function, lazy(array).data, shape, who=who, dims=names, extra=extra, halo=halo, **parameters)
     attrs = {key: value for key, value in array.attrs.items() if key != "recipe"}
+    if pixel_size is not None:
+        attrs["pixel_size"] = pixel_size
     return label(mapped, dims=dims, coords=coords, attrs=attrs, recipe=recipe, name=name)
 
 
@@ -66,18 +74,21 @@ def map_blocks(
     data: da.Array,
     shape: tuple[int, ...],
     *,
+    who: str,
+    dims: tuple[str, ...],
     extra: Sequence[Any] = (),
     halo: int = 0,
     **parameters: Any,
 ) -> da.Array:
     """``function(slab, *extra, **parameters)`` of every slab of a lazy array, without labels; see `map_slabs`.
 
-    `shape` is that of a slice of the result, which may have more dims than a slice of `data`.
+    `shape` is that of a slice of the result, which may have more dims than a slice of `data`. `who` refuses values that
+    are not finite, at a place in `dims`, those of `data`.
     """
     if halo > 0:
-        return _with_halo(function, data, extra, parameters, halo, shape)
+        return _with_halo(function, data, extra, parameters, halo, shape, who, dims)
     mapped: da.Array = da.map_blocks(
-        function,
+        finite.Checked(function, who, dims, finite.starts(data)),
         data,
         *extra,
         chunks=(data.chunks[0], *((size,) for size in shape)),
@@ -96,6 +107,8 @@ def _with_halo(
     parameters: dict[str, Any],
     halo: int,
     shape: tuple[int, ...],
+    who: str,
+    dims: tuple[str, ...],
 ) -> da.Array:
     """Slabs that see their neighbours' slices: each is one task that reads them again and needs no other slab."""
     seen = mirrored(data.shape[0], halo)
@@ -103,7 +116,7 @@ def _with_halo(
     for height in data.chunks[0]:
         wanted = seen[first : first + height + 2 * halo]
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        block = delayed(_call_with_halo)(data[low:high], wanted - low, function, list(extra), parameters)
+        block = delayed(_call_with_halo)(data[low:high], wanted, who, dims, function, list(extra), parameters)
         blocks.append(da.from_delayed(block, (height, *shape), np.float32))
         first += height
     joined: da.Array = da.concatenate(blocks)
@@ -111,9 +124,17 @@ def _with_halo(
 
 
 def _call_with_halo(
-    rows: Any, places: np.ndarray[Any, Any], function: Callable[..., Any], extra: list[Any], parameters: dict[str, Any]
+    rows: Any,
+    places: np.ndarray[Any, Any],
+    who: str,
+    dims: tuple[str, ...],
+    function: Callable[..., Any],
+    extra: list[Any],
+    parameters: dict[str, Any],
 ) -> Any:
-    return function(rows[places], *extra, **parameters)
+    first = int(places.min())
+    finite.check_slab(rows, who=who, dims=dims, first=first)
+    return function(rows[places - first], *extra, **parameters)
 
 
 def mirrored(count: int, border: int) -> np.ndarray[Any, np.dtype[np.intp]]:
@@ -133,6 +154,7 @@ def generate_slabs(
     **parameters: Any,
 ) -> xr.DataArray:
     """A volume whose slabs are ``function(z_indices, **parameters)``, from (slice,) to (slice, y, x)."""
+    schema.check_pixel_size(pixel_size, units, who=recipe["operation"])
     slices = chunking.slab_slices(shape)
     data = da.arange(shape[0], chunks=slices).map_blocks(
         function,

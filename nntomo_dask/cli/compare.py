@@ -72,7 +72,7 @@ def _compare(
         for path in volumes
     }
     columns = [column for metric in metrics for column in metric.columns]
-    nyquist = 2 * float(truth.attrs["pixel_size"])
+    nyquist = 2 * schema.pixel_size_of(truth)
     if as_json:
         listed = {path: values | {"nyquist": nyquist} for path, values in table.items()}
         click.echo(json.dumps(report.finite(listed), indent=2))

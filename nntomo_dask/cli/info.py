@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from nntomo_dask.arrays import grid
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import inspection
 from nntomo_dask.untrusted import printable
@@ -99,6 +100,9 @@ def _array(path: Path, contents: inspection.Contents, kind: str) -> str:
         count *= sizes[dim]
     listed = ", ".join(f"{dim} {sizes[dim]}" for dim in order)
     unit, pixel = contents.attributes["units"], contents.attributes["pixel_size"]
+    across = contents.coordinates.get("detector", contents.coordinates.get("x"))
+    if across is not None:
+        pixel = abs(grid.spacing(across, pixel))
     return f"{path}: {kind}, {listed}; {pixel:g} {unit} a pixel; {count * 4 / 2**20:.1f} MiB as float32"
 
 

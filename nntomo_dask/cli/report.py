@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 import nntomo_dask as nt
+from nntomo_dask.arrays import schema
 from nntomo_dask.metrics.metric import Column
 from nntomo_dask.untrusted import printable
 
@@ -15,7 +16,7 @@ from nntomo_dask.untrusted import printable
 def describe(array: Any, path: Path) -> None:
     """Print what an array is, in one line."""
     sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
-    unit, pixel = array.attrs["units"], array.attrs["pixel_size"]
+    unit, pixel = array.attrs["units"], schema.pixel_size_of(array)
     kind = printable(str(array.name)).replace("_", " ")
     mebibytes = np.prod(array.shape, dtype=float) * 4 / 2**20
     click.echo(

@@ -16,7 +16,7 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, mrc_header
+from nntomo_dask.formats import FORMATS, mrc_grid, mrc_header
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
@@ -151,6 +151,7 @@ def read_mrc_series(
     with _mapped(path, "read_mrc_series") as mrc:
         source = _Stored.of(path, mrc)
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
     if len(shape) != 3 or shape[0] < 2:
         refuse(
             "read_mrc_series",
@@ -165,7 +166,7 @@ def read_mrc_series(
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
-    coords = schema.series_coords(schema.centred(n_z, pixel_size), angles, schema.centred(n_detectors, pixel_size))
+    coords = schema.series_coords(places[axes[0]], angles, places[axes[2]])
     parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
     return _lazy(
         source, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
@@ -189,11 +190,13 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
     with _mapped(path, "read_mrc_volume") as mrc:
         source = _Stored.of(path, mrc)
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
     if len(shape) != 3:
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
+    coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
-        source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=schema.volume_coords(shape, pixel_size), units=units,
-        name="volume", shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
+        source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
+        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
     return volume
@@ -207,12 +210,16 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     Parameters
     ----------
     array
-        Volume or tilt series, float32. Where its units are nm the header gets the pixel size in Å.
+        Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
+        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
+        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
+        are not finite stay as they are.
 
     Raises
     ------
     SchemaError
-        `array` is neither; or `path` is a folder or a device, or lies inside a store.
+        `array` is neither, or its slices are not at equal steps; or `path` is a folder or a device, or lies inside a
+        store.
     OSError
         The place cannot be written.
     """
@@ -227,10 +234,12 @@ def _check(array: xr.DataArray) -> None:
         schema.check_tilt_series(array, who="write_mrc")
     else:
         schema.check_volume(array, who="write_mrc")
+    mrc_grid.as_written(array, who="write_mrc")
 
 
 def _write(array: xr.DataArray, path: Path) -> None:
     is_series = schema.ANGLE in array.dims
+    array = mrc_grid.as_written(array, who="write_mrc")
     dims = (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series else schema.VOLUME_DIMS
     shape = tuple(array.sizes[dim] for dim in dims)
     with mrcfile.new_mmap(path, shape=shape, mrc_mode=2, overwrite=True) as mrc:
@@ -246,9 +255,7 @@ def _write(array: xr.DataArray, path: Path) -> None:
             first += slices
         if is_series:
             mrc.set_image_stack()
-        if array.attrs["units"] == "nm":
-            mrc.voxel_size = array.attrs["pixel_size"] * _ANGSTROM_PER_NM
-        mrc.update_header_stats()
+        mrc_grid.write_header(mrc, array)
 
 
 def _take_room(path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nntomo_dask import extras
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.types import Float32, Float64
 
 
@@ -24,45 +25,54 @@ def _astra() -> Any:
     return extras.require("astra", who='engine="astra"')
 
 
-def forward(images: Float32, angles_deg: Float64) -> Float32:
+def forward(images: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
     sinograms = np.zeros((n_slices, angles_deg.size, n), np.float32)
     if _astra().use_cuda():
-        _run_3d("FP3D_CUDA", images, sinograms, angles_deg)
+        _run_3d("FP3D_CUDA", images, sinograms, angles_deg, axis)
     else:
-        _run_2d("FP", images, sinograms, angles_deg)
+        _run_2d("FP", images, sinograms, angles_deg, axis)
     return sinograms
 
 
-def back(sinograms: Float32, angles_deg: Float64) -> Float32:
+def back(sinograms: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x). On a CPU this is the exact transpose of `forward`."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
     if _astra().use_cuda():
-        _run_3d("BP3D_CUDA", images, sinograms, angles_deg)
+        _run_3d("BP3D_CUDA", images, sinograms, angles_deg, axis)
     else:
-        _run_2d("BP", images, sinograms, angles_deg)
+        _run_2d("BP", images, sinograms, angles_deg, axis)
     return images
 
 
-def fbp(sinograms: Float32, angles_deg: Float64, *, window: str) -> Float32:
+def fbp(sinograms: Float32, angles_deg: Float64, *, window: str, axis: Axis | None = None) -> Float32:
     """Filtered backprojection by ASTRA, slice by slice. ASTRA gives all projections the same weight."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
     on_gpu = _astra().use_cuda()
-    _run_2d("FBP_CUDA" if on_gpu else "FBP", images, sinograms, angles_deg, option={"FilterType": window})
+    _run_2d("FBP_CUDA" if on_gpu else "FBP", images, sinograms, angles_deg, axis, option={"FilterType": window})
     return images
 
 
 def _run_2d(
-    algorithm: str, images: Float32, sinograms: Float32, angles_deg: Float64, option: dict[str, Any] | None = None
+    algorithm: str,
+    images: Float32,
+    sinograms: Float32,
+    angles_deg: Float64,
+    axis: Axis | None,
+    option: dict[str, Any] | None = None,
 ) -> None:
     """Run a 2D algorithm on each slice. The result is written into `images` or `sinograms`."""
     astra = _astra()
     n = images.shape[-1]
     volume_geometry = astra.create_vol_geom(n, n)
     projection_geometry = astra.create_proj_geom("parallel", 1.0, n, -np.deg2rad(angles_deg))
+    if axis is not None and axis != Axis.centred(n):
+        edges = -axis.x - 0.5, n - axis.x - 0.5, axis.y + 0.5 - n, axis.y + 0.5
+        volume_geometry = astra.create_vol_geom(n, n, *edges)
+        projection_geometry = astra.geom_postalignment(projection_geometry, (n - 1) / 2 - axis.x)
     image, sinogram = np.empty((n, n), np.float32), np.empty(sinograms.shape[1:], np.float32)
     with ExitStack() as stack:
         kind = "cuda" if algorithm.endswith("_CUDA") else "linear"
@@ -87,13 +97,21 @@ def _run_2d(
 
 
 def _run_3d(
-    algorithm: Literal["FP3D_CUDA", "BP3D_CUDA"], images: Float32, sinograms: Float32, angles_deg: Float64
+    algorithm: Literal["FP3D_CUDA", "BP3D_CUDA"],
+    images: Float32,
+    sinograms: Float32,
+    angles_deg: Float64,
+    axis: Axis | None,
 ) -> None:
     """Run a CUDA 3D algorithm on all slices at once. The result is written into `images` or `sinograms`."""
     astra = _astra()
     n_slices, n, _ = images.shape
     volume_geometry = astra.create_vol_geom(n, n, n_slices)
     projection_geometry = astra.create_proj_geom("parallel3d", 1.0, 1.0, n_slices, n, np.deg2rad(angles_deg))
+    if axis is not None and axis != Axis.centred(n):
+        edges = -axis.x - 0.5, n - axis.x - 0.5, -axis.y - 0.5, n - axis.y - 0.5, -n_slices / 2, n_slices / 2
+        volume_geometry = astra.create_vol_geom(n, n, n_slices, *edges)
+        projection_geometry = astra.geom_postalignment(projection_geometry, ((n - 1) / 2 - axis.x, 0.0))
     with ExitStack() as stack:
         image_id = stack.enter_context(_linked(astra.data3d, "-vol", volume_geometry, images))
         sinogram_id = stack.enter_context(_linked(astra.data3d, "-sino", projection_geometry, sinograms))

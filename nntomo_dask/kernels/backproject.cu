@@ -43,6 +43,8 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     int n_angles,
     int n,
     int n_slices,
+    double axis_y,
+    double axis_x,
 #if NETWORK
     // For each member: HIDDEN biases, HIDDEN output weights, output bias, offset, gain. No __restrict__: with it the
     // compiler keeps these values in registers from group to group and spills others.
@@ -60,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     __shared__ float tile[TILE][LANES + 1];  // one more column, so that the lanes of a warp use different banks
     const int lane = threadIdx.x, warp = threadIdx.y;
     const int x = blockIdx.x * TILE + lane, y = blockIdx.y;
-    const double centre = (n - 1) / 2.0, end = n;
+    const double end = n;
 
     for (int group = blockIdx.z; group < n_groups; group += gridDim.z) {
         float mean[PIXELS];  // over the members so far
@@ -81,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
                 if ((group == (int)blockIdx.z && member == 0) || n_angles > CHUNK) {
                     __syncthreads();
                     for (int a = warp; a < count; a += WARPS) {
-                        double t = (x - centre) * cosines[first + a] + (y - centre) * sines[first + a] + centre;
+                        double t = (x - axis_x) * cosines[first + a] + (y - axis_y) * sines[first + a] + axis_x;
                         t = fmin(fmax(t, -1.0), end) + DETECTOR_FRONT;
                         const int lower = (int)t;
                         lowers[a][lane] = lower;

@@ -1,12 +1,12 @@
 """Backprojection by interpolation on the detector, alone (FBP) and with the end of a network in the same loop (NN-FBP).
 
-Voxel (x, y) of a slice adds up, over all projections, the filtered row at ``t = x cos θ + y sin θ``: interpolated
-linearly between two detector pixels, zero beyond the ends of the detector. With a network, H filtered rows of each
-projection are backprojected side by side to H sums ``s_k``, and the voxel's value is
-``offset + gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)``. No volume of a single filter is ever stored. An ensemble of M
-networks gives M such values for a voxel; the kernel writes their mean, their standard deviation, or both. Both are
-updated member by member, ``mean += d / m``, where d is the deviation of the m-th value from the mean of the values
-before it, so no volume of a single member is stored either.
+Voxel (x, y) of a slice adds up, over all projections, the filtered row at ``t = x cos θ + y sin θ``, counted from the
+tilt axis: interpolated linearly between two detector pixels, zero beyond the ends of the detector. With a network, H
+filtered rows of each projection are backprojected side by side to H sums ``s_k``, and the voxel's value is ``offset +
+gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)``. No volume of a single filter is ever stored. An ensemble of M networks
+gives M such values for a voxel; the kernel writes their mean, their standard deviation, or both. Both are updated
+member by member, ``mean += d / m``, where d is the deviation of the m-th value from the mean of the values before it,
+so no volume of a single member is stored either.
 """
 
 import functools
@@ -19,18 +19,20 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
-from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, sqrt, store, store_transposed
+from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, store, store_transposed
 from nntomo_dask.kernels.layout import DETECTOR_FRONT, DETECTOR_PAD, aligned_zeros, lane_width, sinogram_to_lanes
+from nntomo_dask.kernels.members import NETWORK_WIDTH, include, take_roots
 from nntomo_dask.types import Float32, Float64
 
 Activation = Literal["relu", "sigmoid"]
 Statistic = Literal["mean", "spread"]
+Place = tuple[float, float]  # of the tilt axis, (y, x) in pixels
 BOTH: tuple[Statistic, Statistic] = ("mean", "spread")  # in the order of `backproject_statistics`
 
 WIDEST = 32  # lanes of the plain kernel
-NETWORK_WIDTH = 8  # slices side by side in the network kernel; times 8 hidden nodes that is 64 lanes
 TILE = 32  # pixels along each side: the rows that a tile reads stay in the second-level cache
 
 
@@ -55,15 +57,15 @@ class NetworkEnd:
         return len(self.hidden_bias)
 
 
-def backproject_reference(filtered: Float32, angles_rad: Float64) -> Float32:
+def backproject_reference(filtered: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x); reference implementation."""
     n_slices, _, n = filtered.shape
-    centre = (n - 1) / 2
-    axis = np.arange(n) - centre
+    middle = axis_or_centre(axis, n)
+    y, x = np.arange(n) - middle.y, np.arange(n) - middle.x
     padded = np.pad(filtered, ((0, 0), (0, 0), (1, 2)))
     images = np.zeros((n_slices, n, n))
     for a, angle in enumerate(angles_rad):
-        t = axis[None, :] * np.cos(angle) + axis[:, None] * np.sin(angle) + centre
+        t = x[None, :] * np.cos(angle) + y[:, None] * np.sin(angle) + middle.x
         t = np.clip(t, -1, n)
         lower = np.floor(t).astype(int)
         weight = t - lower
@@ -71,24 +73,26 @@ def backproject_reference(filtered: Float32, angles_rad: Float64) -> Float32:
     return images.astype(np.float32)
 
 
-def backproject_network_reference(filtered: Float32, angles_rad: Float64, end: NetworkEnd) -> Float32:
+def backproject_network_reference(
+    filtered: Float32, angles_rad: Float64, end: NetworkEnd, axis: Axis | None = None
+) -> Float32:
     """Backproject (slice, member · hidden, angle, detector) and apply the network's end; reference implementation."""
-    return _statistics_reference(filtered, angles_rad, end, (end.statistic,))[0]
+    return _statistics_reference(filtered, angles_rad, end, (end.statistic,), axis)[0]
 
 
 def backproject_statistics_reference(filtered: Float32, angles_rad: Float64, end: NetworkEnd) -> Float32:
     """Backproject like `backproject_network_reference` to mean and spread, (statistic, slice, y, x)."""
-    return _statistics_reference(filtered, angles_rad, end, BOTH)
+    return _statistics_reference(filtered, angles_rad, end, BOTH, None)
 
 
 def _statistics_reference(
-    filtered: Float32, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...]
+    filtered: Float32, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...], axis: Axis | None
 ) -> Float32:
     members = []
     for m, rows in enumerate(np.split(filtered, end.n_members, axis=1)):
         output = -np.float64(end.output_bias[m])
         for k, (weight, bias) in enumerate(zip(end.output_weights[m], end.hidden_bias[m], strict=True)):
-            hidden = backproject_reference(rows[:, k], angles_rad).astype(float) - bias
+            hidden = backproject_reference(rows[:, k], angles_rad, axis).astype(float) - bias
             active = np.maximum(hidden, 0) if end.activation == "relu" else 1 / (1 + np.exp(-hidden))
             output = output + weight * active
         members.append(end.offset[m] + end.gain[m] / (1 + np.exp(-output)))
@@ -97,17 +101,19 @@ def _statistics_reference(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _locate(cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], weight: Float32) -> None:
+def _locate(
+    cos: Float64, sin: Float64, n: int, axis: Place, y: int, x0: int, index: npt.NDArray[np.int32], weight: Float32
+) -> None:
     """Detector index (in the padded row) and weight of its upper neighbour for TILE pixels of one line, (angle, pixel).
 
     A separate loop with the pixels innermost, so that the compiler computes several of them at once.
     """
-    centre = (n - 1) / 2
     end = np.float64(n)
+    axis_y, axis_x = axis
     for a in range(cos.size):
-        across = (y - centre) * sin[a]
+        across = (y - axis_y) * sin[a]
         for i in range(TILE):
-            t = (x0 + i - centre) * cos[a] + across + centre
+            t = (x0 + i - axis_x) * cos[a] + across + axis_x
             t = min(max(t, -1.0), end) + DETECTOR_FRONT
             lower = np.int32(t)
             index[a * TILE + i] = lower
@@ -130,7 +136,7 @@ def _store_line(line: Float32, width: int, images: Float32, n_slices: int, n: in
 @functools.cache
 def _plain_kernel(width: int) -> Any:
     @njit(nogil=True, cache=True, error_model="numpy")
-    def kernel(rows: Float32, cos: Float64, sin: Float64, n: int, n_slices: int, images: Float32) -> None:
+    def kernel(rows: Float32, cos: Float64, sin: Float64, n: int, axis: Place, n_slices: int, images: Float32) -> None:
         row = (n + DETECTOR_PAD) * width
         index = np.empty(cos.size * TILE, np.int32)
         weight = np.empty(cos.size * TILE, np.float32)
@@ -139,7 +145,7 @@ def _plain_kernel(width: int) -> Any:
             for x0 in range(0, n, TILE):
                 count = min(TILE, n - x0)
                 for y in range(y0, min(y0 + TILE, n)):
-                    _locate(cos, sin, n, y, x0, index, weight)
+                    _locate(cos, sin, n, axis, y, x0, index, weight)
                     for i in range(0, TILE, 2):  # two pixels at once: neither waits for the other's sums
                         total = fill(np.float32(0), width)
                         other = fill(np.float32(0), width)
@@ -157,29 +163,6 @@ def _plain_kernel(width: int) -> Any:
                     _store_line(line, width, images, n_slices, n, y, x0, count)
 
     return kernel
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _include(value: Any, m: int, means: Float32, squares: Float32, place: int) -> None:
-    """Update the mean and the sum of squared deviations with the m-th value of NETWORK_WIDTH slices."""
-    if m == 0:
-        store(means, place, value)
-        store(squares, place, fill(np.float32(0), NETWORK_WIDTH))
-    else:
-        mean = load(means, place, NETWORK_WIDTH)
-        deviation = fma(np.float32(-1), mean, value)
-        mean = fma(np.float32(1) / np.float32(m + 1), deviation, mean)
-        store(means, place, mean)
-        total = load(squares, place, NETWORK_WIDTH)
-        store(squares, place, fma(deviation, fma(np.float32(-1), mean, value), total))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _take_roots(squares: Float32, line: int, share: np.float32) -> None:
-    """Replace the sums of squared deviations of a line of TILE pixels by the standard deviations."""
-    for i in range(line, line + TILE * NETWORK_WIDTH, NETWORK_WIDTH):
-        mean = fma(share, load(squares, i, NETWORK_WIDTH), fill(np.float32(0), NETWORK_WIDTH))
-        store(squares, i, sqrt(mean))
 
 
 @functools.cache
@@ -203,6 +186,7 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
         offset: Float32,
         gain: Float32,
         n: int,
+        axis: Place,
         n_slices: int,
         mean_images: Float32,
         spread_images: Float32,
@@ -218,7 +202,7 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
                 count = min(TILE, n - x0)
                 for m in range(n_members):  # the whole tile for one member: its rows stay in the cache
                     for y in range(y0, min(y0 + TILE, n)):
-                        _locate(cos, sin, n, y, x0, index, weight)
+                        _locate(cos, sin, n, axis, y, x0, index, weight)
                         for i in range(TILE):
                             total = fill(np.float32(0), lanes)
                             for a in range(cos.size):
@@ -238,51 +222,62 @@ def _network_kernel(n_members: int, n_hidden: int, activation: Activation, stati
                             if is_single:
                                 store(means, i * width, output)
                             else:
-                                _include(output, m, means, squares, line + i * width)
+                                include(output, m, means, squares, line + i * width)
                         if m == n_members - 1:
                             if has_mean:
                                 _store_line(means[line:], width, mean_images, n_slices, n, y, x0, count)
                             if has_spread:
-                                _take_roots(squares, line, np.float32(1) / np.float32(n_members))
+                                take_roots(squares, line, TILE * width, np.float32(1) / np.float32(n_members))
                                 _store_line(squares[line:], width, spread_images, n_slices, n, y, x0, count)
 
     return kernel
 
 
-def backproject(filtered: Float32, angles_rad: Float64) -> Float32:
+def backproject(filtered: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
-    if device.is_on_gpu(filtered):
-        return _on_gpu(filtered[:, None], angles_rad, None, ("mean",))[0]
     n_slices, _, n = filtered.shape
+    middle = tuple(axis_or_centre(axis, n))
+    if device.is_on_gpu(filtered):
+        return _on_gpu(filtered[:, None], angles_rad, None, ("mean",), middle)[0]
     width = lane_width(n_slices, WIDEST)
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
     images = np.empty((n_slices, n, n), np.float32)
     for z in range(0, n_slices, width):
         rows = sinogram_to_lanes(filtered[z : z + width], width)
         group = images[z : z + width]
-        _plain_kernel(width)(rows, cos, sin, n, len(group), group.reshape(-1))
+        _plain_kernel(width)(rows, cos, sin, n, middle, len(group), group.reshape(-1))
     return images
 
 
 def backproject_network(
-    filtered: Float32, angles_rad: Float64, end: NetworkEnd, *, out: Float32 | None = None
+    filtered: Float32,
+    angles_rad: Float64,
+    end: NetworkEnd,
+    *,
+    axis: Axis | None = None,
+    out: Float32 | None = None,
 ) -> Float32:
     """Backproject (slice, member · hidden, angle, detector), ordered by member, and apply the network's end.
 
     Returns (slice, y, x): the statistic of `end`, written to `out` if that is given.
     """
-    written = _network(filtered, angles_rad, end, (end.statistic,), None if out is None else out[None])
+    written = _network(filtered, angles_rad, end, (end.statistic,), axis, None if out is None else out[None])
     return written[0] if out is None else out
 
 
 def backproject_statistics(
-    filtered: Float32, angles_rad: Float64, end: NetworkEnd, *, out: Float32 | None = None
+    filtered: Float32,
+    angles_rad: Float64,
+    end: NetworkEnd,
+    *,
+    axis: Axis | None = None,
+    out: Float32 | None = None,
 ) -> Float32:
     """Backproject like `backproject_network`, and write mean and spread of the members in one pass.
 
     Parameters
     ----------
-    filtered, angles_rad
+    filtered, angles_rad, axis
         As for `backproject_network`.
     end
         Its `statistic` is ignored.
@@ -294,18 +289,24 @@ def backproject_statistics(
     (2, slice, y, x): mean, then spread, with the same bits as `backproject_network` gives one at a time. `out` if that
     is given.
     """
-    return _network(filtered, angles_rad, end, BOTH, out)
+    return _network(filtered, angles_rad, end, BOTH, axis, out)
 
 
 def _network(
-    filtered: Any, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...], out: Any | None
+    filtered: Any,
+    angles_rad: Float64,
+    end: NetworkEnd,
+    statistics: tuple[Statistic, ...],
+    axis: Axis | None,
+    out: Any | None,
 ) -> Any:
     """(statistic, slice, y, x)."""
     if out is not None:
         assert all(images.flags.c_contiguous for images in out)  # what is written to a copy would be lost
-    if device.is_on_gpu(filtered):
-        return _on_gpu(filtered, angles_rad, end, statistics, out)
     n_slices, n_filters, n_angles, n = filtered.shape
+    middle = tuple(axis_or_centre(axis, n))
+    if device.is_on_gpu(filtered):
+        return _on_gpu(filtered, angles_rad, end, statistics, middle, out)
     n_hidden = n_filters // end.n_members
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
     kernel = _network_kernel(end.n_members, n_hidden, end.activation, statistics)
@@ -327,6 +328,7 @@ def _network(
             end.offset,
             end.gain,
             n,
+            middle,
             group.shape[-1],
             images.get("mean", unused).reshape(-1),
             images.get("spread", unused).reshape(-1),
@@ -342,7 +344,12 @@ def _by_member(filtered: Any, n_members: int) -> Any:
 
 
 def _on_gpu(
-    filtered: Any, angles_rad: Float64, end: NetworkEnd | None, statistics: tuple[Statistic, ...], out: Any = None
+    filtered: Any,
+    angles_rad: Float64,
+    end: NetworkEnd | None,
+    statistics: tuple[Statistic, ...],
+    axis: tuple[float, ...],
+    out: Any = None,
 ) -> Any:
     """Both backprojections of (slice, member · hidden, angle, detector), all lane groups in one launch.
 
@@ -382,6 +389,7 @@ def _on_gpu(
             cuda.on_device(np.cos(angles_rad), filtered),
             cuda.on_device(np.sin(angles_rad), filtered),
             *(np.int32(size) for size in (n_groups, n_angles, n, n_slices)),
+            *(np.float64(place) for place in axis),
             *network,
             *(written[place] for place in range(len(statistics))),
         ),

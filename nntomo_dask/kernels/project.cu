@@ -16,25 +16,28 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) forward(
     const double* __restrict__ sines,
     int n,
     int width,
+    double axis_y,
+    double axis_x,
     float* __restrict__ sinogram)
 {
     __shared__ int pixels[WARPS][LANES];
     __shared__ float weights[WARPS][LANES];
     const int lane = threadIdx.x, warp = threadIdx.y;
     const int t = blockIdx.x * WARPS + warp, a = blockIdx.y;
-    const double cosine = cosines[a], sine = sines[a], centre = (n - 1) / 2.0;
+    const double cosine = cosines[a], sine = sines[a];
     const bool along_rows = fabs(cosine) >= fabs(sine);
     const double principal = along_rows ? cosine : sine, other = along_rows ? sine : cosine;
+    const double axis_u = along_rows ? axis_y : axis_x, axis_v = along_rows ? axis_x : axis_y;
     const int stride = n + 2 * IMAGE_PAD;
     const int step_u = along_rows ? stride : 1, step_v = along_rows ? 1 : stride;
-    const double ratio = other / principal, start = (t - centre) / principal + centre;
+    const double ratio = other / principal, start = (t - axis_x) / principal + axis_v;
     const float* lanes = image + blockIdx.z * LANES + lane;
     const long long next = (long long)step_v * width;
 
     float total = 0.0f;
     for (int u0 = 0; u0 < n; u0 += LANES) {
         const int u = u0 + lane;
-        const double position = start - (u - centre) * ratio;
+        const double position = start - (u - axis_u) * ratio;
         const bool inside = u < n && position >= -1.0 && position < n;
         const double lower = floor(position);
         // A position outside the image reads the first two pixels of the border, which are zero.
@@ -62,6 +65,8 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) back(
     int n_angles,
     int n,
     int width,
+    double axis_y,
+    double axis_x,
     float* __restrict__ image)
 {
     __shared__ int indices[CHUNK][TILE];
@@ -69,7 +74,6 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) back(
     __shared__ float fars[CHUNK][TILE];
     const int lane = threadIdx.x, warp = threadIdx.y;
     const int x0 = blockIdx.x * TILE, y = blockIdx.y;
-    const double centre = (n - 1) / 2.0;
 
     for (int group = blockIdx.z; group < width / LANES; group += gridDim.z) {
         float sums[PIXELS];
@@ -83,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) back(
                 for (int a = warp; a < count; a += WARPS) {
                     const double cosine = cosines[first + a], sine = sines[first + a];
                     const double reach = fmax(fabs(cosine), fabs(sine));
-                    const double t = (x0 + lane - centre) * cosine + (y - centre) * sine + centre;
+                    const double t = (x0 + lane - axis_x) * cosine + (y - axis_y) * sine + axis_x;
                     // The rays that touch this pixel are strictly within ±reach of its detector position.
                     const double ray = floor(t - reach) + 1.0;
                     nears[a][lane] = (float)(fmax(1.0 - fabs(ray - t) / reach, 0.0) / reach);

@@ -2,7 +2,9 @@
 
 A ray crosses the image line by line: the lines are rows if |cos θ| ≥ |sin θ|, and columns otherwise. On every line the
 ray takes the linear interpolation of the two nearest pixels, times the distance 1/max(|cos θ|, |sin θ|) of two lines.
-Outside the image all values are zero. The `linear` projector of ASTRA is the same.
+Outside the image all values are zero. Positions are counted from the tilt axis, which is in the middle of a slice
+unless an `Axis` says otherwise; on the detector it lies where it does along x. The `linear` projector of ASTRA is the
+same.
 
 References
 ----------
@@ -17,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.lanes import fill, fma, load, store
@@ -36,18 +39,19 @@ WIDEST = 32  # lanes of a group; more share the index arithmetic, fewer keep a t
 TILE = 32  # side of a tile in pixels; TILE² · WIDEST float32 values are 128 KiB
 
 
-def forward_reference(images: Float32, angles_rad: Float64) -> Float32:
+def forward_reference(images: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Reference implementation of `forward`: project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
-    centre = (n - 1) / 2
-    detector = np.arange(n) - centre
+    middle = axis_or_centre(axis, n)
+    detector = np.arange(n) - middle.x
     sinograms = np.zeros((n_slices, angles_rad.size, n))
     for a, (cos, sin) in enumerate(zip(np.cos(angles_rad), np.sin(angles_rad), strict=True)):
         along_rows = abs(cos) >= abs(sin)
         lines = images if along_rows else np.swapaxes(images, 1, 2)
         main, other = (cos, sin) if along_rows else (sin, cos)
+        axis_u, axis_v = middle if along_rows else middle[::-1]
         for u in range(n):
-            position = (detector - (u - centre) * other) / main + centre
+            position = (detector - (u - axis_u) * other) / main + axis_v
             lower = np.floor(position).astype(int)
             for index, weight in ((lower, lower + 1 - position), (lower + 1, position - lower)):
                 inside = (index >= 0) & (index < n)
@@ -55,18 +59,19 @@ def forward_reference(images: Float32, angles_rad: Float64) -> Float32:
     return sinograms.astype(np.float32)
 
 
-def back_reference(sinograms: Float32, angles_rad: Float64) -> Float32:
+def back_reference(sinograms: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Reference implementation of `back`: the transpose of `forward_reference`."""
     n_slices, _, n = sinograms.shape
-    centre = (n - 1) / 2
-    detector = np.arange(n) - centre
+    middle = axis_or_centre(axis, n)
+    detector = np.arange(n) - middle.x
     images = np.zeros((n_slices, n, n))
     for a, (cos, sin) in enumerate(zip(np.cos(angles_rad), np.sin(angles_rad), strict=True)):
         along_rows = abs(cos) >= abs(sin)
         lines = images if along_rows else np.swapaxes(images, 1, 2)
         main, other = (cos, sin) if along_rows else (sin, cos)
+        axis_u, axis_v = middle if along_rows else middle[::-1]
         for u in range(n):
-            position = (detector - (u - centre) * other) / main + centre
+            position = (detector - (u - axis_u) * other) / main + axis_v
             lower = np.floor(position).astype(int)
             for index, weight in ((lower, lower + 1 - position), (lower + 1, position - lower)):
                 inside = (index >= 0) & (index < n)
@@ -78,8 +83,9 @@ def back_reference(sinograms: Float32, angles_rad: Float64) -> Float32:
 @functools.cache
 def _forward_kernel(width: int) -> Any:
     @njit(nogil=True, cache=True, error_model="numpy")
-    def kernel(image: Float32, cos: Float64, sin: Float64, n: int, sinogram: Float32) -> None:
-        centre = (n - 1) / 2
+    def kernel(
+        image: Float32, cos: Float64, sin: Float64, n: int, axis_y: float, axis_x: float, sinogram: Float32
+    ) -> None:
         stride = n + 2 * IMAGE_PAD
         for u0 in range(0, n, TILE):
             u1 = min(u0 + TILE, n)
@@ -90,6 +96,8 @@ def _forward_kernel(width: int) -> Any:
                     along_rows = abs(cos[a]) >= abs(sin[a])
                     main = cos[a] if along_rows else sin[a]
                     other = sin[a] if along_rows else cos[a]
+                    axis_u = axis_y if along_rows else axis_x
+                    axis_v = axis_x if along_rows else axis_y
                     step_u = stride if along_rows else 1
                     step_v = 1 if along_rows else stride
                     length = np.float32(1 / abs(main))
@@ -97,14 +105,14 @@ def _forward_kernel(width: int) -> Any:
                     low, high = 1e30, -1e30
                     for u in (u0, u1 - 1):
                         for v in (v0, v1):
-                            t = (u - centre) * other + (v - centre) * main + centre
+                            t = (u - axis_u) * other + (v - axis_v) * main + axis_x
                             low, high = min(low, t), max(high, t)
                     first, last = max(int(low) - 1, 0), min(int(high) + 2, n)
                     for t in range(first, last):
-                        start = (t - centre) / main + centre
+                        start = (t - axis_x) / main + axis_v
                         total = fill(np.float32(0), width)
                         for u in range(u0, u1):
-                            position = start - (u - centre) * ratio
+                            position = start - (u - axis_u) * ratio
                             if position < v0 or position >= v1:
                                 continue
                             lower = np.int64(np.floor(position))
@@ -120,18 +128,26 @@ def _forward_kernel(width: int) -> Any:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _locate(
-    cos: Float64, sin: Float64, n: int, y: int, x0: int, index: npt.NDArray[np.int32], near: Float32, far: Float32
+    cos: Float64,
+    sin: Float64,
+    n: int,
+    axis_y: float,
+    axis_x: float,
+    y: int,
+    x0: int,
+    index: npt.NDArray[np.int32],
+    near: Float32,
+    far: Float32,
 ) -> None:
     """For TILE pixels of one line: the first of the two rays that may touch each pixel, and both weights.
 
     The results are (angle, pixel). The innermost loop is over pixels, so that the compiler can vectorise it.
     """
-    centre = (n - 1) / 2
     for a in range(cos.size):
         reach = max(abs(cos[a]), abs(sin[a]))
-        across = (y - centre) * sin[a]
+        across = (y - axis_y) * sin[a]
         for i in range(TILE):
-            t = (x0 + i - centre) * cos[a] + across + centre
+            t = (x0 + i - axis_x) * cos[a] + across + axis_x
             # The rays that touch this pixel are strictly within ±reach of its detector position.
             ray = np.floor(t - reach) + 1.0
             near[a * TILE + i] = np.float32(max(1.0 - abs(ray - t) / reach, 0.0) / reach)
@@ -142,7 +158,9 @@ def _locate(
 @functools.cache
 def _back_kernel(width: int) -> Any:
     @njit(nogil=True, cache=True, error_model="numpy")
-    def kernel(sinogram: Float32, cos: Float64, sin: Float64, n: int, image: Float32) -> None:
+    def kernel(
+        sinogram: Float32, cos: Float64, sin: Float64, n: int, axis_y: float, axis_x: float, image: Float32
+    ) -> None:
         stride = n + 2 * IMAGE_PAD
         row = (n + DETECTOR_PAD) * width
         index = np.empty(cos.size * TILE, np.int32)
@@ -152,7 +170,7 @@ def _back_kernel(width: int) -> Any:
             for x0 in range(0, n, TILE):
                 count = min(TILE, n - x0)
                 for y in range(y0, min(y0 + TILE, n)):
-                    _locate(cos, sin, n, y, x0, index, near, far)
+                    _locate(cos, sin, n, axis_y, axis_x, y, x0, index, near, far)
                     first = ((y + IMAGE_PAD) * stride + x0 + IMAGE_PAD) * width
                     for i in range(0, count, 2):  # two pixels at once, because their sums are independent
                         total = fill(np.float32(0), width)
@@ -179,25 +197,27 @@ def group_width(block: Any) -> int:
     return lane_width(len(block), WIDEST)
 
 
-def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
+def forward_lanes(image: Float32, angles_rad: Float64, n: int, width: int, axis: Axis | None = None) -> Float32:
     """Project one lane group; see `layout` for the memory layout of `image` and of the result."""
+    middle = axis_or_centre(axis, n)
     if device.is_on_gpu(image):
-        return _forward_on_gpu(image, angles_rad, n, width)
+        return _forward_on_gpu(image, angles_rad, n, width, middle)
     sinogram = np.zeros(angles_rad.size * (n + DETECTOR_PAD) * width, np.float32)
-    _forward_kernel(width)(image, np.cos(angles_rad), np.sin(angles_rad), n, sinogram)
+    _forward_kernel(width)(image, np.cos(angles_rad), np.sin(angles_rad), n, *middle, sinogram)
     return sinogram
 
 
-def back_lanes(sinogram: Float32, angles_rad: Float64, n: int, width: int) -> Float32:
+def back_lanes(sinogram: Float32, angles_rad: Float64, n: int, width: int, axis: Axis | None = None) -> Float32:
     """Backproject one lane group; see `layout` for the memory layout of `sinogram` and of the result."""
+    middle = axis_or_centre(axis, n)
     if device.is_on_gpu(sinogram):
-        return _back_on_gpu(sinogram, angles_rad, n, width)
+        return _back_on_gpu(sinogram, angles_rad, n, width, middle)
     image = np.zeros((n + 2 * IMAGE_PAD) ** 2 * width, np.float32)
-    _back_kernel(width)(sinogram, np.cos(angles_rad), np.sin(angles_rad), n, image)
+    _back_kernel(width)(sinogram, np.cos(angles_rad), np.sin(angles_rad), n, *middle, image)
     return image
 
 
-def _forward_on_gpu(image: Any, angles_rad: Float64, n: int, width: int) -> Any:
+def _forward_on_gpu(image: Any, angles_rad: Float64, n: int, width: int, axis: Axis) -> Any:
     xp = device.namespace(image)
     sinogram = xp.zeros(angles_rad.size * (n + DETECTOR_PAD) * width, np.float32)
     warps = cuda.warps()
@@ -210,13 +230,14 @@ def _forward_on_gpu(image: Any, angles_rad: Float64, n: int, width: int) -> Any:
             cuda.on_device(np.sin(angles_rad), image),
             np.int32(n),
             np.int32(width),
+            *(np.float64(place) for place in axis),
             sinogram,
         ),
     )
     return sinogram
 
 
-def _back_on_gpu(sinogram: Any, angles_rad: Float64, n: int, width: int) -> Any:
+def _back_on_gpu(sinogram: Any, angles_rad: Float64, n: int, width: int, axis: Axis) -> Any:
     xp = device.namespace(sinogram)
     image = xp.zeros((n + 2 * IMAGE_PAD) ** 2 * width, np.float32)
     warps = cuda.warps()
@@ -230,31 +251,32 @@ def _back_on_gpu(sinogram: Any, angles_rad: Float64, n: int, width: int) -> Any:
             np.int32(angles_rad.size),
             np.int32(n),
             np.int32(width),
+            *(np.float64(place) for place in axis),
             image,
         ),
     )
     return image
 
 
-def forward(images: Float32, angles_rad: Float64) -> Float32:
+def forward(images: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
     width = group_width(images)
     sinograms = device.namespace(images).empty((n_slices, angles_rad.size, n), np.float32)
     for z in range(0, n_slices, width):
         group = images[z : z + width]
-        lanes = forward_lanes(image_to_lanes(group, width), angles_rad, n, width)
+        lanes = forward_lanes(image_to_lanes(group, width), angles_rad, n, width, axis)
         sinograms[z : z + width] = sinogram_from_lanes(lanes, (len(group), angles_rad.size, n))
     return sinograms
 
 
-def back(sinograms: Float32, angles_rad: Float64) -> Float32:
+def back(sinograms: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x): the transpose of `forward`."""
     n_slices, _, n = sinograms.shape
     width = group_width(sinograms)
     images = device.namespace(sinograms).empty((n_slices, n, n), np.float32)
     for z in range(0, n_slices, width):
         group = sinograms[z : z + width]
-        lanes = back_lanes(sinogram_to_lanes(group, width), angles_rad, n, width)
+        lanes = back_lanes(sinogram_to_lanes(group, width), angles_rad, n, width, axis)
         images[z : z + width] = image_from_lanes(lanes, (len(group), n, n))
     return images

@@ -11,16 +11,17 @@ extern "C" __global__ void sample(
     int n,
     int n_bins,
     long long n_inputs,
+    double axis_y,
+    double axis_x,
     float* __restrict__ inputs)
 {
     const long long input = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (input >= n_inputs) return;
     const long long* voxel = voxels + input / n_bins * 3;
     const int bin = (int)(input % n_bins);
-    const double centre = (n - 1) / 2.0;
     double sum = 0.0;
     for (int a = 0; a < n_angles; a++) {
-        const double t = (voxel[2] - centre) * cosines[a] + (voxel[1] - centre) * sines[a] + centre;
+        const double t = (voxel[2] - axis_x) * cosines[a] + (voxel[1] - axis_y) * sines[a] + axis_x;
         const long long lower = (long long)floor(t);
         const double weight = t - lower;
         const double* row = running + (voxel[0] * n_angles + a) * (n + 1);

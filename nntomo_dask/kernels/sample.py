@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.types import Float32, Float64, Integers
@@ -22,16 +23,21 @@ _THREADS = 256  # threads of a block on a GPU
 
 
 def sample_reference(
-    sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers
+    sinograms: Float32,
+    angles_rad: Float64,
+    weights: Float64,
+    edges: Integers,
+    voxels: Integers,
+    axis: Axis | None = None,
 ) -> Float32:
     """Reference implementation of `sample`: a loop over the offsets."""
     _, n_angles, n = sinograms.shape
-    centre = (n - 1) / 2
+    middle = axis_or_centre(axis, n)
     z, y, x = voxels.T
     padded = np.pad(sinograms.astype(float), ((0, 0), (0, 0), (2 * n, 2 * n)))
     inputs = np.zeros((len(voxels), len(edges) - 1))
     for a in range(n_angles):
-        t = (x - centre) * np.cos(angles_rad[a]) + (y - centre) * np.sin(angles_rad[a]) + centre
+        t = (x - middle.x) * np.cos(angles_rad[a]) + (y - middle.y) * np.sin(angles_rad[a]) + middle.x
         for k in range(len(edges) - 1):
             distances = np.arange(edges[k], edges[k + 1])
             offsets = np.unique(np.concatenate([distances, -distances]))
@@ -45,11 +51,18 @@ def sample_reference(
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _sample(
-    running: Float64, cos: Float64, sin: Float64, weights: Float64, edges: Integers, voxels: Integers, inputs: Float32
+    running: Float64,
+    cos: Float64,
+    sin: Float64,
+    weights: Float64,
+    edges: Integers,
+    voxels: Integers,
+    axis_y: float,
+    axis_x: float,
+    inputs: Float32,
 ) -> None:
     n = running.shape[2] - 1
     n_bins = edges.size - 1
-    centre = (n - 1) / 2
     above = np.empty(edges.size)
     below = np.empty(edges.size)
     sums = np.empty(n_bins)
@@ -57,7 +70,7 @@ def _sample(
         z, y, x = voxels[v]
         sums[:] = 0
         for a in range(cos.size):
-            t = (x - centre) * cos[a] + (y - centre) * sin[a] + centre
+            t = (x - axis_x) * cos[a] + (y - axis_y) * sin[a] + axis_x
             lower = np.int64(np.floor(t))
             weight = t - lower
             row = running[z, a]
@@ -73,7 +86,14 @@ def _sample(
             inputs[v, k] = sums[k] / (2 * (edges[k + 1] - edges[k]))
 
 
-def sample(sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers) -> Float32:
+def sample(
+    sinograms: Float32,
+    angles_rad: Float64,
+    weights: Float64,
+    edges: Integers,
+    voxels: Integers,
+    axis: Axis | None = None,
+) -> Float32:
     """Inputs of NN-FBP at chosen voxels.
 
     Parameters
@@ -86,22 +106,27 @@ def sample(sinograms: Float32, angles_rad: Float64, weights: Float64, edges: Int
         (bin + 1,): bin k holds the offsets p with ``edges[k] <= |p| < edges[k + 1]``; edges[0] is 0.
     voxels
         (voxel, 3): slice, y and x index.
+    axis
+        Where the tilt axis crosses the slices; in the middle unless it is given.
 
     Returns
     -------
     (voxel, bin).
     """
-    if device.is_on_gpu(sinograms):
-        return _on_gpu(sinograms, angles_rad, weights, edges, voxels)
     n_slices, n_angles, n = sinograms.shape
+    middle = axis_or_centre(axis, n)
+    if device.is_on_gpu(sinograms):
+        return _on_gpu(sinograms, angles_rad, weights, edges, voxels, middle)
     running = np.zeros((n_slices, n_angles, n + 1))
     np.cumsum(sinograms, axis=2, dtype=np.float64, out=running[:, :, 1:])
     inputs = np.empty((len(voxels), len(edges) - 1), np.float32)
-    _sample(running, np.cos(angles_rad), np.sin(angles_rad), weights, edges, voxels, inputs)
+    _sample(running, np.cos(angles_rad), np.sin(angles_rad), weights, edges, voxels, *middle, inputs)
     return inputs
 
 
-def _on_gpu(sinograms: Any, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers) -> Any:
+def _on_gpu(
+    sinograms: Any, angles_rad: Float64, weights: Float64, edges: Integers, voxels: Integers, axis: Axis
+) -> Any:
     xp = device.namespace(sinograms)
     n_slices, n_angles, n = sinograms.shape
     running = xp.zeros((n_slices, n_angles, n + 1))
@@ -118,6 +143,7 @@ def _on_gpu(sinograms: Any, angles_rad: Float64, weights: Float64, edges: Intege
             *(xp.asarray(np.ascontiguousarray(values, np.int64)) for values in (edges, voxels)),
             *(np.int32(size) for size in (n_angles, n, len(edges) - 1)),
             np.int64(inputs.size),
+            *(np.float64(place) for place in axis),
             inputs,
         ),
     )

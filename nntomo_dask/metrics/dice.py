@@ -10,6 +10,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.graph_manipulation import clone
 
+from nntomo_dask.errors import refuse
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.pairs import Region, inside_region, pair
@@ -67,6 +68,8 @@ def dice(
     .. [1] L. R. Dice, Ecology 26 (1945) 297, doi:10.2307/1932409.
     """
     volume, reference = pair("dice", volume, reference)
+    if threshold is not None and not np.isfinite(threshold):
+        refuse("dice", needs="a finite threshold", got=f"{threshold}", remedy="leave out `threshold`")
     if threshold is None:
         known = clone(reference.data)  # blocks that are read for the range alone, and not held until it is known
         level = (known.max() + known.min()) / np.float32(2)

@@ -12,6 +12,8 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
+from nntomo_dask.arrays import grid, schema
+from nntomo_dask.errors import refuse
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.pairs import Region, pair
@@ -53,18 +55,19 @@ def fourier_shell_correlation(
     Parameters
     ----------
     volume, reference
-        Dims (z, y, x), float32, of one shape.
+        Dims (z, y, x), float32, of one shape and with the same coordinates, at equal steps.
     memory_bytes
         Bound of what a pass holds of the two spectra.
 
     Returns
     -------
-    Dims (frequency), float64, in [-1, 1]; ``frequency`` in cycles per `units` of the reference, up to Nyquist's.
+    Dims (frequency), float64, in [-1, 1]; ``frequency`` in cycles per unit of the reference's
+    coordinates, up to Nyquist's.
 
     Raises
     ------
     SchemaError
-        One of them is no volume, or their shapes differ.
+        One of them is no volume, their shapes or coordinates differ, or a value is NaN or infinite.
 
     References
     ----------
@@ -72,12 +75,16 @@ def fourier_shell_correlation(
        (1986) 146.
     """
     volume, reference = pair("fourier_shell_correlation", volume, reference)
-    shape = reference.shape
+    for item in (volume, reference):
+        schema.check_even_z(item, who="fourier_shell_correlation")
+    shape, pixel_size = reference.shape, schema.pixel_size_of(reference)
+    # Slices may be farther apart than pixels, or less.
+    steps = abs(grid.spacing(reference[schema.Z].values, pixel_size)) / pixel_size, 1.0, 1.0
     columns = shape[2] // 2 + 1
     column_bytes = 2 * 8 * shape[0] * shape[1]  # two complex64 spectra
     # A quarter is left for what the blocks of the transforms take.
     wide = max(min(memory_bytes * 3 // 4 // column_bytes, columns), 1)
-    sums = np.zeros((3, max(shape) // 2 + 1))
+    sums = np.zeros((3, _shells(shape, steps)))
     for first in range(0, columns, wide):
         band = slice(first, min(first + wide, columns))
         spectra = np.empty((2, shape[0], shape[1], band.stop - band.start), np.complex64)
@@ -91,7 +98,7 @@ def fourier_shell_correlation(
         )
         parts = compute(
             *(
-                delayed(_shell_sums)(spectra[:, :, start : start + _ROWS], start, shape, band)
+                delayed(_shell_sums)(spectra[:, :, start : start + _ROWS], start, shape, band, steps)
                 for start in range(0, shape[1], _ROWS)
             ),
             scheduler="threads",
@@ -100,9 +107,15 @@ def fourier_shell_correlation(
     cross, first_power, second_power = sums
     power = np.sqrt(first_power * second_power)
     correlation = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-    frequency = np.arange(correlation.size) / max(shape) / reference.attrs["pixel_size"]
-    attrs = {"units": reference.attrs["units"]}
-    return xr.DataArray(correlation, dims=(FREQUENCY,), coords={FREQUENCY: frequency}, attrs=attrs, name="fsc")
+    frequency = np.arange(correlation.size) / _longest(shape, steps) / pixel_size
+    shown = {"long_name": "spatial frequency", "units": f"1/{reference.attrs['units']}"}
+    return xr.DataArray(
+        correlation,
+        dims=(FREQUENCY,),
+        coords={FREQUENCY: (FREQUENCY, frequency, shown)},
+        attrs={"long_name": "Fourier shell correlation"},
+        name="fsc",
+    )
 
 
 def resolution(correlation: xr.DataArray, *, threshold: float = 0.143) -> float:
@@ -120,6 +133,8 @@ def resolution(correlation: xr.DataArray, *, threshold: float = 0.143) -> float:
     Resolution in the volumes' units, linear between shells; that of Nyquist's frequency where it never falls below.
     """
     values, frequency = correlation.values, correlation[FREQUENCY].values
+    if not (np.isfinite(values).all() and np.isfinite(frequency).all() and np.isfinite(threshold)):
+        refuse("resolution", needs="finite values", got="NaN or infinite ones", remedy="check the correlation")
     below = np.flatnonzero(values[1:] < threshold) + 1
     if below.size == 0:
         return float(1 / frequency[-1])
@@ -143,11 +158,23 @@ def _keep_band(slab: Float32, spectrum: npt.NDArray[np.complex64], band: slice) 
         kept[...] = scipy.fft.fft(scipy.fft.rfft(image, axis=1)[:, band], axis=0)
 
 
-def _shell_sums(spectra: npt.NDArray[np.complex64], first_row: int, shape: tuple[int, ...], band: slice) -> Float64:
+def _longest(shape: tuple[int, ...], steps: tuple[float, ...]) -> float:
+    """Longest edge of a volume, in pixels; shells are as thick as its inverse."""
+    return max(size * step for size, step in zip(shape, steps, strict=True))
+
+
+def _shells(shape: tuple[int, ...], steps: tuple[float, ...]) -> int:
+    """Shells up to Nyquist's frequency of the coarsest step."""
+    return int(_longest(shape, steps) / max(steps)) // 2 + 1
+
+
+def _shell_sums(
+    spectra: npt.NDArray[np.complex64], first_row: int, shape: tuple[int, ...], band: slice, steps: tuple[float, ...]
+) -> Float64:
     """(3, shell): cross power and both powers of some rows (2, slice, row, column), summed over each shell."""
     f, g = scipy.fft.fft(spectra, axis=1)
-    size = max(shape)
-    squared_z = scipy.fft.fftfreq(shape[0])[:, None, None] ** 2
+    size = _longest(shape, steps)
+    squared_z = (scipy.fft.fftfreq(shape[0]) / steps[0])[:, None, None] ** 2
     squared_y = scipy.fft.fftfreq(shape[1])[None, first_row : first_row + f.shape[1], None] ** 2
     squared_x = scipy.fft.rfftfreq(shape[2])[None, None, band] ** 2
     shell = np.rint(np.sqrt(squared_z + squared_y + squared_x) * size).astype(np.int64)
@@ -156,7 +183,7 @@ def _shell_sums(spectra: npt.NDArray[np.complex64], first_row: int, shape: tuple
     twice[0] = 1
     if shape[2] % 2 == 0:
         twice[-1] = 1
-    kept = size // 2 + 1
+    kept = _shells(shape, steps)
     sums = [
         np.bincount(shell.ravel(), (power * twice[band]).ravel(), minlength=kept)[:kept]
         for power in ((f * g.conj()).real, np.abs(f) ** 2, np.abs(g) ** 2)

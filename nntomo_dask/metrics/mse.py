@@ -37,9 +37,11 @@ def mse(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all"
     Parameters
     ----------
     volume, reference
-        Dims (z, y, x), float32, of one shape.
+        Dims (z, y, x), float32, of one shape and with the same coordinates. Where one is in nm and the other in px,
+        voxels are compared by their numbers from the tilt axis.
     region
-        "all" voxels, or those of the "disc" that every projection sees, in each slice.
+        "all" voxels, or those of the "disc" that every projection sees, in each slice: about the tilt axis, as wide as
+        the nearer end of x allows.
 
     Returns
     -------
@@ -48,7 +50,8 @@ def mse(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all"
     Raises
     ------
     SchemaError
-        One of them is no volume, or their shapes differ.
+        One of them is no volume, or their shapes or coordinates differ. When it is computed: a value is NaN or
+        infinite.
     """
     volume, reference = pair("mse", volume, reference)
     inside = inside_region(volume, region)

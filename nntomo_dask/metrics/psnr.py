@@ -9,11 +9,10 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import slabs
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
 from nntomo_dask.metrics.mse import mse
-from nntomo_dask.metrics.pairs import Region, data_range
+from nntomo_dask.metrics.pairs import Region, data_range, pair
 
 
 @METRICS.register
@@ -49,7 +48,7 @@ def psnr(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all
         See `mse`.
     """
     error = mse(volume, reference, region=region).data
-    peak = data_range(slabs.lazy(reference).data).astype(np.float64)
+    peak = data_range(pair("psnr", volume, reference)[1].data).astype(np.float64)
     # Delayed, not mapped: Dask fuses a mapped one with the error, and loses that where both are asked for at once.
     return xr.DataArray(da.from_delayed(delayed(_decibels)(peak, error), (), np.float64), name="psnr")
 

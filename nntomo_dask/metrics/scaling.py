@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import finite, recipes, schema, slabs
+from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float32
 
 
@@ -15,10 +16,10 @@ def normalize(volume: xr.DataArray) -> xr.DataArray:
     Raises
     ------
     SchemaError
-        `volume` is no volume.
+        `volume` is no volume. When it is computed: a value is NaN or infinite.
     """
     schema.check_volume(volume, who="normalize")
-    data = slabs.lazy(volume).data
+    data = finite.checked_data(slabs.lazy(volume).data, who="normalize", dims=schema.VOLUME_DIMS)
     return _same_grid(_scaled, volume, "normalize", {}, [data.min(), data.max()])
 
 
@@ -28,9 +29,11 @@ def segment(volume: xr.DataArray, *, threshold: float) -> xr.DataArray:
     Raises
     ------
     SchemaError
-        `volume` is no volume.
+        `volume` is no volume, or the threshold is not finite. When it is computed: a value is NaN or infinite.
     """
     schema.check_volume(volume, who="segment")
+    if not np.isfinite(threshold):
+        refuse("segment", needs="a finite threshold", got=f"{threshold}", remedy="`threshold=0.5`")
     return _same_grid(_above, volume, "segment", {"threshold": threshold}, [threshold])
 
 
@@ -44,6 +47,7 @@ def _same_grid(
         coords={dim: volume[dim].values for dim in schema.VOLUME_DIMS},
         recipe=recipes.record(operation, parameters, [volume]),
         name="volume",
+        pixel_size=schema.pixel_size_of(volume),
         extra=extra,
     )
 

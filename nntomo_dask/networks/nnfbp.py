@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask import untrusted
-from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays import finite, geometry, schema
+from nntomo_dask.arrays.angles import places_of
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
@@ -103,15 +105,21 @@ class InputLayout:
         """Inputs of the network: one for each group and bin."""
         return len(self.groups) * (self.edges.size - 1)
 
-    def rows(self, rows: Float32) -> Float32:
-        """The projections that are summed, (slice, angle, detector), from the measured ones."""
-        return geometry.complete_rows(rows, np.asarray(self.angles_deg)) if self.wedge == "complete" else rows
+    def rows(self, rows: Float32, axis: Axis | None = None) -> Float32:
+        """The projections that are summed, (slice, angle, detector), from the measured ones in the network's order.
 
-    def inputs(self, rows: Float32, voxels: npt.NDArray[np.int64]) -> Float32:
+        `axis` says where the tilt axis lies; None in the middle.
+        """
+        return geometry.complete_rows(rows, np.asarray(self.angles_deg), axis) if self.wedge == "complete" else rows
+
+    def inputs(self, rows: Float32, voxels: npt.NDArray[np.int64], axis: Axis | None = None) -> Float32:
         """Inputs (voxel, input) of the network at voxels (voxel, 3) of measured rows (slice, angle, detector)."""
-        rows, angles_rad, weights = self.rows(rows), np.deg2rad(self.used_angles_deg), self.weights
+        rows, angles_rad, weights = self.rows(rows, axis), np.deg2rad(self.used_angles_deg), self.weights
         inputs: Float32 = device.namespace(rows).concatenate(
-            [sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels) for group in self.groups],
+            [
+                sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels, axis)
+                for group in self.groups
+            ],
             axis=1,
         )
         return inputs
@@ -124,7 +132,8 @@ class InputLayout:
                 who,
                 needs=f"a series with {self.detector_count} detector pixels, for which the network was trained",
                 got=f"{detector_count}",
-                remedy="resize(series, …), or train a network for this series",
+                remedy=f"crop or pad the series to as many pixels, resize(series, {self.detector_count}), or train a "
+                "network for this series",
             )
         check_angles(series, self.angles_deg, who=who)
 
@@ -283,7 +292,13 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
     Returns
     -------
     (voxel,), in the units of the training volumes.
+
+    Raises
+    ------
+    SchemaError
+        An input is NaN or infinite.
     """
+    finite.check_slab(inputs, who="evaluate", dims=("voxel", "input"))
     scaled = scale_inputs(inputs, network.input_low, network.input_high)
     hidden = activate(scaled @ network.hidden_weights - network.hidden_bias, network.activation)
     output = sigmoid(hidden @ network.output_weights - network.output_bias)
@@ -347,9 +362,9 @@ def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
 
 
 def check_angles(series: Any, trained_deg: Sequence[float], *, who: str) -> None:
-    """Raise a SchemaError where a series has other angles than a network was trained for."""
+    """Raise a SchemaError where a series has other angles than a network was trained for; their order is free."""
     angles = series[schema.ANGLE].values
-    if not geometry.same_angles(angles, trained_deg):
+    if places_of(trained_deg, angles) is None:
         refuse(
             who,
             needs=f"the angles for which the network was trained, {listed(trained_deg)}",

@@ -16,7 +16,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
 from nntomo_dask import aside
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import finite, schema
 
 _SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
 _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
@@ -133,6 +133,12 @@ def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], 
     along = volume.isel({schema.Y: middle[schema.Y]}).values
     step = max(max(volume.shape) // _SURFACE_VOXELS, 1)
     thin = volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values
+    for shown, dims in (
+        (across, (schema.Y, schema.X)),
+        (along, (schema.Z, schema.X)),
+        (thin, schema.VOLUME_DIMS),
+    ):
+        finite.check_slab(shown, who="compare_volumes", dims=dims)
     return across, along, thin
 
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import astra, layout, project as kernel
@@ -19,21 +20,21 @@ ENGINE_HELP = "Whose projector is used: that of nntomo_dask (native), or that of
 
 
 class Engine(Protocol):
-    """A pair of projector and transpose, for given angles."""
+    """A pair of projector and transpose, for given angles; the tilt axis is in the middle unless it is given."""
 
-    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+    def forward(self, images: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Project (slice, y, x) to (slice, angle, detector)."""
         ...
 
-    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+    def back(self, sinograms: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Backproject (slice, angle, detector) to (slice, y, x): the transpose of `forward`."""
         ...
 
-    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """`forward` of a lane group (pixel, lane)."""
         ...
 
-    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """`back` of a lane group (entry, lane)."""
         ...
 
@@ -45,23 +46,23 @@ class Engine(Protocol):
 class Native:
     """The package's own kernels: Joseph's projector and its exact transpose."""
 
-    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+    def forward(self, images: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Project (slice, y, x) to (slice, angle, detector)."""
-        return kernel.forward(images, np.deg2rad(angles_deg))
+        return kernel.forward(images, np.deg2rad(angles_deg), axis)
 
-    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+    def back(self, sinograms: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Backproject (slice, angle, detector) to (slice, y, x)."""
-        return kernel.back(sinograms, np.deg2rad(angles_deg))
+        return kernel.back(sinograms, np.deg2rad(angles_deg), axis)
 
-    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """Project a lane group (pixel, lane)."""
         width = images.shape[1]
-        return kernel.forward_lanes(images.reshape(-1), np.deg2rad(angles_deg), size, width).reshape(-1, width)
+        return kernel.forward_lanes(images.reshape(-1), np.deg2rad(angles_deg), size, width, axis).reshape(-1, width)
 
-    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """Backproject a lane group (entry, lane)."""
         width = sinograms.shape[1]
-        return kernel.back_lanes(sinograms.reshape(-1), np.deg2rad(angles_deg), size, width).reshape(-1, width)
+        return kernel.back_lanes(sinograms.reshape(-1), np.deg2rad(angles_deg), size, width, axis).reshape(-1, width)
 
     def computed(self, function: Callable[[Float32], Float32], slab: Float32, *, slice_bytes: int, who: str) -> Float32:
         """``function(slab)`` where the slab lies, or through the GPU of this process: see `compute.streams`."""
@@ -72,25 +73,25 @@ class Native:
 class Astra:
     """The ASTRA toolbox; blocks in host memory only."""
 
-    def forward(self, images: Float32, angles_deg: Float64) -> Float32:
+    def forward(self, images: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Project (slice, y, x) to (slice, angle, detector)."""
-        return astra.forward(images, angles_deg)
+        return astra.forward(images, angles_deg, axis)
 
-    def back(self, sinograms: Float32, angles_deg: Float64) -> Float32:
+    def back(self, sinograms: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
         """Backproject (slice, angle, detector) to (slice, y, x)."""
-        return astra.back(sinograms, angles_deg)
+        return astra.back(sinograms, angles_deg, axis)
 
-    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int) -> Float32:
+    def forward_lanes(self, images: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """Project a lane group (pixel, lane): unpacked, projected, packed again."""
         width = images.shape[1]
         slices = layout.image_from_lanes(images.reshape(-1), (width, size, size))
-        return layout.sinogram_to_lanes(self.forward(slices, angles_deg), width).reshape(-1, width)
+        return layout.sinogram_to_lanes(self.forward(slices, angles_deg, axis), width).reshape(-1, width)
 
-    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int) -> Float32:
+    def back_lanes(self, sinograms: Float32, angles_deg: Float64, size: int, axis: Axis | None = None) -> Float32:
         """Backproject a lane group (entry, lane)."""
         width = sinograms.shape[1]
         rows = layout.sinogram_from_lanes(sinograms.reshape(-1), (width, angles_deg.size, size))
-        return layout.image_to_lanes(self.back(rows, angles_deg), width).reshape(-1, width)
+        return layout.image_to_lanes(self.back(rows, angles_deg, axis), width).reshape(-1, width)
 
     def computed(self, function: Callable[[Float32], Float32], slab: Float32, *, slice_bytes: int, who: str) -> Float32:
         """``function(slab)`` on the CPU; ASTRA itself uses a GPU where it sees one."""

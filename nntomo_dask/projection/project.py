@@ -1,13 +1,11 @@
 """Projection of a volume to a tilt series, its transpose, and a change of the detector size."""
 
-from collections.abc import Hashable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import finite, grid, recipes, schema, slabs
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout
@@ -21,8 +19,9 @@ Engine = engines.EngineName
 def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine = "native") -> xr.DataArray:
     """Project a volume to a tilt series.
 
-    The line integrals are computed by Joseph's method, perpendicular to the tilt axis z. The detector has as many
-    pixels as a slice is wide. Lazy: nothing is computed until the series is saved. Chunks along z are kept.
+    The line integrals are computed by Joseph's method, perpendicular to the tilt axis z, which lies where the
+    coordinates y and x are zero. The detector takes the coordinate of x. Lengths are counted in pixels of the volume.
+    Lazy: nothing is computed until the series is saved. Chunks along z are kept.
 
     Parameters
     ----------
@@ -41,7 +40,8 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
     Raises
     ------
     SchemaError
-        `volume` is not a volume, or `schema.check_angles` refuses the angles.
+        `volume` is not a volume, or `schema.check_angles` refuses the angles. When it is computed: a value is NaN or
+        infinite.
 
     References
     ----------
@@ -57,8 +57,11 @@ def project(volume: xr.DataArray, angles_deg: npt.ArrayLike, *, engine: Engine =
         coords=schema.series_coords(volume[schema.Z], angles, volume[schema.X]),
         recipe=recipes.record("project", {"angles_deg": angles, "engine": engine}, [volume]),
         name="tilt_series",
-        angles_deg=angles,
+        pixel_size=schema.pixel_size_of(volume),
+        # Where y and x have opposite directions, a positive tilt turns the slice, counted in pixels, the other way.
+        angles_deg=angles * _orientation(volume),
         engine=engine,
+        axis=schema.axis_of(volume),
     )
 
 
@@ -90,30 +93,32 @@ def backproject(series: xr.DataArray, *, engine: Engine = "native") -> xr.DataAr
         back_slab,
         series,
         dims=schema.VOLUME_DIMS,
-        coords=slice_coords(series),
+        coords=schema.slice_coords(series),
         recipe=recipes.record("backproject", {"engine": engine}, [series]),
         name="volume",
+        pixel_size=schema.pixel_size_of(series),
         angles_deg=series[schema.ANGLE].values,
         engine=engine,
+        axis=schema.axis_of(series),
     )
 
 
-def slice_coords(series: xr.DataArray) -> dict[Hashable, npt.NDArray[Any]]:
-    """Coordinates (z, y, x) of a reconstruction of a series; y and x are those of the detector."""
-    detector = series[schema.DETECTOR].values
-    return {schema.Z: series[schema.Z].values, schema.Y: detector, schema.X: detector}
+def _orientation(volume: xr.DataArray) -> int:
+    """1 where y and x ascend or descend alike, -1 where one of them descends."""
+    y, x = (volume[dim].values for dim in (schema.Y, schema.X))
+    return 1 if x.size < 2 or (y[-1] > y[0]) == (x[-1] > x[0]) else -1
 
 
-def forward_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
+def forward_slab(slab: Float32, *, angles_deg: Float64, engine: Engine, axis: Axis | None = None) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
-    pair = Projector(angles_deg, slab.shape[-1], engine)
+    pair = Projector(angles_deg, slab.shape[-1], engine, axis)
     need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
     return pair.computed(pair.forward, slab, slice_bytes=need, who="project")
 
 
-def back_slab(slab: Float32, *, angles_deg: Float64, engine: Engine) -> Float32:
+def back_slab(slab: Float32, *, angles_deg: Float64, engine: Engine, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x)."""
-    pair = Projector(angles_deg, slab.shape[-1], engine)
+    pair = Projector(angles_deg, slab.shape[-1], engine, axis)
     need = device_bytes_per_slice((len(slab), angles_deg.size, slab.shape[-1]))
     return pair.computed(pair.back, slab, slice_bytes=need, who="backproject")
 
@@ -141,8 +146,9 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
     """Resample a tilt series to a detector with another number of pixels.
 
     The values are interpolated linearly. If the new pixels are larger, the interpolation kernel is a triangle as wide
-    as the new pixel, so that every old pixel contributes. The tilt axis z is resized by the same factor, and lengths in
-    the line integrals are counted in new pixels. Lazy: nothing is computed until the result is saved.
+    as the new pixel, so that every old pixel contributes. The tilt axis z is resized by about the same factor, to a
+    whole number of slices. The field of view stays, and so does the place of the tilt axis in it; lengths in the line
+    integrals are counted in new pixels. Lazy: nothing is computed until the result is saved.
 
     Parameters
     ----------
@@ -153,14 +159,16 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
 
     Returns
     -------
-    Dims (z, angle, detector), float32; its `pixel_size` is adapted.
+    Dims (z, angle, detector), float32; its coordinates and its `pixel_size` are those of the new pixels.
 
     Raises
     ------
     SchemaError
-        `series` is not a tilt series, or `detector_count` is below 2.
+        `series` is not a tilt series, its slices are not at equal steps, or `detector_count` is below 2. When it is
+        computed: a value is NaN or infinite.
     """
     schema.check_tilt_series(series, who="resize")
+    schema.check_even_z(series, who="resize")
     if detector_count < 2:
         refuse("resize", needs="at least 2 detector pixels", got=f"{detector_count}", remedy="raise `detector_count`")
     n_z, n_angles, n_detectors = series.shape
@@ -168,26 +176,38 @@ def resize(series: xr.DataArray, detector_count: int) -> xr.DataArray:
     new_z = max(round(n_z / factor), 1)
     shape = (new_z, n_angles, detector_count)
     # Interpolation along z needs all slices, so the chunks are single projections here, and slabs again afterwards.
-    by_angle = slabs.lazy(series).chunk({schema.Z: -1, schema.ANGLE: 1}).data
+    finite_data = finite.checked_data(slabs.lazy(series).data, who="resize", dims=schema.SERIES_DIMS)
+    by_angle = finite_data.rechunk((-1, 1, -1))
     resized = by_angle.map_blocks(
         _resize_block,
         chunks=((new_z,), by_angle.chunks[1], (detector_count,)),
         dtype=np.float32,
         meta=np.empty((0,) * 3, np.float32),
         along_z=_triangle_weights(n_z, new_z),
-        along_detector=_triangle_weights(n_detectors, detector_count) / np.float32(factor),
+        along_detector=_triangle_weights(n_detectors, detector_count)
+        / np.float32(factor / schema.lengths_in_pixels(series)),
     ).rechunk((chunking.slab_slices(shape), -1, -1))
-    pixel_size = series.attrs["pixel_size"] * factor
     return slabs.label(
         resized,
         dims=schema.SERIES_DIMS,
         coords=schema.series_coords(
-            schema.centred(new_z, pixel_size), series[schema.ANGLE], schema.centred(detector_count, pixel_size)
+            _resized_positions(series, schema.Z, new_z),
+            series[schema.ANGLE],
+            _resized_positions(series, schema.DETECTOR, detector_count),
         ),
-        attrs={**series.attrs, "pixel_size": pixel_size},
+        attrs={**series.attrs, "pixel_size": schema.pixel_size_of(series) * factor},
         recipe=recipes.record("resize", {"detector_count": detector_count}, [series]),
         name="tilt_series",
     )
+
+
+def _resized_positions(series: xr.DataArray, dim: str, count: int) -> Float64:
+    """Positions of `count` pixels that fill the field of view of the old ones along a dim."""
+    old, pixel_size = series[dim].values, float(series.attrs["pixel_size"])
+    factor = old.size / count
+    # Where the tilt axis lies, in new pixels.
+    place = grid.snapped((grid.zero(old, pixel_size) + 0.5) / factor - 0.5)
+    return np.asarray((np.arange(count) - place) * (grid.spacing(old, pixel_size) * factor), np.float64)
 
 
 def _resize_block(block: Float32, *, along_z: Float32, along_detector: Float32) -> Float32:

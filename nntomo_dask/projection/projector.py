@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.arrays import schema
+from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, project as kernel
@@ -18,7 +19,13 @@ from nntomo_dask.types import Float32, Float64
 LEAST_WEIGHT = 1e-6
 
 
-def projector(angles_deg: npt.ArrayLike, size: int, *, engine: engines.EngineName = "native") -> "Projector":
+def projector(
+    angles_deg: npt.ArrayLike,
+    size: int,
+    *,
+    axis: tuple[float, float] | None = None,
+    engine: engines.EngineName = "native",
+) -> "Projector":
     """The projector pair for some tilt angles and slices of size × size pixels.
 
     Parameters
@@ -27,6 +34,9 @@ def projector(angles_deg: npt.ArrayLike, size: int, *, engine: engines.EngineNam
         (angle,), tilt angles in degrees.
     size
         Pixels along an edge of a slice, and of the detector.
+    axis
+        Where the tilt axis crosses a slice, (y, x) in pixels from the first; on the detector it lies at x too. By
+        default in the middle, ((size - 1) / 2, (size - 1) / 2).
     engine
         See `project`.
 
@@ -37,12 +47,16 @@ def projector(angles_deg: npt.ArrayLike, size: int, *, engine: engines.EngineNam
     Raises
     ------
     SchemaError
-        The angles cannot be those of a tilt series, the size is below 1, or there is no such engine.
+        The angles cannot be those of a tilt series, the size is below 1, the axis is not two finite numbers, or there
+        is no such engine.
     """
     angles = schema.check_angles(angles_deg, who="projector")
     if size < 1:
         refuse("projector", needs="a size of at least 1 pixel", got=f"{size}", remedy="`size=128`")
-    return Projector(angles, int(size), engine)
+    if axis is not None and not (len(axis) == 2 and np.isfinite(axis).all()):
+        remedy = "leave out `axis` where it is in the middle"
+        refuse("projector", needs="an axis of two finite numbers (y, x)", got=f"{axis}", remedy=remedy)
+    return Projector(angles, int(size), engine, None if axis is None else Axis(*axis))
 
 
 class Projector:
@@ -57,23 +71,26 @@ class Projector:
         (angle,), in degrees.
     size
         Pixels along an edge of a slice.
+    axis
+        Where the tilt axis crosses a slice, (y, x) in pixels from the first.
     """
 
-    def __init__(self, angles_deg: Float64, size: int, engine: str = "native") -> None:
+    def __init__(self, angles_deg: Float64, size: int, engine: str = "native", axis: Axis | None = None) -> None:
         self.angles_deg, self.size, self._name = np.asarray(angles_deg, np.float64), size, engine
+        self.axis = axis_or_centre(axis, size)
         self._engine = engines.engine(engine, who="projector")
 
     def forward(self, images: Float32) -> Float32:
         """``A x``: project (slice, y, x) to (slice, angle, detector), or (pixel, lane) to (entry, lane)."""
         if images.ndim == 2:
-            return self._engine.forward_lanes(images, self.angles_deg, self.size)
-        return self._engine.forward(images, self.angles_deg)
+            return self._engine.forward_lanes(images, self.angles_deg, self.size, self.axis)
+        return self._engine.forward(images, self.angles_deg, self.axis)
 
     def back(self, sinograms: Float32) -> Float32:
         """``Aᵀ y``: backproject (slice, angle, detector) to (slice, y, x), or (entry, lane) to (pixel, lane)."""
         if sinograms.ndim == 2:
-            return self._engine.back_lanes(sinograms, self.angles_deg, self.size)
-        return self._engine.back(sinograms, self.angles_deg)
+            return self._engine.back_lanes(sinograms, self.angles_deg, self.size, self.axis)
+        return self._engine.back(sinograms, self.angles_deg, self.axis)
 
     @property
     def row_sums(self) -> Float32:
@@ -128,13 +145,13 @@ class Projector:
 
     @property
     def _sums(self) -> tuple[Float32, Float32]:
-        return _sums(self._name, tuple(self.angles_deg.tolist()), self.size)
+        return _sums(self._name, tuple(self.angles_deg.tolist()), self.size, self.axis)
 
 
 @functools.lru_cache(maxsize=8)
-def _sums(engine: str, angles_deg: tuple[float, ...], size: int) -> tuple[Float32, Float32]:
+def _sums(engine: str, angles_deg: tuple[float, ...], size: int, axis: Axis) -> tuple[Float32, Float32]:
     """A's row sums (entry,) and column sums (pixel,), laid out as lane groups."""
-    pair = Projector(np.asarray(angles_deg), size, engine)
+    pair = Projector(np.asarray(angles_deg), size, engine, axis)
     width = 8
     ones = layout.image_to_lanes(np.ones((1, size, size), np.float32), width).reshape(-1, width)
     rows = np.ascontiguousarray(pair.forward(ones)[:, 0])

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, streams
 from nntomo_dask.kernels import layout
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
@@ -36,9 +37,9 @@ class Cgls(Method):
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
-        pair = Projector(angles_deg, rows.shape[-1], self.engine)
+        pair = Projector(angles_deg, rows.shape[-1], self.engine, axis)
         solver = partial(_solve, pair=pair, iterations=self.iterations, damping=self.damping)
         need = self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1]))
         return pair.computed(partial(pair.run, solver), rows, slice_bytes=need, who=self.name)
@@ -84,7 +85,7 @@ def cgls(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or a parameter is out of range.
+        `series` is no tilt series, or a parameter is out of range. When it is computed: a value is NaN or infinite.
 
     References
     ----------

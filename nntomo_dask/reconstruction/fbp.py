@@ -7,8 +7,10 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import geometry
+from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import astra, backproject as kernel, filters, layout
 from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
@@ -32,10 +34,23 @@ class Fbp(Method):
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def check(self, series: xr.DataArray) -> None:
+        """Raise a SchemaError where the series is none, a setting is out of range, or both do not fit."""
+        super().check(series)
+        axis, size = schema.axis_of(series), series.sizes[schema.DETECTOR]
+        if self.engine == "astra" and axis != Axis.centred(size):
+            refuse(
+                self.name,
+                needs='the tilt axis in the middle of the detector for engine="astra"',
+                got=f"it at pixel {axis.x:g} of {size}",
+                remedy='`engine="native"`',
+            )
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
         # ASTRA filters by itself, so that the two engines differ in more than the projector.
-        function = partial(_native if self.engine == "native" else _astra, angles_deg=angles_deg, window=self.window)
+        kernels = _native if self.engine == "native" else _astra
+        function = partial(kernels, angles_deg=angles_deg, window=self.window, axis=axis)
         need = self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1]))
         chosen = engines.engine(self.engine, who=self.name)
         return chosen.computed(function, rows, slice_bytes=need, who=self.name)
@@ -76,7 +91,9 @@ def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: Eng
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or there is no such window or engine.
+        `series` is no tilt series, there is no such window or engine, or ASTRA's filtered backprojection is asked for
+        with the tilt axis elsewhere than in the middle of the detector. When it is computed: a value is NaN or
+        infinite.
 
     References
     ----------
@@ -85,14 +102,14 @@ def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: Eng
     return reconstruct(series, Fbp(window=window, engine=engine))
 
 
-def _astra(rows: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
+def _astra(rows: Float32, *, angles_deg: Float64, window: filters.Window, axis: Axis | None) -> Float32:
     shares = geometry.angular_cells(angles_deg).astype(np.float32)
     weighted = rows * (shares * np.float32(angles_deg.size))[None, :, None]  # ASTRA itself multiplies by π / count
-    return astra.fbp(weighted, angles_deg, window=window)
+    return astra.fbp(weighted, angles_deg, window=window, axis=axis)
 
 
-def _native(rows: Float32, *, angles_deg: Float64, window: filters.Window) -> Float32:
+def _native(rows: Float32, *, angles_deg: Float64, window: filters.Window, axis: Axis | None) -> Float32:
     shares = geometry.angular_cells(angles_deg).astype(np.float32)
     weighted = rows * device.namespace(rows).asarray(np.float32(np.pi) * shares)[None, :, None]
     filtered = filters.filter_rows(weighted, filters.ramp(rows.shape[-1], window=window)[None, None])[:, 0]
-    return kernel.backproject(filtered, np.deg2rad(angles_deg))
+    return kernel.backproject(filtered, np.deg2rad(angles_deg), axis)

@@ -9,7 +9,8 @@ import xarray as xr
 from dask.delayed import delayed
 from skimage.filters import threshold_otsu
 
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays import finite, geometry, grid, schema, slabs
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.reconstruction.sirt import Sirt
@@ -31,7 +32,7 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
 
     Returns
     -------
-    No dims, float32; 0 where the series is empty.
+    No dims, float32; 0 where the series is empty. A value that is NaN or infinite is refused when it is computed.
 
     References
     ----------
@@ -42,18 +43,24 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
     chosen = np.arange(n_z)
     if n_z > _LEVEL_SLICES:
         chosen = np.unique(np.linspace(0, n_z - 1, _LEVEL_SLICES + 2).round().astype(int)[1:-1])
-    rows = slabs.lazy(series).isel({schema.Z: chosen}).data
-    level = delayed(_level)(rows, series[schema.ANGLE].values)
+    own = geometry.in_own_pixels(series)
+    rows = slabs.lazy(own).isel({schema.Z: chosen}).data
+    level = delayed(_level)(rows, own[schema.ANGLE].values, schema.axis_of(own))
     return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
 
 
-def _level(rows: Float32, angles_deg: Float64) -> np.float32:
+def _level(rows: Float32, angles_deg: Float64, axis: Axis) -> np.float32:
+    finite.check_slab(rows, who="intensity_level", dims=schema.SERIES_DIMS)
     n_detectors = rows.shape[-1]
     factor = max(n_detectors // _LEVEL_PIXELS, 1)
     binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)
     # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
     estimate = Sirt(tolerance=0, max_iterations=_LEVEL_ITERATIONS, minimum=0)
-    volume: Float32 = device.to_host(estimate.slab(binned / np.float32(factor), angles_deg))
+    where = None
+    if axis != Axis.centred(n_detectors):
+        place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in binned pixels
+        where = Axis(grid.depth_zero(place, binned.shape[-1]), place)
+    volume: Float32 = device.to_host(estimate.slab(binned / np.float32(factor), angles_deg, axis=where))
     if volume.max() <= 0:
         return np.float32(0)
     bright = volume[volume > threshold_otsu(volume)]

@@ -1,6 +1,7 @@
 """What a method of reconstruction says of itself, and how any method reconstructs a series."""
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -9,12 +10,12 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.networks.network import Network
-from nntomo_dask.projection.project import slice_coords
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float32, Float64
@@ -66,14 +67,22 @@ class Method(ABC):
         return ()
 
     @abstractmethod
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x).
 
         Beyond the ends of the volume the halo holds mirrored slices. The values of a slice must not depend on which
-        others are in the slab.
+        others are in the slab, nor on the order of the projections. All values are finite.
+
+        Parameters
+        ----------
+        axis
+            Where the tilt axis crosses a slice, where that is not in the middle. A method may leave this parameter
+            out; it then gets no series whose axis is elsewhere.
         """
 
-    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def mean_and_spread(
+        self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
+    ) -> Float32:
         """Both statistics of an ensemble in one pass: (slice, 2, y, x); for methods with a field ``statistic``."""
         raise NotImplementedError
 
@@ -113,6 +122,7 @@ class _Slab:
 
     method: Method
     angles_deg: Float64
+    axis: Axis | None  # None in the middle
     both: bool = False
 
     @property
@@ -121,7 +131,8 @@ class _Slab:
 
     def __call__(self, rows: Float32, *prepared: Any) -> Float32:
         function = self.method.mean_and_spread if self.both else self.method.slab
-        return function(rows, self.angles_deg, *(float(one) for one in prepared))
+        where: dict[str, Any] = {} if self.axis is None else {"axis": self.axis}
+        return function(rows, self.angles_deg, *(float(one) for one in prepared), **where)
 
 
 def reconstruct(
@@ -149,22 +160,25 @@ def reconstruct(
 
     Returns
     -------
-    Dims (z, y, x), float32; y and x take the detector's coordinate.
+    Dims (z, y, x), float32; y and x take the detector's coordinate, whose zero is the tilt axis. Where the axis lies
+    beyond the detector, y lies about zero instead.
 
     Raises
     ------
     SchemaError
-        There is no such method, a setting is out of range, or the method does not fit the series.
+        There is no such method, a setting is out of range, or the method does not fit the series. When it is computed:
+        a value is NaN or infinite.
     """
     chosen = _chosen(method, settings)
     chosen.check(series)
-    source = slabs.lazy(series)
+    source = slabs.lazy(geometry.in_own_pixels(series))
+    axis = checked_axis(chosen, source)
     scalars = chosen.prepare(source) if prepared is None else tuple(prepared)
     return slabs.map_slabs(
-        _Slab(chosen, source[schema.ANGLE].values),
+        _Slab(chosen, source[schema.ANGLE].values, axis),
         source,
         dims=schema.VOLUME_DIMS,
-        coords=slice_coords(source),
+        coords=schema.slice_coords(source),
         recipe=chosen.recipe(source),
         name="volume",
         extra=scalars,
@@ -197,16 +211,25 @@ def mean_and_spread(
     statistics = tuple(dataclasses.replace(method, statistic=name) for name in BOTH)  # type: ignore[type-var]
     for one in statistics:
         one.check(series)
-    source = slabs.lazy(series)
+    source = slabs.lazy(geometry.in_own_pixels(series))
+    axis = checked_axis(method, source)
     scalars = method.prepare(source) if prepared is None else tuple(prepared)
     size = source.sizes[schema.DETECTOR]
-    function = _Slab(method, source[schema.ANGLE].values, both=True)
-    both = slabs.map_blocks(function, source.data, (2, size, size), extra=scalars, halo=method.halo)
+    function = _Slab(method, source[schema.ANGLE].values, axis, both=True)
+    both = slabs.map_blocks(
+        function,
+        source.data,
+        (2, size, size),
+        who=method.name,
+        dims=schema.SERIES_DIMS,
+        extra=scalars,
+        halo=method.halo,
+    )
     mean, spread = (
         slabs.label(
             da.map_blocks(_take, both, place=place, drop_axis=1, dtype=np.float32, meta=np.empty((0,) * 3, np.float32)),
             dims=schema.VOLUME_DIMS,
-            coords=slice_coords(source),
+            coords=schema.slice_coords(source),
             attrs={key: value for key, value in source.attrs.items() if key != "recipe"},
             recipe=one.recipe(source),
             name="volume",
@@ -214,6 +237,29 @@ def mean_and_spread(
         for place, one in enumerate(statistics)
     )
     return mean, spread
+
+
+def checked_axis(method: Method, series: xr.DataArray) -> Axis | None:
+    """Where the tilt axis of a series lies; None in the middle of the detector.
+
+    Raises
+    ------
+    SchemaError
+        It is elsewhere, and the method takes no other place.
+    """
+    axis = schema.axis_of(series)
+    size = series.sizes[schema.DETECTOR]
+    if axis == Axis.centred(size):
+        return None
+    parameters = inspect.signature(method.slab).parameters
+    if "axis" not in parameters and all(one.kind != one.VAR_KEYWORD for one in parameters.values()):
+        refuse(
+            method.name,
+            needs="a series with the tilt axis, where the coordinate is zero, in the middle of the detector",
+            got=f"it at pixel {axis.x:g} of {size}",
+            remedy="give the method's slab a parameter axis; or pad or crop the series alike on both sides of the axis",
+        )
+    return axis
 
 
 def _take(block: Float32, *, place: int) -> Float32:

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from nntomo_dask import extras
-from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays import geometry, recipes, schema
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
@@ -16,7 +17,7 @@ from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
-from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.reconstruction.method import Method, Scalar, checked_axis, reconstruct
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64, Integers
 
@@ -69,6 +70,9 @@ class Msdnet(Method):
                 got, remedy = type(member).__name__, "reconstruct(series, network)"
                 refuse(self.name, needs="networks from train_msdnet", got=got, remedy=remedy)
             member.check(series, who=self.name)
+            checked_axis(input_method(member.inputs), series)
+            if self.halo:
+                schema.check_even_z(series, who=self.name)
             if (member.inputs.digest, member.level) != (first.inputs.digest, first.level):
                 refuse(
                     self.name,
@@ -81,25 +85,30 @@ class Msdnet(Method):
         """The scale, one for all members."""
         return tuple(scales_of(self.name, series, [self.networks[0].level], self.scale))
 
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
         of_members = np.mean if self.statistic == "mean" else np.std
-        outputs, scale = self._outputs(rows, prepared[0])
+        outputs, scale = self._outputs(rows, angles_deg, prepared[0], axis)
         whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
         return whole
 
-    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def mean_and_spread(
+        self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
+    ) -> Float32:
         """Both statistics (slice, 2, y, x) of the members."""
-        outputs, scale = self._outputs(rows, prepared[0])
+        outputs, scale = self._outputs(rows, angles_deg, prepared[0], axis)
         both: Float32 = device.namespace(rows).asarray(
             np.stack([np.mean(outputs, axis=0) * scale, np.std(outputs, axis=0) * scale], axis=1)
         )
         return both
 
-    def _outputs(self, rows: Float32, factor: float) -> tuple[list[Float32], np.float32]:
+    def _outputs(
+        self, rows: Float32, angles_deg: Float64, factor: float, axis: Axis | None
+    ) -> tuple[list[Float32], np.float32]:
         """The slices of each member, in units of the training volumes, and the scale."""
         scale, first = np.float32(factor), self.networks[0]
-        parts = input_slab(rows, first.inputs, float(scale), first.level)
+        rows = geometry.rows_at(rows, angles_deg, first.inputs.angles_deg)
+        parts = input_slab(rows, first.inputs, float(scale), first.level, axis)
         sources = [device.to_host(part) / scale for part in parts]
         outputs: list[Any] = [
             sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in self.networks
@@ -147,8 +156,8 @@ def msdnet(
     Parameters
     ----------
     series
-        Dims (z, angle, detector), float32, at the angles for which the network was trained; any detector, unless the
-        input is by NN-FBP.
+        Dims (z, angle, detector), float32, at the angles for which the network was trained, in any order; any detector,
+        unless the input is by NN-FBP, which needs as many pixels. Slices are at equal steps.
     network
         From `train_msdnet` or `load_network`. Several, with the same inputs: an ensemble, whose members are averaged.
     scale
@@ -165,7 +174,7 @@ def msdnet(
     ------
     SchemaError
         `series` is no tilt series or has other angles than the network; the scale is not above zero; the members differ
-        in their inputs, or are too few for a spread.
+        in their inputs, or are too few for a spread. When it is computed: a value is NaN or infinite.
 
     References
     ----------
@@ -201,19 +210,28 @@ def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
     return method
 
 
-def input_slab(rows: Float32, inputs: Inputs, factor: float, level: float) -> list[Float32]:
+def input_slab(rows: Float32, inputs: Inputs, factor: float, level: float, axis: Axis | None = None) -> list[Float32]:
     """The reconstructions (slice, y, x) of rows (slice, angle, detector) that a network improves, one for each split.
 
-    `factor` is what one unit of the training volumes is here, `level` the training series' intensity.
+    Rows are in the order of the network's angles. `factor` is what one unit of the training volumes is here, `level`
+    the training series' intensity, `axis` where the tilt axis is unless it is in the middle.
     """
     angles = np.asarray(inputs.angles_deg)
     method = input_method(inputs)
     scalars = [float(one) for one in method.prepare_at(factor * level)]
-    return [method.slab(rows[:, kept], angles[kept], *scalars) for kept in kept_projections(angles.size, inputs.splits)]
+    where: dict[str, Any] = {} if axis is None else {"axis": axis}
+    return [
+        method.slab(rows[:, kept], angles[kept], *scalars, **where)
+        for kept in kept_projections(angles.size, inputs.splits)
+    ]
 
 
 def kept_projections(count: int, splits: int) -> list[Integers]:
-    """Of each split, the projections that its input is made of: all, or those that are not its own."""
+    """Of each split, the projections that its input is made of: all, or those that are not its own.
+
+    Projections are dealt out one by one. Training puts them in ascending order of angle first, so that every split has
+    all directions; networks of version 0.1.0 have the order of their series.
+    """
     if splits == 1:
         return [np.arange(count)]
     return [np.flatnonzero(np.arange(count) % splits != split) for split in range(splits)]

@@ -12,7 +12,8 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
@@ -76,22 +77,27 @@ class Nnfbp(Method):
         """A scale for each network, for a series of that intensity."""
         return tuple(level / network.level for network in self.networks)
 
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x); `prepared` are the networks' scales."""
-        return self._reconstructed(rows, prepared, both=False)
+        return self._reconstructed(rows, angles_deg, prepared, axis, both=False)
 
-    def mean_and_spread(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def mean_and_spread(
+        self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
+    ) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, 2, y, x)."""
-        return self._reconstructed(rows, prepared, both=True)
+        return self._reconstructed(rows, angles_deg, prepared, axis, both=True)
 
-    def _reconstructed(self, rows: Float32, scales: Sequence[float], *, both: bool) -> Float32:
-        if self.warns:
-            _warn(self.name, float(_outside_shares(rows, scales, self.networks).mean(axis=1).max()))
+    def _reconstructed(
+        self, rows: Float32, angles_deg: Float64, scales: Sequence[float], axis: Axis | None, *, both: bool
+    ) -> Float32:
         layout = self.networks[0].layout
+        rows = geometry.rows_at(rows, angles_deg, layout.angles_deg)
+        if self.warns:
+            _warn(self.name, float(_outside_shares(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
         image = streams.image_bytes(rows.shape[-1]) if both else 0  # of the second statistic, computed and copied
         volume: Float32 = streams.streamed(
-            functools.partial(_reconstruct, layout=layout, responses=responses, end=end, both=both),
+            functools.partial(_reconstruct, layout=layout, responses=responses, end=end, axis=axis, both=both),
             rows,
             slice_bytes=self.device_bytes_per_slice((len(rows), 0, rows.shape[-1])) + 4 * image,
             who=self.name,
@@ -170,7 +176,9 @@ def nnfbp(
     Parameters
     ----------
     series
-        Dims (z, angle, detector), float32, at the angles and with the detector for which the network was trained.
+        Dims (z, angle, detector), float32, at the angles, in any order, and with the number of detector pixels for
+        which the network was trained. The tilt axis may lie anywhere on the detector: the filters are the same at every
+        place.
     network
         From `train_nnfbp` or `load_network`; or a sequence of them, alike in layout, hidden nodes and activation.
     scale
@@ -189,7 +197,8 @@ def nnfbp(
     ------
     SchemaError
         `series` is no tilt series or is not what the network was trained for, the scale is not above zero, there is
-        no network, the networks differ in their form, or a spread is asked of one network.
+        no network, the networks differ in their form, or a spread is asked of one network. When it is computed: a value
+        is NaN or infinite.
 
     References
     ----------
@@ -217,8 +226,9 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     """
     schema.check_tilt_series(series, who="outside_training_range")
     network.check(series, who="outside_training_range")
-    factor = scales_of("outside_training_range", series, [network.level], scale)[0]
-    share = _outside(series, network, factor)
+    source = geometry.in_own_pixels(series)
+    factor = scales_of("outside_training_range", source, [network.level], scale)[0]
+    share = _outside(source, network, factor)
     return xr.DataArray(
         share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"
     )
@@ -226,14 +236,17 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
 
 def _outside(series: xr.DataArray, network: NNFBPNetwork, scale: Scalar) -> da.Array:
     """Lazy (z,), see `outside_training_range`."""
+    rows = slabs.lazy(series).data
     shares: da.Array = da.map_blocks(
-        _outside_share,
-        slabs.lazy(series).data,
+        finite.Checked(_outside_share, "outside_training_range", schema.SERIES_DIMS, finite.starts(rows)),
+        rows,
         scale,
         drop_axis=[1, 2],
         dtype=np.float32,
         meta=np.empty((0,), np.float32),
         network=network,
+        angles_deg=series[schema.ANGLE].values,
+        axis=schema.axis_of(series),
     )
     return shares
 
@@ -271,8 +284,10 @@ def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
             refuse(who, needs=f"networks with the same {name}", got=got, remedy=remedy)
 
 
-def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd, both: bool) -> Float32:
-    rows, angles_rad = layout.rows(slab), np.deg2rad(layout.used_angles_deg)
+def _reconstruct(
+    slab: Float32, *, layout: InputLayout, responses: Float64, end: NetworkEnd, axis: Axis | None, both: bool
+) -> Float32:
+    rows, angles_rad = layout.rows(slab, axis), np.deg2rad(layout.used_angles_deg)
     xp, shape = device.namespace(slab), (len(slab), slab.shape[-1], slab.shape[-1])
     volume: Float32 = xp.empty((2, *shape) if both else shape, np.float32)
     # Filtered rows of few slices at a time, as many as a kernel takes: they are hidden nodes × the input.
@@ -280,23 +295,28 @@ def _reconstruct(slab: Float32, *, layout: InputLayout, responses: Float64, end:
     for z in range(0, len(slab), group):
         filtered = filters.filter_rows(rows[z : z + group], responses)
         if both:
-            backproject_statistics(filtered, angles_rad, end, out=volume[:, z : z + group])
+            backproject_statistics(filtered, angles_rad, end, axis=axis, out=volume[:, z : z + group])
         else:
-            backproject_network(filtered, angles_rad, end, out=volume[z : z + group])
+            backproject_network(filtered, angles_rad, end, axis=axis, out=volume[z : z + group])
     return xp.ascontiguousarray(xp.moveaxis(volume, 0, 1)) if both else volume
 
 
-def _outside_share(slab: Float32, scale: float, *, network: NNFBPNetwork) -> Float32:
+def _outside_share(
+    slab: Float32, scale: float, *, network: NNFBPNetwork, angles_deg: Float64, axis: Axis | None
+) -> Float32:
     """(slice,), see `outside_training_range`."""
-    return np.asarray(_outside_shares(slab, [scale], [network])[0])
+    rows = geometry.rows_at(slab, angles_deg, network.layout.angles_deg)
+    return np.asarray(_outside_shares(rows, [scale], [network], axis)[0])
 
 
-def _outside_shares(slab: Float32, scales: Sequence[float], networks: Sequence[NNFBPNetwork]) -> Float32:
-    """(network, slice), of networks of one layout."""
+def _outside_shares(
+    slab: Float32, scales: Sequence[float], networks: Sequence[NNFBPNetwork], axis: Axis | None
+) -> Float32:
+    """(network, slice), of networks of one layout; rows in their order."""
     layout = networks[0].layout
     z = np.repeat(np.arange(len(slab)), _VOXELS_LOOKED_AT)
-    voxels = np.column_stack([z, np.tile(_looked_at(layout.detector_count), (len(slab), 1))]).astype(np.int64)
-    inputs = device.to_host(layout.inputs(slab, voxels))
+    voxels = np.column_stack([z, np.tile(_looked_at(layout.detector_count, axis), (len(slab), 1))]).astype(np.int64)
+    inputs = device.to_host(layout.inputs(slab, voxels, axis))
     shares = []
     for network, scale in zip(networks, scales, strict=True):
         scaled = scale_inputs(inputs / np.float32(scale), network.input_low, network.input_high)
@@ -306,7 +326,9 @@ def _outside_shares(slab: Float32, scales: Sequence[float], networks: Sequence[N
 
 
 @functools.lru_cache(maxsize=8)
-def _looked_at(detector_count: int) -> Integers:
+def _looked_at(detector_count: int, axis: Axis | None) -> Integers:
     """(voxel, 2): y and x of the voxels of a slice at which the inputs are looked at."""
-    seen = np.argwhere(geometry.seen_by_all(detector_count))
+    seen = np.argwhere(geometry.seen_by_all(detector_count, axis))
+    if not len(seen):  # the tilt axis is beyond the detector
+        seen = np.argwhere(np.ones((detector_count, detector_count), bool))
     return np.asarray(seen[np.random.default_rng(0).integers(0, len(seen), _VOXELS_LOOKED_AT)])

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.kernels import iterate, layout
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
@@ -40,9 +41,9 @@ class Sirt(Method):
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
-    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float) -> Float32:
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
-        pair = Projector(angles_deg, rows.shape[-1], self.engine)
+        pair = Projector(angles_deg, rows.shape[-1], self.engine, axis)
         solver = partial(
             _solve,
             pair=pair,
@@ -107,7 +108,7 @@ def sirt(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or a parameter is out of range.
+        `series` is no tilt series, or a parameter is out of range. When it is computed: a value is NaN or infinite.
 
     References
     ----------

@@ -7,7 +7,7 @@ from nntomo_dask.errors import refuse
 
 
 def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError where one of them is none, or the volume has other slices than the series."""
+    """Raise a SchemaError where one of them is none, or the volume has other voxels than the series."""
     schema.check_tilt_series(series, who=who)
     schema.check_volume(volume, who=who)
     expected = (series.sizes[schema.Z], series.sizes[schema.DETECTOR])
@@ -19,3 +19,7 @@ def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
             got=f"{got[0]} slices of {got[1]}",
             remedy="project this volume, or resize one of them",
         )
+    reconstructed = volume.assign_coords(schema.slice_coords(series)).assign_attrs(
+        units=series.attrs["units"], pixel_size=series.attrs["pixel_size"]
+    )
+    schema.check_same_grid(volume, reconstructed, who=who)

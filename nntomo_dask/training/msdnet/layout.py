@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays import schema
+from nntomo_dask.arrays.angles import places_of
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
@@ -55,7 +56,7 @@ def inputs(
         schema.check_tilt_series(item, who=who)
     if neighbours < 0:
         refuse(who, needs="at least 0 neighbours", got=f"{neighbours}", remedy=f"`neighbours={NEIGHBOURS}`")
-    angles = tuple(all_series[0][schema.ANGLE].values.tolist())
+    angles = tuple(np.sort(all_series[0][schema.ANGLE].values).tolist())
     if isinstance(method, Method):
         settings = {one.name: getattr(method, one.name) for one in settings_of(method)}
         networks = getattr(method, "networks", ())
@@ -66,7 +67,9 @@ def inputs(
     input_method(made, who=who)
     size = all_series[0].sizes[schema.DETECTOR]
     for item in all_series:
-        if not geometry.same_angles(item[schema.ANGLE].values, angles):
+        if neighbours:
+            schema.check_even_z(item, who=who)
+        if places_of(angles, item[schema.ANGLE].values) is None:
             got = f"{listed(angles)} and {listed(item[schema.ANGLE].values)}"
             refuse(who, needs="series at the same angles", got=got, remedy="select the angles that all series have")
         made.check(item, who=who)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
 from nntomo_dask.networks.network import Network
@@ -75,7 +75,8 @@ def training_slices(
     Raises
     ------
     SchemaError
-        A series or volume is none, they do not match, or a parameter is out of range.
+        A series or volume is none, they do not match in shape or coordinates, or a parameter is out of range. When it
+        is computed: a value is NaN or infinite.
     """
     all_series = [series] if isinstance(series, xr.DataArray) else list(series)
     volumes = [volume] if isinstance(volume, xr.DataArray) else list(volume)
@@ -90,7 +91,7 @@ def training_slices(
         )
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
-    all_series = [slabs.lazy(item) for item in all_series]
+    all_series = [slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(item))) for item in all_series]
     sources = [layouts.reconstruct(item, inputs) for item in all_series]
     numbers = [np.arange(item.sizes[schema.Z]) // (scene or item.sizes[schema.Z]) for item in all_series]
     used = [np.ones(number.size, bool) for number in numbers]
@@ -109,7 +110,8 @@ def phantom_slices(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation slices for exactly this series: phantoms projected at its angles onto its detector.
 
-    Of `series` only the angles and the number of detector pixels are used. The validation phantom has an eighth of the
+    Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
+    axis, in the middle of the detector. The validation phantom has an eighth of the
     slices. Lazy.
 
     Parameters
@@ -140,7 +142,7 @@ def phantom_slices(
     if n_slices < _VALIDATED:
         refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="`n_slices=1600`")
     chosen = PHANTOMS.choose(phantom, who=who).for_training()
-    size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
+    size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
 
     def slices(count: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((count, size, size), seed=one_seed)
@@ -165,7 +167,8 @@ def noise2inverse_slices(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation slices from one measured series, without a ground truth (Noise2Inverse).
 
-    The projections are divided into `splits` parts. From a reconstruction without one part the network predicts the
+    The projections are dealt out to `splits` parts in ascending order of angle, so that each part has all directions
+    whatever the order in which they were recorded. From a reconstruction without one part the network predicts the
     FBP of that part: the noise differs from projection to projection, so the network learns everything but the noise.
     One slice in eight is for validation. A reconstruction averages the `splits` predictions, see
     `networks.msdnet.Inputs`. The network removes noise, not the streaks of few projections: use it for series of dozens
@@ -185,7 +188,8 @@ def noise2inverse_slices(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or it has too few projections.
+        `series` is no tilt series, its slices are not at equal steps, or it has too few projections. When it is
+        computed: a value is NaN or infinite.
 
     References
     ----------
@@ -206,7 +210,7 @@ def noise2inverse_slices(
         got = f"{method}, whose network needs all projections"
         refuse(who, needs="a method without a network", got=got, remedy=f"`method={layouts.SELF_SUPERVISED}`")
     inputs = dataclasses.replace(layouts.inputs(who, [series], method, None, neighbours), splits=splits)
-    source = slabs.lazy(series)
+    source = slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
     left_out = [source.isel(angle=np.arange(count) % splits == split) for split in range(splits)]
     n_z = source.sizes[schema.Z]
@@ -275,7 +279,10 @@ def _joined(
     operation: str, volumes: list[xr.DataArray], shape: tuple[int, ...], origin: Literal["given", "reconstructed"]
 ) -> xr.DataArray:
     recipe = recipes.record(operation, {}, volumes)
-    together = da.concatenate([item.data for item in volumes])
+    data = [item.data for item in volumes]
+    if origin == "given":
+        data = [finite.checked_data(one, who="training_slices", dims=schema.VOLUME_DIMS) for one in data]
+    together = da.concatenate(data)
     if origin == "reconstructed":
         together = together.map_blocks(_unchanged, name=f"{_MAKING}{tokenize(together.name)}", dtype=np.float32)
     return slabs.label(

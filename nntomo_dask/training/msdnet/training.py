@@ -144,6 +144,9 @@ def fit(
     if reached is not None and reached.ended:
         return reached.best_network()
     sets = Slices.of(training), Slices.of(validation)
+    sums = compute(*(da.asarray(array).sum(dtype=np.float64) for array in (sets[1].input, sets[1].target)))
+    if not np.isfinite(sums).all():
+        refuse(_WHO, needs="finite slices", got="NaN or infinite ones", remedy="check series and volume")
     frame = _frame(training, sets[0], settings.depth, recipe)
     if reached is None:
         reached = Checkpoint(KIND, frame)
@@ -197,9 +200,9 @@ def _frame(training: xr.Dataset, data: Slices, depth: int, recipe: recipes.Recip
     arrays = [da.asarray(array) for array in (data.input, data.target)]
     moments = [(one.mean(dtype=np.float64), (one.astype(np.float64) ** 2).mean()) for one in arrays]
     *found, level = compute(*moments, training["level"].data)
-    scales = [(float(mean), float(np.sqrt(max(square - mean**2, 0)))) for mean, square in found]
-    if not (np.isfinite(scales).all() and np.isfinite(level)):
+    if not (np.isfinite(found).all() and np.isfinite(level)):
         refuse(_WHO, needs="finite slices", got="NaN or infinite ones", remedy="check series and volume")
+    scales = [(float(mean), float(np.sqrt(max(square - mean**2, 0)))) for mean, square in found]
     (input_mean, input_deviation), (target_mean, target_deviation) = scales
     if input_deviation == 0 or target_deviation == 0:
         refuse(_WHO, needs="slices with something in them", got="one value everywhere", remedy="check both")

@@ -3,13 +3,15 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
@@ -43,9 +45,11 @@ def training_samples(
     Parameters
     ----------
     series
-        Dims (z, angle, detector), float32; or several series, all at the same angles and with the same detector.
+        Dims (z, angle, detector), float32; or several series, all at the same angles, in any order, and with the same
+        detector.
     volume
-        Dims (z, y, x), float32, what each series should reconstruct to; as many as series.
+        Dims (z, y, x), float32, at the coordinates of a reconstruction of its series: what each series should
+        reconstruct to; as many as series.
     n_samples
         Voxels in all; several pairs share them by their numbers of slices.
     wedge
@@ -62,12 +66,13 @@ def training_samples(
     Raises
     ------
     SchemaError
-        A series or volume is none, they do not match, or no samples are asked for.
+        A series or volume is none, they do not match in shape or coordinates, or no samples are asked for. When it is
+        computed: a value is NaN or infinite.
     """
     all_series = [series] if isinstance(series, xr.DataArray) else list(series)
     volumes = [volume] if isinstance(volume, xr.DataArray) else list(volume)
     layout = _check_pairs(all_series, volumes, n_samples, wedge, binning, n_linear)
-    all_series = [slabs.lazy(item) for item in all_series]
+    all_series = [slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(item))) for item in all_series]
 
     n_slices = np.array([item.sizes[schema.Z] for item in all_series])
     rng = np.random.default_rng(seed)
@@ -105,7 +110,8 @@ def phantom_samples(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation samples for exactly this series: phantoms projected at its angles onto its detector.
 
-    Of `series` only the angles and the number of detector pixels are used. The validation phantom has a quarter of the
+    Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
+    axis, in the middle of the detector. The validation phantom has a quarter of the
     slices and as many samples. Lazy.
 
     Parameters
@@ -133,7 +139,7 @@ def phantom_samples(
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
     chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
-    size, angles = series.sizes[schema.DETECTOR], series[schema.ANGLE].values
+    size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
@@ -173,9 +179,16 @@ def _check_pairs(
         refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="`n_samples=100_000`")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
+        if not geometry.seen_by_all(one_series.sizes[schema.DETECTOR], schema.axis_of(one_series)).any():
+            refuse(
+                who,
+                needs="series with the tilt axis on the detector, so that all projections see some voxels",
+                got=f"it at pixel {schema.axis_of(one_series).x:g} of {one_series.sizes[schema.DETECTOR]}",
+                remedy="crop the series less, or pad it up to the axis",
+            )
     first = all_series[0]
     layout = InputLayout(
-        angles_deg=tuple(first[schema.ANGLE].values.tolist()),
+        angles_deg=tuple(np.sort(first[schema.ANGLE].values).tolist()),
         detector_count=first.sizes[schema.DETECTOR],
         wedge=wedge,
         binning=binning,
@@ -197,7 +210,10 @@ def _pair_samples(
     starts = np.concatenate([[0], np.cumsum(chunks)])
     indices = da.arange(series.sizes[schema.Z], chunks=(chunks,))
     per_slab = tuple(int(counts[start:stop].sum()) for start, stop in itertools.pairwise(starts))
-    token = tokenize(series.data.name, targets.data.name, counts, layout, seed)
+    axis = schema.axis_of(series)
+    centred = axis == Axis.centred(layout.detector_count)
+    where: dict[str, Any] = {} if centred else {"axis": axis}
+    token = tokenize(series.data.name, targets.data.name, counts, layout, seed, *where.values())
     table = da.blockwise(
         _slab_samples,
         "vi",
@@ -215,33 +231,44 @@ def _pair_samples(
         counts=counts,
         layout=layout,
         seed=seed,
+        **where,
     )
     return da.Array(table.dask, table.name, (per_slab, (layout.n_inputs + 1,)), meta=table._meta)
 
 
 def _slab_samples(
-    z_indices: Integers, rows: Float32, images: Float32, *, counts: Integers, layout: InputLayout, seed: list[int]
+    z_indices: Integers,
+    rows: Float32,
+    images: Float32,
+    *,
+    counts: Integers,
+    layout: InputLayout,
+    seed: list[int],
+    axis: Axis | None = None,
 ) -> Float32:
     """(voxel, input + 1) of one slab, where its rows lie."""
+    first = int(z_indices[0])
+    finite.check_slab(rows, who="training_samples", dims=schema.SERIES_DIMS, first=first)
+    finite.check_slab(images, who="training_samples", dims=schema.VOLUME_DIMS, first=first)
     xp = device.namespace(rows)
     voxels = np.concatenate(
         [
             np.column_stack(
-                [np.full(counts[z], index), _positions(layout.detector_count, int(counts[z]), [*seed, int(z)])]
+                [np.full(counts[z], index), _positions(layout.detector_count, int(counts[z]), [*seed, int(z)], axis)]
             )
             for index, z in enumerate(z_indices)
         ]
     ).astype(np.int64)
-    inputs = layout.inputs(rows, voxels)
+    inputs = layout.inputs(rows, voxels, axis)
     images = xp.asarray(images) if device.is_on_gpu(rows) else device.to_host(images)
     target = images[voxels[:, 0], voxels[:, 1], voxels[:, 2]]
     table: Float32 = xp.concatenate([inputs, target[:, None]], axis=1)
     return table
 
 
-def _positions(size: int, count: int, seed: list[int]) -> Integers:
+def _positions(size: int, count: int, seed: list[int], axis: Axis | None) -> Integers:
     """(voxel, 2): y and x of `count` pixels, uniform over the disc that every projection sees."""
-    y, x = np.nonzero(geometry.seen_by_all(size))
+    y, x = np.nonzero(geometry.seen_by_all(size, axis))
     chosen = np.random.default_rng(seed).integers(0, y.size, count)
     return np.column_stack([y[chosen], x[chosen]])
 
