@@ -76,7 +76,7 @@ def as_version_2(folder, values):
     shutil.rmtree(folder, ignore_errors=True)
     zarr.create_array(folder, shape=(1,), chunks=(1,), dtype="i8", zarr_format=2, compressors=None)
     header = json.loads((folder / ".zarray").read_text())
-    header |= {"dtype": "|O", "filters": [{"id": "pickle", "protocol": 4}], "fill_value": None}
+    header |= {"filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 4}], "dtype": "|O", "fill_value": ""}
     (folder / ".zarray").write_text(json.dumps(header))
     (folder / "0").write_bytes(numcodecs.Pickle().encode(np.array([values], object)))
 
