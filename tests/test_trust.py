@@ -326,7 +326,7 @@ def test_a_chunk_that_says_it_is_far_larger_than_it_is(saved):
     assert len(packed) < 200_000
     for chunk in path.glob("volume/c/*/0/0"):
         chunk.write_bytes(packed + google_crc32c.value(packed).to_bytes(4, "little"))
-    with pytest.raises(nt.SchemaError, match="without .* and 5 of 5 chunks"):
+    with pytest.raises(nt.SchemaError, match=r"without .* and 5 of 5 chunks"):
         nt.open(path)
 
 
