@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from pathlib import Path
 
+import google_crc32c
 import mrcfile
 import numcodecs
 import numpy as np
@@ -75,7 +76,7 @@ def as_version_2(folder, values):
     shutil.rmtree(folder, ignore_errors=True)
     zarr.create_array(folder, shape=(1,), chunks=(1,), dtype="i8", zarr_format=2, compressors=None)
     header = json.loads((folder / ".zarray").read_text())
-    header |= {"dtype": "|O", "filters": [{"id": "pickle", "protocol": 4}], "fill_value": None}
+    header |= {"filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 4}], "dtype": "|O", "fill_value": ""}
     (folder / ".zarray").write_text(json.dumps(header))
     (folder / "0").write_bytes(numcodecs.Pickle().encode(np.array([values], object)))
 
@@ -311,6 +312,28 @@ def test_a_chunk_of_another_size_is_missing(saved, tmp_path):
     assert store.missing_chunks(path) == [2]
     nt.save(volume, path)
     assert digest(path) == before
+
+
+def test_a_chunk_that_says_it_is_far_larger_than_it_is(saved):
+    """Zeros of 2 GB packed to 150 bytes by another codec: memory is taken by what a chunk says."""
+    path, _, _ = saved
+
+    def change(array):
+        array["shape"], array["chunk_grid"]["configuration"]["chunk_shape"] = [5, 10_000, 10_000], [1, 10_000, 10_000]
+
+    both(path, change)
+    packed = numcodecs.Blosc(cname="zstd", clevel=9, shuffle=1).encode(np.zeros(10**8, np.float32))
+    assert len(packed) < 200_000
+    for chunk in path.glob("volume/c/*/0/0"):
+        chunk.write_bytes(packed + google_crc32c.value(packed).to_bytes(4, "little"))
+    with pytest.raises(nt.SchemaError, match=r"without .* and 5 of 5 chunks"):
+        nt.open(path)
+
+
+@pytest.mark.parametrize("values", [np.zeros, np.ones])
+def test_chunks_of_one_value_are_whole(tmp_path, values):
+    volume = nt.volume(values((2, 1024, 1024), np.float32))
+    np.testing.assert_array_equal(nt.save(volume, tmp_path / "a.zarr").values, volume.values)
 
 
 def test_stores_of_version_0_1_0_get_checksums_when_their_coordinates_are_written_again(tmp_path):
@@ -592,6 +615,7 @@ CONTENTS = {
     "a layout of lists": ("layout", "[]"),
     "a detector of 10¹² pixels": ("layout", '{"angles_deg": [0, 1], "detector_count": 1000000000000}'),
     "no angles": ("layout", '{"angles_deg": [], "detector_count": 48}'),
+    "a wedge of 10⁸ steps": ("layout", '{"angles_deg": [0, 1e-6, 2e-6, 3e-6], "detector_count": 48}'),
     "angles of text": ("layout", '{"angles_deg": ["a", "b"], "detector_count": 48}'),
     "another activation": ("activation", "\x1b[2J"),
 }

@@ -15,6 +15,7 @@ TiltRange = Literal["full", "tem"]
 
 TEM_LIMIT_DEG = 70.0
 # A gap between neighbouring angles counts as a missing wedge when it is this many times their usual step.
+_MOST_FILLED = 10_000  # more projections than a series has are not made up, whatever a file says of its angles
 _WEDGE_FACTOR = 1.5
 
 
@@ -132,6 +133,13 @@ def _filled(angles_deg: Float64, missing: tuple[float, float]) -> Float64:
     gaps = _gaps(angles_room.directions(angles_deg)[0])
     step = np.median(np.delete(gaps, gaps.argmax()))
     intervals = max(round(missing[1] / float(step)), 1)
+    if intervals > _MOST_FILLED:
+        refuse(
+            "complete_wedge",
+            needs=f"a missing wedge of at most {_MOST_FILLED} steps",
+            got=f"{intervals}, of {float(step):g}° each",
+            remedy="select other angles",
+        )
     return missing[0] + np.arange(1, intervals) / intervals * missing[1]
 
 

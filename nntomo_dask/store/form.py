@@ -120,9 +120,7 @@ def _are_of_blosc(settings: Any) -> bool:
         isinstance(settings, dict)
         and set(settings) == set(_BLOSC)
         and all(type(settings[key]) is kind for key, kind in _BLOSC.items())
-        and settings["cname"] in {"lz4", "lz4hc", "blosclz", "zstd", "zlib", "snappy"}
-        and settings["shuffle"] in {"noshuffle", "shuffle", "bitshuffle"}
-        and 1 <= settings["typesize"] <= 255
+        and (settings["cname"], settings["shuffle"], settings["typesize"]) == ("lz4", "shuffle", 4)
         and 0 <= settings["clevel"] <= 9
         and 0 <= settings["blocksize"] <= MOST_CHUNK_BYTES
     )

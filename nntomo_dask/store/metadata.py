@@ -34,6 +34,7 @@ FILE = "zarr.json"
 CHECKSUM_BYTES = 4  # of the CRC-32C at the end of every chunk
 _ZARRS_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
 _BLOSC_HEADER = 16  # bytes; 4 to 7 are the number of bytes when decompressed, 12 to 15 the number of compressed bytes
+_FLAGS, _LZ4, _MOST_PACKED = 2, 1, 256  # the byte whose upper bits are the compressor, LZ4, and its highest ratio
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,12 @@ class Metadata:
         except (FileNotFoundError, NotADirectoryError):
             return False
         unpacked, packed = (int.from_bytes(header[first : first + 4], "little") for first in (4, 12))
-        return len(header) == _BLOSC_HEADER and (unpacked, packed) == (
-            4 * math.prod(self.chunks),
-            size - CHECKSUM_BYTES,
+        # What is unpacked is bounded by the file: LZ4 packs zeros to a 255th, other codecs to next to nothing.
+        return (
+            len(header) == _BLOSC_HEADER
+            and unpacked == 4 * math.prod(self.chunks) <= _MOST_PACKED * packed
+            and packed == size - CHECKSUM_BYTES
+            and header[_FLAGS] >> 5 == _LZ4
         )
 
     def coordinates(self) -> dict[str, npt.NDArray[Any] | None]:
