@@ -197,8 +197,9 @@ def test_progress_counts_slabs_and_names_what_is_complete(tmp_path, monkeypatch,
             r"needs a path outside other stores; got .*c\.zarr, inside the store .*a\.zarr;",
         ),
         (("a.zarr", "/"), "needs the path of a folder to write; got /"),
-        (("a.zarr", "."), r"got .*a\.zarr, inside the store"),
-        (("..",), "which is something else"),
+        (("a.zarr", "A.ZARR"), r"needs a path for each output; got .*a\.zarr and .*A\.ZARR"),
+        (("a.zarr", "."), "in which this command runs"),
+        (("..",), "in which this command runs"),
     ],
 )
 def test_paths_are_checked_before_anything_is_written(tmp_path, monkeypatch, nothing_computes, names, message):

@@ -101,7 +101,7 @@ def _holds(output: Path, array: xr.DataArray, source: Path) -> bool:
 
     The recipe there has samples of the file, which say nothing of the rest. So the values are compared.
     """
-    former = as_in_0_1_0(array.attrs["recipe"], source)
+    former = as_in_0_1_0(recipes.recipe_of(array), source)
     if former is None or not store.is_store(output) or not recipes.same(store.recipe(output), former):
         return False
     if store.missing_chunks(output) or store.missing_coordinates(output):
