@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
-from nntomo_dask.simulation import structures
+from nntomo_dask.simulation import neighbours, structures
 from nntomo_dask.types import Float64
 
 Shape = Literal["cells", "sphere", "cuboid", "octahedron"]
@@ -73,6 +73,7 @@ def specimen(
     repeat: int | tuple[int, int, int] = 1,
     size_nm: float | tuple[float, float, float] | None = None,
     tilt_axis: Axis = "c",
+    block: str | int | None = None,
 ) -> Specimen:
     """Unit cells of a crystal, or a particle cut from it, centred on the tilt axis.
 
@@ -92,6 +93,8 @@ def specimen(
         along the tilt axis.
     tilt_axis
         Cell vector along the tilt axis. The next one (in the order a, b, c, a, …) lies in the x-z plane.
+    block
+        For a file with several structures; see `structures.structure`.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def specimen(
             got=f"{shape!r} and {tilt_axis!r}",
             remedy='`shape="cells"` and `tilt_axis="c"`',
         )
-    atoms = structures.structure(structure)
+    atoms = structures.structure(structure, block=block)
     if shape == "cells":
         if size_nm is not None:
             refuse(
@@ -173,7 +176,7 @@ def _oriented(atoms: Atoms, tilt_axis: Axis) -> Atoms:
 
 def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bonds of a periodic crystal, from covalent radii: first atom, second atom, cells (bond, 3) between them."""
-    first, second, cells = structures.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
+    first, second, cells = neighbours.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
     limit = covalent_radii[atoms.numbers[first]] + covalent_radii[atoms.numbers[second]] + _SLACK
     kept = np.linalg.norm(vectors, axis=1) < limit
