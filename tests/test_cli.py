@@ -288,7 +288,7 @@ def test_the_needle(run):
 
 @pytest.mark.extra("abtem")
 class TestSimulation:
-    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34)
+    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34, "--phonons", 0)
     OPTIONS = (*OPTIONS_OF_TRUTH, "--slice-thickness-nm", 0.5)
 
     def test_from_a_crystal_to_a_table(self, run, tmp_path):

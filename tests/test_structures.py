@@ -4,8 +4,10 @@ import pytest
 
 pytest.importorskip("abtem", reason="needs nntomo_dask[simulation]")
 
+import json
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -38,6 +40,8 @@ EXPECTED = {
     "Ni-MOF-74": ("C72H18O54Ni18", 1.093),
 }
 
+OF_VERSION_0_1 = json.loads((Path(__file__).parent / "data" / "v0_1" / "crystals.json").read_text())
+
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_crystal_of_the_table(name):
@@ -55,6 +59,13 @@ def test_every_crystal_of_the_table(name):
 def test_the_table_is_the_expected_one():
     assert list(structures.crystals()) == list(EXPECTED)
     assert all(entry.reference for entry in structures.crystals().values())
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.filterwarnings("ignore:structure. 24 carbon")
+def test_specimens_are_those_of_version_0_1(name):
+    """Atoms, their order and their positions to 1e-6 nm: what recipes and results depend on."""
+    assert nt.specimen(name).recipe["parameters"]["atoms"] == OF_VERSION_0_1[name]
 
 
 def test_names_are_forgiving():

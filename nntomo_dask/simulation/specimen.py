@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
+from nntomo_dask.settings import setting
 from nntomo_dask.simulation import neighbours, structures
 from nntomo_dask.types import Float64
 
@@ -25,6 +26,28 @@ _LARGEST_UNIT = 400  # atoms of a building unit; anything larger is a framework 
 # A truncated octahedron is a cube of the same width without its corners: |x| + |y| + |z| ≤ 3/2 · half the width.
 _TRUNCATION = 1.5
 _NONMETALS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 51, 52, 53, 54})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What is cut from a crystal: the keywords of `specimen`, which says more about each."""
+
+    shape: Shape = setting("cells", help="What is cut from the crystal: whole unit cells, or a particle of that shape.")
+    repeat: int | tuple[int, int, int] = setting(
+        1, help="Number of unit cells along a, b and c, for --shape cells: one number for all, or A,B,C."
+    )
+    size_nm: float | tuple[float, float, float] | None = setting(
+        None,
+        help="Size of a particle: the diameter of a sphere, the width of an octahedron, or the edges X,Y,Z of a cuboid "
+        "(z is the tilt axis).",
+        unit="nm",
+    )
+    tilt_axis: Axis = setting("c", help="The cell vector that lies along the tilt axis.")
+    block: str | None = setting(
+        None,
+        help="The data block of a CIF that has several crystals, by its name or its number; of another file, the "
+        "number of the structure, from 1.",
+    )
 
 
 @dataclass(frozen=True, eq=False)

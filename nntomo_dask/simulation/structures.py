@@ -15,6 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
 
+from nntomo_dask import extras
 from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import neighbours
 
@@ -146,6 +147,7 @@ def _read(name: str, block: str | int | None) -> Atoms:
             remedy=" or ".join(_similar_names(name)) or "one of the names that nntomo structures lists",
         )
     if path.suffix.lower() in _CIF:
+        extras.check("gemmi", who=f"structure from {path.name}")
         from nntomo_dask.simulation import cif
 
         return cif.read(path, block=block)
