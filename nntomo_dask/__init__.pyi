@@ -38,6 +38,7 @@ from .metrics.metric import (
 )
 from .metrics.mse import mse as mse
 from .metrics.psnr import psnr as psnr
+from .metrics.relative_error import relative_error as relative_error
 from .metrics.scaling import (
     normalize as normalize,
     segment as segment,

@@ -48,7 +48,16 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     values = json.loads(result.stdout)
     error = float(nt.mse(nt.open("sirt.zarr"), nt.open("particle.zarr")))
     assert values["sirt.zarr"]["mse"] == pytest.approx(error)
-    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "dice", "nyquist"}
+    assert set(values["nnfbp.zarr"]) == {
+        "mse",
+        "relative_error",
+        "psnr",
+        "ssim",
+        "fsc_0.5",
+        "fsc_0.143",
+        "dice",
+        "nyquist",
+    }
     assert (tmp_path / "f.png").stat().st_size > 10_000
     itself = run("compare", "particle.zarr", "--reference", "particle.zarr", "--json", "--figure", "g.png").stdout
     assert json.loads(itself)["particle.zarr"]["psnr"] is None

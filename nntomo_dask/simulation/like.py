@@ -55,7 +55,7 @@ def ground_truth_like(
         simulated.
     """
     arrays = list(series.data_vars.values()) if isinstance(series, xr.Dataset) else [series]
-    made = [_simulated(recipes.recipe_of(array)) for array in arrays]
+    made = [recipes.find(recipes.recipe_of(array), "simulate") for array in arrays]
     found = [one for one in made if one is not None]
     if not found:
         refuse(
@@ -91,15 +91,6 @@ def _given(recipe: recipes.Recipe, names: Iterable[str]) -> dict[str, Any]:
     return {
         name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value is not None
     }
-
-
-def _simulated(recipe: Any) -> recipes.Recipe | None:
-    """The recipe of the simulation that an array was made from; None where there is none."""
-    if not isinstance(recipe, dict):
-        return None
-    if recipe.get("operation") == "simulate":
-        return recipe
-    return next((found for one in recipe.get("inputs", ()) if (found := _simulated(one)) is not None), None)
 
 
 def _specimen(recipe: recipes.Recipe, structure: Any, block: str | int | None) -> Specimen:

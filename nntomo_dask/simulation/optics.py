@@ -19,6 +19,8 @@ Modes = Literal["haadf", "idpc", "both"]
 Route = Literal["center-of-mass", "segmented", "py4dstem"]
 Algorithm = Literal["prism", "multislice"]
 DosePer = Literal["series", "projection"]
+QUANTITIES: dict[Mode, str] = {"haadf": "share of the beam on the detector", "idpc": "phase in radians"}
+LONG_NAMES: dict[Mode, str] = {"haadf": "HAADF intensity", "idpc": "iDPC phase"}
 
 MARGIN_NM = 0.1  # vacuum on each side of the specimen that a field of view must include
 _ANGLE_MARGIN_MRAD = 2.0  # between the outer detector angle and the largest angle of the grid

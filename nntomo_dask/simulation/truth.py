@@ -100,7 +100,7 @@ def ground_truth(
         parameters |= {"detector_mrad": settings.detector_mrad, "profile": "non-negative"}
     parameters |= {"field_of_view_nm": plan.field_of_view_nm}
     parameters |= {"sigma_nm": settings.sigma_nm if settings.phonons else 0}
-    return slabs.generate_slabs(
+    volume = slabs.generate_slabs(
         _slab,
         (settings.pixels,) * 3,
         recipe=recipes.record("ground_truth", parameters, [held.recipe]),
@@ -111,6 +111,7 @@ def ground_truth(
         profiles=profiles * (10 * plan.pixel_nm),
         size=settings.pixels,
     )
+    return volume.assign_attrs(quantity=optics.QUANTITIES[mode], long_name=optics.LONG_NAMES[mode])
 
 
 def _slab(z_indices: npt.NDArray[np.int64], **arguments: Any) -> Any:
