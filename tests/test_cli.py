@@ -307,6 +307,14 @@ class TestSimulation:
         assert "mil.zarr/idpc: idpc, z 34, angle 4, detector 34" in result.output
         run("reconstruct", "mil.zarr/idpc", "--method", "sirt", "--minimum", 0, "-o", "sirt.zarr")
         run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS_OF_TRUTH, "-o", "truth.zarr")
+        again = run("truth", "--like", "sirt.zarr", "-o", "truth.zarr")  # the same, so nothing is computed
+        assert "found complete, nothing to compute" in again.stderr
+        assert (
+            "--pixels is taken from --like"
+            in run("truth", "--like", "mil.zarr", "--pixels", 9, "-o", "t", exit_code=2).output
+        )
+        assert "give --like SERIES, or a structure and --mode" in run("truth", "MIL-53", "-o", "t", exit_code=2).output
+        assert "try: --mode haadf" in run("truth", "--like", "mil.zarr", "-o", "t.zarr", exit_code=2).output
         table = json.loads(run("compare", "sirt.zarr", "--reference", "truth.zarr", "--json").stdout)
         assert table["sirt.zarr"]["psnr"] > 15
         text = run("info", "mil.zarr").output

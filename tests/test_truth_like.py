@@ -83,6 +83,13 @@ class TestLike:
             nt.ground_truth_like(made)
 
 
+def test_the_defaults_are_those_of_a_dark_field_user():
+    imaging = Imaging()
+    assert imaging.detector_mrad == (60, 150)
+    assert imaging.detector_mrad[0] == 4 * imaging.convergence_mrad
+    assert imaging.phonons == 4
+
+
 class TestRings:
     @pytest.mark.parametrize("phonons", [0, 4])
     def test_no_dark_field_truth_is_below_zero(self, phonons):

@@ -120,9 +120,9 @@ class Imaging:
         least=0,
     )
     phonons: int = setting(
-        8,
+        4,
         help="Number of frozen-phonon configurations that are averaged. HAADF is mostly scattering by vibrating atoms. "
-        "With 0 the atoms do not vibrate; 1 is a preview, in an eighth of the time.",
+        "With 0 the atoms do not vibrate; 1 is a preview, in a quarter of the time.",
         least=0,
     )
     sigma_nm: float | Mapping[str, float] = setting(
