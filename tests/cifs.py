@@ -316,6 +316,8 @@ CASES = {
     ),
     "outside_the_cell": Case(zno(rows=("Zn1 Zn -0.9 1.1 0.1", "O1 O -0.7 1.3 2.3")), TWO, APART),
     "nan": Case(zno(rows=("Zn1 Zn nan 0.1 0.1",)), refused="needs a number as coordinate of Zn1; got 'nan'"),
+    "too_large": Case(zno(rows=("Zn1 Zn 1e999 0.1 0.1",)), refused="needs a number as coordinate of Zn1; got '1e999'"),
+    "angle_too_large": Case(zno(box=cell(10, gamma="1e400")), refused="needs a number as _cell_angle_gamma"),
     "comma": Case(zno(rows=("Zn1 Zn 0,1 0.1 0.1",)), refused="got '0,1'.*its decimal sign is a point"),
     "no_place": Case(zno(rows=(*ZNO, "H1 H ? . ?")), TWO, APART, warned="H1 in .* has no coordinates and is left out"),
     "cartesian": Case(
@@ -417,5 +419,10 @@ CASES = {
     "empty": Case("", refused=r"needs a CIF.*\(no data block\)"),
     "a_web_page": Case("<html><body>404</body></html>", refused="needs a CIF"),
     "no_atoms": Case("data_a\n" + cell(10) + P1, refused="needs atoms; got none"),
+    "sites_in_two_loops": Case(
+        zno(rows=("Zn1 Zn 0.1 0.1", "O1 O 0.3 0.3"), columns="label type_symbol fract_x fract_y")
+        + "loop_\n_atom_site_fract_z\n0.1\n",
+        refused="needs a value of _atom_site_fract_z for each of 2 sites; got 1",
+    ),
     "cut_off": Case(zno()[:-6], refused="Wrong number of values in loop"),
 }

@@ -23,12 +23,17 @@ from nntomo_dask.types import Float64
 
 _ONE_ATOM = 0.1  # Å, below which two places of one element are one atom: a rounded special position, a repeated site
 _MOVED = 0.02  # Å, from which on a move onto a special position is told
+_LARGEST = 1e6  # number in a file; a larger one is damage
 _FULL = (1 - 1e-3, 1 + 1e-2)  # shares that count as 1
 _TRIES = 100  # items that are left out of a file before it is given up
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
 _FRACTIONAL = ("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z")
 _CARTESIAN = ("_atom_site_cartn_x", "_atom_site_cartn_y", "_atom_site_cartn_z")
+_OF_SITES = tuple(
+    f"_atom_site_{name}"
+    for name in ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group", "disorder_assembly")
+)
 _NEEDED = ("_cell", "_atom_site", "_atom_type", "_symmetry", "_space_group", "_chemical_formula")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?:\(\d*\))?")
 _FRACTION = re.compile(r"([+-]?\d+)/(\d+)")
@@ -196,8 +201,8 @@ def number(text: str, *, what: str, name: str) -> float | None:
     """A number, with or without its uncertainty, or a fraction; None for an unknown one."""
     if not text:
         return None
-    if match := _NUMBER.fullmatch(text):
-        return float(match[1])
+    if (match := _NUMBER.fullmatch(text)) and abs(value := float(match[1])) < _LARGEST:
+        return value
     if (match := _FRACTION.fullmatch(text)) and int(match[2]):
         return int(match[1]) / int(match[2])
     refuse(
@@ -230,12 +235,22 @@ def _cell(items: _Items, name: str) -> Float64:
 def _atoms(items: _Items, cell: Float64, name: str) -> Atoms:
     tags = _FRACTIONAL if any(items.get(_FRACTIONAL[0], ())) or _CARTESIAN[0] not in items else _CARTESIAN
     count = max(len(items.get(tag, ())) for tag in tags)
-    columns = {
-        tag: list(items.get(f"_atom_site_{tag}", [""] * count))
-        for tag in ("label", "type_symbol", "occupancy", "calc_flag", "disorder_group", "disorder_assembly")
-    }
-    if not any(columns["label"]):
-        columns["label"] = list(items.get("_atom_site_label_atom_id", items.get("_atom_site_id", [""] * count)))
+    uneven = [
+        tag
+        for tag, values in items.items()
+        if tag.startswith("_atom_site_") and tag in (*tags, *_OF_SITES) and len(values) != count
+    ]
+    if uneven:
+        refuse(
+            "structure",
+            needs=f"a value of {uneven[0]} for each of {count} sites",
+            got=f"{len(items[uneven[0]])} in {name}",
+            remedy="write the sites into one loop of the file",
+        )
+    columns = {tag.removeprefix("_atom_site_"): list(items.get(tag, [""] * count)) for tag in _OF_SITES}
+    others = items.get("_atom_site_label_atom_id", items.get("_atom_site_id", ()))
+    if not any(columns["label"]) and len(others) == count:
+        columns["label"] = list(others)
     labels = [label or f"site {place + 1}" for place, label in enumerate(columns["label"])]
     rows, lost, dummies = [], [], []
     places = np.full((count, 3), np.nan)
