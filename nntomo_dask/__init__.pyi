@@ -38,6 +38,7 @@ from .metrics.metric import (
 )
 from .metrics.mse import mse as mse
 from .metrics.psnr import psnr as psnr
+from .metrics.relative_error import relative_error as relative_error
 from .metrics.scaling import (
     normalize as normalize,
     segment as segment,
@@ -96,6 +97,7 @@ from .reconstruction.nnfbp import (
     outside_training_range as outside_training_range,
 )
 from .reconstruction.sirt import sirt as sirt
+from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate
 from .simulation.specimen import (

@@ -14,6 +14,7 @@ PACKAGES = {
     "astra": ("the ASTRA toolbox", "astra"),
     "cupy": ("CuPy", "cuda13"),
     "dask_cuda": ("dask-cuda", "cuda13"),
+    "gemmi": ("gemmi", "simulation"),
     "py4DSTEM": ("py4DSTEM", "simulation"),
     "torch": ("PyTorch", "deep"),
 }

@@ -418,7 +418,8 @@ def simulation(folder, projections=8):
     for scheduler, thickness in (("threads", 0.2), ("threads", 0.1), ("processes", 0.2)):
         runs = []
         for count in (8, 8 + projections):  # fewer are done by threads while processes start
-            options = ("--interpolation", 4, "--slice-thickness-nm", thickness, "--scheduler", scheduler)
+            options = ("--phonons", 0, "--detector-mrad", "50,80", "--interpolation", 4)
+            options += ("--slice-thickness-nm", thickness, "--scheduler", scheduler)
             output = folder / f"simulated-{scheduler}-{thickness}-{count}.zarr"
             runs.append(command("simulate", "UiO-66", "--range", "full", "--count", count, *options, "-o", output))
         taken = runs[1]["seconds"] - runs[0]["seconds"]

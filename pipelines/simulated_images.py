@@ -17,6 +17,8 @@ from nntomo_dask.plotting import figures as plotting
 CRYSTAL = "UiO-67"
 TOTALS_OF = "UiO-66"
 PHONONS = 4
+AT_REST = {"phonons": 0, "detector_mrad": (50.0, 80.0)}  # what scattering by resting atoms shows
+MOVING = AT_REST | {"phonons": PHONONS}
 DOSE = 20_000  # e/Å² of the noisy image
 NOISY = {"dose": DOSE, "dose_per": "projection", "blur_nm": 0.03}
 ANGLES = (0.0, 15.0)  # the first is drawn; a series has two at least
@@ -25,10 +27,10 @@ ANGLES = (0.0, 15.0)  # the first is drawn; a series has two at least
 def images(out: Path) -> dict[str, np.ndarray]:
     """One projection, in four kinds."""
     kinds = {
-        "HAADF": ("haadf", nt.Imaging(pixels=160)),
-        f"HAADF, {PHONONS} frozen phonons": ("haadf", nt.Imaging(pixels=160, phonons=PHONONS)),
-        f"HAADF, blur 0.03 nm, {DOSE} e/Å²": ("haadf", nt.Imaging(pixels=160, **NOISY)),
-        "iDPC": ("idpc", nt.Imaging(pixels=160)),
+        "HAADF": ("haadf", nt.Imaging(pixels=160, **AT_REST)),
+        f"HAADF, {PHONONS} frozen phonons": ("haadf", nt.Imaging(pixels=160, **MOVING)),
+        f"HAADF, blur 0.03 nm, {DOSE} e/Å²": ("haadf", nt.Imaging(pixels=160, **AT_REST, **NOISY)),
+        "iDPC": ("idpc", nt.Imaging(pixels=160, **AT_REST)),
     }
     found = {}
     for number, (title, (mode, imaging)) in enumerate(kinds.items()):
@@ -42,8 +44,8 @@ def images(out: Path) -> dict[str, np.ndarray]:
 def totals(out: Path, count: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Angles, and sums of the images of a crystal at them; with vibrating atoms at every third angle."""
     angles = nt.tilt_angles("full", count)
-    both = nt.save(nt.simulate(TOTALS_OF, angles), out / "totals.zarr", progress="bar")
-    vibrating = nt.simulate(TOTALS_OF, angles[::3], mode="haadf", imaging=nt.Imaging(phonons=PHONONS))
+    both = nt.save(nt.simulate(TOTALS_OF, angles, imaging=nt.Imaging(**AT_REST)), out / "totals.zarr", progress="bar")
+    vibrating = nt.simulate(TOTALS_OF, angles[::3], mode="haadf", imaging=nt.Imaging(**MOVING))
     series = {
         "HAADF, atoms at rest": both["haadf"],
         f"HAADF, {PHONONS} frozen phonons": nt.save(vibrating, out / "totals-phonons.zarr", progress="bar"),

@@ -48,7 +48,16 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     values = json.loads(result.stdout)
     error = float(nt.mse(nt.open("sirt.zarr"), nt.open("particle.zarr")))
     assert values["sirt.zarr"]["mse"] == pytest.approx(error)
-    assert set(values["nnfbp.zarr"]) == {"mse", "psnr", "ssim", "fsc_0.5", "fsc_0.143", "dice", "nyquist"}
+    assert set(values["nnfbp.zarr"]) == {
+        "mse",
+        "relative_error",
+        "psnr",
+        "ssim",
+        "fsc_0.5",
+        "fsc_0.143",
+        "dice",
+        "nyquist",
+    }
     assert (tmp_path / "f.png").stat().st_size > 10_000
     itself = run("compare", "particle.zarr", "--reference", "particle.zarr", "--json", "--figure", "g.png").stdout
     assert json.loads(itself)["particle.zarr"]["psnr"] is None
@@ -290,7 +299,7 @@ def test_the_needle(run):
 
 @pytest.mark.extra("abtem")
 class TestSimulation:
-    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34)
+    OPTIONS_OF_TRUTH = ("--convergence-mrad", 8, "--detector-mrad", "24,37", "--pixels", 34, "--phonons", 0)
     OPTIONS = (*OPTIONS_OF_TRUTH, "--slice-thickness-nm", 0.5)
 
     def test_from_a_crystal_to_a_table(self, run, tmp_path):
@@ -300,6 +309,14 @@ class TestSimulation:
         assert "mil.zarr/idpc: idpc, z 34, angle 4, detector 34" in result.output
         run("reconstruct", "mil.zarr/idpc", "--method", "sirt", "--minimum", 0, "-o", "sirt.zarr")
         run("truth", "MIL-53", "--mode", "idpc", *self.OPTIONS_OF_TRUTH, "-o", "truth.zarr")
+        again = run("truth", "--like", "sirt.zarr", "-o", "truth.zarr")  # the same, so nothing is computed
+        assert "found complete, nothing to compute" in again.stderr
+        assert (
+            "--pixels is taken from --like"
+            in run("truth", "--like", "mil.zarr", "--pixels", 9, "-o", "t", exit_code=2).output
+        )
+        assert "give --like SERIES, or a structure and --mode" in run("truth", "MIL-53", "-o", "t", exit_code=2).output
+        assert "try: --mode haadf" in run("truth", "--like", "mil.zarr", "-o", "t.zarr", exit_code=2).output
         table = json.loads(run("compare", "sirt.zarr", "--reference", "truth.zarr", "--json").stdout)
         assert table["sirt.zarr"]["psnr"] > 15
         text = run("info", "mil.zarr").output

@@ -169,4 +169,4 @@ def test_a_phantom_a_metric_and_a_format_on_the_command_line(toys, run):
     run("phantom", "slope", "--size", 16, "--rise", 5, "-o", "steep.zarr")
     table = run("compare", "steep.zarr", "--reference", "slope.zarr").output
     assert "Bias" in table
-    assert "lower is better: MSE, FSC=0.5, FSC=0.143, Bias; higher is better: PSNR, SSIM, Dice" in table
+    assert "lower is better: MSE, Relative error, FSC=0.5, FSC=0.143, Bias; higher is better: PSNR, SSIM, Dice" in table

@@ -90,7 +90,7 @@ def test_the_command_line_shows_options(monkeypatch):
         (("simulate", "UiO-66", "--field-of-view-nm", "1"), "raise --field-of-view-nm"),
         (("simulate", "UiO-66", "--shape", "sphere"), "try: --size-nm 3"),
         (("simulate", "UiO-66", "--shape", "sphere", "--repeat", "2", "--size-nm", "3"), "leave out --repeat"),
-        (("simulate", "UiO-66", "--detector-mrad", "5,80"), "try: --detector-mrad 50,80"),
+        (("simulate", "UiO-66", "--detector-mrad", "5,80"), "try: --detector-mrad 60,150"),
         (("simulate", "UiO-66", "--interpolation", "9"), "--interpolation"),
         (("simulate", "UiO-66", "--sigma-nm", "Zr=0.006"), "--sigma-nm by element"),
         (("simulate", "UiO-66", "--seed", "-1"), "try: --seed 0"),

@@ -31,6 +31,7 @@ ROOM_OF_PACKAGE = {
     "rmm": {"compute/device"},
     "abtem": {"simulation/multislice"},
     "ase": {"simulation"},
+    "gemmi": {"simulation/cif", "simulation/symmetry"},
     "py4DSTEM": {"simulation/idpc"},
     "dask_cuda": {"compute/workers"},
     "distributed": {"compute/cluster", "compute/workers"},

@@ -185,11 +185,12 @@ def test_the_processes_own_memory_is_counted():
 def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
     from nntomo_dask.simulation import cost, optics
 
-    angles, settings = nt.tilt_angles("full", 4), nt.Imaging(pixels=64, convergence_mrad=10.0)
+    angles, settings = nt.tilt_angles("full", 4), nt.Imaging(pixels=64, convergence_mrad=10.0, phonons=0)
     held, modes = nt.specimen("MIL-53"), ("haadf", "idpc")
     needed = cost.cost(held, optics.plan(held, settings, modes), settings, modes)
     held = peak_bytes_of_tree(
         "simulate", "MIL-53", "--range", "full", "--count", len(angles), "--pixels", 64, "--convergence-mrad", 10,
+        "--phonons", 0,
         "-o", tmp_path / "a.zarr",
     )  # fmt: skip
     predicted = chunking.PROCESS_BYTES + WORKERS * needed.worker_bytes

@@ -20,6 +20,22 @@ def test_mse_and_psnr(volume, noisy):
     assert float(nt.psnr(volume, volume)) == np.inf
 
 
+def test_relative_error(volume, noisy, rng):
+    expected = np.sqrt(
+        np.mean((volume.values.astype(float) - noisy.values) ** 2) / np.mean(volume.values.astype(float) ** 2)
+    )
+    assert float(nt.relative_error(noisy, volume)) == pytest.approx(expected, rel=1e-12)
+    assert float(nt.relative_error(volume * 1e-5, volume)) == pytest.approx(1, abs=1e-4)
+    assert float(nt.relative_error(noisy * np.float32(2**-20), volume * np.float32(2**-20))) == pytest.approx(expected)
+    assert float(nt.relative_error(volume, volume)) == 0
+    assert float(nt.relative_error(volume * 0, volume * 0)) == 0
+    assert float(nt.relative_error(volume, volume * 0)) == np.inf
+    inside = geometry.seen_by_all(32)
+    parts = [(volume.values.astype(float) - noisy.values)[:, inside], volume.values.astype(float)[:, inside]]
+    expected = np.sqrt(np.mean(parts[0] ** 2) / np.mean(parts[1] ** 2))
+    assert float(nt.relative_error(noisy, volume, region="disc")) == pytest.approx(expected, rel=1e-12)
+
+
 def test_disc(volume, noisy):
     inside = geometry.seen_by_all(32)
     expected = np.mean((volume.values.astype(float) - noisy.values)[:, inside] ** 2)
@@ -81,7 +97,7 @@ def test_blurring_costs_resolution(volume):
 
 
 def test_chunks_change_nothing(volume, noisy):
-    for metric in (nt.mse, nt.psnr, nt.ssim):
+    for metric in (nt.mse, nt.psnr, nt.ssim, nt.relative_error):
         whole = float(metric(noisy, volume))
         for slices in (1, 3):
             assert float(metric(noisy.chunk(z=slices), volume.chunk(z=2))) == whole

@@ -26,6 +26,7 @@ from nntomo_dask.simulation.specimen import Specimen
 
 # The cheapest settings that are still physics: a blunt probe, a coarse grid, thick slices.
 CHEAP = {"convergence_mrad": 8.0, "detector_mrad": (24.0, 37.0), "slice_thickness_nm": 0.5, "pixels": 50}
+CHEAP |= {"phonons": 0}  # atoms at rest
 MIDDLE = (CHEAP["pixels"] - 1) / 2
 BOTH = ("haadf", "idpc")
 
@@ -209,7 +210,8 @@ class TestTruth:
         (weight,) = truth._weights(np.array([79]), mode, imaging, None)
         # Two sums over pixels of 1.6 nm / 65, in voxels that hold one of three already.
         expected = weight(k) * truth.transfer(k / limit) / (16.0 / 65) ** 2
-        np.testing.assert_allclose(spectrum[1:], expected[1:], atol=3e-3 * expected[0])
+        # For dark field the probe's negative rings are left out, 2 % of a projection.
+        np.testing.assert_allclose(spectrum[1:], expected[1:], atol=(3e-3 if mode == "idpc" else 2e-2) * expected[0])
         # The probe's faint rings beyond the box of 1.6 nm are missed by the total alone.
         assert spectrum[0] == pytest.approx(expected[0], rel=0.06)
 
@@ -222,7 +224,9 @@ class TestTruth:
 
     def test_thermal_motion_broadens_and_keeps_the_total(self):
         still = nt.ground_truth("MIL-53", mode="haadf", imaging=Imaging(**CHEAP)).values
-        moving = nt.ground_truth("MIL-53", mode="haadf", imaging=Imaging(**CHEAP, phonons=2, sigma_nm=0.02)).values
+        moving = nt.ground_truth(
+            "MIL-53", mode="haadf", imaging=Imaging(**(CHEAP | {"phonons": 2, "sigma_nm": 0.02}))
+        ).values
         assert moving.max() < 0.9 * still.max()
         assert moving.sum() == pytest.approx(still.sum(), rel=0.01)
 

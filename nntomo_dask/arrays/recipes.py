@@ -76,6 +76,15 @@ def without_versions(made_by: Any) -> Any:
     return made_by
 
 
+def find(recipe: Any, *operations: str) -> Recipe | None:
+    """The first recipe of one of some operations that something was made from; None where there is none."""
+    if not isinstance(recipe, dict):
+        return None
+    if recipe.get("operation") in operations:
+        return recipe
+    return next((found for one in recipe.get("inputs", ()) if (found := find(one, *operations)) is not None), None)
+
+
 def difference(existing: Any, wanted: Any, place: str = "") -> str:
     """The first difference between two recipes, in words."""
     existing, wanted = without_versions(existing), without_versions(wanted)

@@ -42,19 +42,22 @@ def is_figure(path: Path) -> bool:
 
 
 def draw_comparison(
-    table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column
+    table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column, **view: Any
 ) -> None:
-    """Draw the volumes of a table beside their reference, each with its value of a column."""
+    """Draw the volumes of a table beside their reference, each with its value of a column.
+
+    `view` are the keywords of `compare_volumes` that say what is shown, and how.
+    """
     from nntomo_dask.plotting import figures
 
     stems = [path.name.removesuffix(".zarr") for path in (reference, *map(Path, table))]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
     volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
     captions = {
-        title: f"{column.title} {values[column.name]:.4g}"
+        title: f"{column.title} {values[column.name]:.3g}"
         for title, values in zip(titles[1:], table.values(), strict=True)
     }
-    drawn = figures.compare_volumes(volumes, captions=captions, level=figures.otsu_level(truth), reference=titles[0])
+    drawn = figures.compare_volumes(volumes, captions=captions, reference=titles[0], **view)
     click.echo(figures.save_figure(drawn, figure), err=True)
 
 
@@ -89,7 +92,11 @@ def print_table(
         click.echo("  ".join([f"{name:<{width}}", *shown_values]))
     ways = {way: ", ".join(column.title for column in columns if column.better == way) for way in ("lower", "higher")}
     click.echo("; ".join(f"{way} is better: {titles}" for way, titles in ways.items() if titles))
-    if any(column.unit == "length" for column in columns):
-        click.echo("FSC: resolution at which the Fourier shell correlation with the reference falls below that value")
+    explained: dict[str, list[str]] = {}
+    for column in columns:
+        if column.about:
+            explained.setdefault(column.about, []).append(column.title)
+    for about, titles in explained.items():
+        click.echo(f"{', '.join(titles)}: {about}")
     if limited:
         click.echo(f"≤ {nyquist:.3g}: limited by the voxels, whose smallest resolvable period is {nyquist:.3g} {unit}")

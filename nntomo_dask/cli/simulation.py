@@ -1,19 +1,22 @@
 """The verbs of the `nntomo` command that begin with a crystal: simulate, truth, structures."""
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.errors import refuse
 from nntomo_dask.phantoms.phantom import slab_bytes
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation import optics
-from nntomo_dask.simulation.specimen import Axis, Shape
+from nntomo_dask.simulation.specimen import Cut
 from nntomo_dask.store.outputs import reserved
 from nntomo_dask.store.saving import check_together
 
@@ -54,56 +57,45 @@ class _Sigma(click.ParamType[Any]):
 
 
 _TYPES = {"detector_mrad": _Numbers(2), "sigma_nm": _Sigma()}
+_CUT_TYPES = {"repeat": support.Shape(), "size_nm": _Numbers(1, 3)}
 _ALL_SETTINGS = tuple(one.name for one in settings_of(optics.Imaging))
-
-
-def specimen(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say what is cut from the crystal: the keywords of `nntomo_dask.specimen`."""
-    for option in reversed(
-        [
-            click.option(
-                "--shape",
-                type=click.Choice(get_args(Shape)),
-                default="cells",
-                show_default=True,
-                help="What is cut from the crystal: whole unit cells, or a particle of that shape.",
-            ),
-            click.option(
-                "--repeat",
-                type=support.Shape(),
-                metavar="N|A,B,C",
-                default="1",
-                show_default=True,
-                help="Number of unit cells along a, b and c, for --shape cells.",
-            ),
-            click.option(
-                "--size-nm",
-                type=_Numbers(1, 3),
-                metavar="SIZE|X,Y,Z",
-                help="Size of a particle: the diameter of a sphere, the width of an octahedron, or the edges of a "
-                "cuboid (z is the tilt axis). [nm]",
-            ),
-            click.option(
-                "--tilt-axis",
-                type=click.Choice(get_args(Axis)),
-                default="c",
-                show_default=True,
-                help="The cell vector that lies along the tilt axis.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
+_CUT = tuple(one.name for one in settings_of(Cut))
 _THICKEST_NM = 0.2
-_SPECIMEN = ("shape", "repeat", "size_nm", "tilt_axis")
 
 
 def _split(arguments: dict[str, Any], settings: Iterable[str]) -> tuple[dict[str, Any], nt.Imaging]:
     """The keywords of `nntomo_dask.specimen`, and the imaging."""
-    cut = {name: arguments[name] for name in _SPECIMEN}
+    cut = {name: arguments[name] for name in _CUT if options.is_given(name)}
     return cut, nt.Imaging(**{name: arguments[name] for name in settings if options.is_given(name)})
+
+
+def _outputs(structures: tuple[str, ...], output: Path) -> dict[str, Path]:
+    """The store of each structure: `output`, or one in it that is named after the structure.
+
+    Structures of one name get as much of their paths as tells them apart: the suffix, or the folders.
+    """
+    if len(structures) == 1:
+        return {structures[0]: output}
+    parts = {name: Path(name).parts for name in structures}
+    names = {name: Path(name).stem for name in structures}
+    for depth in range(1, max(map(len, parts.values())) + 1):
+        shared = _shared(names)
+        for name in shared:
+            names[name] = "-".join(part.strip("/.") for part in parts[name][-depth:])
+    if shared := _shared(names):
+        refuse(
+            "simulate",
+            needs="structures that differ",
+            got=f"{' and '.join(shared)}",
+            remedy="give each structure once",
+        )
+    return {name: output / f"{stem}.zarr" for name, stem in names.items()}
+
+
+def _shared(names: dict[str, str]) -> list[str]:
+    """The structures whose store would have the name of another one, on any file system."""
+    counts = Counter(stem.casefold() for stem in names.values())
+    return [name for name, stem in names.items() if counts[stem.casefold()] > 1]
 
 
 @click.command(cls=support.Verb)
@@ -116,7 +108,7 @@ def _split(arguments: dict[str, Any], settings: Iterable[str]) -> tuple[dict[str
     help="Which images are simulated: dark field (haadf), phase contrast (idpc), or both.",
 )
 @support.tilts
-@specimen
+@options.of(Cut, _CUT_TYPES)
 @options.of(optics.Imaging, _TYPES)
 @support.output
 @support.computing
@@ -134,16 +126,20 @@ def simulate(
     """Simulate STEM tilt series of crystals.
 
     STRUCTURES are names that "nntomo structures" lists, or CIF files. With several of them, OUTPUT is a folder, and
-    each gets a store in it. With --mode both, the store holds two series; other commands take one of them as
-    OUTPUT/haadf or OUTPUT/idpc.
+    each gets a store in it, named after the structure (and its folder, where names are equal). With --mode both, the
+    store holds two series; other commands take one of them as OUTPUT/haadf or OUTPUT/idpc.
 
     \b
     Example: 15 projections of one unit cell of UiO-66 between -70° and 70°
       nntomo simulate UiO-66 --range tem --count 15 -o uio66.zarr
     """
     angles_deg = support.tilt_angles(tilt_range, count, angles)
+    if repeated := [name for name, count in Counter(structures).items() if count > 1]:
+        refuse(
+            "simulate", needs="structures that differ", got=f"{repeated[0]} twice", remedy="give each structure once"
+        )
     cut, settings = _split(arguments, _ALL_SETTINGS)
-    outputs = {name: output / f"{Path(name).stem}.zarr" if len(structures) > 1 else output for name in structures}
+    outputs = _outputs(structures, output)
     inputs = [path for path in (angles, *map(Path, structures)) if path is not None and path.is_file()]
     with reserved("simulate", stores=list(outputs.values()), inputs=inputs, overwrite=overwrite):
         held = {name: nt.specimen(name, **cut) for name in structures}
@@ -195,24 +191,31 @@ def _duration(seconds: float) -> str:
 
 
 @click.command(cls=support.Verb)
-@click.argument("structure")
+@click.argument("structure", required=False)
+@click.option(
+    "--like",
+    type=support.PATH,
+    help="A simulated series, or a reconstruction of one. The crystal, the specimen, the grid and all settings of the "
+    "truth are taken from it. STRUCTURE is needed only for a CIF file that is not in the current folder.",
+)
 @click.option(
     "--mode",
     type=click.Choice(get_args(optics.Mode)),
-    required=True,
-    help="The kind of image whose truth is made: dark field (haadf) or phase contrast (idpc).",
+    help="The kind of image whose truth is made: dark field (haadf) or phase contrast (idpc). It may be left out with "
+    "--like and a series of one kind.",
 )
 @click.option(
     "--exponent",
     type=float,
     help="For --mode haadf: weight each atom by this power of its atomic number. Default: by its scattering factor.",
 )
-@specimen
+@options.of(Cut, _CUT_TYPES)
 @options.of(optics.Imaging, _TYPES, only=optics.SETTINGS_OF_TRUTH)
 @support.output
 @support.computing
 def truth(
-    structure: str,
+    structure: str | None,
+    like: Path | None,
     mode: Any,
     exponent: float | None,
     output: Path,
@@ -222,19 +225,33 @@ def truth(
 ) -> None:
     """Make the volume that a perfect reconstruction of a simulated series would show.
 
-    It is calculated from the crystal itself, on the grid of the simulated series. Give the options that you gave to
-    "nntomo simulate"; those that do not change the truth, such as the dose or the drift, do not exist here.
+    It is calculated from the crystal itself, on the grid of the simulated series. --like takes all settings from the
+    series, so that the truth fits it. Without --like, give the options that you gave to "nntomo simulate"; those that
+    do not change the truth, such as the dose or the drift, do not exist here.
 
     \b
     Example: the truth of the iDPC series of the example of "nntomo simulate"
-      nntomo truth UiO-66 --mode idpc -o truth.zarr
+      nntomo truth --like uio66.zarr/idpc -o truth.zarr
     """
-    cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
-    inputs = [Path(structure)] if Path(structure).is_file() else []
+    inputs = [Path(name) for name in (structure, like) if name is not None and Path(name).exists()]
     with reserved("truth", stores=[output], inputs=inputs, overwrite=overwrite):
-        volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
+        volume = _truth(structure, like, mode, exponent, arguments)
         support.check_memory(slab_bytes, volume, memory, who="truth")
         report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
+
+
+def _truth(structure: str | None, like: Path | None, mode: Any, exponent: float | None, arguments: Any) -> xr.DataArray:
+    """The volume that the options ask for, lazy."""
+    if like is not None:
+        fixed = tuple(name for name in (*_CUT, *optics.SETTINGS_OF_TRUTH) if name != "block")
+        support.check_free(*fixed, because="is taken from --like; leave it out")
+        return nt.ground_truth_like(
+            nt.open(like), structure=structure, mode=mode, exponent=exponent, block=arguments["block"]
+        )
+    if structure is None or mode is None:
+        raise click.UsageError("give --like SERIES, or a structure and --mode")
+    cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
+    return nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
 
 
 @click.command()

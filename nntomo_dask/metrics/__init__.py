@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 METRICS: "Registry[type[Metric]]" = Registry(
     "metric",
     package=__name__,
-    modules=("mse", "psnr", "ssim", "fsc", "dice"),
+    modules=("mse", "relative_error", "psnr", "ssim", "fsc", "dice"),
     group="nntomo_dask.metrics",
 )

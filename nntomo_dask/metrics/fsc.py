@@ -22,6 +22,7 @@ from nntomo_dask.types import Float32, Float64
 FREQUENCY = "frequency"
 _ROWS = 8  # of the spectra, summed over shells at once
 _THRESHOLDS = (0.5, 0.143)
+_ABOUT = "resolution at which the Fourier shell correlation with the reference falls below that value"
 
 
 @METRICS.register
@@ -31,7 +32,7 @@ class Fsc(Metric):
 
     name: ClassVar[str] = "fsc"
     columns: ClassVar[tuple[Column, ...]] = tuple(
-        Column(f"fsc_{threshold:g}", f"FSC={threshold:g}", "lower", unit="length", digits=".3g")
+        Column(f"fsc_{threshold:g}", f"FSC={threshold:g}", "lower", unit="length", digits=".3g", about=_ABOUT)
         for threshold in _THRESHOLDS
     )
     pass_number: ClassVar[int] = 0

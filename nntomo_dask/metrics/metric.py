@@ -25,9 +25,14 @@ class Column:
     better
         Which way is good.
     unit
-        Of the value: text, "" for none, or "length" for the unit of the volumes' coordinates.
+        Of the value: text, "" for none, or "length" for the unit of the volumes' coordinates. "u" is the unit of the
+        volumes' values.
     digits
         Format of the value.
+    about
+        A line below the table that says what the value is.
+    doubtful
+        Value from which on the two volumes can hardly be of one quantity and one scale. A figure shows such a column.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Column:
     better: Literal["lower", "higher"]
     unit: str = ""
     digits: str = ".4g"
+    about: str = ""
+    doubtful: float | None = None
 
 
 class Metric(ABC):

@@ -22,7 +22,9 @@ class Mse(Metric):
     """See `mse`."""
 
     name: ClassVar[str] = "mse"
-    columns: ClassVar[tuple[Column, ...]] = (Column("mse", "MSE", "lower", digits=".6g"),)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("mse", "MSE", "lower", unit="u²", digits=".6g", about="mean square error; u is the unit of the values"),
+    )
 
     def measure(
         self, volume: xr.DataArray, reference: xr.DataArray, *, region: Region, memory_bytes: int

@@ -21,7 +21,16 @@ class Psnr(Metric):
     """See `psnr`."""
 
     name: ClassVar[str] = "psnr"
-    columns: ClassVar[tuple[Column, ...]] = (Column("psnr", "PSNR", "higher", unit="dB", digits=".2f"),)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            "psnr",
+            "PSNR",
+            "higher",
+            unit="dB",
+            digits=".2f",
+            about="range of the reference against the root of the MSE",
+        ),
+    )
 
     def measure(
         self, volume: xr.DataArray, reference: xr.DataArray, *, region: Region, memory_bytes: int

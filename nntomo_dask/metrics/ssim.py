@@ -27,7 +27,9 @@ class Ssim(Metric):
     """See `ssim`."""
 
     name: ClassVar[str] = "ssim"
-    columns: ClassVar[tuple[Column, ...]] = (Column("ssim", "SSIM", "higher", digits=".3f"),)
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("ssim", "SSIM", "higher", digits=".3f", about="structural similarity; 1 is equal"),
+    )
     # It needs the range of the reference first: in one pass with the others all blocks would be held until then.
     pass_number: ClassVar[int] = 2
 

@@ -11,14 +11,18 @@ import numpy.typing as npt
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-from skimage.filters import threshold_otsu
 from skimage.measure import marching_cubes
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import finite, schema
+from nntomo_dask.errors import refuse
+from nntomo_dask.plotting.grey import grey_of
 
-_SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
+_SURFACE_VOXELS = 128  # most voxels per axis of an isosurface; more detail is not visible in a figure
+_SURFACE_FACES = 300_000  # most triangles of one
 _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
 _HEADER_BYTES = 1024
 _SURFACE_COLOUR = "#9dbfe3"
@@ -29,9 +33,15 @@ def compare_volumes(
     *,
     captions: Mapping[str, str] | None = None,
     level: float | None = None,
+    window: tuple[float, float] | None = None,
     reference: str | None = None,
+    z: int | None = None,
+    y: int | None = None,
 ) -> Figure:
     """One column per volume: a slice across the tilt axis, a slice along it, and an isosurface.
+
+    Greys, the bar of lengths and the level are those of the reference in all columns. By default they are taken from
+    all of its voxels: the window leaves out a thousandth of them at either end, the level is Otsu's threshold.
 
     Parameters
     ----------
@@ -40,41 +50,109 @@ def compare_volumes(
     captions
         A line of text below the title of a volume, by title.
     level
-        Grey value of the isosurfaces; by default the middle of the range of the reference.
+        Value of the isosurfaces.
+    window
+        Values that are black and white.
     reference
-        Title of the volume whose range of values is the grey scale of all slices; by default the first one.
+        Title of the volume from which greys and level are taken; by default the first one.
+    z, y
+        Numbers of the slices across and along the tilt axis, from 0; by default those nearest to the middle in which
+        the reference is as bright as the window's end.
 
     Returns
     -------
     A figure; `save_figure` writes it.
+
+    Raises
+    ------
+    SchemaError
+        One of them is no volume, there is no such slice, or the window is empty.
     """
     titles = list(volumes)
-    loaded = {title: _central(volume) for title, volume in volumes.items()}
-    across, along, thin = loaded[reference or titles[0]]
-    low, high = float(min(across.min(), along.min())), float(max(across.max(), along.max()))
-    level = low + (high - low) / 2 if level is None else level
+    main = volumes[reference or titles[0]]
+    for volume in volumes.values():
+        schema.check_volume(volume, who="compare_volumes")
+    _check_view(main, window, {schema.Z: z, schema.Y: y})
+    if None in (level, window, z, y):
+        found = grey_of(main)
+        level, window = found.level if level is None else level, found.window if window is None else window
+        z, y = found.z if z is None else z, found.y if y is None else y
+    assert level is not None and window is not None and z is not None and y is not None  # noqa: PT018
+    places = {schema.Z: z, schema.Y: y}
+    unit, pixel = str(main.attrs["units"]), float(main.attrs["pixel_size"])
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        figure = Figure(figsize=(2.6 * len(titles), 7.6), layout="constrained")
+        figure = Figure(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
         FigureCanvasAgg(figure)
+        grids = [figure.add_subplot(3, len(titles), number + 1) for number in range(2 * len(titles))]
         for column, title in enumerate(titles):
-            across, along, thin = loaded[title]
-            for row, (image, label) in enumerate(((across, "across the tilt axis"), (along, "along the tilt axis"))):
-                axes = figure.add_subplot(3, len(titles), row * len(titles) + column + 1)
-                axes.imshow(image, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest")
+            volume = volumes[title]
+            cuts = [volume.isel({dim: place}).values for dim, place in places.items()]
+            for row, ((dim, place), image) in enumerate(zip(places.items(), cuts, strict=True)):
+                axes = grids[row * len(titles) + column]
+                shown = axes.imshow(
+                    image, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest"
+                )
                 axes.set_xticks([])
                 axes.set_yticks([])
                 if column == 0:
-                    axes.set_ylabel(label)
+                    way = "across" if dim == schema.Z else "along"
+                    axes.set_ylabel(f"{way} the tilt axis, {dim} = {place}")
+                    _draw_length(axes, image.shape[1], pixel, unit)
                 if row == 0:
                     caption = (captions or {}).get(title)
                     axes.set_title(title if caption is None else f"{title}\n{caption}")
             axes3d: Any = figure.add_subplot(3, len(titles), 2 * len(titles) + column + 1, projection="3d")
-            _draw_surface(axes3d, thin, level)
+            _draw_surface(axes3d, _thinned(volume), level)
             if column == 0:
                 axes3d.text2D(
                     -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
                 )
+        bar = figure.colorbar(shown, ax=grids, shrink=0.6, pad=0.01, extend="both", label=_label(main))
+        bar.ax.axhline(level, color=_SURFACE_COLOUR, linewidth=2)
+        bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
+
+
+def _check_view(volume: xr.DataArray, window: tuple[float, float] | None, places: dict[str, int | None]) -> None:
+    """Raise a SchemaError where a slice does not exist, or a window is empty."""
+    if window is not None and not window[0] < window[1]:
+        refuse("compare_volumes", needs="a window from black to white", got=f"{window}", remedy="`window=(0, 1)`")
+    for dim, place in places.items():
+        size = volume.sizes[dim]
+        if place is not None and not 0 <= place < size:
+            refuse(
+                "compare_volumes",
+                needs=f"a slice {dim} from 0 to {size - 1}",
+                got=f"{place}",
+                remedy=f"slice {size // 2}, the middle one",
+            )
+
+
+def _label(volume: xr.DataArray) -> str:
+    """What the greys are."""
+    name, quantity = str(volume.attrs.get("long_name", "value")), volume.attrs.get("quantity")
+    return f"{name} ({quantity}, per voxel)" if quantity else name
+
+
+def _draw_length(axes: Any, pixels: int, pixel: float, unit: str) -> None:
+    """A bar of a round length, about a quarter of an image of so many pixels."""
+    wanted = pixels * pixel / 4
+    power = 10.0 ** np.floor(np.log10(wanted))
+    length = max(step * power for step in (1, 2, 5) if step * power <= wanted * (1 + 1e-9))
+    width = length / pixel
+    left, bottom, height = pixels * 0.05, pixels * 0.05, max(pixels * 0.015, 0.5)
+    edge = [withStroke(linewidth=2, foreground="black")]
+    axes.add_patch(Rectangle((left, bottom), width, height, facecolor="white", path_effects=edge))
+    axes.text(
+        left + width / 2,
+        bottom + 1.5 * height,
+        f"{length:g} {unit}",
+        color="white",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        path_effects=edge,
+    )
 
 
 def training_curve(losses: npt.ArrayLike) -> Figure:
@@ -125,21 +203,12 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """The central slices across and along z, and every n-th voxel for the isosurface, read slab by slab."""
-    schema.check_volume(volume, who="compare_volumes")
-    middle = {dim: volume.sizes[dim] // 2 for dim in schema.VOLUME_DIMS}
-    across = volume.isel({schema.Z: middle[schema.Z]}).values
-    along = volume.isel({schema.Y: middle[schema.Y]}).values
-    step = max(max(volume.shape) // _SURFACE_VOXELS, 1)
-    thin = volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values
-    for shown, dims in (
-        (across, (schema.Y, schema.X)),
-        (along, (schema.Z, schema.X)),
-        (thin, schema.VOLUME_DIMS),
-    ):
-        finite.check_slab(shown, who="compare_volumes", dims=dims)
-    return across, along, thin
+def _thinned(volume: xr.DataArray) -> npt.NDArray[Any]:
+    """Every n-th voxel, for the isosurface, read slab by slab."""
+    step = -(-max(volume.shape) // _SURFACE_VOXELS)
+    thin = np.asarray(volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values)
+    finite.check_slab(thin, who="compare_volumes", dims=schema.VOLUME_DIMS)
+    return thin
 
 
 def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
@@ -149,6 +218,9 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
         return
     padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
     vertices, faces, *_ = marching_cubes(padded, level)
+    if len(faces) > _SURFACE_FACES:  # noise, of which no more detail can be seen
+        _draw_surface(axes, volume[::2, ::2, ::2], level)
+        return
     surface = Poly3DCollection(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
@@ -158,7 +230,5 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
 
 
 def otsu_level(volume: xr.DataArray) -> float:
-    """Otsu's threshold of the central slices of a volume, as a level for isosurfaces."""
-    across, along, _ = _central(volume)
-    values = np.concatenate([across.ravel(), along.ravel()])
-    return float(threshold_otsu(values)) if values.min() < values.max() else float(values[0])
+    """Otsu's threshold of all voxels of a volume, as a level for isosurfaces. Computed at once."""
+    return grey_of(volume).level

@@ -19,6 +19,8 @@ Modes = Literal["haadf", "idpc", "both"]
 Route = Literal["center-of-mass", "segmented", "py4dstem"]
 Algorithm = Literal["prism", "multislice"]
 DosePer = Literal["series", "projection"]
+QUANTITIES: dict[Mode, str] = {"haadf": "share of the beam on the detector", "idpc": "phase in radians"}
+LONG_NAMES: dict[Mode, str] = {"haadf": "HAADF intensity", "idpc": "iDPC phase"}
 
 MARGIN_NM = 0.1  # vacuum on each side of the specimen that a field of view must include
 _ANGLE_MARGIN_MRAD = 2.0  # between the outer detector angle and the largest angle of the grid
@@ -73,7 +75,10 @@ class Imaging:
     energy_ev: float = setting(300e3, help="Energy of the electrons.", unit="eV", least=1e3)
     convergence_mrad: float = setting(15.0, help="Convergence semi-angle of the probe.", unit="mrad", least=0.1)
     detector_mrad: tuple[float, float] = setting(
-        (50.0, 80.0), help="Inner and outer angle of the annular dark-field detector.", unit="mrad"
+        (60.0, 150.0),
+        help="Inner and outer angle of the annular dark-field detector. 60 is four times the default convergence "
+        "angle, so that contrast by atomic number prevails; half the outer angle takes a quarter of the time.",
+        unit="mrad",
     )
     pixels: int = setting(128, help="Number of pixels of a projection, along the detector and the tilt axis.", least=8)
     field_of_view_nm: float | None = setting(
@@ -115,7 +120,10 @@ class Imaging:
         least=0,
     )
     phonons: int = setting(
-        0, help="Number of frozen-phonon configurations that are averaged. With 0 the atoms do not vibrate.", least=0
+        4,
+        help="Number of frozen-phonon configurations that are averaged. HAADF is mostly scattering by vibrating atoms. "
+        "With 0 the atoms do not vibrate; 1 is a preview, in a quarter of the time.",
+        least=0,
     )
     sigma_nm: float | Mapping[str, float] = setting(
         0.008,
@@ -186,14 +194,14 @@ class Imaging:
                 "simulate",
                 needs=f"a dark-field detector from {self.convergence_mrad:g} mrad, where the beam ends, or more",
                 got=f"{inner:g} to {outer:g} mrad",
-                remedy="`detector_mrad=(50, 80)`",
+                remedy="`detector_mrad=(60, 150)`",
             )
         if not inner < outer <= _LARGEST_ANGLE_MRAD:
             refuse(
                 "simulate",
                 needs=f"a detector from its inner to its outer angle, at most {_LARGEST_ANGLE_MRAD:g} mrad",
                 got=f"{inner:g} to {outer:g} mrad",
-                remedy="`detector_mrad=(50, 80)`",
+                remedy="`detector_mrad=(60, 150)`",
             )
         sigmas = self.sigma_nm.values() if isinstance(self.sigma_nm, Mapping) else [self.sigma_nm]
         if not all(math.isfinite(sigma) and 0 <= sigma < 0.1 for sigma in sigmas):

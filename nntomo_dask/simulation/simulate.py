@@ -109,16 +109,18 @@ def simulate(
             projections[:, index].transpose(1, 0, 2),
             dims=schema.SERIES_DIMS,
             coords=schema.series_coords(positions, angles, positions),
-            attrs={"units": "nm", "pixel_size": plan.pixel_nm, "quantity": _QUANTITIES[name]},
+            attrs={
+                "units": "nm",
+                "pixel_size": plan.pixel_nm,
+                "quantity": optics.QUANTITIES[name],
+                "long_name": optics.LONG_NAMES[name],
+            },
             recipe=recipes.record("simulate", parameters | {"mode": name}, [held.recipe]),
             name=name,
         )
         for index, name in enumerate(modes)
     }
     return xr.Dataset(series) if mode == "both" else series[mode]
-
-
-_QUANTITIES: dict[Mode, str] = {"haadf": "share of the beam on the detector", "idpc": "phase in radians"}
 
 
 def _projections(

@@ -13,7 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
-from nntomo_dask.simulation import structures
+from nntomo_dask.settings import setting
+from nntomo_dask.simulation import neighbours, structures
 from nntomo_dask.types import Float64
 
 Shape = Literal["cells", "sphere", "cuboid", "octahedron"]
@@ -25,6 +26,28 @@ _LARGEST_UNIT = 400  # atoms of a building unit; anything larger is a framework 
 # A truncated octahedron is a cube of the same width without its corners: |x| + |y| + |z| ≤ 3/2 · half the width.
 _TRUNCATION = 1.5
 _NONMETALS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 51, 52, 53, 54})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What is cut from a crystal: the keywords of `specimen`, which says more about each."""
+
+    shape: Shape = setting("cells", help="What is cut from the crystal: whole unit cells, or a particle of that shape.")
+    repeat: int | tuple[int, int, int] = setting(
+        1, help="Number of unit cells along a, b and c, for --shape cells: one number for all, or A,B,C."
+    )
+    size_nm: float | tuple[float, float, float] | None = setting(
+        None,
+        help="Size of a particle: the diameter of a sphere, the width of an octahedron, or the edges X,Y,Z of a cuboid "
+        "(z is the tilt axis).",
+        unit="nm",
+    )
+    tilt_axis: Axis = setting("c", help="The cell vector that lies along the tilt axis.")
+    block: str | None = setting(
+        None,
+        help="The data block of a CIF that has several crystals, by its name or its number; of another file, the "
+        "number of the structure, from 1.",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +96,7 @@ def specimen(
     repeat: int | tuple[int, int, int] = 1,
     size_nm: float | tuple[float, float, float] | None = None,
     tilt_axis: Axis = "c",
+    block: str | int | None = None,
 ) -> Specimen:
     """Unit cells of a crystal, or a particle cut from it, centred on the tilt axis.
 
@@ -92,6 +116,8 @@ def specimen(
         along the tilt axis.
     tilt_axis
         Cell vector along the tilt axis. The next one (in the order a, b, c, a, …) lies in the x-z plane.
+    block
+        For a file with several structures; see `structures.structure`.
 
     Raises
     ------
@@ -105,7 +131,7 @@ def specimen(
             got=f"{shape!r} and {tilt_axis!r}",
             remedy='`shape="cells"` and `tilt_axis="c"`',
         )
-    atoms = structures.structure(structure)
+    atoms = structures.structure(structure, block=block)
     if shape == "cells":
         if size_nm is not None:
             refuse(
@@ -173,7 +199,7 @@ def _oriented(atoms: Atoms, tilt_axis: Axis) -> Atoms:
 
 def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bonds of a periodic crystal, from covalent radii: first atom, second atom, cells (bond, 3) between them."""
-    first, second, cells = structures.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
+    first, second, cells = neighbours.periodic_pairs(atoms, 2 * float(covalent_radii[atoms.numbers].max()) + _SLACK)
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
     limit = covalent_radii[atoms.numbers[first]] + covalent_radii[atoms.numbers[second]] + _SLACK
     kept = np.linalg.norm(vectors, axis=1) < limit

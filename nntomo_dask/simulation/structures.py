@@ -1,4 +1,4 @@
-"""Crystals: a table of metal-organic and covalent organic frameworks, files that ASE reads, and checks of both."""
+"""Crystals: a table of metal-organic and covalent organic frameworks, files, and checks of both."""
 
 import difflib
 import functools
@@ -7,20 +7,24 @@ import tomllib
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import ase.data
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.spacegroup import crystal
-from scipy.spatial import cKDTree
 
+from nntomo_dask import extras
 from nntomo_dask.errors import refuse
+from nntomo_dask.simulation import neighbours
 
+_CIF = (".cif", ".mcif", ".mmcif")
 LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scattering factors
 _TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
-_BONDED = 1.75  # Å, the longest bond of a carbon atom to an element of the second period
+_BONDED = 1.75  # Å, the longest bond of a carbon atom to hydrogen or an element of the second period
+_TO_CARBON = 1.0  # Å; with the covalent radius of a heavier element, such as bromine, the longest bond to carbon
+_TRIPLE = 1.25  # Å, the longest triple bond of carbon
 _LINEAR_DEG = 150.0  # a carbon atom with two neighbours at a larger angle has a triple bond and no hydrogen
 
 
@@ -64,7 +68,7 @@ def crystals() -> dict[str, Crystal]:
     }
 
 
-def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
+def structure(source: str | os.PathLike[str] | Atoms, *, block: str | int | None = None) -> Atoms:
     """The atoms of one unit cell of a crystal, checked.
 
     Parameters
@@ -72,6 +76,8 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     source
         A name from `crystals` (``nntomo structures`` lists them), the path of a CIF or of another file that ASE reads,
         or ASE atoms.
+    block
+        For a file with several structures: the name of the data block of a CIF, or a number from 1.
 
     Returns
     -------
@@ -80,13 +86,15 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     Raises
     ------
     SchemaError
-        The name is unknown, the file cannot be read, there are no atoms or no cell, sites are partly occupied or
-        coincide, or an element has no scattering factors.
+        The name is unknown, the file cannot be read or has several structures, a CIF leaves the setting or the origin
+        of its space group open, there are no atoms or no cell, sites are partly occupied or coincide, or an element has
+        no scattering factors.
 
     Warns
     -----
     UserWarning
-        Hydrogen atoms seem to be missing, as in many crystallographic files.
+        Hydrogen atoms seem to be missing, as in many crystallographic files, or something in a file is odd and was read
+        in the way that the warning says.
     """
     if isinstance(source, Atoms):
         atoms: Atoms = source.copy()
@@ -94,7 +102,9 @@ def structure(source: str | os.PathLike[str] | Atoms) -> Atoms:
     else:
         name = os.fspath(source)
         known = _known(name)
-        atoms = known.atoms() if known is not None else _read(name)
+        atoms = known.atoms() if known is not None else _read(name, block)
+        if known is not None and block is not None:
+            _refuse_block(block, f"{known.name}, a structure of the table")
     check_structure(atoms, name=name)
     atoms.info.pop("occupancy", None)
     return atoms
@@ -109,32 +119,42 @@ def name_of(source: str | os.PathLike[str] | Atoms) -> str:
 
 
 def _known(name: str) -> Crystal | None:
-    """The entry of the table with that name or alias. Capital letters and punctuation do not matter."""
+    """The entry of the table with that name, alias, or both. Capital letters and punctuation do not matter."""
     wanted = _letters(name)
     for entry in crystals().values():
-        if wanted in (_letters(word) for word in (entry.name, *entry.aliases)):
-            return entry
+        words = [_letters(word) for word in (entry.name, *entry.aliases)]
+        if wanted in words or wanted in (words[0] + word for word in words[1:]):
+            return None if _is_path(name) else entry
     return None
+
+
+def _is_path(name: str) -> bool:
+    """Whether a text can only be a path: it has a folder in it."""
+    return len(Path(name).parts) > 1 or name.startswith((".", "/"))
 
 
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def _read(name: str) -> Atoms:
+def _read(name: str, block: str | int | None) -> Atoms:
     path = Path(name)
-    if not path.exists():
+    if not path.is_file():
         refuse(
             "structure",
             needs="a structure of the table, or a file of one",
-            got=f"{name!r}, which is neither",
+            got=f"{name!r}, which is {'a folder' if path.is_dir() else 'neither'}",
             remedy=" or ".join(_similar_names(name)) or "one of the names that nntomo structures lists",
         )
+    if path.suffix.lower() in _CIF:
+        extras.check("gemmi", who=f"structure from {path.name}")
+        from nntomo_dask.simulation import cif
+
+        return cif.read(path, block=block)
     try:
-        # Warnings about a CIF concern settings that are given twice. The atoms themselves are checked below.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            atoms = ase.io.read(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            frames = ase.io.read(path, index=":")
     except Exception as error:  # the readers of ASE raise exceptions of many kinds
         refuse(
             "structure",
@@ -142,7 +162,21 @@ def _read(name: str) -> Atoms:
             got=f"{path} ({error!r})",
             remedy="check that the file is complete and has the suffix of its format",
         )
-    return atoms if isinstance(atoms, Atoms) else atoms[-1]
+    for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)):
+        warnings.warn(f"structure: of {path} ASE says: {text}", stacklevel=3)
+    if block is None and len(frames) == 1:
+        return cast("Atoms", frames[0])
+    if block is None:
+        refuse("structure", needs="one crystal", got=f"{len(frames)} structures in {path}", remedy="`block=1`")
+    if not str(block).isdigit() or not 1 <= int(block) <= len(frames):
+        _refuse_block(block, f"{path}, which has {len(frames)}")
+    return cast("Atoms", frames[int(block) - 1])
+
+
+def _refuse_block(block: str | int, what: str) -> NoReturn:
+    refuse(
+        "structure", needs="`block` of a file that has several", got=f"{block!r} of {what}", remedy="leave out `block`"
+    )
 
 
 def _similar_names(name: str) -> list[str]:
@@ -167,6 +201,22 @@ def check_structure(atoms: Atoms, *, name: str) -> None:
             needs="a cell",
             got=f"none in {name}",
             remedy="set one with atoms.center(vacuum=5) or atoms.set_cell(…)",
+        )
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        refuse(
+            "structure",
+            needs="finite positions and a finite cell",
+            got=f"NaN or infinity in {name}",
+            remedy="correct the coordinates",
+        )
+    # Of a thinner cell an atom would be closer to its own image than any two atoms are.
+    thinnest = float((1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)).min())
+    if thinnest < _TOO_CLOSE:
+        refuse(
+            "structure",
+            needs=f"a cell at least {_TOO_CLOSE} Å thick",
+            got=f"{thinnest:.2g} Å in {name}",
+            remedy="correct the cell; lengths are in Å",
         )
     heavy = sorted({int(number) for number in atoms.numbers if not 1 <= number <= LARGEST_NUMBER})
     if heavy:
@@ -204,7 +254,7 @@ def _check_occupancy(atoms: Atoms, name: str) -> None:
 
 
 def _check_distances(atoms: Atoms, name: str) -> None:
-    first, second, distance = pairs(atoms, _TOO_CLOSE)
+    first, second, distance = neighbours.pairs(atoms, _TOO_CLOSE)
     if first.size:
         nearest = int(distance.argmin())
         one, other = (f"{atoms.symbols[index]} {index}" for index in (first[nearest], second[nearest]))
@@ -217,51 +267,20 @@ def _check_distances(atoms: Atoms, name: str) -> None:
         )
 
 
-def pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs closer than `cutoff` [Å] in the periodic crystal, each pair once: first, second atom, distance [Å]."""
-    first, second, offset = periodic_pairs(atoms, cutoff)
-    distance = np.linalg.norm(atoms.positions[second] + offset @ atoms.cell.array - atoms.positions[first], axis=1)
-    return first, second, distance
-
-
-def periodic_pairs(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Like `pairs`, but with the cells (pair, 3) between the two atoms in place of their distance."""
-    cell = atoms.cell.array
-    # Periodic images of the cell, as many as the cutoff can reach across each face.
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    reach = np.ceil(cutoff / heights).astype(int)
-    shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
-    scaled = atoms.get_scaled_positions(wrap=False)
-    home = np.floor(scaled)
-    wrapped = (scaled - home) @ cell
-    images = (wrapped[None] + (shifts @ cell)[:, None]).reshape(-1, 3)
-    found = cKDTree(wrapped).query_ball_tree(cKDTree(images), cutoff)
-    first = np.repeat(np.arange(len(atoms)), [len(row) for row in found])
-    image = np.concatenate([np.asarray(row, int) for row in found])
-    second, cells = image % len(atoms), shifts[image // len(atoms)]
-    once = (second > first) | ((second == first) & _is_positive(cells))
-    first, second, cells = first[once], second[once], cells[once]
-    return first, second, cells + (home[first] - home[second]).astype(int)
-
-
-def _is_positive(cells: np.ndarray) -> np.ndarray:
-    """Whether the first component that is not zero is positive. This holds for one of a vector and its opposite."""
-    a, b, c = cells.T
-    return np.asarray((a > 0) | ((a == 0) & (b > 0)) | ((a == 0) & (b == 0) & (c > 0)))
-
-
 def carbons_without_hydrogen(atoms: Atoms) -> int:
     """Number of carbon atoms that have too few neighbours; triple bonds and carbon monoxide are not counted."""
-    first, second, cells = periodic_pairs(atoms, _BONDED)
+    carbon = atoms.numbers == 6
+    limits = np.where(atoms.numbers <= 10, _BONDED, ase.data.covalent_radii[atoms.numbers] + _TO_CARBON)
+    first, second, cells = neighbours.periodic_pairs(atoms, float(limits.max()))
     vectors = atoms.positions[second] + cells @ atoms.cell.array - atoms.positions[first]
-    both = np.concatenate([first, second])
+    both, others = np.concatenate([first, second]), np.concatenate([second, first])
     outward = np.concatenate([vectors, -vectors])
-    count = 0
-    for index in np.flatnonzero(atoms.numbers == 6):
-        around = outward[both == index]
-        if len(around) == 2:
-            one, other = around / np.linalg.norm(around, axis=1, keepdims=True)
-            count += int(np.degrees(np.arccos(np.clip(one @ other, -1, 1))) < _LINEAR_DEG)
-        elif len(around) == 1:
-            count += int(np.linalg.norm(around) > 1.25)
-    return count
+    length = np.linalg.norm(outward, axis=1)
+    bonds = carbon[both] & (length < limits[others])
+    order = np.argsort(both[bonds], kind="stable")
+    centre, outward, length = both[bonds][order], outward[bonds][order], length[bonds][order]
+    start, count = np.unique(centre, return_index=True, return_counts=True)[1:]
+    alone, two = start[count == 1], start[count == 2]
+    cosine = (outward[two] * outward[two + 1]).sum(axis=1) / (length[two] * length[two + 1])
+    bent = np.degrees(np.arccos(np.clip(cosine, -1, 1))) < _LINEAR_DEG
+    return int(bent.sum()) + int((length[alone] > _TRIPLE).sum())

@@ -86,6 +86,8 @@ def ground_truth(
             for number, weight in zip(elements, weights, strict=True)
         ]
     )
+    if mode == "haadf":
+        profiles = np.stack([without_rings(radii, one) for one in profiles])
     centre = (settings.pixels - 1) / 2
     places = np.concatenate(
         [held.positions_nm / plan.pixel_nm + centre, np.full((len(held.numbers), 1), float(_STEPS))], axis=1
@@ -95,10 +97,10 @@ def ground_truth(
         for name in ("energy_ev", "convergence_mrad", "pixels", "source_size_nm", "blur_nm")
     }
     if mode == "haadf":
-        parameters["detector_mrad"] = settings.detector_mrad
+        parameters |= {"detector_mrad": settings.detector_mrad, "profile": "non-negative"}
     parameters |= {"field_of_view_nm": plan.field_of_view_nm}
     parameters |= {"sigma_nm": settings.sigma_nm if settings.phonons else 0}
-    return slabs.generate_slabs(
+    volume = slabs.generate_slabs(
         _slab,
         (settings.pixels,) * 3,
         recipe=recipes.record("ground_truth", parameters, [held.recipe]),
@@ -109,6 +111,7 @@ def ground_truth(
         profiles=profiles * (10 * plan.pixel_nm),
         size=settings.pixels,
     )
+    return volume.assign_attrs(quantity=optics.QUANTITIES[mode], long_name=optics.LONG_NAMES[mode])
 
 
 def _slab(z_indices: npt.NDArray[np.int64], **arguments: Any) -> Any:
@@ -132,6 +135,26 @@ def profile(radii: Float64, factor: Float64, broadening: Float64, k: Float64) ->
     limit = k[-1] + k[0]
     spectrum = factor * broadening * transfer(k / limit) * k**2
     return np.asarray(4 * np.pi * np.sinc(2 * radii[:, None] * k) @ spectrum * (limit / len(k)))
+
+
+def without_rings(radii: Float64, values: Float64) -> Float64:
+    """A profile that is nowhere below zero, with the same total and the same core.
+
+    What scatters to high angles is a point to the probe, and the sharp edge of the aperture then leaves rings around
+    it, the first of them negative: 0.4 to 0.8 % of the maximum. No matter scatters less than nothing. The negative
+    rings are set to 0, and the positive ones beyond them are lowered until the total is what it was. Projections change
+    by 1 % with vibrations and 2 % without.
+    """
+    negative = values < 0
+    if not negative.any():
+        return values
+    tail = np.arange(len(values)) >= int(negative.argmax())
+    weight = radii**2
+    weight[-1] /= 2  # the trapezoidal rule, for equal steps
+    kept = np.maximum(values, 0)
+    total, core, rings = (float(weight @ part) for part in (values, np.where(tail, 0, kept), np.where(tail, kept, 0)))
+    share = min(max((total - core) / rings, 0.0), 1.0) if rings > 0 else 1.0
+    return np.where(tail, share * kept, kept)
 
 
 def _broadening(number: int, k: Float64, imaging: Imaging) -> Float64:
