@@ -169,7 +169,7 @@ def test_settings_of_methods(series, networks, name, bad):
     method = method_of(name, networks)
     for one in settings_of(type(method)):
         if one.kind in (float, int):
-            with pytest.raises(nt.SchemaError, match=rf"needs (a )?{one.name.replace('_', ' ')}"):
+            with pytest.raises(nt.SchemaError, match=rf"needs (a )?(finite )?{one.name.replace('_', '.')}"):
                 nt.reconstruct(series, dataclasses.replace(method, **{one.name: bad}))
 
 
