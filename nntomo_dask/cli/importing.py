@@ -72,14 +72,16 @@ def import_(
             "tilt_axis", "background", "keep", "fill", because="is for a tilt series; give its --angles too"
         )
         click.echo("no --angles: the file is imported as a volume", err=True)
-        array = kind.read_volume(source)
+        with support.slabs_within_memory(host_bytes, memory, who="import"):
+            array = kind.read_volume(source)
     else:
         angles_deg = nt.read_tilt_angles(angles)
         wanted = None if keep is None else _angles_of(keep)
         common: dict[str, Any] = {"tilt_axis": tilt_axis, "fill": fill}
-        counts = _background(kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common), background)
-        array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
-    support.check_memory(host_bytes, array, memory, who="import")
+        with support.slabs_within_memory(host_bytes, memory, who="import"):
+            whole = kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common)
+            counts = _background(whole, background)
+            array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
     nt.check_finite(array, who="import")
     report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
 

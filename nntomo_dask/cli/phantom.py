@@ -42,7 +42,7 @@ def phantom(
       nntomo phantom particle --size 128 --seed 1 -o particle.zarr
     """
     chosen = options.build_chosen(PHANTOMS, kind, "KIND", arguments)
-    volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
-    support.check_memory(chosen.host_bytes, volume, memory, who="phantom")
+    with support.slabs_within_memory(chosen.host_bytes, memory, who="phantom"):
+        volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
     cluster.expect(volume.data.numblocks[0])
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)

@@ -160,9 +160,11 @@ def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory
     modes = get_args(optics.Mode) if mode == "both" else (mode,)
     plan = optics.plan(held, settings, modes)
     needed = cost.cost(held, plan, settings, modes)
+    support.slices_within_memory(
+        lambda _: needed.worker_bytes, (count, 1, 1), memory, wanted=1, who="simulate", piece="one projection"
+    )
     workers = min(cluster.current_workers(), count)
-    total = chunking.PROCESS_BYTES + cluster.current_processes() * chunking.WORKER_BYTES + workers * needed.worker_bytes
-    chunking.check_budget(support.budget(memory), total, "simulate", f"{workers} projections at once")
+    total = chunking.peak_bytes(needed.worker_bytes, workers=workers, processes=cluster.current_processes())
     if "haadf" in modes and settings.slice_thickness_nm > _THICKEST_NM:
         click.echo(
             f"note: slices of {settings.slice_thickness_nm:g} nm are too thick for HAADF where atoms stand in rows "
@@ -225,8 +227,8 @@ def truth(
       nntomo truth UiO-66 --mode idpc -o truth.zarr
     """
     cut, settings = _split(arguments, optics.SETTINGS_OF_TRUTH)
-    volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
-    support.check_memory(slab_bytes, volume, memory, who="truth")
+    with support.slabs_within_memory(slab_bytes, memory, who="truth"):
+        volume = nt.ground_truth(nt.specimen(structure, **cut), mode=mode, imaging=settings, exponent=exponent)
     report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 

@@ -7,7 +7,7 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask.cli import options, support
-from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.compute import cluster
 from nntomo_dask.settings import settings_of
 from nntomo_dask.store import lock
 from nntomo_dask.training import TRAININGS
@@ -195,9 +195,18 @@ def _prepared(
     SchemaError
         They cannot keep to the memory.
     """
+    limit = support.budget(memory)
     workers, processes = cluster.current_workers(), cluster.current_processes()
-    needed = training.host_bytes(sets, workers=workers, processes=processes, members=members)
-    chunking.check_budget(support.budget(memory), needed, "train", training.described(sets))
+    threads = -(-workers // processes) if processes else 0
+
+    def need(asked: int) -> int:
+        started = -(-asked // threads) if threads else 0
+        return training.host_bytes(sets, workers=asked, processes=started, members=members)
+
+    fewest = 1 if cluster.can_reduce() else workers
+    asked = next((one for one in range(workers, fewest - 1, -1) if need(one) <= limit.size), fewest)
+    limit.check(need(asked), "train", training.described(sets), fixed=fewest > 1)
+    support.use_workers(asked, limit)
     folder = training.folder(output, sets)
     if folder is None:
         return Sets(*cluster.load(*sets, description=training.holds, progress="bar"))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.filters import threshold_otsu
@@ -18,6 +19,11 @@ from skimage.measure import marching_cubes
 from nntomo_dask.arrays import schema
 
 _SURFACE_VOXELS = 96  # approximate voxels per axis of an isosurface; more detail is not visible in a figure
+_IMAGE_PIXELS = 1024  # approximate pixels per axis of a slice; a figure shows fewer
+# Of one surface; with more, every n-th voxel is left out. A particle has 30,000, noise would have three million.
+_TRIANGLES = 80_000
+_TRIANGLE_BYTES, _DRAWN_BYTES = 200, 1100  # that matplotlib takes for a triangle, and while it draws it: measured
+_FIGURE_BYTES = 48 * 2**20  # of the figure itself and of the libraries that draw it
 _SURFACE_COLOUR = "#9dbfe3"
 
 
@@ -74,6 +80,18 @@ def compare_volumes(
     return figure
 
 
+def host_bytes(shape: tuple[int, ...], count: int) -> int:
+    """Bytes that `compare_volumes` and `save_figure` hold for so many volumes, beside the slabs that are read."""
+    z, y, x = shape
+    read = 4 * max(y * x, z * x)
+    step = _surface_step(shape)
+    images = 4 * (_thinned(y) * _thinned(x) + _thinned(z) * _thinned(x))
+    thin = 4 * (-(-z // step)) * (-(-y // step)) * (-(-x // step))
+    # Of one volume at a time: a slice as it is read and scaled to greys, the voxels of its surface in double precision.
+    held = count * (images + thin + _TRIANGLES * _TRIANGLE_BYTES)
+    return _FIGURE_BYTES + held + _TRIANGLES * _DRAWN_BYTES + 2 * read + 4 * images + 6 * thin
+
+
 def training_curve(losses: npt.ArrayLike) -> Figure:
     """Training and validation loss against epochs; `losses` is (epoch, 2)."""
     values = np.asarray(losses)
@@ -102,11 +120,47 @@ def _central(volume: xr.DataArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], 
     """The central slices across and along z, and every n-th voxel for the isosurface, read slab by slab."""
     schema.check_volume(volume, who="compare_volumes")
     middle = {dim: volume.sizes[dim] // 2 for dim in schema.VOLUME_DIMS}
-    across = volume.isel({schema.Z: middle[schema.Z]}).values
-    along = volume.isel({schema.Y: middle[schema.Y]}).values
-    step = max(max(volume.shape) // _SURFACE_VOXELS, 1)
-    thin = volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values
+    across = _with_fewer_pixels(volume.isel({schema.Z: middle[schema.Z]}).values)
+    along = _with_fewer_pixels(volume.isel({schema.Y: middle[schema.Y]}).values)
+    thin = volume.isel({dim: slice(None, None, _surface_step(volume.shape)) for dim in schema.VOLUME_DIMS}).values
     return across, along, thin
+
+
+def _surface_step(shape: tuple[int, ...]) -> int:
+    return max(max(shape) // _SURFACE_VOXELS, 1)
+
+
+def _thinned(size: int) -> int:
+    """Pixels that are left of so many."""
+    return -(-size // max(size // _IMAGE_PIXELS, 1))
+
+
+def _with_fewer_pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    steps = tuple(slice(None, None, max(size // _IMAGE_PIXELS, 1)) for size in image.shape)
+    return np.ascontiguousarray(image[steps])
+
+
+class _Surface(Poly3DCollection):  # type: ignore[misc]
+    """A surface that keeps its triangles alone: what drawing makes of them takes several times the memory."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it, and forget the polygons of this view."""
+        super().draw(renderer)
+        PolyCollection.set_verts(self, [])
+
+
+def _surface(volume: npt.NDArray[Any], level: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Vertices and triangles of the surface at a level, of as many voxels as give at most `_TRIANGLES`."""
+    step = 1
+    while True:
+        inside = volume[::step, ::step, ::step] > level
+        # A surface has about two triangles where two neighbours differ, as long as few of them do.
+        crossed = sum(int(np.count_nonzero(np.diff(inside, axis=axis))) for axis in range(3))
+        if crossed <= _TRIANGLES or min(inside.shape) < 4:
+            vertices, faces, *_ = marching_cubes(volume[::step, ::step, ::step], level)
+            if len(faces) <= _TRIANGLES or min(inside.shape) < 4:
+                return vertices * step, faces
+        step += 1
 
 
 def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
@@ -115,8 +169,8 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
         axes.text2D(0.5, 0.5, "nothing at this level", ha="center", transform=axes.transAxes)
         return
     padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
-    vertices, faces, *_ = marching_cubes(padded, level)
-    surface = Poly3DCollection(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
+    vertices, faces = _surface(padded, level)
+    surface = _Surface(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
         getattr(axes, f"set_{dim}lim")(0, size)
