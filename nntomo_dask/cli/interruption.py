@@ -2,7 +2,8 @@
 
 The first signal unwinds what runs, so that locks and partial files are removed, and the command ends with the exit code
 of that signal, 130 for Ctrl-C. Where unwinding takes longer than `GRACE_SECONDS`, as in a computation, or at a second
-signal, it ends at once. Worker processes end with it. Nothing here needs more than Python itself, so that it is in force before anything else is imported.
+signal, it ends at once. Worker processes end with it. Nothing here needs more than Python itself, so that it is in
+force before anything else is imported.
 """
 
 import contextlib

@@ -89,9 +89,8 @@ class Nnfbp(Method):
             _warn(self.name, float(_outside_shares(rows, scales, self.networks).mean(axis=1).max()))
         layout = self.networks[0].layout
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
-        image = (
-            streams.bordered_image_bytes(rows.shape[-1]) if both else 0
-        )  # of the second statistic, computed and copied
+        # Of the second statistic, computed and copied.
+        image = streams.bordered_image_bytes(rows.shape[-1]) if both else 0
         volume: Float32 = streams.streamed(
             functools.partial(_reconstruct, layout=layout, responses=responses, end=end, both=both),
             rows,
