@@ -3,14 +3,13 @@
 import importlib
 import os
 import sys
-import warnings
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from nntomo_dask import extras
-from nntomo_dask.cli import interruption
+from nntomo_dask.cli import interruption, output
 from nntomo_dask.errors import OutOfMemoryError, SchemaError
 
 # Module and one line of help for each verb, so that the list costs no import.
@@ -37,7 +36,9 @@ class _Lazy(click.Group):
         """Run the command; of a process of its own, which has no `args`, also take care of signals and its output."""
         if args is not None:
             return super().main(args, *arguments, **keywords)
-        _prepare_process()
+        # Dask's arrays as the package knows them, whatever a user's configuration says: the first import decides.
+        os.environ["DASK_ARRAY__QUERY_PLANNING"] = "False"
+        output.prepare()
         with interruption.handled():
             return super().main(args, *arguments, **keywords)
 
@@ -95,30 +96,6 @@ class _Lazy(click.Group):
         from nntomo_dask.cli import options
 
         return lambda parameter: options.spelled(verb, parameter)
-
-
-def _prepare_process() -> None:
-    """What is right for a process that does nothing but run the command."""
-    # Dask's arrays as the package knows them, whatever a user's configuration says: it is decided by the first import.
-    os.environ["DASK_ARRAY__QUERY_PLANNING"] = "False"
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a character that a terminal does not know is no reason to fail
-            stream.reconfigure(errors="replace")
-    told: set[str] = set()
-
-    def tell_once(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        if (text := str(message)) not in told:
-            told.add(text)
-            click.echo(f"warning: {text}", err=True)
-
-    warnings.showwarning = tell_once
 
 
 class _Refusal(click.ClickException):

@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, sqrt, store, store_transposed
 from nntomo_dask.kernels.layout import DETECTOR_FRONT, DETECTOR_PAD, aligned_zeros, lane_width, sinogram_to_lanes
 from nntomo_dask.types import Float32, Float64
