@@ -15,7 +15,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema, slabs
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, configuration
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import Format, TiltAxis
@@ -305,6 +305,7 @@ def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
     return (angstrom / _ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
+@configuration.ours()
 def _lazy(
     path: MrcPath,
     axes: tuple[int, int, int],

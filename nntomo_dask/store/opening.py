@@ -10,8 +10,9 @@ import xarray as xr
 import zarr
 
 from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, names, places, projections, reading, samples
+from nntomo_dask.store import files, lock, names, places, projections, reading, samples, zarr_settings
 from nntomo_dask.store.places import StorePath
 
 
@@ -68,6 +69,7 @@ def open_dataset(path: StorePath, *, slices: int | None = None) -> xr.Dataset:
     return opened
 
 
+@zarr_settings.ours()
 def member(path: Path) -> tuple[Path, str | None]:
     """Split ``store.zarr/name`` into the store and the name of one of its series; None without such a name."""
     parent = path.parent
@@ -76,6 +78,8 @@ def member(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
+@configuration.ours()
+@zarr_settings.ours()
 def _opened(who: str, path: StorePath, slices: int | None) -> xr.DataArray | xr.Dataset:
     if slices is not None and slices < 1:
         refuse(who, needs="at least 1 slice", got=f"`slices={slices}`", remedy="`slices=1`, or leave it out")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, names, projections
+from nntomo_dask.store import files, names, projections, zarr_settings
 
 
 def lazy_data(source: Path, array: files.Stored, slices: int | None) -> da.Array:
@@ -46,6 +46,7 @@ def lazy_series(source: Path, array: files.Stored, slices: int | None, place: in
     return blocks
 
 
+@zarr_settings.ours()
 def _read(
     indices: npt.NDArray[np.int64], *, path: str, recipe: recipes.Recipe, series: int | None = None
 ) -> npt.NDArray[np.float32]:
