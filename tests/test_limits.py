@@ -256,7 +256,7 @@ class TestCommands:
             "compare": ("compare", "v.zarr", "--reference", "v.zarr"),
             "export": ("export", "v.zarr", "a.mrc"),
         }[verb]
-        beside = {"phantom": 70, "import": 70, "project": 60, "reconstruct": 60, "compare": 130, "export": 50}[verb]
+        beside = {"phantom": 70, "import": 70, "project": 60, "reconstruct": 30, "compare": 130, "export": 50}[verb]
         workers = () if verb == "export" else ("--workers", 128, "--scheduler", "threads")
         result = run(*words, *workers, "--memory", chunking.PROCESS_BYTES + beside * MIB)
         if verb in ("phantom", "import", "project", "reconstruct"):

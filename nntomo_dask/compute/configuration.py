@@ -78,9 +78,7 @@ def local_cluster() -> AbstractContextManager[Any]:
     These may ask for encryption, another network, modules that workers import, or a folder for temporary files that
     does not exist here.
     """
-    import distributed  # noqa: F401  brings its defaults
-
-    defaults = _defaults()["distributed"]
+    defaults = _defaults()["distributed"]  # there, since whoever starts a cluster has imported it
     context: AbstractContextManager[Any] = dask.config.set(
         {"distributed": defaults, "temporary-directory": None} | _sections()
     )
