@@ -9,13 +9,12 @@ from nntomo_dask.untrusted import printable
 _PARAMETER = re.compile(r"`([^`]+)`")
 
 
-class SchemaError(ValueError):
-    """Input that an operation cannot take. The message says who needs what, what it got, and what to try.
+class Spelled:
+    """Of an error whose message names parameters, each in backticks in the raw text ``args[0]``.
 
-    What cannot be seen, such as the escape sequences of a terminal in a file's name, is shown as Python writes it.
-
-    ``args[0]`` is the raw text, in which parameters stand in backticks. ``str(error)`` shows them without the
-    backticks, as Python writes them. `spelled` shows them in another form, such as the options of a command.
+    ``str(error)`` shows them without the backticks, as Python writes them. `spelled` shows them in another form, such
+    as the options of a command. What cannot be seen, such as the escape sequences of a terminal in a file's name, is
+    shown as Python writes it.
     """
 
     def __str__(self) -> str:
@@ -31,6 +30,14 @@ class SchemaError(ValueError):
             Is given ``"pixels=58"`` or ``"pixels"``, without the backticks.
         """
         return _PARAMETER.sub(lambda found: spell(found[1]), printable(super().__str__()))
+
+
+class SchemaError(Spelled, ValueError):
+    """Input that an operation cannot take. The message says who needs what, what it got, and what to try."""
+
+
+class OutOfMemoryError(Spelled, MemoryError):
+    """The memory of the machine, or of a worker, was too small for what was begun."""
 
 
 def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:

@@ -31,11 +31,11 @@ def test_slabs_cover_everything_once():
 def test_slabs_shrink_with_the_budget_until_they_are_refused(operation, rng):
     network = random_network(rng, InputLayout(tuple(nt.tilt_angles("tem", 29)), 1024))
     of_slab = host_bytes(operation, network)
-    arguments = {"shape": (1024, 29, 1024), "workers": 2, "who": operation}
+    arguments = {"shape": (1024, 29, 1024), "workers": 2, "fixed": True, "who": operation}
     peaks = []
     least = chunking.peak_bytes(of_slab((1, 29, 1024)), workers=2)
     for budget in (2**34, (2**30 + least) // 2, least):
-        slices = chunking.slices_within(budget, of_slab, **arguments)
+        slices = chunking.plan(chunking.Budget(budget), of_slab, **arguments).slices
         assert chunking.peak_bytes(of_slab((slices, 29, 1024)), workers=2) <= budget
         peaks.append(slices)
     assert peaks == sorted(peaks, reverse=True)
@@ -43,7 +43,7 @@ def test_slabs_shrink_with_the_budget_until_they_are_refused(operation, rng):
         nt.SchemaError,
         match=r"needs \d+ MiB \(450 of it the program itself\) for one slice of 1024 pixels a worker",
     ):
-        chunking.slices_within(least - 1, of_slab, **arguments)
+        chunking.plan(chunking.Budget(least - 1), of_slab, **arguments)
 
 
 # Each operation's peak, in a process that imports once.

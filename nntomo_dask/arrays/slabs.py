@@ -12,7 +12,7 @@ import xarray as xr
 from dask.delayed import delayed
 
 from nntomo_dask.arrays import finite, recipes, schema
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, configuration
 
 
 def label(
@@ -25,6 +25,7 @@ def label(
     name: str,
 ) -> xr.DataArray:
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
+    configuration.check_arrays(name)
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
     return schema.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
 
@@ -143,6 +144,7 @@ def mirrored(count: int, border: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     return np.asarray(np.minimum(places, 2 * count - 1 - places))
 
 
+@configuration.ours()
 def generate_slabs(
     function: Callable[..., Any],
     shape: tuple[int, int, int],
@@ -173,6 +175,7 @@ def lazy(array: xr.DataArray) -> xr.DataArray:
     """The array as a Dask array: unchanged if it is one, otherwise in slabs of the default height."""
     if array.chunks is not None:
         return array
+    configuration.check_arrays(str(array.name or "array"))
     return array.chunk({dim: -1 for dim in array.dims} | {schema.Z: chunking.slab_slices(array.shape)})
 
 

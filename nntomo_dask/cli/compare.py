@@ -10,6 +10,7 @@ import click
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.cli import options, provenance, report, support
+from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.metrics import METRICS, metric as measuring
 from nntomo_dask.metrics.metric import Column
 from nntomo_dask.metrics.pairs import Region
@@ -125,10 +126,23 @@ def _compare(
 ) -> None:
     truth = nt.open(reference)
     schema.check_volume(truth, who="compare")
-    available = _memory(truth, memory)
+    shape = (truth.sizes[schema.Z], truth.sizes[schema.Y], truth.sizes[schema.X])
+    drawn = 0 if figure is None else report.figure_bytes(shape, len(volumes) + 1)
+    slices = support.slices_within_memory(
+        measuring.host_bytes,
+        shape,
+        memory,
+        wanted=min(truth.data.chunks[0][0], chunking.SLAB_SLICES),
+        who="compare",
+        apart=drawn,
+    )
+    truth = nt.open(reference, slices=slices)
+    available = _memory(measuring.host_bytes((slices, *shape[1:])), drawn, memory)
     metrics = [options.build(METRICS[name], arguments) for name in METRICS]
     table = {
-        str(path): nt.measure(nt.open(path), truth, metrics, region=region, memory_bytes=available, progress="bar")
+        str(path): nt.measure(
+            nt.open(path, slices=slices), truth, metrics, region=region, memory_bytes=available, progress="bar"
+        )
         for path in volumes
     }
     columns = [column for metric in metrics for column in metric.columns]
@@ -164,9 +178,8 @@ def _notes(volume: Any, truth: Any, values: dict[str, float], columns: Sequence[
                 )
 
 
-def _memory(truth: Any, memory: int | None) -> int:
-    """Bytes that a metric may hold that computes by itself: what the program and its slabs leave of the memory."""
-    shape = (truth.data.chunks[0][0], *truth.shape[1:])
-    needed = support.check_slab(measuring.host_bytes(shape), memory, who="compare")
-    available = support.budget(memory)
-    return max(available - needed, 1) if memory is not None else (available - needed) // 2
+def _memory(slab_bytes: int, drawn: int, memory: int | None) -> int:
+    """Bytes that a metric may hold that computes by itself: what the program, its slabs and the figure leave."""
+    slabs = chunking.peak_bytes(slab_bytes, workers=cluster.current_workers(), processes=cluster.current_processes())
+    available = support.budget(memory).size - slabs - drawn
+    return max(available if memory is not None else available // 2, 1)

@@ -79,15 +79,16 @@ def import_(
     with outputs.reserved("import", stores=[output], inputs=inputs, overwrite=overwrite):
         if angles is None:
             click.echo("no --angles: the file is imported as a volume", err=True)
-            array = kind.read_volume(source)
+            with support.slabs_within_memory(host_bytes, memory, who="import"):
+                array = kind.read_volume(source)
         else:
             angles_deg = nt.read_tilt_angles(angles)
             wanted = None if keep is None else _angles_of(keep)
             common: dict[str, Any] = {"tilt_axis": tilt_axis, "fill": fill}
-            whole = kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common)
-            counts = _background(whole, background)
-            array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
-        support.check_memory(host_bytes, array, memory, who="import")
+            with support.slabs_within_memory(host_bytes, memory, who="import"):
+                whole = kind.read_series(source, angles_deg, keep_deg=None, background=0.0, **common)
+                counts = _background(whole, background)
+                array = kind.read_series(source, angles_deg, keep_deg=wanted, background=counts, **common)
         if _holds(output, array, source):
             report.describe(nt.open(output), output)
             return

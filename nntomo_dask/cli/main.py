@@ -3,12 +3,14 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from nntomo_dask import extras
-from nntomo_dask.errors import SchemaError
+from nntomo_dask.cli import interruption, output
+from nntomo_dask.errors import OutOfMemoryError, SchemaError
 from nntomo_dask.untrusted import printable
 
 # Module and one line of help for each verb, so that the list costs no import.
@@ -30,6 +32,16 @@ _VERBS = {
 
 class _Lazy(click.Group):
     """Imports a verb when it is called. An error that the user can fix is one line, with exit code 2."""
+
+    def main(self, args: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        """Run the command; of a process of its own, which has no `args`, also take care of signals and its output."""
+        if args is not None:
+            return super().main(args, *arguments, **keywords)
+        # Dask's arrays as the package knows them, whatever a user's configuration says: the first import decides.
+        os.environ["DASK_ARRAY__QUERY_PLANNING"] = "False"
+        output.prepare()
+        with interruption.handled():
+            return super().main(args, *arguments, **keywords)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the verbs, in the order of the work."""
@@ -54,9 +66,9 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted; give the same command again to continue", err=True)
-            raise
-        except SchemaError as error:
-            raise _Refusal(self._in_options(error, ctx)) from error
+            ctx.exit(130)
+        except (SchemaError, OutOfMemoryError) as error:
+            raise _Refusal(error.spelled(self._spelling(ctx))) from error
         except click.ClickException as error:  # its message may quote what was typed, or lies in a file
             vars(error)["message"] = "\n".join(printable(line) for line in error.message.split("\n"))
             raise
@@ -70,20 +82,24 @@ class _Lazy(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
         except MemoryError as error:
-            raise _Refusal(str(error) or "out of memory; lower --memory or --workers") from error
+            spell = self._spelling(ctx)
+            raise _Refusal(
+                f"out of memory{f' ({error})' if str(error) else ''}; try: less {spell('memory')}, so that slabs are "
+                f"smaller, or fewer {spell('workers')}, and run it again: what was written is kept"
+            ) from error
         except OSError as error:
             place = f"{printable(str(error.filename))}: " if error.filename else ""
             text = f"{place}{error.strerror or error}. Fix this and rerun: what was written is kept"
             raise _Refusal(text) from error
 
-    def _in_options(self, error: SchemaError, ctx: click.Context) -> str:
-        """The message with the options of the verb that ran in place of Python's parameters."""
+    def _spelling(self, ctx: click.Context) -> Callable[[str], str]:
+        """Python's parameters as options of the verb that ran."""
         verb = self.get_command(ctx, ctx.invoked_subcommand or "")
         if verb is None:
-            return str(error)
+            return str
         from nntomo_dask.cli import options
 
-        return error.spelled(lambda parameter: options.spelled(verb, parameter))
+        return lambda parameter: options.spelled(verb, parameter)
 
 
 class _Refusal(click.ClickException):

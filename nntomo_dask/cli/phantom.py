@@ -44,7 +44,7 @@ def phantom(
     """
     chosen = options.build_chosen(PHANTOMS, kind, "KIND", arguments)
     with outputs.reserved("phantom", stores=[output], overwrite=overwrite):
-        volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
-        support.check_memory(chosen.host_bytes, volume, memory, who="phantom")
+        with support.slabs_within_memory(chosen.host_bytes, memory, who="phantom"):
+            volume = slabs.lazy(nt.phantom(chosen, size, seed=seed, pixel_size=pixel_size))
         cluster.expect(volume.data.numblocks[0])
         report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)

@@ -32,6 +32,13 @@ def finite(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float | No
     }
 
 
+def figure_bytes(shape: tuple[int, ...], count: int) -> int:
+    """Bytes that `draw_comparison` holds for so many volumes."""
+    from nntomo_dask.plotting import figures
+
+    return figures.host_bytes(shape, count)
+
+
 def is_figure(path: Path) -> bool:
     """Whether a file is a figure that was drawn here."""
     if not path.is_file():
@@ -52,7 +59,9 @@ def draw_comparison(
 
     stems = [path.name.removesuffix(".zarr") for path in (reference, *map(Path, table))]
     titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
-    volumes = dict(zip(titles, [truth, *(nt.open(path) for path in table)], strict=True))
+    volumes = dict(
+        zip(titles, [truth, *(nt.open(path, slices=truth.data.chunks[0][0]) for path in table)], strict=True)
+    )
     captions = {
         title: f"{column.title} {values[column.name]:.3g}"
         for title, values in zip(titles[1:], table.values(), strict=True)

@@ -161,9 +161,11 @@ def _estimate(name: str, held: Any, settings: Any, mode: str, count: int, memory
     modes = get_args(optics.Mode) if mode == "both" else (mode,)
     plan = optics.plan(held, settings, modes)
     needed = cost.cost(held, plan, settings, modes)
+    support.slices_within_memory(
+        lambda _: needed.worker_bytes, (count, 1, 1), memory, wanted=1, who="simulate", piece="one projection"
+    )
     workers = min(cluster.current_workers(), count)
-    total = chunking.PROCESS_BYTES + cluster.current_processes() * chunking.WORKER_BYTES + workers * needed.worker_bytes
-    chunking.check_budget(support.budget(memory), total, "simulate", f"{workers} projections at once")
+    total = chunking.peak_bytes(needed.worker_bytes, workers=workers, processes=cluster.current_processes())
     if "haadf" in modes and settings.slice_thickness_nm > _THICKEST_NM:
         click.echo(
             f"note: slices of {settings.slice_thickness_nm:g} nm are too thick for HAADF where atoms stand in rows "
@@ -235,8 +237,8 @@ def truth(
     """
     inputs = [Path(name) for name in (structure, like) if name is not None and Path(name).exists()]
     with reserved("truth", stores=[output], inputs=inputs, overwrite=overwrite):
-        volume = _truth(structure, like, mode, exponent, arguments)
-        support.check_memory(slab_bytes, volume, memory, who="truth")
+        with support.slabs_within_memory(slab_bytes, memory, who="truth"):
+            volume = _truth(structure, like, mode, exponent, arguments)
         report.describe(nt.save(volume, output, overwrite=overwrite, progress="bar"), output)
 
 

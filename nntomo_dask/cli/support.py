@@ -1,6 +1,8 @@
 """What the verbs of the `nntomo` command share: types of options, help pages, the session, checks, printing."""
 
-from collections.abc import Callable
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -80,38 +82,69 @@ def tilt_angles(tilt_range: Any, count: int | None, angles: Path | None) -> Any:
     raise click.UsageError("give either --range and --count, or --angles FILE")
 
 
-def budget(memory: int | None) -> int:
-    """Memory that a verb may use, in bytes: that of --memory, or what is free."""
-    return cluster.free_memory_bytes() if memory is None else memory
-
-
-def check_memory(host_bytes: chunking.HostBytes, array: Any, memory: int | None, *, who: str) -> int:
-    """Bytes at the peak of an operation in slabs of the default height; a SchemaError where they exceed the memory."""
-    z, middle, detector = array.shape
-    return check_slab(host_bytes((chunking.slab_slices((z, middle, detector)), middle, detector)), memory, who=who)
-
-
-def check_slab(slab_bytes: int, memory: int | None, *, who: str) -> int:
-    """Bytes at the peak of an operation, from those of a slab; a SchemaError where they exceed the memory."""
-    workers, processes = cluster.current_workers(), cluster.current_processes()
-    needed = chunking.peak_bytes(slab_bytes, workers=workers, processes=processes)
-    chunking.check_budget(budget(memory), needed, who, "its slabs")
-    return needed
+def budget(memory: int | None) -> chunking.Budget:
+    """Memory that a verb may use: that of --memory, or what this process may take of the machine."""
+    return cluster.free_memory() if memory is None else chunking.Budget(memory)
 
 
 def slices_within_memory(
-    host_bytes: chunking.HostBytes, shape: tuple[int, int, int], memory: int | None, *, wanted: int, who: str
+    host_bytes: chunking.HostBytes,
+    shape: chunking.SlabShape,
+    memory: int | None,
+    *,
+    wanted: int,
+    who: str,
+    apart: int = 0,
+    piece: str | None = None,
 ) -> int:
-    """Slices of a slab that keep an operation on a whole (z, angle, detector) within the memory."""
-    return chunking.slices_within(
-        budget(memory),
+    """Slices of a slab that keep an operation on a whole (z, angle, detector) within the memory.
+
+    Where not even slabs of one slice fit, fewer workers compute, and a line says so.
+
+    Parameters
+    ----------
+    apart
+        Bytes that the verb holds beside the slabs.
+    piece
+        What the smallest slab is, for errors; by default a slice.
+    """
+    workers, limit = cluster.current_workers(), budget(memory)
+    plan = chunking.plan(
+        dataclasses.replace(limit, size=limit.size - apart),
         host_bytes,
         shape=shape,
-        workers=cluster.current_workers(),
+        workers=workers,
         processes=cluster.current_processes(),
+        fixed=not cluster.can_reduce(),
+        least_for_processes=cluster.least_for_processes(),
         wanted=chunking.GPU_SLAB_SLICES if cluster.on_gpus() else wanted,
         who=who,
+        piece=piece,
     )
+    use_workers(plan.workers, limit)
+    return plan.slices
+
+
+def use_workers(workers: int, limit: chunking.Budget) -> None:
+    """Compute with so many workers, and say so where these are fewer than were asked for."""
+    if workers < (asked := cluster.current_workers()):
+        cluster.reduce_workers(workers)
+        size = f"{limit.origin or '--memory'}, {limit.size // 2**20} MiB"
+        click.echo(f"note: {workers} of {asked} workers compute; more do not fit into {size}", err=True)
+
+
+@contextlib.contextmanager
+def slabs_within_memory(host_bytes: chunking.HostBytes, memory: int | None, *, who: str) -> Iterator[None]:
+    """Arrays that are made, or read from a file, within this context come in slabs that keep to the memory.
+
+    A slab is lower than the default where it has to be. Fewer workers compute where not even one slice a worker fits.
+    """
+
+    def highest(shape: chunking.SlabShape) -> int:
+        return slices_within_memory(host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who=who)
+
+    with chunking.lower_slabs(highest):
+        yield
 
 
 def check_free(*names: str, because: str) -> None:

@@ -9,7 +9,7 @@ import nntomo_dask as nt
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
 from nntomo_dask.cli import options, support
-from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import files
 from nntomo_dask.settings import settings_of
@@ -247,9 +247,18 @@ def _prepared(
     SchemaError
         They cannot keep to the memory.
     """
+    limit = support.budget(memory)
     workers, processes = cluster.current_workers(), cluster.current_processes()
-    needed = training.host_bytes(sets, workers=workers, processes=processes, members=members)
-    chunking.check_budget(support.budget(memory), needed, "train", training.described(sets))
+    threads = -(-workers // processes) if processes else 0
+
+    def need(asked: int) -> int:
+        started = -(-asked // threads) if threads else 0
+        return training.host_bytes(sets, workers=asked, processes=started, members=members)
+
+    fewest = 1 if cluster.can_reduce() else workers
+    asked = next((one for one in range(workers, fewest - 1, -1) if need(one) <= limit.size), fewest)
+    limit.check(need(asked), "train", training.described(sets), fixed=fewest > 1)
+    support.use_workers(asked, limit)
     folder = training.folder(output, sets)
     if folder is None:
         return Sets(*cluster.load(*sets, description=training.holds, progress="bar"))

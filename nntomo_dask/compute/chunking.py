@@ -1,6 +1,9 @@
 """Integers only: how many slices a slab has, and how many bytes an operation needs at its peak."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from nntomo_dask.errors import refuse
 
@@ -22,6 +25,7 @@ WRITTEN = 3  # of one that is written: plain, packed, and packed with its checks
 
 SlabShape = tuple[int, int, int]  # slices, angles, detector
 HostBytes = Callable[[SlabShape], int]
+_highest: ContextVar[Callable[[SlabShape], int] | None] = ContextVar("_highest", default=None)
 
 
 def image_bytes(detector: int) -> int:
@@ -40,12 +44,31 @@ def spectrum_bytes(angles: int, detector: int) -> int:
 
 
 def slab_slices(shape: tuple[int, ...]) -> int:
-    """Slices of a default slab of a float32 array: a power of two up to 32, at most 32 MiB."""
+    """Slices of a default slab of a float32 array: a power of two up to 32, at most 32 MiB; see `lower_slabs` too."""
     slice_bytes = 4 * _product(shape[1:])
     slices = 1
     while 2 * slices <= min(SLAB_SLICES, shape[0]) and 2 * slices * slice_bytes <= SLAB_BYTES:
         slices *= 2
-    return slices
+    highest = _highest.get()
+    if highest is None or len(shape) != 3:
+        return slices
+    return min(slices, highest((shape[0], shape[1], shape[2])))
+
+
+@contextlib.contextmanager
+def lower_slabs(highest: Callable[[SlabShape], int]) -> Iterator[None]:
+    """Within this context an array that is made, or read from a file, comes in slabs of at most so many slices.
+
+    Parameters
+    ----------
+    highest
+        Slices of a slab by the shape of the whole array, such as a memory allows.
+    """
+    before = _highest.set(highest)
+    try:
+        yield
+    finally:
+        _highest.reset(before)
 
 
 def slab_chunks(count: int, slices: int) -> tuple[int, ...]:
@@ -69,17 +92,81 @@ def peak_bytes(slab_bytes: int, *, workers: int, processes: int = 0) -> int:
     return PROCESS_BYTES + processes * WORKER_BYTES + workers * slab_bytes
 
 
-def slices_within(
-    budget_bytes: int,
+@dataclass(frozen=True)
+class Budget:
+    """Memory that an operation may use, its program and all its workers together.
+
+    Attributes
+    ----------
+    size
+        In bytes.
+    origin
+        What sets it, where the user did not: "the free memory of this machine".
+    """
+
+    size: int
+    origin: str | None = None
+
+    def check(self, needed_bytes: int, who: str, what: str, *, fixed: bool = False) -> None:
+        """Raise a SchemaError where an operation cannot keep to it.
+
+        Parameters
+        ----------
+        what
+            What the memory is for.
+        fixed
+            It is for the workers of a cluster, whose number this process cannot change.
+        """
+        if needed_bytes <= self.size:
+            return
+        needed = -(-needed_bytes // 2**20)
+        if self.origin is None:
+            remedy = f"raise `memory` to {needed}MiB"
+        else:
+            remedy = "end other programs, or ask for more memory where a container, a job or ulimit sets the limit"
+        refuse(
+            who,
+            needs=f"{needed} MiB ({PROCESS_BYTES // 2**20} of it the program itself) for {what}",
+            got=f"{self.origin or 'a memory budget'} of {self.size // 2**20} MiB",
+            remedy=f"{remedy}, or start workers with fewer threads (--nthreads)" if fixed else remedy,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an operation is computed.
+
+    Attributes
+    ----------
+    slices
+        Of a slab.
+    workers
+        Slabs in work at once.
+    processes
+        Worker processes; 0 where threads of this process compute.
+    """
+
+    slices: int
+    workers: int
+    processes: int
+
+
+def plan(
+    budget: Budget,
     host_bytes: HostBytes,
     *,
-    shape: tuple[int, int, int],
+    shape: SlabShape,
     workers: int,
     processes: int = 0,
+    fixed: bool = False,
+    least_for_processes: int = 1,
     wanted: int = SLAB_SLICES,
     who: str,
-) -> int:
-    """Slices of the largest slab, a power of two up to `wanted`, at which an operation fits the budget.
+    piece: str | None = None,
+) -> Plan:
+    """The highest slab, a power of two of slices up to `wanted`, and the most workers, with which an operation fits.
+
+    A slab is lowered to one slice before a worker is left out. Workers for whom there is no slab take no memory.
 
     Parameters
     ----------
@@ -87,26 +174,43 @@ def slices_within(
         Bytes of a slab of the operation, by the slab's shape (slices, angles, detector).
     shape
         (z, angle, detector) of the whole.
+    workers, processes
+        Those that were asked for; each process has the same number of threads.
+    fixed
+        Their number cannot be changed any more, as on a cluster that runs already.
+    least_for_processes
+        Fewer slabs than that are computed by threads of this process.
     wanted
         Slices beyond which the operation gains nothing.
+    piece
+        What the smallest slab is, for errors: "a projection"; by default a slice.
 
     Raises
     ------
     SchemaError
-        Not even one slice a worker fits.
+        Not even one slice fits; or with `fixed`, one slice a worker.
     """
     count, angles, detector = shape
+    threads = -(-workers // processes) if processes else 0
 
-    def need(slices: int) -> int:
-        return peak_bytes(host_bytes((slices, angles, detector)), workers=workers, processes=processes)
+    def need(slices: int, asked: int) -> tuple[int, int]:
+        """Bytes, and the processes that are started."""
+        slabs = -(-count // slices)
+        started = -(-asked // threads) if threads and slabs >= least_for_processes else 0
+        slab = host_bytes((slices, angles, detector))
+        return peak_bytes(slab, workers=min(asked, slabs), processes=started), started
 
-    slices = 1
-    while 2 * slices <= min(wanted, count):
-        slices *= 2
-    while slices > 1 and need(slices) > budget_bytes:
-        slices //= 2
-    check_budget(budget_bytes, need(slices), who, f"one slice of {detector} pixels a worker, {workers} in all")
-    return slices
+    heights = [1]
+    while 2 * heights[0] <= min(wanted, count):
+        heights.insert(0, 2 * heights[0])
+    for asked in (workers,) if fixed else range(workers, 0, -1):
+        for slices in heights:
+            needed, started = need(slices, asked)
+            if needed <= budget.size:
+                return Plan(slices, asked, started)
+    each = piece or f"one slice of {detector} pixels"
+    budget.check(needed, who, f"{each} a worker, {workers} in all" if fixed else each, fixed=fixed)
+    raise AssertionError("the budget was sufficient after all")
 
 
 def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positions: int, pattern: int) -> int:
@@ -134,17 +238,6 @@ def simulation_bytes(*, grid: int, slices: int, matrix: int, window: int, positi
     reducing = 4 * SIMULATED_PROBES * probe
     patterns = 3 * 4 * positions * pattern**2
     return potential + 2 * matrix + max(propagating, reducing + patterns)
-
-
-def check_budget(budget_bytes: int, needed_bytes: int, who: str, what: str) -> None:
-    """Raise a SchemaError where an operation cannot keep to a memory budget."""
-    if needed_bytes > budget_bytes:
-        refuse(
-            who,
-            needs=f"{-(-needed_bytes // 2**20)} MiB ({PROCESS_BYTES // 2**20} of it the program itself) for {what}",
-            got=f"a memory budget of {budget_bytes // 2**20} MiB",
-            remedy="raise --memory or lower --workers" if budget_bytes > PROCESS_BYTES + 2**20 else "raise --memory",
-        )
 
 
 def _product(sizes: tuple[int, ...]) -> int:

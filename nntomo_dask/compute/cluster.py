@@ -1,24 +1,23 @@
 """Where Dask computes: threads, worker processes of this machine, one worker per GPU, or a cluster that is running."""
 
+import asyncio
 import contextlib
 import queue
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import dask
-import psutil
 import xarray as xr
 from dask.base import compute as dask_compute
 from dask.callbacks import Callback
-from tqdm.auto import tqdm
 
-from nntomo_dask.compute import device, workers as workers_room
-from nntomo_dask.errors import refuse
-
-Progress = Literal["bar", "none"]
+from nntomo_dask.compute import configuration, limits, scripts, workers as workers_room
+from nntomo_dask.compute.chunking import Budget
+from nntomo_dask.compute.progress import Bar, Progress as Progress, shown, tell as tell
+from nntomo_dask.errors import OutOfMemoryError, refuse
 
 # Up to this many slabs at once are computed by threads of this process: kernels, transforms and codecs release the GIL,
 # and worker processes need seconds to start. More threads would wait for each other; they are spread over processes.
@@ -38,6 +37,12 @@ class _Session:
     preload: tuple[str, ...]
     running: contextlib.ExitStack
     starting: Future[Any] | None = None
+
+    def reduce(self, workers: int) -> None:
+        """Have fewer workers, before they have started."""
+        assert self.starting is None, "the workers are running"
+        threads = -(-self.workers // self.processes)
+        self.workers, self.processes = workers, -(-workers // threads)
 
     def begin(self) -> None:
         """Start the workers in the background, unless they are running."""
@@ -70,19 +75,9 @@ class _Session:
 _session: _Session | None = None
 
 
-def tell(line: str) -> None:
-    """Print a line on stderr without disturbing a progress bar."""
-    tqdm.write(line, file=sys.stderr)
-
-
-def hidden(progress: Progress) -> bool | None:
-    """Value of the parameter `disable` of tqdm: None hides the bar where the output is not a terminal."""
-    return True if progress == "none" else None
-
-
 def default_workers() -> int:
-    """CPU cores that this process may use."""
-    return device.cores()
+    """CPU cores that this process may use: its affinity, or what the quota of a container allows."""
+    return limits.cores()
 
 
 def current_workers() -> int:
@@ -108,14 +103,33 @@ def on_gpus() -> bool:
     return _session is not None and _session.gpus is not None
 
 
-def free_memory_bytes() -> int:
-    """Free memory of this machine, or the memory limits of the workers of a cluster on other machines."""
+def free_memory() -> Budget:
+    """Memory that this process may use, or the memory limits of the workers of a cluster on other machines."""
     client = _current_client()
     if _session is None and client is not None:
-        limits = [worker["memory_limit"] for worker in _workers(client) if worker["memory_limit"]]
-        if limits:
-            return int(min(limits) * len(limits))
-    return int(psutil.virtual_memory().available)
+        sizes = [worker["memory_limit"] for worker in _workers(client) if worker["memory_limit"]]
+        if sizes:
+            return Budget(int(min(sizes) * len(sizes)), "the memory limits of the workers together")
+    return Budget(*limits.memory())
+
+
+def least_for_processes() -> int:
+    """Slabs of the smallest job that worker processes compute; threads do a smaller one."""
+    return LEAST_TASKS_FOR_PROCESSES if can_reduce() else 1
+
+
+def can_reduce() -> bool:
+    """Whether the present session can still compute with fewer workers than it was begun with."""
+    if _session is not None:
+        return _session.starting is None and _session.gpus is None
+    return _current_client() is None
+
+
+def reduce_workers(workers: int) -> None:
+    """Compute with so many workers, fewer than before, until the present session ends."""
+    if _session is not None:
+        _session.reduce(workers)
+    dask.config.set(num_workers=workers)  # the session restores what was set before it
 
 
 @contextlib.contextmanager
@@ -176,24 +190,27 @@ def session(
         )
     count = workers or default_workers()
     local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
-    if local:
-        chosen = None if gpus is None else workers_room.chosen_gpus(gpus)
-        each = 1 if scheduler == "processes" else THREADS_OF_A_PROCESS
-        processes = -(-count // each) if chosen is None else len(chosen)
-        with _local_session(count, processes, chosen, tuple(preload), progress):
-            yield
-    elif scheduler in (None, "threads"):
-        workers_room.keep_freed_memory()
-        with dask.config.set(scheduler="threads", num_workers=count):
-            yield
-    else:
-        with workers_room.client(scheduler, workers_room.security(tls_ca_file, tls_cert, tls_key)) as client:
-            if not _workers(client):  # the memory is planned from their number
-                if progress == "bar":
-                    tell(f"{scheduler} has no workers yet; waiting for one")
-                client.wait_for_workers(1)
-            workers_room.check_workers(client)
-            yield
+    with configuration.ours(), dask.config.set(pool=None):
+        if local:
+            chosen = None if gpus is None else workers_room.chosen_gpus(gpus)
+            scripts.check_guard()
+            each = 1 if scheduler == "processes" else THREADS_OF_A_PROCESS
+            processes = -(-count // each) if chosen is None else len(chosen)
+            with _local_session(count, processes, chosen, tuple(preload), progress):
+                yield
+        elif scheduler in (None, "threads"):
+            workers_room.keep_freed_memory()
+            with dask.config.set(scheduler="threads", num_workers=count):
+                yield
+        else:
+            security = workers_room.security(tls_ca_file, tls_cert, tls_key)
+            with workers_room.client(scheduler, security) as client, _losses(client, "cluster"):
+                if not _workers(client):  # the memory is planned from their number
+                    if progress == "bar":
+                        tell(f"{scheduler} has no workers yet; waiting for one")
+                    client.wait_for_workers(1)
+                workers_room.check_workers(client)
+                yield
 
 
 @contextlib.contextmanager
@@ -235,16 +252,22 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
         if progress == "bar":
             tell(f"{description}: found complete, nothing to compute")
         return
-    client = _current_client()
-    if client is None and _session is not None and (_session.gpus or len(tasks) >= LEAST_TASKS_FOR_PROCESSES):
-        client = _session.start()
-    with tqdm(total=len(tasks), desc=description, unit="slab", disable=hidden(progress)) as bar:
+    with configuration.ours(), shown(progress, description=description, unit="slab", total=len(tasks)) as bar:
+        client = _current_client()
+        if client is None and _session is not None and (_session.gpus or len(tasks) >= LEAST_TASKS_FOR_PROCESSES):
+            client = _session.start()
         if client is None:
             with _Counter({task.key for task in tasks}, bar):
-                dask_compute(*tasks, scheduler=dask.config.get("scheduler", "threads"))
-            return
-        from distributed import CancelledError, KilledWorker
+                dask_compute(*tasks, scheduler=dask.config.get("scheduler", None) or "threads")
+        else:
+            _compute_on(client, tasks, description, bar)
 
+
+def _compute_on(client: Any, tasks: Sequence[Any], description: str, bar: Bar) -> None:
+    """Run delayed tasks on a cluster."""
+    from distributed import KilledWorker
+
+    with _losses(client, description):
         futures = client.compute(list(tasks))
         finished: queue.Queue[Any] = queue.Queue()
         try:
@@ -254,14 +277,11 @@ def compute(tasks: Sequence[Any], *, description: str, progress: Progress) -> No
                 _next_finished(finished, client).result()
                 bar.update()
         except KilledWorker as error:
-            raise MemoryError(
+            raise OutOfMemoryError(
                 f"{description}: several workers died on the same slab, usually because the machine ran out of "
-                "memory; lower --memory or --workers and run it again: what was written is kept"
+                "memory; try: less `memory`, so that slabs are smaller (in Python: open(path, slices=…)), or fewer "
+                "`workers`, and run it again: what was written is kept"
             ) from error
-        except CancelledError as error:  # only a lost scheduler cancels tasks here
-            raise _lost(description) from error
-        except TimeoutError as error:
-            raise _lost(description) from error
         finally:
             if client.status == "running":
                 client.cancel(futures)
@@ -277,8 +297,18 @@ def _next_finished(finished: "queue.Queue[Any]", client: Any) -> Any:
                 raise TimeoutError from None
 
 
-def _lost(description: str) -> ConnectionError:
-    return ConnectionError(f"{description}: the connection to the Dask scheduler was lost")
+@contextlib.contextmanager
+def _losses(client: Any, description: str) -> Iterator[None]:
+    """Turn every error by which Dask answers when its scheduler has gone into one that says so."""
+    from distributed import CancelledError
+    from distributed.comm.core import CommClosedError
+
+    try:
+        yield
+    except (CancelledError, asyncio.CancelledError, CommClosedError, TimeoutError) as error:
+        if isinstance(error, TimeoutError) and client.status == "running":
+            raise  # of something else
+        raise ConnectionError(f"{description}: the connection to the Dask scheduler was lost") from error
 
 
 def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[xr.Dataset, ...]:
@@ -286,10 +316,12 @@ def load(*datasets: xr.Dataset, description: str, progress: Progress) -> tuple[x
     client = _current_client()
     if client is None and _session is not None and _session.gpus:
         client = _session.start()
-    if client is not None:
-        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets, scheduler=client))
-    with tqdm(desc=description, unit="task", disable=hidden(progress)) as bar, _Counter(None, bar):
-        return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
+    with configuration.ours():
+        if client is not None:
+            with _losses(client, description):
+                return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets, scheduler=client))
+        with shown(progress, description=description, unit="task") as bar, _Counter(None, bar):
+            return cast("tuple[xr.Dataset, ...]", dask_compute(*datasets))
 
 
 def _current_client() -> Any | None:
@@ -311,13 +343,13 @@ def _workers(client: Any) -> list[dict[str, Any]]:
 class _Counter(Callback):
     """Advances a progress bar when one of the tasks `keys` is done; None means any task."""
 
-    def __init__(self, keys: set[Any] | None, bar: Any) -> None:
+    def __init__(self, keys: set[Any] | None, bar: Bar) -> None:
         super().__init__(start=self._start, posttask=self._done)  # type: ignore[no-untyped-call]
         self.keys, self.bar = keys, bar
 
     def _start(self, graph: Any) -> None:
         if self.keys is None:
-            self.bar.reset(total=len(graph))
+            self.bar.expect(len(graph))
 
     def _done(self, key: Any, *_: Any) -> None:
         if self.keys is None or key in self.keys:

@@ -14,7 +14,6 @@ nntomo_dask.gpu_memory
 import functools
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -30,11 +29,6 @@ from nntomo_dask.errors import refuse
 Pool = Literal["cupy", "rmm", "torch"]
 _SOURCES = Path(__file__).parents[1] / "kernels"
 _pool: Pool | None = None  # where CuPy allocates memory; None before the first choice
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_on_gpu(block: Any) -> bool:

@@ -71,19 +71,19 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
     return min(fitting, wanted)
 
 
-def image_bytes(detector: int) -> int:
+def bordered_image_bytes(detector: int) -> int:
     """Bytes of a slice's image with its border."""
     return 4 * (detector + 2) ** 2
 
 
-def row_bytes(angles: int, detector: int) -> int:
+def padded_rows_bytes(angles: int, detector: int) -> int:
     """Bytes of a slice's projections with their padding."""
     return 4 * angles * (detector + 4)
 
 
 def copied_bytes(angles: int, detector: int) -> int:
     """Bytes that the copies of one slice take: of two groups, rows in and image out or the other way round."""
-    return 2 * image_bytes(detector) + 2 * row_bytes(angles, detector)
+    return 2 * bordered_image_bytes(detector) + 2 * padded_rows_bytes(angles, detector)
 
 
 @dataclass

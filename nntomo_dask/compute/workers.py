@@ -13,7 +13,7 @@ from typing import Any
 import dask
 
 from nntomo_dask import extras
-from nntomo_dask.compute import device
+from nntomo_dask.compute import configuration, device
 from nntomo_dask.errors import refuse
 
 _LOOPBACK = "127.0.0.1"
@@ -58,6 +58,7 @@ def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Itera
         from distributed import LocalCluster
 
         with (
+            configuration.local_cluster(),
             dask.config.set({"distributed.nanny.pre-spawn-environ": environment | _ONE_THREAD}),
             LocalCluster(n_workers=processes, threads_per_worker=threads, **common) as local,
         ):
@@ -68,6 +69,7 @@ def local_cluster(workers: int, processes: int, gpus: list[int] | None) -> Itera
 
     # One thread of each worker feeds the GPU; the others read and compress at the same time.
     with (
+        configuration.local_cluster(),
         dask.config.set(  # the workers inherit the configuration
             {"nntomo_dask.device": "gpu", "distributed.nanny.pre-spawn-environ": environment | _ONE_THREAD}
         ),

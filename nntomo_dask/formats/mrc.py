@@ -1,5 +1,6 @@
 """MRC files: aligned stacks in, volumes and series out."""
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import xarray as xr
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, configuration
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, mrc_grid, mrc_header
 from nntomo_dask.formats.format import Format, TiltAxis
@@ -246,16 +247,49 @@ def _write(array: xr.DataArray, path: Path) -> None:
         mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
         _take_room(path)
         first = 0
+        statistics = _Statistics()
         for slices in slabs.lazy(array).data.chunks[0]:
             slab = array.isel({schema.Z: slice(first, first + slices)}).values
             if is_series:
                 mrc.data[:, first : first + slices] = np.moveaxis(slab, 0, 1)
             else:
                 mrc.data[first : first + slices] = slab
+            statistics.add(slab)
+            _let_go(mrc.data)
             first += slices
         if is_series:
             mrc.set_image_stack()
+        statistics.write(mrc.header)
         mrc_grid.write_header(mrc, array)
+
+
+class _Statistics:
+    """Least, largest and mean value and standard deviation, slab by slab: mrcfile would copy the file for them."""
+
+    def __init__(self) -> None:
+        self.least, self.largest, self.sums = np.inf, -np.inf, np.zeros(3)  # of ones, values and squares
+
+    def add(self, slab: Float32) -> None:
+        """Take in a slab."""
+        with np.errstate(all="ignore"):  # values that are not finite make statistics that are not
+            self.least, self.largest = np.minimum(self.least, slab.min()), np.maximum(self.largest, slab.max())
+            for image in slab:  # one at a time in double precision
+                values = image.astype(np.float64).ravel()
+                self.sums += values.size, values.sum(), values @ values
+
+    def write(self, header: Any) -> None:
+        """Write them into a header."""
+        with np.errstate(all="ignore"):
+            mean, square = self.sums[1:] / self.sums[0]
+            header.dmin, header.dmax, header.dmean = (np.float32(one) for one in (self.least, self.largest, mean))
+            header.rms = np.float32(np.sqrt(np.maximum(square - mean**2, 0)))
+
+
+def _let_go(mapped: Any) -> None:
+    """Take what was written to a mapped file out of this process's memory; the system writes it to the disk."""
+    pages = getattr(mapped, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _take_room(path: Path) -> None:
@@ -309,6 +343,7 @@ def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
     return (angstrom / _ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
+@configuration.ours()
 def _lazy(
     stored: _Stored,
     axes: tuple[int, int, int],

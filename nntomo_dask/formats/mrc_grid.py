@@ -32,9 +32,7 @@ def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
 
 
 def write_header(mrc: Any, array: xr.DataArray) -> None:
-    """Statistics; pixel sizes and origin in Å where the unit is nm; a label where coordinates are not centred."""
-    with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are the caller's
-        mrc.update_header_stats()
+    """Pixel sizes and origin in Å where the unit is nm; a label where coordinates are not centred."""
     is_series = schema.DETECTOR in array.dims
     # Dims of the array along x, y and z of the file; z of a series counts its projections.
     dims = (schema.DETECTOR, schema.Z, None) if is_series else (schema.X, schema.Y, schema.Z)

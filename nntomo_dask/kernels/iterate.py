@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.types import Float32, Float64
 
 _ENTRIES = 256  # values whose squares one block of threads sums on a GPU; it fixes the order of summation

@@ -22,9 +22,9 @@ References
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from nntomo_dask.arrays.slabs import mirrored
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.types import Float32
 

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.types import Float32, Float64
 
 
@@ -51,7 +51,7 @@ def place(
     return total.astype(np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True)
 def _place(first: int, positions: Any, kinds: Any, profiles: Any, total: Any) -> None:
     slices, size, _ = total.shape
     last = profiles.shape[1] - 1

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import (
     DETECTOR_FRONT,

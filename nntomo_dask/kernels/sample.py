@@ -12,11 +12,11 @@ References
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.types import Float32, Float64, Integers
 
 _THREADS = 256  # threads of a block on a GPU

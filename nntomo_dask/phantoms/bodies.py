@@ -66,7 +66,7 @@ def body_stack(shape: Shape, *, scene: int = SCENE, seed: int = 0, pixel_size: f
     """
     shape = checked_shape("body_stack", shape, 1, seed)
     if scene < 1:
-        refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", remedy=f"scene={SCENE}")
+        refuse("body_stack", needs="at least 1 slice in a scene", got=f"{scene}", remedy=f"`scene={SCENE}`")
     recipe = recipes.record("body_stack", {"shape": shape, "scene": scene, "seed": seed, "pixel_size": pixel_size})
     return slabs.generate_slabs(
         _body_slab, shape, recipe=recipe, pixel_size=pixel_size, size=shape[1], scene=scene, seed=seed

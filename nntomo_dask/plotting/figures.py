@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -22,7 +23,11 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.plotting.grey import grey_of
 
 _SURFACE_VOXELS = 128  # most voxels per axis of an isosurface; more detail is not visible in a figure
-_SURFACE_FACES = 300_000  # most triangles of one
+_IMAGE_PIXELS = 1024  # approximate pixels per axis of a slice; a figure shows fewer
+# Of one surface; with more, every n-th voxel is left out. A particle has 30,000, noise would have three million.
+_TRIANGLES = 80_000
+_TRIANGLE_BYTES, _DRAWN_BYTES = 200, 1100  # that matplotlib takes for a triangle, and while it draws it: measured
+_FIGURE_BYTES = 48 * 2**20  # of the figure itself and of the libraries that draw it
 _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
 _HEADER_BYTES = 1024
 _SURFACE_COLOUR = "#9dbfe3"
@@ -86,23 +91,30 @@ def compare_volumes(
         grids = [figure.add_subplot(3, len(titles), number + 1) for number in range(2 * len(titles))]
         for column, title in enumerate(titles):
             volume = volumes[title]
-            cuts = [volume.isel({dim: place}).values for dim, place in places.items()]
+            cuts = [_with_fewer_pixels(volume.isel({dim: place}).values) for dim, place in places.items()]
             for row, ((dim, place), image) in enumerate(zip(places.items(), cuts, strict=True)):
                 axes = grids[row * len(titles) + column]
+                height, width = (volume.sizes[one] for one in schema.VOLUME_DIMS if one != dim)
                 shown = axes.imshow(
-                    image, cmap="gray", vmin=window[0], vmax=window[1], origin="lower", interpolation="nearest"
+                    image,
+                    cmap="gray",
+                    vmin=window[0],
+                    vmax=window[1],
+                    origin="lower",
+                    interpolation="nearest",
+                    extent=(-0.5, width - 0.5, -0.5, height - 0.5),
                 )
                 axes.set_xticks([])
                 axes.set_yticks([])
                 if column == 0:
                     way = "across" if dim == schema.Z else "along"
                     axes.set_ylabel(f"{way} the tilt axis, {dim} = {place}")
-                    _draw_length(axes, image.shape[1], pixel, unit)
+                    _draw_length(axes, width, pixel, unit)
                 if row == 0:
                     caption = (captions or {}).get(title)
                     axes.set_title(title if caption is None else f"{title}\n{caption}")
             axes3d: Any = figure.add_subplot(3, len(titles), 2 * len(titles) + column + 1, projection="3d")
-            _draw_surface(axes3d, _thinned(volume), level)
+            _draw_surface(axes3d, _thin(volume), level)
             if column == 0:
                 axes3d.text2D(
                     -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
@@ -155,6 +167,18 @@ def _draw_length(axes: Any, pixels: int, pixel: float, unit: str) -> None:
     )
 
 
+def host_bytes(shape: tuple[int, ...], count: int) -> int:
+    """Bytes that `compare_volumes` and `save_figure` hold for so many volumes, beside the slabs that are read."""
+    z, y, x = shape
+    read = 4 * max(y * x, z * x)
+    step = _surface_step(shape)
+    images = 4 * (_thinned(y) * _thinned(x) + _thinned(z) * _thinned(x))
+    thin = 4 * (-(-z // step)) * (-(-y // step)) * (-(-x // step))
+    # Of one volume at a time: a slice as it is read and scaled to greys, the voxels of its surface in double precision.
+    held = count * (images + thin + _TRIANGLES * _TRIANGLE_BYTES)
+    return _FIGURE_BYTES + held + _TRIANGLES * _DRAWN_BYTES + 2 * read + 4 * images + 6 * thin
+
+
 def training_curve(losses: npt.ArrayLike) -> Figure:
     """Training and validation loss against epochs; `losses` is (epoch, 2)."""
     values = np.asarray(losses)
@@ -203,12 +227,49 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _thinned(volume: xr.DataArray) -> npt.NDArray[Any]:
+def _thin(volume: xr.DataArray) -> npt.NDArray[Any]:
     """Every n-th voxel, for the isosurface, read slab by slab."""
-    step = -(-max(volume.shape) // _SURFACE_VOXELS)
+    step = _surface_step(volume.shape)
     thin = np.asarray(volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values)
     finite.check_slab(thin, who="compare_volumes", dims=schema.VOLUME_DIMS)
     return thin
+
+
+def _surface_step(shape: tuple[int, ...]) -> int:
+    return -(-max(shape) // _SURFACE_VOXELS)
+
+
+def _thinned(size: int) -> int:
+    """Pixels that are left of so many."""
+    return -(-size // max(size // _IMAGE_PIXELS, 1))
+
+
+def _with_fewer_pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    steps = tuple(slice(None, None, max(size // _IMAGE_PIXELS, 1)) for size in image.shape)
+    return np.ascontiguousarray(image[steps])
+
+
+class _Surface(Poly3DCollection):  # type: ignore[misc]
+    """A surface that keeps its triangles alone: what drawing makes of them takes several times the memory."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it, and forget the polygons of this view."""
+        super().draw(renderer)
+        PolyCollection.set_verts(self, [])
+
+
+def _surface(volume: npt.NDArray[Any], level: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Vertices and triangles of the surface at a level, of as many voxels as give at most `_TRIANGLES`."""
+    step = 1
+    while True:
+        inside = volume[::step, ::step, ::step] > level
+        # A surface has about two triangles where two neighbours differ, as long as few of them do.
+        crossed = sum(int(np.count_nonzero(np.diff(inside, axis=axis))) for axis in range(3))
+        if crossed <= _TRIANGLES or min(inside.shape) < 4:
+            vertices, faces, *_ = marching_cubes(volume[::step, ::step, ::step], level)
+            if len(faces) <= _TRIANGLES or min(inside.shape) < 4:
+                return vertices * step, faces
+        step += 1
 
 
 def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
@@ -217,11 +278,8 @@ def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
         axes.text2D(0.5, 0.5, "nothing at this level", ha="center", transform=axes.transAxes)
         return
     padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
-    vertices, faces, *_ = marching_cubes(padded, level)
-    if len(faces) > _SURFACE_FACES:  # noise, of which no more detail can be seen
-        _draw_surface(axes, volume[::2, ::2, ::2], level)
-        return
-    surface = Poly3DCollection(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
+    vertices, faces = _surface(padded, level)
+    surface = _Surface(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
         getattr(axes, f"set_{dim}lim")(0, size)

@@ -137,8 +137,8 @@ def device_bytes_per_slice(shape: chunking.SlabShape) -> int:
     _, angles, detector = shape
     return (
         streams.copied_bytes(angles, detector)
-        + 2 * streams.image_bytes(detector)
-        + 2 * streams.row_bytes(angles, detector)
+        + 2 * streams.bordered_image_bytes(detector)
+        + 2 * streams.padded_rows_bytes(angles, detector)
     )
 
 

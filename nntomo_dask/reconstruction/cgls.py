@@ -55,7 +55,7 @@ class Cgls(Method):
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """The same lane groups, and the volume in both orders."""
         _, angles, detector = shape
-        between = 7 * streams.image_bytes(detector) + 5 * streams.row_bytes(angles, detector)
+        between = 7 * streams.bordered_image_bytes(detector) + 5 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
 
 

@@ -65,7 +65,7 @@ class Fbp(Method):
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Spectra before and after the filter, padded rows before and after, the transform's own; rows as lanes."""
         _, angles, detector = shape
-        row = streams.row_bytes(angles, detector)
+        row = streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + 2 * row + 5 * 2 * row
 
 

@@ -95,7 +95,8 @@ class Nnfbp(Method):
         if self.warns:
             _warn(self.name, float(_outside_shares(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
-        image = streams.image_bytes(rows.shape[-1]) if both else 0  # of the second statistic, computed and copied
+        # Of the second statistic, computed and copied.
+        image = streams.bordered_image_bytes(rows.shape[-1]) if both else 0
         volume: Float32 = streams.streamed(
             functools.partial(_reconstruct, layout=layout, responses=responses, end=end, axis=axis, both=both),
             rows,
@@ -117,7 +118,7 @@ class Nnfbp(Method):
         """Padded rows and their spectra; of every hidden node filtered rows, and spectra before and after."""
         _, _, detector = shape
         angles = self.networks[0].layout.used_angles_deg.size
-        row = streams.row_bytes(angles, detector)
+        row = streams.padded_rows_bytes(angles, detector)
         spectrum = 2 * row
         between = 2 * row + 2 * spectrum + self._hidden * (2 * row + 3 * spectrum)
         return streams.copied_bytes(angles, detector) + between

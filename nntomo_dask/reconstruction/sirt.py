@@ -65,7 +65,7 @@ class Sirt(Method):
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Image, gradient and the volume in both orders; measured, projected and weighted rows."""
         _, angles, detector = shape
-        between = 4 * streams.image_bytes(detector) + 5 * streams.row_bytes(angles, detector)
+        between = 4 * streams.bordered_image_bytes(detector) + 5 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
 
     @classmethod

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.compute import configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, names, places, projections, reading, samples
+from nntomo_dask.store import files, lock, names, places, projections, reading, samples, zarr_settings
 from nntomo_dask.store.places import StorePath
 
 Slices = int | Callable[[xr.DataArray], int] | None  # of a chunk of the lazy array; a function is given the array
@@ -70,6 +71,7 @@ def open_dataset(path: StorePath, *, slices: Slices = None) -> xr.Dataset:
     return opened
 
 
+@zarr_settings.ours()
 def member(path: Path) -> tuple[Path, str | None]:
     """Split ``store.zarr/name`` into the store and the name of one of its series; None without such a name."""
     parent = path.parent
@@ -78,6 +80,8 @@ def member(path: Path) -> tuple[Path, str | None]:
     return path, None
 
 
+@configuration.ours()
+@zarr_settings.ours()
 def _opened(who: str, path: StorePath, slices: Slices) -> xr.DataArray | xr.Dataset:
     if isinstance(slices, int):
         _check_slices(who, slices)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, projections
+from nntomo_dask.store import files, projections, zarr_settings
 from nntomo_dask.store.metadata import Metadata
 
 
@@ -47,6 +47,7 @@ def lazy_series(array: Metadata, slices: int | None, place: int) -> da.Array:
     return blocks
 
 
+@zarr_settings.ours()
 def _read(
     indices: npt.NDArray[np.int64], *, path: str, recipe: recipes.Recipe, series: int | None = None
 ) -> npt.NDArray[np.float32]:

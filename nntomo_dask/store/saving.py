@@ -18,8 +18,8 @@ from dask.typing import Key
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
-from nntomo_dask.compute import chunking, cluster, device
-from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples
+from nntomo_dask.compute import chunking, cluster, configuration, device
+from nntomo_dask.store import files, lock, names, opening, places, projections, reading, samples, zarr_settings
 from nntomo_dask.store.places import StorePath
 from nntomo_dask.untrusted import printable
 
@@ -63,6 +63,8 @@ def save(array: Labelled, path: StorePath, *, overwrite: bool = False, progress:
     return save_together({path: array}, overwrite=overwrite, progress=progress)[path]
 
 
+@configuration.ours()
+@zarr_settings.ours()
 def save_together(
     arrays: Mapping[Place, Labelled], *, overwrite: bool = False, progress: cluster.Progress = "none"
 ) -> dict[Place, Labelled]:
@@ -278,6 +280,7 @@ def _all_written(_blocks: list[npt.NDArray[np.bool_]]) -> None:
     """Depend on the blocks of a slab in several stores."""
 
 
+@zarr_settings.ours()
 def _write_slab(
     block: Any,
     *,

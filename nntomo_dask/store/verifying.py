@@ -8,10 +8,11 @@ from dask.base import compute as dask_compute
 from dask.delayed import delayed
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, opening
+from nntomo_dask.store import files, lock, opening, zarr_settings
 from nntomo_dask.store.places import StorePath
 
 
+@zarr_settings.ours()
 def verify(path: StorePath) -> list[int]:
     """Read every chunk of a store, set damaged chunks aside, and return their numbers.
 

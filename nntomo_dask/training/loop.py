@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from tqdm.auto import tqdm
-
-from nntomo_dask.compute import cluster
+from nntomo_dask.compute import progress as progress_room
 from nntomo_dask.training.checkpoints import AnyNetwork, Array, Arrays, Checkpoint
 
 Progress = Literal["bar", "none"]
@@ -89,19 +87,14 @@ def run(
         seconds = earlier + time.monotonic() - began
         reached.add(solver.parameters(state), solver.loss(state), validation_loss, seconds)
 
-    with tqdm(
-        initial=len(reached.losses),
-        total=expected_epochs,
-        desc="training",
-        unit="epoch",
-        disable=cluster.hidden(progress),
-        mininterval=0.5,
+    with progress_room.shown(
+        progress, description="training", unit="epoch", total=expected_epochs, done=len(reached.losses)
     ) as bar:
         for state in solver.iterate(start):
             if solver.is_epoch_complete(state):
                 end_epoch()
                 loss, validation_loss = reached.losses[-1]
-                bar.set_postfix(loss=f"{loss:.6f}", validation=f"{validation_loss:.6f}", refresh=False)
+                bar.add(loss=f"{loss:.6f}", validation=f"{validation_loss:.6f}")
                 bar.update()
                 if len(reached.losses) >= max_epochs or reached.epochs_without_gain >= patience:
                     break

@@ -14,7 +14,7 @@ import xarray as xr
 from dask.base import compute
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.compute import blas, device as device_room
+from nntomo_dask.compute import blas, limits
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import torch_layers
 from nntomo_dask.kernels.mixed_scale import parameter_count
@@ -251,7 +251,7 @@ class _Adam:
             frame.inputs.channels,
             settings.depth,
             precision=getattr(torch, settings.precision),
-            threads=dask.config.get("num_workers", None) or device_room.cores(),
+            threads=dask.config.get("num_workers", None) or limits.cores(),
         )
 
     def start(self) -> _State:

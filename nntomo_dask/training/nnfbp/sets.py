@@ -18,7 +18,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
-from nntomo_dask.compute import blas, device
+from nntomo_dask.compute import blas, limits
 from nntomo_dask.compute.chunking import TABLE_ROWS
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.nnfbp import scale_inputs
@@ -83,7 +83,7 @@ class InMemory:
             voxels = tree.voxels_of(index)
             return index, 1, leaf(self.inputs[voxels], self.targets[voxels])
 
-        threads = device.cores()
+        threads = limits.cores()
         with blas.one_thread(), ThreadPoolExecutor(threads) as pool:
             nodes = _in_order(pool, node, range(tree.leaves_of(len(self.targets))), ahead=2 * threads)
             return tree.root(nodes, join)
