@@ -141,6 +141,15 @@ def test_training_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     assert 0.35 * predicted < held <= predicted
 
 
+def test_a_figure_of_noise_keeps_to_the_memory(peak_bytes, tmp_path, rng):
+    """Whose surface would have seven million triangles."""
+    nt.save(nt.volume(rng.random((128, 128, 128), np.float32)), tmp_path / "noise.zarr")
+    words = ("compare", tmp_path / "noise.zarr", "--reference", tmp_path / "noise.zarr", "--figure", tmp_path / "a.png")
+    held = peak_bytes(*words, "--memory", "720MiB")
+    print(f"{held / 2**20:.0f} of 720 MiB")
+    assert held <= 720 * 2**20
+
+
 @pytest.mark.parametrize("operation", ["project", "nnfbp"])
 def test_with_worker_processes(stores, tmp_path, operation):
     """The same promise for the whole process tree."""
