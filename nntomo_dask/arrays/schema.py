@@ -166,7 +166,7 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
         )
     if np.abs(angles).max() > 180:
         worst = angles[np.abs(angles).argmax()]
-        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="convert the angles to degrees")
+        refuse(who, needs="angles from -180 to 180 degrees", got=f"{worst:g}", remedy="subtract 360 from it")
     values, counts = np.unique(angles, return_counts=True)
     if (counts > 1).any():
         repeated = ", ".join(f"{value:g}" for value in values[counts > 1])

@@ -17,7 +17,7 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, mrc_grid, mrc_header
+from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
@@ -157,7 +157,7 @@ def read_mrc_series(
         refuse(
             "read_mrc_series",
             needs="a stack of at least 2 projections",
-            got=f"an image of shape {shape} in {path}",
+            got=f"{'an image' if len(shape) == 2 else 'data'} of shape {shape} in {path}",
             remedy="join the projections into one stack",
         )
     if tilt_axis not in _SERIES_AXES:
@@ -315,7 +315,7 @@ class _Stored(NamedTuple):
     @classmethod
     def of(cls, path: MrcPath, mrc: Any) -> "_Stored":
         """The array of an open file."""
-        return cls(Source.of(path), mrc.data.dtype.str, _HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape)
+        return cls(Source.of(path), mrc_bytes.dtype_of(mrc), _HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape)
 
 
 @contextmanager
