@@ -89,7 +89,7 @@ class TestFigure:
         noise = nt.volume(rng.normal(size=(96, 96, 96)).astype(np.float32))
         figure = plotting.compare_volumes({"noise": noise})
         (surface,) = next(axes for axes in figure.axes if axes.name == "3d").collections
-        assert 0 < len(surface._facecolor3d) <= figures._SURFACE_FACES
+        assert 0 < len(surface._facecolor3d) <= figures._TRIANGLES
 
     @pytest.mark.parametrize(
         ("view", "match"),

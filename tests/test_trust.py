@@ -415,7 +415,7 @@ def test_attributes_that_cannot_be_stored_are_refused_before_anything_is_written
     for value in (float("nan"), object(), np.zeros(3), {"a": [np.inf]}):
         with pytest.raises(nt.SchemaError, match=r'save: needs attributes that JSON can hold; got attrs\["note"\]'):
             nt.save(volume.assign_attrs(note=value), tmp_path / "a.zarr")
-    with pytest.raises(nt.SchemaError, match=r'save: needs numbers as the coordinate "z"'):
+    with pytest.raises(nt.SchemaError, match=r'save: needs a volume whose coordinate "z" has finite positions'):
         nt.save(volume.assign_coords(z=list("abcd")), tmp_path / "a.zarr")
     assert list(tmp_path.iterdir()) == []
     saved = nt.save(volume.assign_coords(run=5, label=("z", list("abcd"))), tmp_path / "a.zarr")
@@ -437,15 +437,12 @@ def test_arrays_that_were_changed_again_and_again(tmp_path):
     assert "digest_of_inputs" in recipe["parameters"]
 
 
-def test_a_codec_pipeline_that_is_not_installed(saved, tmp_path):
+def test_a_codec_pipeline_that_is_not_installed_is_left_out(saved, tmp_path):
     path, volume, _ = saved
     with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
         files._opened.cache_clear()
-        with pytest.raises(nt.SchemaError, match=r"needs Zarr as it is configured .* install the codec pipeline"):
-            nt.open(path).compute()
-        with pytest.raises(nt.SchemaError, match=r"needs Zarr as it is configured .* install the codec pipeline"):
-            nt.save(volume, tmp_path / "b.zarr")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
+        np.testing.assert_array_equal(nt.open(path).values, volume.values)
+        np.testing.assert_array_equal(nt.save(volume, tmp_path / "b.zarr").values, volume.values)
 
 
 def test_the_mark_is_not_among_the_attributes_of_arrays(saved):

@@ -21,7 +21,7 @@ import zarr.codecs
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
-from nntomo_dask.errors import SchemaError, refuse
+from nntomo_dask.errors import refuse
 from nntomo_dask.store import metadata
 from nntomo_dask.store.form import COORDINATE_TYPES
 from nntomo_dask.store.names import ARRAYS, COORDINATES, MARK, PAIRS, TABLE
@@ -193,7 +193,7 @@ def _created(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, chunk: 
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:TOKEN_DIGITS]}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with aside.naming(folder), _zarr_as_configured("save", folder):
+        with aside.naming(folder):
             _write_metadata(array, made_by, partial, chunk)
         if has_damaged_metadata(partial) or not is_store(partial):
             got = "more than can be opened again"
@@ -340,25 +340,7 @@ def opened(path: Path) -> Stored:
 @functools.lru_cache(maxsize=16)
 def _opened(path: Path, _changed_ns: int, _inode: int) -> Stored:
     read(path.parent)  # Zarr gets only what this package wrote
-    with _zarr_as_configured("open", path.parent):
-        return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
-
-
-@contextlib.contextmanager
-def _zarr_as_configured(who: str, folder: Path) -> Iterator[None]:
-    """Refuse where Zarr cannot work as it is configured, by a user, with a codec pipeline that is not installed."""
-    try:
-        yield
-    except (ValueError, KeyError, ImportError) as error:
-        if isinstance(error, SchemaError):
-            raise
-        refuse(
-            who,
-            needs="Zarr as it is configured to open a store",
-            got=f"{type(error).__name__} for {folder} ({error})",
-            remedy="install the codec pipeline that Zarr's configuration names, or leave that setting out "
-            "(codec_pipeline.path, ZARR_CODEC_PIPELINE__PATH)",
-        )
+    return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
 
 
 def _flush(file: Path) -> None:

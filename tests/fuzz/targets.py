@@ -133,6 +133,13 @@ def _saved(name: str) -> Callable[[Path], Path]:
     return make
 
 
+def _saved_slices(folder: Path) -> Path:
+    """A training set of slices, of one slice."""
+    _, validation = nt.phantom_slices(nt.open(LEGACY / "series.zarr"), n_slices=8, method="fbp", neighbours=0)
+    nt.save(validation, folder / "slices.zarr")
+    return folder / "slices.zarr"
+
+
 def _text(name: str, text: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / name).write_text(text)
@@ -154,6 +161,7 @@ KINDS: dict[str, Kind] = {
     "series": Kind(_saved("series.zarr"), _read_store),
     "several series": Kind(_saved("by_angle.zarr"), _read_store),
     "training set": Kind(_saved("samples.zarr"), _read_store),
+    "training set of slices": Kind(_saved_slices, _read_store),
     "volume of 0.1.0": Kind(_legacy("particle.zarr"), _read_store),
     "several series of 0.1.0": Kind(_legacy("by_angle.zarr"), _read_store),
     "network": Kind(_saved("nnfbp_lm.safetensors"), _read_network),

@@ -130,15 +130,14 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
         """Slices of pairs."""
         if self.self_supervised:
             got = "pairs of series and volume"
-            refuse(
-                "train", needs="one series for `self_supervised`", got=got, remedy="--for SERIES instead of the pairs"
-            )
+            remedy = "give the series (`target`) instead of the pairs"
+            refuse("train", needs="one series for `self_supervised`", got=got, remedy=remedy)
         if validation is None:
             refuse(
                 "train",
                 needs=f"pairs for training and for validation, for the network {self.name}",
                 got="none for validation",
-                remedy="add --validation-series and --validation-volume",
+                remedy="add `validation_series` and `validation_volume`",
             )
         method, network = self._method, self._network()
         first, second = (
