@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import queue
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,8 @@ class _Session:
     def begin(self) -> None:
         """Start the workers in the background, unless they are running."""
         if self.starting is None:
+            # Two threads that import it at once, as Dask does while it computes, see half of it.
+            importlib.import_module("distributed")
             background = self.running.enter_context(ThreadPoolExecutor(1))
             self.starting = background.submit(self._start)
 
