@@ -45,9 +45,10 @@ VERBS = {
     "compare": (("compare", "volume.zarr", "--reference", "volume.zarr", "--figure", "out.png"), {}, ()),
 }
 CRYSTAL = ("--convergence-mrad", "8", "--detector-mrad", "24,37", "--pixels", "34")
+STILL = ("--slice-thickness-nm", "0.5", "--phonons", "0")
 SLOW_VERBS = {
     "simulate": (
-        ("simulate", "MIL-53", "--range", "full", "--count", "2", *CRYSTAL, "--slice-thickness-nm", "0.5", "-o", "out"),
+        ("simulate", "MIL-53", "--range", "full", "--count", "2", *CRYSTAL, *STILL, "-o", "out"),
         {},
         (),
     ),
@@ -158,6 +159,7 @@ def test_a_few_kills(commands, inputs, tmp_path, verb):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # eighty runs, of some seconds each where a crystal is simulated
 @pytest.mark.parametrize("verb", [*VERBS, *SLOW_VERBS])
 def test_forty_kills(commands, inputs, tmp_path, verb):
     check(commands, inputs, tmp_path, verb, 40)
