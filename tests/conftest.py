@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import signal
+import threading
 
 import dask
 import numpy as np
@@ -13,6 +15,11 @@ from nntomo_dask import extras
 from nntomo_dask.cli.main import main
 from nntomo_dask.compute import device
 from tests.cuda_on_cpu import compiled, cupy
+
+# A shell that starts the tests in the background has them ignore SIGINT, and so would every command that they start.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 ANGLES_DEG = np.array([-90.0, -70.0, -45.0, -31.3, 0.0, 12.0, 45.0, 60.0, 89.0])  # both kinds of rays, and the diagonal
 
