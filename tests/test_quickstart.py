@@ -44,7 +44,7 @@ def test_a_second_run_computes_nothing_new(study, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("c/*/0/0")} == times
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 3))])
 def test_errors_of_other_particles(study, seed):
     out, _ = study
     particle = nt.nanoparticle(128, seed=seed)
