@@ -38,19 +38,22 @@ def _skip_without_extras(items):
                 item.add_marker(pytest.mark.skip(reason=f"needs {title}: pip install 'nntomo_dask[{extra}]'"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """Tests that share a fixture of their module or class run in one process, so that it is made once.
 
-    A test without such a fixture goes to whichever process is free. A mark ``xdist_group`` comes first.
+    A test without such a fixture goes to whichever process is free. A mark ``xdist_group`` comes first. The marks are
+    set here, since pytest-xdist reads them before `pytest_collection_modifyitems` of a conftest is called.
     """
+    if item.get_closest_marker("xdist_group") is None and hasattr(item, "_fixtureinfo"):
+        definitions = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())
+        shared = sorted({fixture.baseid for fixture in definitions if fixture.scope in ("module", "class")})
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared[0].split("::")[0]))
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs an optional package that is missing."""
     _skip_without_extras(items)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            definitions = (found[-1] for found in item._fixtureinfo.name2fixturedefs.values())
-            shared = sorted({fixture.baseid for fixture in definitions if fixture.scope in ("module", "class")})
-            if shared:
-                item.add_marker(pytest.mark.xdist_group(shared[0].split("::")[0]))
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import pytest
 import nntomo_dask as nt
 from nntomo_dask.cli.main import main
 
-pytestmark = pytest.mark.xdist_group("quick_start")  # their fixture takes half a minute
-
 # Runs commands one after another in one process: the modules that each of them was the first to load.
 SCRIPT = """
 import json, os, sys

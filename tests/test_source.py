@@ -156,7 +156,8 @@ def test_a_file_that_is_cut_short_while_it_is_read(tmp_path, tilt_axis):
     write(path, (5, 60, 80))
     command = [sys.executable, "-c", TRUNCATE, str(path), tilt_axis]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "which has become shorter since it was opened" in ended.stdout
+    # The clock of the file system may tell it before the size does.
+    assert "which has become shorter since" in ended.stdout or "which has changed since" in ended.stdout
 
 
 @pytest.mark.parametrize("tilt_axis", ["x", "y"])
