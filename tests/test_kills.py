@@ -153,7 +153,7 @@ def check(commands, inputs, folder, verb, count):
     assert killed >= count / 2, "most of the moments came after the end"
 
 
-@pytest.mark.parametrize("verb", ["import", "overwrite", "export", "members"])
+@pytest.mark.parametrize("verb", ["import", "overwrite", "export"])
 def test_a_few_kills(commands, inputs, tmp_path, verb):
     check(commands, inputs, tmp_path, verb, len(SIGNALS))
 

@@ -123,7 +123,7 @@ def test_msdnet_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     assert 0.35 * predicted < held <= predicted
 
 
-@pytest.mark.parametrize("size", [128, 1024])
+@pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])
 def test_training_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     _, series, network = stores(size, 64 if size < 1024 else 16)
     layout = nt.load_network(network).layout
@@ -150,7 +150,7 @@ def test_a_figure_of_noise_keeps_to_the_memory(peak_bytes, tmp_path, rng):
     assert held <= 720 * 2**20
 
 
-@pytest.mark.parametrize("operation", ["project", "nnfbp"])
+@pytest.mark.parametrize("operation", [pytest.param("project", marks=pytest.mark.slow), "nnfbp"])
 def test_with_worker_processes(stores, tmp_path, operation):
     """The same promise for the whole process tree."""
     volume, series, network = stores(256, 512)
