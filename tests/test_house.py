@@ -84,6 +84,12 @@ def test_heavy_packages_stay_in_their_rooms(path):
         assert places & ROOM_OF_PACKAGE.get(package, places), f"{path} imports {name}"
 
 
+def test_kernels_are_compiled_in_one_place():
+    """Where the cache of compiled code is chosen: beside the package, or elsewhere where that cannot be written."""
+    compiling = {str(path.relative_to(PACKAGE)) for path in modules() if "numba.njit" in imported(path)}
+    assert compiling == set()
+
+
 def test_no_file_is_longer_than_it_should_be():
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in modules()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}

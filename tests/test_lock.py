@@ -117,6 +117,12 @@ def test_a_process_number_that_was_given_again_is_recognised(tmp_path, monkeypat
         assert f"process {os.getpid()}" in marker.read_text()
 
 
+def test_a_damaged_marker_is_kept(tmp_path, monkeypatch):
+    without_locks(monkeypatch)
+    (tmp_path / ".a.zarr.writing").write_text("process 1 on here since then\nhere\none\nnow")
+    assert lock.is_held(tmp_path / "a.zarr")
+
+
 def test_other_errors_stay(tmp_path, monkeypatch):
     without_locks(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), lock.held(tmp_path / "a.zarr"):

@@ -105,6 +105,7 @@ def test_what_version_0_1_0_imported_from_a_large_file(run, tmp_path):
     words = ("import", "a.mrc", "--angles", "a.rawtlt", "-o", "s.zarr")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "_ALL_SAMPLED_BYTES", 2**60)
+        patch.setattr(source, "_known", {})  # a slow machine would remember this checksum
         run(*words)
     assert "crc32" in nt.open("s.zarr").attrs["recipe"]["parameters"]
     before = (tmp_path / "s.zarr/tilt_series/c/0/0/0").stat().st_mtime_ns

@@ -63,6 +63,10 @@ class TestLike:
         with pytest.raises(nt.SchemaError, match=r"needs all of what was simulated, 60 slices .* got 50 slices"):
             nt.ground_truth_like(series["idpc"].isel(z=slice(0, 50)))
 
+    def test_other_pixels_are_refused(self, series):
+        with pytest.raises(nt.SchemaError, match=r"needs all of what was simulated, 60 slices .* got 60 slices"):
+            nt.ground_truth_like(series["idpc"].coarsen(detector=2).mean())
+
     def test_another_crystal_is_refused(self, series):
         with pytest.raises(nt.SchemaError, match=r"the atoms that were simulated, MIL-53 .*; got MIL-47"):
             nt.ground_truth_like(series["idpc"], structure="MIL-47")

@@ -15,8 +15,8 @@ TiltRange = Literal["full", "tem"]
 
 TEM_LIMIT_DEG = 70.0
 # A gap between neighbouring angles counts as a missing wedge when it is this many times their usual step.
-_MOST_FILLED = 10_000  # more projections than a series has are not made up, whatever a file says of its angles
 _WEDGE_FACTOR = 1.5
+_MOST_FILLED = 10_000  # more projections than a series has are not made up, whatever a file says of its angles
 
 
 def tilt_angles(tilt_range: TiltRange, count: int) -> Float64:

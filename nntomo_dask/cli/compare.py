@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes, schema
@@ -16,7 +17,7 @@ from nntomo_dask.metrics.metric import Column
 from nntomo_dask.metrics.pairs import Region
 from nntomo_dask.store import outputs
 
-_VIEW = ("cut", "level", "window")
+_VIEW = ("cut", "level", "window")  # options of the figure
 
 
 class Slice(click.ParamType[tuple[int, ...]]):
@@ -59,7 +60,11 @@ class Window(click.ParamType[tuple[float, float]]):
     help="Compare all voxels, or only the disc of each slice that every projection sees. The Fourier shell correlation "
     "always takes all.",
 )
-@click.option("--figure", type=support.PATH, help="Also draw slices and isosurfaces to this PNG file.")
+@click.option(
+    "--figure",
+    type=support.PATH,
+    help="Also draw slices and isosurfaces to this file; its suffix chooses the format, PNG by default.",
+)
 @click.option("--overwrite", is_flag=True, help="Overwrite an existing file that is not a figure of this command.")
 @click.option(
     "--slice",
@@ -110,8 +115,10 @@ def compare(
     kept = [] if figure is None or not report.is_figure(figure) else [figure]
     new = [] if figure is None or kept else [figure]
     inputs = [*volumes, reference]
+    z, y = (*(cut or ()), None, None)[:2]
+    view = {"z": z, "y": y, "level": level, "window": window}
     with outputs.reserved("compare", written=new, replaced=kept, inputs=inputs, overwrite=overwrite):
-        _compare(volumes, reference, region, figure, (cut, level, window), as_json, memory, arguments)
+        _compare(volumes, reference, region, figure, view, as_json, memory, arguments)
 
 
 def _compare(
@@ -119,31 +126,30 @@ def _compare(
     reference: Path,
     region: Region,
     figure: Path | None,
-    view: tuple[tuple[int, ...] | None, float | None, tuple[float, float] | None],
+    view: dict[str, Any],
     as_json: bool,  # noqa: FBT001
     memory: int | None,
     arguments: dict[str, Any],
 ) -> None:
-    truth = nt.open(reference)
-    schema.check_volume(truth, who="compare")
-    shape = (truth.sizes[schema.Z], truth.sizes[schema.Y], truth.sizes[schema.X])
-    drawn = 0 if figure is None else report.figure_bytes(shape, len(volumes) + 1)
-    slices = support.slices_within_memory(
-        measuring.host_bytes,
-        shape,
-        memory,
-        wanted=min(truth.data.chunks[0][0], chunking.SLAB_SLICES),
-        who="compare",
-        apart=drawn,
-    )
-    truth = nt.open(reference, slices=slices)
-    available = _memory(measuring.host_bytes((slices, *shape[1:])), drawn, memory)
-    metrics = [options.build(METRICS[name], arguments) for name in METRICS]
-    table = {
-        str(path): nt.measure(
-            nt.open(path, slices=slices), truth, metrics, region=region, memory_bytes=available, progress="bar"
+    def drawn(shape: tuple[int, ...]) -> int:
+        return 0 if figure is None else report.figure_bytes(shape, len(volumes) + 1)
+
+    def slices(truth: xr.DataArray) -> int:
+        schema.check_volume(truth, who="compare")
+        shape = (truth.sizes[schema.Z], truth.sizes[schema.Y], truth.sizes[schema.X])
+        wanted = min(truth.data.chunks[0][0], chunking.SLAB_SLICES)
+        return support.slices_within_memory(
+            measuring.host_bytes, shape, memory, wanted=wanted, who="compare", apart=drawn(shape)
         )
-        for path in volumes
+
+    truth = nt.open(reference, slices=slices)
+    slab = (truth.data.chunks[0][0], truth.sizes[schema.Y], truth.sizes[schema.X])
+    available = _memory(measuring.host_bytes(slab), drawn(truth.shape), memory)
+    metrics = [options.build(METRICS[name], arguments) for name in METRICS]
+    opened = {str(path): nt.open(path, slices=slab[0]) for path in volumes}
+    table = {
+        path: nt.measure(volume, truth, metrics, region=region, memory_bytes=available, progress="bar")
+        for path, volume in opened.items()
     }
     columns = [column for metric in metrics for column in metric.columns]
     nyquist = 2 * schema.pixel_size_of(truth)
@@ -153,13 +159,11 @@ def _compare(
     else:
         report.print_table(table, columns, reference, region, truth.attrs["units"], nyquist)
     for path, values in table.items():
-        for note in _notes(nt.open(path), truth, values, columns):
+        for note in _notes(opened[path], truth, values, columns):
             click.echo(f"note: {path} and {reference}: {note}", err=True)
     if figure is not None:  # after the table, which a figure that fails must not lose
         column = next((one for one in columns if one.doubtful is not None), columns[0])
-        cut, level, window = view
-        z, y = (*(cut or ()), None, None)[:2]
-        report.draw_comparison(table, truth, reference, figure, column, z=z, y=y, level=level, window=window)
+        report.draw_comparison(table, [(str(reference), truth), *opened.items()], figure, column, **view)
 
 
 def _notes(volume: Any, truth: Any, values: dict[str, float], columns: Sequence[Column]) -> Iterator[str]:

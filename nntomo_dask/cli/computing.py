@@ -31,10 +31,15 @@ MEMORY = click.option(
     "--memory",
     type=Bytes(),
     help="Memory that the command and all its workers may use together, such as 800MB or 2GiB. It decides how many "
-    "slices a slab has. Default: the memory that is free on this machine.",
+    "slices a slab has. Default: what is free on this machine, or what a container, a job or ulimit leaves.",
 )
 _SESSION = [
-    click.option("--workers", type=int, help="Number of slabs that are computed at once. Default: one per CPU core."),
+    click.option(
+        "--workers",
+        type=int,
+        help="Number of slabs that are computed at once; fewer where more do not fit the memory. Default: one per CPU "
+        "core that this command may use.",
+    ),
     click.option(
         "--gpus",
         metavar="all|NUMBER|LIST",

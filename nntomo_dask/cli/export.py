@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.cli import support
@@ -28,13 +29,16 @@ def export(store: Path, target: Path, memory: int | None, overwrite: bool) -> No
       nntomo export sirt.zarr sirt.mrc
     """
     kind = format_to_write(target, who="export")
-    array = nt.open(store)
+
+    def slices(array: xr.DataArray) -> int:
+        shape = (array.shape[0], array.shape[1], array.shape[2])
+        plan = chunking.plan(support.budget(memory), host_bytes, shape=shape, workers=1, who="export")
+        return min(plan.slices, chunking.slab_slices(shape))
+
+    array = nt.open(store, slices=slices)
     files = kind.outputs(array, target)
     there = [file for file in files if kind.is_written(array, target, file)]
     new = [file for file in files if file not in there]
     with outputs.reserved("export", written=new, replaced=there, inputs=[store], overwrite=overwrite):
-        shape = (array.shape[0], array.shape[1], array.shape[2])
-        plan = chunking.plan(support.budget(memory), host_bytes, shape=shape, workers=1, who="export")
-        array = nt.open(store, slices=min(plan.slices, chunking.slab_slices(shape)))
         for path in kind.write(array, target):
             click.echo(printable(str(path)))

@@ -7,7 +7,6 @@ from typing import Any
 import click
 import numpy as np
 
-import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.metrics.metric import Column
 from nntomo_dask.untrusted import printable
@@ -49,19 +48,19 @@ def is_figure(path: Path) -> bool:
 
 
 def draw_comparison(
-    table: dict[str, dict[str, float]], truth: Any, reference: Path, figure: Path, column: Column, **view: Any
+    table: dict[str, dict[str, float]], opened: Sequence[tuple[str, Any]], figure: Path, column: Column, **view: Any
 ) -> None:
     """Draw the volumes of a table beside their reference, each with its value of a column.
 
-    `view` are the keywords of `compare_volumes` that say what is shown, and how.
+    `opened` are paths and volumes, the reference first. `view` are the keywords of `compare_volumes` that say what is
+    shown, and how.
     """
     from nntomo_dask.plotting import figures
 
-    stems = [path.name.removesuffix(".zarr") for path in (reference, *map(Path, table))]
-    titles = stems if len(set(stems)) == len(stems) else [str(reference), *table]
-    volumes = dict(
-        zip(titles, [truth, *(nt.open(path, slices=truth.data.chunks[0][0]) for path in table)], strict=True)
-    )
+    paths, arrays = zip(*opened, strict=True)
+    stems = [Path(path).name.removesuffix(".zarr") for path in paths]
+    titles = stems if len(set(stems)) == len(stems) else list(paths)
+    volumes = dict(zip(titles, arrays, strict=True))
     captions = {
         title: f"{column.title} {values[column.name]:.3g}"
         for title, values in zip(titles[1:], table.values(), strict=True)

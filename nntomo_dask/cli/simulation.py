@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 import xarray as xr
@@ -74,6 +74,9 @@ def _outputs(structures: tuple[str, ...], output: Path) -> dict[str, Path]:
 
     Structures of one name get as much of their paths as tells them apart: the suffix, or the folders.
     """
+    for name, count in Counter(structures).items():
+        if count > 1:
+            _refuse_equal(f"{name} twice")
     if len(structures) == 1:
         return {structures[0]: output}
     parts = {name: Path(name).parts for name in structures}
@@ -83,13 +86,12 @@ def _outputs(structures: tuple[str, ...], output: Path) -> dict[str, Path]:
         for name in shared:
             names[name] = "-".join(part.strip("/.") for part in parts[name][-depth:])
     if shared := _shared(names):
-        refuse(
-            "simulate",
-            needs="structures that differ",
-            got=f"{' and '.join(shared)}",
-            remedy="give each structure once",
-        )
+        _refuse_equal(" and ".join(shared))
     return {name: output / f"{stem}.zarr" for name, stem in names.items()}
+
+
+def _refuse_equal(got: str) -> NoReturn:
+    refuse("simulate", needs="structures that differ", got=got, remedy="give each structure once")
 
 
 def _shared(names: dict[str, str]) -> list[str]:
@@ -134,12 +136,8 @@ def simulate(
       nntomo simulate UiO-66 --range tem --count 15 -o uio66.zarr
     """
     angles_deg = support.tilt_angles(tilt_range, count, angles)
-    if repeated := [name for name, count in Counter(structures).items() if count > 1]:
-        refuse(
-            "simulate", needs="structures that differ", got=f"{repeated[0]} twice", remedy="give each structure once"
-        )
-    cut, settings = _split(arguments, _ALL_SETTINGS)
     outputs = _outputs(structures, output)
+    cut, settings = _split(arguments, _ALL_SETTINGS)
     inputs = [path for path in (angles, *map(Path, structures)) if path is not None and path.is_file()]
     with reserved("simulate", stores=list(outputs.values()), inputs=inputs, overwrite=overwrite):
         held = {name: nt.specimen(name, **cut) for name in structures}

@@ -81,12 +81,10 @@ def _of_table(text: str, source: object) -> Float64:
     if len(rows) == 1 or widths == {1}:
         return np.array([_number(word, source) for row in rows for word in row])
     if len(widths) > 1:
-        if all(_is_number(word) for row in rows for word in row):
-            got = f"lines of {min(widths)} and of {max(widths)} numbers in {source}"
-            refuse(_WHO, needs="as many numbers in each line", got=got, remedy="write one angle a line")
-        for row in rows:
-            for word in row:
-                _number(word, source)
+        for word in (word for row in rows for word in row):
+            _number(word, source)  # a word that is no number is the likelier fault
+        got = f"lines of {min(widths)} and of {max(widths)} numbers in {source}"
+        refuse(_WHO, needs="as many numbers in each line", got=got, remedy="write one angle a line")
     named = _named_column(text, widths.pop())
     if named is not None:
         return np.array([_number(row[named], source) for row in rows])
@@ -144,11 +142,7 @@ def _is_dose(column: Float64) -> bool:
     return bool(column.min() >= 0)
 
 
-def _is_number(word: str) -> bool:
-    return _NUMBER.fullmatch(word) is not None
-
-
 def _number(word: str, source: object) -> float:
-    if not _is_number(word):
+    if not _NUMBER.fullmatch(word):
         refuse(_WHO, needs="one angle in degrees a line", got=f"{word[:40]!r} in {source}", remedy="correct that line")
     return float(word)

@@ -25,8 +25,6 @@ from nntomo_dask.types import Float32
 
 MrcPath = str | os.PathLike[str]
 
-_ANGSTROM_PER_NM = 10.0
-_HEADER_BYTES = 1024  # before the extended header
 _LABEL = "Written by nntomo_dask"
 # Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
 _SERIES_AXES: dict[TiltAxis, tuple[int, int, int]] = {"x": (2, 0, 1), "y": (1, 0, 2)}
@@ -75,10 +73,10 @@ class Mrc(Format):
         """The array, and of a series its angles beside it."""
         if schema.ANGLE not in array.dims:
             return [write_mrc(array, path)]
-        _check(array)
+        stored = _as_written(array)
         angles = _angle_file(path)
         with aside.written(path) as partial:
-            _write(array, partial)
+            _write(stored, partial)
             # Just before the array appears: either both are new, or the next run finds nothing in its way.
             if not _holds(angles, array):
                 write_tilt_angles(array[schema.ANGLE].values, angles)
@@ -224,23 +222,23 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     OSError
         The place cannot be written.
     """
-    _check(array)
+    stored = _as_written(array)
     with aside.written(path) as partial:
-        _write(array, partial)
+        _write(stored, partial)
     return Path(path)
 
 
-def _check(array: xr.DataArray) -> None:
+def _as_written(array: xr.DataArray) -> xr.DataArray:
+    """The array as the file will hold it; a SchemaError where it cannot."""
     if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
         schema.check_tilt_series(array, who="write_mrc")
     else:
         schema.check_volume(array, who="write_mrc")
-    mrc_grid.as_written(array, who="write_mrc")
+    return mrc_grid.as_written(array, who="write_mrc")
 
 
 def _write(array: xr.DataArray, path: Path) -> None:
     is_series = schema.ANGLE in array.dims
-    array = mrc_grid.as_written(array, who="write_mrc")
     dims = (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series else schema.VOLUME_DIMS
     shape = tuple(array.sizes[dim] for dim in dims)
     with mrcfile.new_mmap(path, shape=shape, mrc_mode=2, overwrite=True) as mrc:
@@ -315,7 +313,9 @@ class _Stored(NamedTuple):
     @classmethod
     def of(cls, path: MrcPath, mrc: Any) -> "_Stored":
         """The array of an open file."""
-        return cls(Source.of(path), mrc_bytes.dtype_of(mrc), _HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape)
+        return cls(
+            Source.of(path), mrc_bytes.dtype_of(mrc), mrc_header.HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape
+        )
 
 
 @contextmanager
@@ -340,7 +340,7 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
 def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
     with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
         angstrom = float(mrc.voxel_size.x)
-    return (angstrom / _ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
+    return (angstrom / mrc_grid.ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
 @configuration.ours()

@@ -13,7 +13,7 @@ import xarray as xr
 from nntomo_dask.arrays import geometry, grid, schema
 from nntomo_dask.types import Float64
 
-_ANGSTROM_PER_NM = 10.0
+ANGSTROM_PER_NM = 10.0
 # Where the coordinates are zero, in pixels from the first along x, y and z of the file.
 _LABEL = "nntomo_dask: zero at pixel x={x:.9g} y={y:.9g} z={z:.9g}"
 _NUMBER = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?)"
@@ -44,11 +44,11 @@ def write_header(mrc: Any, array: xr.DataArray) -> None:
         for dim, centre in zip(dims, centres, strict=True)
     ]
     if array.attrs["units"] == "nm":
-        mrc.voxel_size = tuple(step * _ANGSTROM_PER_NM for step in steps)
+        mrc.voxel_size = tuple(step * ANGSTROM_PER_NM for step in steps)
     if zeros != centres:
         mrc.add_label(_LABEL.format(**dict(zip("xyz", zeros, strict=True))))
         if array.attrs["units"] == "nm":
-            firsts = (-zero * step * _ANGSTROM_PER_NM for zero, step in zip(zeros, steps, strict=True))
+            firsts = (-zero * step * ANGSTROM_PER_NM for zero, step in zip(zeros, steps, strict=True))
             mrc.header.origin = tuple(0.0 if dim is None else first for dim, first in zip(dims, firsts, strict=True))
 
 

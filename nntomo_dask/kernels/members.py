@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.kernels.lanes import fill, fma, load, sqrt, store
 from nntomo_dask.types import Float32
 

@@ -65,5 +65,9 @@ def mse(volume: xr.DataArray, reference: xr.DataArray, *, region: Region = "all"
 
 
 def _squares(slab: Float32, reference: Float32, *, inside: npt.NDArray[np.bool_]) -> Float64:
-    difference = (slab.astype(np.float64) - reference)[:, inside]
-    return np.array([float(values @ values) for values in difference])
+    return squares((slab.astype(np.float64) - reference)[:, inside])
+
+
+def squares(values: Float64) -> Float64:
+    """(slice,): the sum of the squares of values (slice, voxel)."""
+    return np.array([float(one @ one) for one in values])

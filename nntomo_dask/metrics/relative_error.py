@@ -13,7 +13,7 @@ from dask.delayed import delayed
 from nntomo_dask.arrays import schema
 from nntomo_dask.metrics import METRICS
 from nntomo_dask.metrics.metric import Column, Metric
-from nntomo_dask.metrics.mse import mse
+from nntomo_dask.metrics.mse import mse, squares
 from nntomo_dask.metrics.pairs import Region, inside_region, pair
 from nntomo_dask.types import Float32, Float64
 
@@ -72,8 +72,7 @@ def relative_error(volume: xr.DataArray, reference: xr.DataArray, *, region: Reg
 
 
 def _powers(slab: Float32, *, inside: npt.NDArray[np.bool_]) -> Float64:
-    chosen = slab[:, inside].astype(np.float64)
-    return np.array([float(values @ values) for values in chosen])
+    return squares(slab[:, inside].astype(np.float64))
 
 
 def _share(error: Any, power: Any) -> Any:

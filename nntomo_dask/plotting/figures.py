@@ -84,7 +84,7 @@ def compare_volumes(
         z, y = found.z if z is None else z, found.y if y is None else y
     assert level is not None and window is not None and z is not None and y is not None  # noqa: PT018
     places = {schema.Z: z, schema.Y: y}
-    unit, pixel = str(main.attrs["units"]), float(main.attrs["pixel_size"])
+    unit, pixel = str(main.attrs["units"]), schema.pixel_size_of(main)
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
         figure = Figure(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
         FigureCanvasAgg(figure)

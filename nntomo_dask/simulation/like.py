@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import xarray as xr
 from ase import Atoms
 
-from nntomo_dask.arrays import recipes
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation.optics import Imaging, Mode
@@ -140,9 +140,8 @@ def _refuse_other(made: dict[str, Any], wanted: dict[str, Any]) -> NoReturn:
 
 def _check_grid(array: xr.DataArray, volume: xr.DataArray) -> None:
     """Refuse a part of a series, or one of other pixels: the truth has the grid of the whole simulation."""
-    size, pixel = array.sizes.get("z"), float(array.attrs.get("pixel_size", 0))
-    wanted = float(volume.attrs["pixel_size"])
-    if size != volume.sizes["z"] or abs(pixel - wanted) > 1e-6 * wanted:
+    size, pixel, wanted = array.sizes.get(schema.Z), schema.pixel_size_of(array), schema.pixel_size_of(volume)
+    if size != volume.sizes[schema.Z] or abs(pixel - wanted) > 1e-6 * wanted:
         refuse(
             _WHO,
             needs=f"all of what was simulated, {volume.sizes['z']} slices of {wanted:.4g} nm",

@@ -30,7 +30,6 @@ from nntomo_dask.untrusted import canonical_json, parsed_json
 Stored = zarr.Array[Any]  # of the data
 _DAMAGED = ".damaged"
 _OWN_NAMES = {metadata.FILE, *ARRAYS, *COORDINATES}
-_ZARRS_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")  # a file that Zarr is writing
 TOKEN_DIGITS = 8  # hexadecimal digits that make the names of temporary folders unique
 _FLUSHED_BYTES = 2**20  # smaller files are left to the operating system: waiting for each would take longer
 _FLUSHING = 2  # files that are flushed to the disk while the next slab is computed
@@ -59,13 +58,8 @@ def read(folder: Path) -> metadata.Metadata:
     """What the metadata of a store say, a SchemaError where there is none or they are damaged."""
     try:
         found = metadata.read(folder)
-    except metadata.DamagedError as error:
-        refuse(
-            "open",
-            needs="the metadata of a store as they were written",
-            got=f"damaged ones in {folder} ({error})",
-            remedy="rerun what wrote the store",
-        )
+    except metadata.DamagedError:
+        refuse_metadata("open", folder)
     if found is None:
         refuse("open", needs="a store that nntomo_dask wrote", got=f"{folder}", remedy="check the path")
     return found
@@ -273,7 +267,7 @@ def remove_partial(target: Path) -> None:
     for folder in (target, *(target / name for name in COORDINATES), *(target / name / "c" for name in COORDINATES)):
         if folder.is_dir():
             for entry in list(folder.iterdir()):
-                if _ZARRS_PARTIAL.fullmatch(entry.name):
+                if metadata.ZARRS_PARTIAL.fullmatch(entry.name):
                     entry.unlink(missing_ok=True)
 
 
@@ -304,7 +298,7 @@ def write_chunks(block: npt.NDArray[np.float32], first: int, wanted: tuple[int, 
                 _flushing.popleft().result()
         file.with_name(file.name + _DAMAGED).unlink(missing_ok=True)
         for entry in list(file.parent.iterdir()):  # of a run that was killed while Zarr wrote the file
-            if _ZARRS_PARTIAL.fullmatch(entry.name):
+            if metadata.ZARRS_PARTIAL.fullmatch(entry.name):
                 entry.unlink(missing_ok=True)
 
 

@@ -245,12 +245,12 @@ def _marked(target: Path) -> Iterator[None]:
 
 def _take_away(marker: Path) -> None:
     """Remove the marker of a process that has ended, unless a run that saw it too has put its own there meanwhile."""
-    aside = marker.with_name(f"{marker.name}.{os.getpid()}")
+    taken = marker.with_name(f"{marker.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
-        marker.rename(aside)
-        if _runs(aside):
-            aside.rename(marker)
-        aside.unlink(missing_ok=True)
+        marker.rename(taken)
+        if _runs(taken):
+            taken.rename(marker)
+        taken.unlink(missing_ok=True)
 
 
 def _is_marked(target: Path) -> bool:
@@ -261,10 +261,9 @@ def _runs(marker: Path) -> bool:
     """Whether the process that a marker names may still run; one of another machine may."""
     try:
         _, host, process, started = marker.read_text(encoding="utf-8").split("\n")
+        number, since = int(process), float(started)
     except FileNotFoundError:
         return False
     except ValueError:  # it has just been created
         return True
-    if host != platform.node():
-        return True
-    return aside.runs(int(process), float(started))
+    return host != platform.node() or aside.runs(number, since)

@@ -32,7 +32,7 @@ from nntomo_dask.untrusted import LONGEST_JSON, canonical_json, is_recipe, parse
 
 FILE = "zarr.json"
 CHECKSUM_BYTES = 4  # of the CRC-32C at the end of every chunk
-_ZARRS_PARTIAL = re.compile(r"zarr\.[0-9a-f]{32}\.partial")
+ZARRS_PARTIAL = re.compile(r"(zarr|\d+)\.[0-9a-f]{32}\.partial")  # a file that Zarr is writing
 _BLOSC_HEADER = 16  # bytes; 4 to 7 are the number of bytes when decompressed, 12 to 15 the number of compressed bytes
 _FLAGS, _LZ4, _MOST_PACKED = 2, 1, 256  # the byte whose upper bits are the compressor, LZ4, and its highest ratio
 
@@ -193,7 +193,7 @@ def own_entries(folder: Path) -> list[Path]:
     name = _Copies.of(folder).name
     names = [*COORDINATES, name] if name else COORDINATES
     # Zarr's are files that it was writing when it was killed.
-    partial = [entry for entry in folder.iterdir() if _ZARRS_PARTIAL.fullmatch(entry.name)]
+    partial = [entry for entry in folder.iterdir() if ZARRS_PARTIAL.fullmatch(entry.name)]
     return [*partial, *(folder / one for one in (*names, FILE) if (folder / one).exists())]
 
 

@@ -11,7 +11,8 @@ import xarray as xr
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.store import files, lock, names, places, projections, reading, samples, zarr_settings
+from nntomo_dask.store import files, lock, metadata, names, places, projections, reading, samples, zarr_settings
+from nntomo_dask.store.metadata import Metadata
 from nntomo_dask.store.places import StorePath
 
 Slices = int | Callable[[xr.DataArray], int] | None  # of a chunk of the lazy array; a function is given the array
@@ -88,8 +89,7 @@ def _opened(who: str, path: StorePath, slices: Slices) -> xr.DataArray | xr.Data
     source, wanted = member(Path(path).resolve())
     if not lock.is_held(source):
         places.finish_replacement(source)
-    _check_complete(who, source)
-    labelled = _reader(source, wanted)
+    labelled = _reader(_complete(who, source), wanted)
     if not callable(slices):
         return labelled(slices)
     found = slices(cast("xr.DataArray", labelled(None)))
@@ -102,9 +102,8 @@ def _check_slices(who: str, slices: int) -> None:
         refuse(who, needs="at least 1 slice", got=f"`slices={slices}`", remedy="`slices=1`, or leave it out")
 
 
-def _reader(source: Path, wanted: str | None) -> Callable[[int | None], xr.DataArray | xr.Dataset]:
-    """What labels the contents of a store, in chunks of so many slices; the metadata are read once."""
-    stored = files.read(source)
+def _reader(stored: Metadata, wanted: str | None) -> Callable[[int | None], xr.DataArray | xr.Dataset]:
+    """What labels the contents of a store, in chunks of so many slices."""
     name, attributes = stored.name, stored.attributes
     if name == names.TABLE:
         return lambda slices: samples.from_table(reading.lazy_data(stored, slices), attributes)
@@ -115,7 +114,7 @@ def _reader(source: Path, wanted: str | None) -> Callable[[int | None], xr.DataA
         return lambda slices: samples.from_pairs(reading.lazy_data(stored, slices), attributes, coords)
     if name == names.PROJECTIONS:
         return lambda slices: projections.from_stack(
-            lambda place: reading.lazy_series(stored, slices, place), attributes, coords, wanted, source
+            lambda place: reading.lazy_series(stored, slices, place), attributes, coords, wanted, stored.folder
         )
     return lambda slices: slabs.label(
         reading.lazy_data(stored, slices),
@@ -127,21 +126,24 @@ def _reader(source: Path, wanted: str | None) -> Callable[[int | None], xr.DataA
     )
 
 
-def _check_complete(who: str, source: Path) -> None:
+def _complete(who: str, source: Path) -> Metadata:
+    """What the metadata of a store say; a SchemaError where there is no store, or it lacks something."""
     if not source.exists():
         refuse(who, needs="a store", got=f"nothing at {source}", remedy="check the path")
-    if files.has_damaged_metadata(source):
+    try:
+        stored = metadata.read(source)
+    except metadata.DamagedError:
         files.refuse_metadata(who, source)
-    if not files.is_store(source):
+    if stored is None:
         refuse(
             who,
             needs="a store that nntomo_dask wrote",
             got=f"{source}",
             remedy="convert a file of a microscope by nntomo import, or save an array by save(volume(array), path)",
         )
-    lacking = [f"coordinate {dim}" for dim in files.missing_coordinates(source)]
-    if missing := files.missing_chunks(source):
-        lacking.append(f"{len(missing)} of {files.chunk_count(source)} chunks")
+    lacking = [f"coordinate {dim}" for dim, values in stored.coordinates().items() if values is None]
+    if missing := stored.chunk_count - len(stored.whole_chunks()):
+        lacking.append(f"{missing} of {stored.chunk_count} chunks")
     if lacking:
         refuse(
             who,
@@ -149,3 +151,4 @@ def _check_complete(who: str, source: Path) -> None:
             got=f"{source} without {' and '.join(lacking)}",
             remedy="rerun what wrote the store; it computes only what is missing",
         )
+    return stored

@@ -111,8 +111,7 @@ def phantom_slices(
     """Training and validation slices for exactly this series: phantoms projected at its angles onto its detector.
 
     Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
-    axis, in the middle of the detector. The validation phantom has an eighth of the
-    slices. Lazy.
+    axis, in the middle of the detector. The validation phantom has an eighth of the slices. Lazy.
 
     Parameters
     ----------

@@ -111,8 +111,7 @@ def phantom_samples(
     """Training and validation samples for exactly this series: phantoms projected at its angles onto its detector.
 
     Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
-    axis, in the middle of the detector. The validation phantom has a quarter of the
-    slices and as many samples. Lazy.
+    axis, in the middle of the detector. The validation phantom has a quarter of the slices and as many samples. Lazy.
 
     Parameters
     ----------
