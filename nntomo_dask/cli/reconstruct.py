@@ -81,9 +81,13 @@ def _reconstruct(
         METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
     )
 
-    def slices(source: xr.DataArray) -> int:
-        chosen.check(source)
-        shape = source.sizes[schema.Z], source.sizes[schema.ANGLE], source.sizes[schema.DETECTOR]
+    whole: xr.DataArray | None = None  # the series in the store's own chunks; a lower slab reads all of a chunk again
+
+    def slices(stored: xr.DataArray) -> int:
+        nonlocal whole
+        whole = stored
+        chosen.check(stored)
+        shape = stored.sizes[schema.Z], stored.sizes[schema.ANGLE], stored.sizes[schema.DETECTOR]
         wanted = chosen.wanted_slices(shape)
         return support.slices_within_memory(chosen.host_bytes, shape, memory, wanted=wanted, who=method)
 
@@ -91,9 +95,10 @@ def _reconstruct(
     cluster.expect(source.data.numblocks[0])
     silent = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
     saving.check_together(_volumes(source, silent, stores), overwrite=overwrite)
-    nt.check_finite(source, who=method)
-    prepared = tuple(float(one) for one in compute(*chosen.prepare(source)))
-    for line in chosen.outlook(source, prepared):
+    assert whole is not None
+    nt.check_finite(whole, who=method)
+    prepared = tuple(float(one) for one in compute(*chosen.prepare(whole)))
+    for line in chosen.outlook(whole, prepared):
         click.echo(line, err=True)
     volumes = _volumes(source, silent, stores, prepared=prepared)
     for path, volume in nt.save_together(volumes, overwrite=overwrite, progress="bar").items():
