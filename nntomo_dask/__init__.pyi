@@ -97,6 +97,7 @@ from .reconstruction.nnfbp import (
     outside_training_range as outside_training_range,
 )
 from .reconstruction.sirt import sirt as sirt
+from .reconstruction.tv import tv as tv
 from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate

@@ -1,6 +1,6 @@
 """The two steps of a primal–dual iteration for total variation on a lane group, each in one pass over the memory.
 
-The problem is ``min ½ Σ w (A x - y)² + λ TV(x)`` within bounds, TV the sum of the lengths of the gradient's vectors. The
+The problem is ``min ½ Σ w (A x - y)² + λ TV(x)`` within bounds; TV is the sum of the lengths of the gradient. The
 gradient is the forward difference along z, y and x, zero at the last slice, row and column. With dual variables p
 (entry, lane) and q (three of pixel, lane), an iteration of Chambolle and Pock with over-relaxation ρ is
 
@@ -31,8 +31,10 @@ from nntomo_dask.kernels.lanes import add, clip, divide, fill, fma, load, multip
 from nntomo_dask.types import Float32
 
 _PART = 8  # lanes in work at once: more would not keep all operands in registers
+_LEAST_SQUARE = 1e-30  # of a length, so that a weight of zero shortens vectors to nothing
 _WARPS = 8  # warps of a block on a GPU
 _PIXELS = 256  # pixels whose squares one block of threads sums on a GPU; it fixes the order of summation
+_MACROS = {"PIXELS": _PIXELS, "WARPS": _WARPS}
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def step_reference(state: State, backprojected: Float32, tau: Float32, size: int
     differences[1, :-1] = np.diff(bar, axis=0)
     differences[2, :, :-1] = np.diff(bar, axis=1)
     proposed = (q + steps.sigma * differences) * steps.shrink
-    proposed *= steps.weight / np.maximum(np.sqrt((proposed**2).sum(axis=0)), steps.weight)
+    proposed *= steps.weight / np.sqrt(np.maximum((proposed**2).sum(axis=0), max(steps.weight**2, _LEAST_SQUARE)))
     q += steps.relaxation * (proposed - q)
     divergence = steps.between * q[0] + q[1] + q[2]
     divergence[:, :, 1:] -= steps.between * q[0, :, :, :-1]
@@ -119,7 +121,7 @@ def step_reference(state: State, backprojected: Float32, tau: Float32, size: int
     x += steps.relaxation * (moved - x)
     for one, value in zip(state.dual, q, strict=True):
         one.reshape(stride, stride, width)[inside] = value
-    return float(np.sqrt(change / total)) if total > 0 else 0.0
+    return _relative(float(change), float(total))
 
 
 def dual(
@@ -154,18 +156,18 @@ def step(state: State, backprojected: Float32, tau: Float32, size: int, lanes: i
     lanes
         Slices in the group; the other lanes stay zero.
     """
-    if device.is_on_gpu(state.images):
-        return _step_on_gpu(state, backprojected, tau, size, lanes, steps)
     width = state.images.shape[1]
-    between = np.full(width, steps.between, np.float32)
+    between = np.full(width, steps.sigma * steps.between, np.float32)
     between[lanes - 1 :] = 0
+    if device.is_on_gpu(state.images):
+        return _step_on_gpu(state, backprojected, tau, size, between, steps)
     change, total = _step_kernel(width)(
         state.images.reshape(-1),
         state.extrapolated.reshape(-1),
         state.dual.reshape(3, -1),
         backprojected.reshape(-1),
         tau,
-        np.float32(steps.sigma) * between,
+        between,
         size,
         np.float32(steps.between),
         np.float32(steps.weight),
@@ -175,6 +177,10 @@ def step(state: State, backprojected: Float32, tau: Float32, size: int, lanes: i
         np.float32(steps.lower),
         np.float32(steps.upper),
     )
+    return _relative(change, total)
+
+
+def _relative(change: float, total: float) -> float:
     return float(np.sqrt(change / total)) if total > 0 else 0.0
 
 
@@ -213,7 +219,7 @@ def _step_kernel(width: int) -> Any:
         along_z, along_y, along_x = q[0], q[1], q[2]
         squares = np.empty(2 * _PART, np.float32)
         change, total = 0.0, 0.0
-        square = weight * weight
+        square = max(weight * weight, np.float32(_LEAST_SQUARE))
         for y in range(n):
             sigma_y = sigma if y < n - 1 else np.float32(0)
             changes = fill(np.float32(0), _PART)
@@ -244,9 +250,7 @@ def _step_kernel(width: int) -> Any:
                     store(along_x, place, new_x)
                 for lane in range(0, width, _PART):
                     place = first + lane
-                    divergence = multiply(
-                        ratio, subtract(load(along_z, place, _PART), load(along_z, place - 1, _PART))
-                    )
+                    divergence = multiply(ratio, subtract(load(along_z, place, _PART), load(along_z, place - 1, _PART)))
                     divergence = add(
                         divergence,
                         subtract(load(along_y, place, _PART), load(along_y, place - stride * width, _PART)),
@@ -270,3 +274,47 @@ def _step_kernel(width: int) -> Any:
         return change, total
 
     return kernel
+
+
+def _dual_on_gpu(rows: Any, projected: Any, measured: Any, sigma: Any, keep: Any, relaxation: float) -> None:
+    n_entries, width = rows.shape
+    cuda.get_function("total_variation", "dual", **_MACROS)(
+        (-(-n_entries // _WARPS), width // cuda.WARP),
+        (cuda.WARP, _WARPS),
+        (rows, projected, measured, sigma, keep, np.float32(relaxation), np.int64(n_entries), np.int32(width)),
+    )
+
+
+def _step_on_gpu(state: State, backprojected: Any, tau: Any, size: int, between: Float32, steps: Steps) -> float:
+    xp = device.namespace(state.images)
+    n_pixels, width = state.images.shape
+    where = np.int64(n_pixels), np.int32(size), np.int32(width)
+    cuda.get_function("total_variation", "edges", **_MACROS)(
+        (-(-n_pixels // _WARPS), width // cuda.WARP),
+        (cuda.WARP, _WARPS),
+        (
+            state.extrapolated,
+            *state.dual,
+            xp.asarray(between),
+            *(np.float32(one) for one in (steps.weight, steps.sigma, steps.shrink, steps.relaxation)),
+            *where,
+        ),
+    )
+    n_parts = -(-n_pixels // _PIXELS)
+    parts = xp.empty((2, n_parts, width))
+    cuda.get_function("total_variation", "step", **_MACROS)(
+        (n_parts, width // cuda.WARP),
+        (cuda.WARP, _WARPS),
+        (
+            state.images,
+            state.extrapolated,
+            *state.dual,
+            backprojected,
+            tau,
+            *(np.float32(one) for one in (steps.between, steps.relaxation, steps.lower, steps.upper)),
+            *where,
+            parts,
+        ),
+    )
+    change, total = device.to_host(parts).sum(axis=(1, 2))
+    return _relative(change, total)
