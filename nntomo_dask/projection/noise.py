@@ -136,7 +136,7 @@ def noise(series: xr.DataArray) -> Noise:
             who,
             needs=f"at least {noise_fit.LEAST_DETECTOR} detector pixels, and {noise_fit.LEAST_VALUES} values within",
             got=f"{n_z} slices, {n_angles} projections, {n_detector} detector pixels",
-            remedy="the whole series; or say what the noise is",
+            remedy="the whole series; where a network is trained for it, say what the noise is, `noise=none`",
         )
     places = np.argsort(series[schema.ANGLE].values, kind="stable")[kept]
     angles = series[schema.ANGLE].values[places]
