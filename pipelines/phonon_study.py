@@ -1,6 +1,6 @@
 """How many frozen-phonon configurations a dark-field image needs: the figures of docs/simulation.md, measured anew.
 
-    python pipelines/phonon_study.py phonons.csv   # a few minutes on one core
+    python pipelines/phonon_study.py phonons.csv   # 3 minutes on one core
 
 Every configuration is simulated alone, each with a seed of its own; an image of n configurations is the mean of n of
 them. A mean of n is compared with the mean of all the others, for as many separate groups of n as there are, and the
@@ -85,7 +85,7 @@ def main():
     parser.add_argument("--angle", type=float, nargs="+", default=[0.0, 20.0], help="tilt angles [degrees]")
     parser.add_argument("--configurations", type=int, default=32, help="number of configurations in all")
     parser.add_argument("--pixels", type=int, default=57, help="57 is the least number for one cell of MIL-53")
-    parser.add_argument("--slice-thickness-nm", type=float, default=0.2)
+    parser.add_argument("--slice-thickness-nm", type=float, default=0.4)
     parser.add_argument("--interpolation", type=int, default=3, help="of PRISM")
     parser.add_argument("--detector-mrad", type=float, nargs=2, default=nt.Imaging().detector_mrad)
     parser.add_argument("--sigma-nm", type=float, default=nt.Imaging().sigma_nm)
