@@ -76,8 +76,10 @@ class TestProvenance:
     """Recipes as `simulate` and `ground_truth` write them."""
 
     @staticmethod
-    def made(operation, crystal="UiO-66", atoms="a", **parameters):
-        cut = recipes.record("specimen", {"crystal": crystal, "atoms": atoms})
+    def made(operation, crystal="UiO-66", atoms="a", structure=None, repeat=1, **parameters):
+        cut = recipes.record(
+            "specimen", {"crystal": crystal, "atoms": atoms, "structure": structure, "repeat": repeat, "shape": "cells"}
+        )
         return recipes.record(operation, {"mode": "haadf", "convergence_mrad": 15.0} | parameters, [cut])
 
     def test_a_truth_fits_its_series(self):
@@ -93,6 +95,18 @@ class TestProvenance:
             (self.made("ground_truth", mode="idpc"), "made with mode haadf and idpc"),
         ):
             assert says in provenance.mismatch(volume, other)
+
+    @pytest.mark.parametrize("formula", ["C24N16Zn4", "C6N4Zn"])
+    def test_one_crystal_of_two_sources_is_told_from_two_crystals(self, formula):
+        volume = self.made("simulate", "ZIF-4", structure="C24N16Zn4")
+        note = provenance.mismatch(volume, self.made("ground_truth", "z.cif", "b", formula))
+        assert "of one composition, but of two sources (ZIF-4, and z.cif)" in note
+        assert "nntomo truth --like" in note
+        for other in (
+            self.made("ground_truth", "z.cif", "b", "C6N4Zn2"),
+            self.made("ground_truth", "z.cif", "b", formula, repeat=2),
+        ):
+            assert "different specimens (ZIF-4, and z.cif); the reference is not" in provenance.mismatch(volume, other)
 
     def test_what_was_not_simulated_is_left_alone(self):
         assert provenance.mismatch(recipes.record("sirt", {}), self.made("ground_truth")) == ""

@@ -172,7 +172,7 @@ def _notes(volume: Any, truth: Any, values: dict[str, float], columns: Sequence[
     if None not in kinds and kinds[0] != kinds[1]:
         yield f"they are different quantities ({kinds[0]}, and {kinds[1]}); only similarities of shape mean something"
     elif differs := provenance.mismatch(*(recipes.recipe_of(one) for one in (volume, truth))):
-        yield f"{differs}; the reference is not the truth of this volume"
+        yield differs
     else:
         for column in columns:
             if column.doubtful is not None and values[column.name] > column.doubtful:

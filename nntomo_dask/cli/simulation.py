@@ -259,7 +259,8 @@ def structures() -> None:
     """List the crystals that simulate and truth know by name.
 
     Each line begins with the name; other names of the same crystal follow after "also". Any of them can be given. CIF
-    files can be given instead.
+    files can be given instead. A file of one of these crystals may have another origin or cell: give either the name or
+    the file to both simulate and truth.
 
     \b
     Example: the line of UiO-66

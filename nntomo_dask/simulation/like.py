@@ -12,7 +12,7 @@ from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation.optics import Imaging, Mode
-from nntomo_dask.simulation.specimen import Specimen, specimen
+from nntomo_dask.simulation.specimen import Specimen, made
 from nntomo_dask.simulation.truth import ground_truth
 
 _WHO = "ground_truth_like"
@@ -96,7 +96,7 @@ def _given(recipe: recipes.Recipe, names: Iterable[str]) -> dict[str, Any]:
 def _specimen(recipe: recipes.Recipe, structure: Any, block: str | int | None) -> Specimen:
     """The specimen of a recipe, made again; refused where its atoms are others."""
     if isinstance(structure, Specimen):
-        made = structure
+        held = structure
     elif recipe.get("operation") != "specimen":
         refuse(
             _WHO,
@@ -107,10 +107,10 @@ def _specimen(recipe: recipes.Recipe, structure: Any, block: str | int | None) -
     else:
         if structure is None:
             structure = _found(recipe["parameters"]["crystal"])
-        made = specimen(structure, block=block, **_given(recipe, ("shape", "repeat", "size_nm", "tilt_axis")))
-    if made.recipe["parameters"].get("atoms") != recipe["parameters"].get("atoms"):
-        _refuse_other(made.recipe["parameters"], recipe["parameters"])
-    return made
+        held, _ = made(structure, block=block, **_given(recipe, ("shape", "repeat", "size_nm", "tilt_axis")))
+    if held.recipe["parameters"].get("atoms") != recipe["parameters"].get("atoms"):
+        _refuse_other(held.recipe["parameters"], recipe["parameters"])
+    return held
 
 
 def _found(crystal: str) -> str:

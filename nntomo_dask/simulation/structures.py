@@ -5,6 +5,7 @@ import functools
 import os
 import tomllib
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -24,6 +25,7 @@ LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scat
 _TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
 _BONDED = 1.75  # Å, the longest bond of a carbon atom to hydrogen or an element of the second period
 _TO_CARBON = 1.0  # Å; with the covalent radius of a heavier element, such as bromine, the longest bond to carbon
+_ALIKE = 0.02  # relative difference of the volumes of two crystals that may be the same, at other temperatures
 _TRIPLE = 1.25  # Å, the longest triple bond of carbon
 _LINEAR_DEG = 150.0  # a carbon atom with two neighbours at a larger angle has a triple bond and no hydrogen
 
@@ -40,6 +42,10 @@ class Crystal:
     sites: str
     note: str = ""
     aliases: tuple[str, ...] = field(default=())
+
+    def elements(self) -> set[int]:
+        """The atomic numbers."""
+        return {int(ase.data.atomic_numbers[line.split()[0]]) for line in self.sites.strip().splitlines()}
 
     def atoms(self) -> Atoms:
         """The atoms of the conventional unit cell."""
@@ -116,6 +122,20 @@ def name_of(source: str | os.PathLike[str] | Atoms) -> str:
         return "given atoms"
     known = _known(os.fspath(source))
     return Path(source).name if known is None else known.name
+
+
+def twin(atoms: Atoms) -> Crystal | None:
+    """The crystal of the table that some atoms seem to be: of the same composition and density, in any cell."""
+    numbers = Counter(atoms.numbers.tolist())
+    for entry in crystals().values():
+        if sorted(entry.elements()) != sorted(numbers):
+            continue
+        known = entry.atoms()
+        share = len(atoms) / len(known)
+        composed = {number: round(count * share, 6) for number, count in Counter(known.numbers.tolist()).items()}
+        if composed == dict(numbers) and abs(atoms.get_volume() / (share * known.get_volume()) - 1) < _ALIKE:
+            return entry
+    return None
 
 
 def _known(name: str) -> Crystal | None:
