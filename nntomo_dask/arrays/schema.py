@@ -16,6 +16,11 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
+# What values are called where an array has no name for them, and what stands between a name and attrs["units"].
+_VALUES: dict[tuple[Hashable, ...], str] = {VOLUME_DIMS: "intensity", SERIES_DIMS: "line integral"}
+_AXES_IN = "; axes in"
+# What to try on the command line where values are not finite.
+FILLED = "import the series with --fill VALUE; a volume must be filled by the program that made it"
 # Names of the coordinates in plots, and their units where those are not the array's.
 _LABELS = {
     Z: ("z, along the tilt axis", ""),
@@ -47,10 +52,23 @@ def series_coords(
 
 
 def with_labels(array: xr.DataArray) -> xr.DataArray:
-    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots."""
+    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots.
+
+    At the colour bar xarray writes ``long_name [units]`` of the array. Its units are those of lengths, so its long_name
+    says so: "intensity; axes in [nm]". An array without a long_name gets one.
+    """
+    if array.dims in _VALUES:
+        name = values_name(array)
+        named = _VALUES[array.dims] if name in ("", *_VALUES.values()) else name
+        array = array.assign_attrs(long_name=f"{named}{_AXES_IN}")
     units = array.attrs.get("units", "")
     attrs = {dim: {"long_name": name, "units": unit or units} for dim, (name, unit) in _LABELS.items()}
     return array.assign_coords({dim: (dim, array[dim].values, attrs[dim]) for dim in _LABELS if dim in array.coords})
+
+
+def values_name(array: xr.DataArray) -> str:
+    """What the values of an array are; empty where it does not say."""
+    return str(array.attrs.get("long_name", "")).removesuffix(_AXES_IN)
 
 
 def volume(
@@ -196,6 +214,7 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
             remedy=f"pad both to {size} with volume.pad(…), or crop the larger one",
+            command=f"pad both to {size}, or crop the larger one, in the program that made the volume",
         )
     steps = [abs(grid.spacing(array[dim].values, array.attrs["pixel_size"])) for dim in (Y, X)]
     if not grid.is_same_length(*steps):
@@ -220,7 +239,8 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f"one {kind}",
             got=f"a dataset of {', '.join(names)}",
-            remedy=f'dataset["{names[0]}"], on the command line STORE/{names[0]}',
+            remedy=f'dataset["{names[0]}"]',
+            command=f"STORE/{names[0]} in place of STORE",
         )
     if not isinstance(array, xr.DataArray):
         refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=_maker(kind))
@@ -349,6 +369,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
             needs="two volumes of one shape",
             got=f"{first.shape} and {second.shape}",
             remedy="crop or resize one of them",
+            command="volumes of one size; nntomo info STORE shows it",
         )
     same_unit = first.attrs["units"] == second.attrs["units"]
     for dim in first.dims:
@@ -363,6 +384,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
                 got=" and ".join(ends),
                 remedy=f"select the part that both have, volume.sel({dim}=…); or assign_coords({dim}=…) where one of "
                 "them is wrong",
+                command="volumes of one specimen on the same voxels, such as reconstructions of one series",
             )
 
 
@@ -379,5 +401,6 @@ def check_finite(array: xr.DataArray, *, who: str) -> None:
         who,
         needs="finite values",
         got=f"{count} NaN or infinite, the first at index {place}",
-        remedy="replace them with array.where(np.isfinite(array), value), on the command line import with --fill VALUE",
+        remedy="replace them with array.where(np.isfinite(array), value)",
+        command=FILLED,
     )

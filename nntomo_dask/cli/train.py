@@ -7,7 +7,7 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask import aside
-from nntomo_dask.arrays import recipes
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
@@ -142,6 +142,11 @@ def train(
         for place, checkpoint in zip(places, checkpoints, strict=True):
             _check_output(place, checkpoint, training, overwrite=overwrite)
         series = None if target is None else nt.open(target)
+        if series is not None:
+            schema.check_tilt_series(series, who="train")
+        elif len(given[0]) != len(given[1]):
+            got = f"{len(given[0])} series and {len(given[1])} volumes"
+            refuse("train", needs="a volume for each series", got=got, remedy="give a --volume for each --series")
         for note in training.notes(series, validation=validation is not None):
             click.echo(f"note: {note}", err=True)
         if series is not None:

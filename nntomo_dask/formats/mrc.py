@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,23 +146,34 @@ def read_mrc_series(
     Raises
     ------
     SchemaError
-        No file, no MRC, a truncated or complex one, no stack; or angles that do not fit it.
+        No file, no MRC, a truncated or complex one, no stack; pixels that are not square; or angles that do not fit it.
     """
     with _mapped(path, "read_mrc_series") as mrc:
         source = _Stored.of(path, mrc)
+        mrc_grid.check_square(mrc, path, who="read_mrc_series")
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3 or shape[0] < 2:
         refuse(
             "read_mrc_series",
             needs="a stack of at least 2 projections",
             got=f"{'an image' if len(shape) == 2 else 'data'} of shape {shape} in {path}",
-            remedy="join the projections into one stack",
+            remedy="save one of the stacks to a file of its own"
+            if len(shape) > 3
+            else "join the projections into one stack",
         )
     if tilt_axis not in _SERIES_AXES:
         refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='`tilt_axis="y"`')
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
     kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
+    if kept.size < 2:
+        refuse(
+            "read_mrc_series",
+            needs="at least 2 projections near the angles to keep",
+            got=f"one, at {angles[kept][0]:g}°",
+            remedy="other `keep_deg`, or leave it out to keep all",
+            command="a wider --keep START:STOP:STEP, or leave it out to keep all",
+        )
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
@@ -179,19 +191,23 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
 
     Returns
     -------
-    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px.
+    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px. Slices that are further apart,
+    or closer, than pixels are wide keep their own distance, and a warning says so.
 
     Raises
     ------
     SchemaError
-        No file, no MRC, a truncated or complex one; or slices that are not square.
+        No file, no MRC, a truncated or complex one; or slices or pixels that are not square.
     """
     with _mapped(path, "read_mrc_volume") as mrc:
         source = _Stored.of(path, mrc)
+        mrc_grid.check_square(mrc, path, who="read_mrc_volume")
+        mrc_grid.warn_of_slices(mrc, path)
         shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3:
-        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
+        remedy = "give a file of one volume, or the stack of a tilt series with its angles"
+        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
@@ -326,10 +342,22 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
         refuse(who, needs="an MRC file", got=f"nothing at {source}", remedy="check the path")
     try:
         mrc_header.check(source)  # mrcfile takes the memory that a header asks for
-        mrc = mrcfile.mmap(source, mode="r")
+        with warnings.catch_warnings():  # what is too long has been told
+            warnings.filterwarnings("ignore", "MRC file is .* larger than expected", RuntimeWarning)
+            mrc = mrcfile.mmap(source, mode="r")
+    except mrc_header.SizeError as error:
+        remedy = "copy the file again, or save it as MRC again by the program that made it"
+        refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy=remedy)
+    except mrc_header.HeaderError as error:
+        remedy = "check the path, or save the file as MRC again by the program that made it"
+        refuse(who, needs="an MRC2014 file", got=f"{source} ({error})", remedy=remedy)
     except (ValueError, OverflowError) as error:
+        lacking = mrc_header.lacking(source)
         refuse(
-            who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy the file again, or convert it"
+            who,
+            needs="the header of an MRC2014 file",
+            got=f"{source}, whose header has {' and '.join(lacking)}" if lacking else f"{source} ({error})",
+            remedy="write it anew by a program that reads such headers, such as newstack FILE NEW of IMOD",
         )
     with mrc:
         if mrc.data.dtype.kind == "c":

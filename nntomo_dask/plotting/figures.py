@@ -142,7 +142,7 @@ def _check_view(volume: xr.DataArray, window: tuple[float, float] | None, places
 
 def _label(volume: xr.DataArray) -> str:
     """What the greys are."""
-    name, quantity = str(volume.attrs.get("long_name", "value")), volume.attrs.get("quantity")
+    name, quantity = schema.values_name(volume) or "value", volume.attrs.get("quantity")
     return f"{name} ({quantity}, per voxel)" if quantity else name
 
 

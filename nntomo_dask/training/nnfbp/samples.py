@@ -20,7 +20,7 @@ from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import intensity_level
-from nntomo_dask.training.pairs import check_pair
+from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
 VOXEL, INPUT = "voxel", "input"
@@ -170,6 +170,7 @@ def _check_pairs(
             needs="one volume a series, at least one pair",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
             remedy="pass as many volumes as series",
+            command=PAIRED,
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
