@@ -185,6 +185,9 @@ def _places(output: Path, members: int) -> list[Path]:
 def _check_output(place: Path, checkpoint: Path, training: Training[Any], *, overwrite: bool) -> None:
     """Refuse to replace what is no network or no checkpoint, and a network whose checkpoint is missing."""
     if place.exists():
+        if not place.name.lower().endswith(files.SUFFIX) and not files.kind_of(place):
+            got = f"{place}, which is something else"
+            refuse("train", needs="a free path, or the path of a network", got=got, remedy="another `output`")
         nt.load_network(place)
         if not overwrite and not checkpoint.exists():
             refuse("train", needs="a free path", got=f"{place}, which exists", remedy="`overwrite=True`")

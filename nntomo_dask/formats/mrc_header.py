@@ -37,7 +37,7 @@ def check(path: Path) -> None:
     *sizes, mode = struct.unpack_from(f"{order}4i", header, _SIZES_AND_MODE)
     (extended,) = struct.unpack_from(f"{order}i", header, _EXTENDED)
     if mode not in _BITS:
-        raise HeaderError(f"its mode is {mode}, which is none of MRC")
+        raise HeaderError(f"its mode is {mode}, which is not read here")
     if not all(1 <= length <= _LONGEST_AXIS for length in sizes):
         raise HeaderError(f"its sizes are {sizes}, which no stack has")
     if not 0 <= extended <= MOST_EXTENDED_BYTES or extended > size - HEADER_BYTES:

@@ -58,10 +58,11 @@ def ground_truth_like(
     made = [recipes.find(recipes.recipe_of(array), "simulate") for array in arrays]
     found = [one for one in made if one is not None]
     if not found:
+        operation = series.attrs.get("recipe", {}).get("operation", "array")
         refuse(
             _WHO,
             needs="a simulated series, or what was made from one",
-            got=f"what {series.attrs.get('recipe', {}).get('operation', 'an unknown operation')} made",
+            got="an array" if operation == "array" else f"what {operation} made",
             remedy="ground_truth(specimen, mode=…, imaging=…) with the settings of the images",
             command="nntomo truth STRUCTURE with the settings of the images, without --like",
         )

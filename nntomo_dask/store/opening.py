@@ -132,7 +132,7 @@ def _instead_of(source: Path) -> str:
         return "check the path; a store is the whole folder that a command wrote as its output"
     if source.suffix.lower() == ".safetensors":
         return "check the path; a network is given by `network`"
-    return f"nntomo import {source} -o STORE, with the --angles of a tilt series, if it is the file of a microscope"
+    return f"for a file of a microscope, nntomo import {source} -o STORE, with --angles FILE for a tilt series"
 
 
 def _complete(who: str, source: Path) -> Metadata:
