@@ -141,7 +141,7 @@ def _listed(choices: tuple[Any, ...]) -> str:
 
 
 def _spelled(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any, *, whole: bool) -> float | None:

@@ -7,6 +7,7 @@ method of xarray, a call.
 import pickle
 import re
 import struct
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -166,6 +167,29 @@ def test_python_and_the_command_line_have_their_own_remedy(volume, make, python,
     assert command not in str(caught.value)
     assert command in caught.value.spelled(str)
     assert python not in caught.value.spelled(str)
+
+
+@pytest.mark.parametrize(
+    ("call", "remedy"),
+    [
+        (lambda series: nt.fbp(series.isel(z=0)), "array.isel(z=[0]), a selection by a list or a slice"),
+        (lambda series: nt.fbp(series.transpose("angle", "z", ...)), "array.transpose('z', 'angle', 'detector')"),
+        (lambda series: nt.fbp(series.expand_dims("time")), "array.rename(…), or a selection by numbers"),
+        (lambda series: nt.fbp(series, window="none"), 'try: window="ram-lak"'),
+        (lambda series: nt.sirt(series, max_iterations=0), "try: max_iterations=1000"),
+        (lambda series: nt.tilt_series(series.values, "a.rawtlt"), "try: read_tilt_angles(path)"),
+        (lambda series: nt.nnfbp(series, "net.safetensors"), "try: load_network(path)"),
+        (lambda series: nt.nnfbp(series, []), "try: nnfbp(series, load_network(path))"),
+        (lambda series: nt.reconstruct(series, Path("net.safetensors")), "try: load_network(path)"),
+        (lambda series: nt.train_nnfbp(series, series), "got another DataArray; try: make one by training"),
+    ],
+)
+def test_python_is_told_a_call(series, call, remedy):
+    with pytest.raises(SchemaError) as caught:
+        call(series)
+    assert remedy in str(caught.value)
+    assert "`" not in str(caught.value)
+    assert "--" not in str(caught.value)
 
 
 def test_the_remedy_of_the_command_line_survives_a_worker():

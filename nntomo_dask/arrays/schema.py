@@ -163,7 +163,9 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
-        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number for each projection")
+        is_path = isinstance(angles_deg, str)
+        remedy = "read_tilt_angles(path)" if is_path else "give one number for each projection"
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy=remedy)
     if angles.ndim != 1 or not np.isfinite(angles).all():
         refuse(
             who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number for each projection"
@@ -248,7 +250,7 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
         other = "volume" if kind == "tilt series" else "tilt series"
         refuse(who, needs=f"a {kind}", got=f"a {other}", remedy=f"give the {kind} instead")
     if array.dims != dims:
-        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", remedy="rename or transpose the dims")
+        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", remedy=_dims_remedy(array.dims, dims))
     if array.dtype != np.float32:
         refuse(who, needs=f"a {kind} of float32", got=f"{array.dtype}", remedy='array.astype("float32")')
     empty = [dim for dim in dims if array.sizes[dim] == 0]
@@ -292,6 +294,16 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got=f"{len(chunks)} chunks",
                 remedy=f"array.chunk({dim}=-1)",
             )
+
+
+def _dims_remedy(there: tuple[Hashable, ...], dims: tuple[str, ...]) -> str:
+    """What makes the dims of an array those of a volume or a series."""
+    if set(there) == set(dims):
+        return f"array.transpose({', '.join(map(repr, dims))})"
+    lost = [dim for dim in dims if dim not in there]
+    if len(there) < len(dims):
+        return f"array.isel({lost[0]}=[0]), a selection by a list or a slice, which keeps the dim"
+    return "array.rename(…), or a selection by numbers along the dims that are too many"
 
 
 def _check_unit(array: xr.DataArray, dim: str, kind: str, who: str) -> None:

@@ -144,7 +144,7 @@ def train(
         series = None if target is None else nt.open(target)
         if series is not None:
             schema.check_tilt_series(series, who="train")
-        elif len(given[0]) != len(given[1]):
+        elif given is not None and len(given[0]) != len(given[1]):
             got = f"{len(given[0])} series and {len(given[1])} volumes"
             refuse("train", needs="a volume for each series", got=got, remedy="give a --volume for each --series")
         for note in training.notes(series, validation=validation is not None):

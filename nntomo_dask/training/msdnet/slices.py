@@ -208,7 +208,7 @@ def noise2inverse_slices(
         )
     if layouts.needs_network(method):
         got = f"{method}, whose network needs all projections"
-        refuse(who, needs="a method without a network", got=got, remedy=f"`method={layouts.SELF_SUPERVISED}`")
+        refuse(who, needs="a method without a network", got=got, remedy=f'`method="{layouts.SELF_SUPERVISED}"`')
     inputs = dataclasses.replace(layouts.inputs(who, [series], method, None, neighbours), splits=splits)
     source = slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
