@@ -72,6 +72,8 @@ _ANGLES = ("--angles", "series.rawtlt", *_NEW)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("imprt", "series.mrc"), "No such command 'imprt'. Did you mean 'import'?"),
+        (("denoise", "series.mrc"), "No such command 'denoise'. There are demo, import, "),
         (("import", "images", *_ANGLES), "images, which is a folder; try: join its images into one MRC stack"),
         (("import", "series.zarr", *_NEW), "series.zarr, which is a store already; try: use it as it is"),
         (("import", "nothing", *_NEW), "got nothing at nothing; try: check the path"),
