@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import angles as angles_room, grid
+from nntomo_dask.arrays import angles as angles_room, grid, labels
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -16,19 +16,8 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
-# What values are called where an array has no name for them, and what stands between a name and attrs["units"].
-_VALUES: dict[tuple[Hashable, ...], str] = {VOLUME_DIMS: "intensity", SERIES_DIMS: "line integral"}
-_LENGTHS_IN = "; lengths in"
 # What to try on the command line where values are not finite.
 FILLED = "import the series with --fill VALUE; a volume must be filled by the program that made it"
-# Names of the coordinates in plots, and their units where those are not the array's.
-_LABELS = {
-    Z: ("z, along the tilt axis", ""),
-    Y: ("y", ""),
-    X: ("x", ""),
-    ANGLE: ("tilt angle", "degrees"),
-    DETECTOR: ("detector", ""),
-}
 # Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
 # this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
 _SAME_PLACE, _SAME_STEP = 0.1, 0.01
@@ -49,26 +38,6 @@ def series_coords(
 ) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, angle, detector) of a tilt series."""
     return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
-
-
-def with_labels(array: xr.DataArray) -> xr.DataArray:
-    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots.
-
-    At the colour bar xarray writes ``long_name [units]`` of the array. Its units are those of lengths, so its long_name
-    says so: "intensity; lengths in [nm]". An array without a long_name gets one.
-    """
-    if array.dims in _VALUES:
-        name = values_name(array)
-        named = _VALUES[array.dims] if name in ("", *_VALUES.values()) else name
-        array = array.assign_attrs(long_name=f"{named}{_LENGTHS_IN}")
-    units = array.attrs.get("units", "")
-    attrs = {dim: {"long_name": name, "units": unit or units} for dim, (name, unit) in _LABELS.items()}
-    return array.assign_coords({dim: (dim, array[dim].values, attrs[dim]) for dim in _LABELS if dim in array.coords})
-
-
-def values_name(array: xr.DataArray) -> str:
-    """What the values of an array are; empty where it does not say."""
-    return str(array.attrs.get("long_name", "")).removesuffix(_LENGTHS_IN)
 
 
 def volume(
@@ -93,7 +62,7 @@ def volume(
         The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
-    labelled = with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
+    labelled = labels.with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
     check_volume(labelled, who="volume")
     return labelled
 
@@ -132,7 +101,7 @@ def tilt_series(
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
     )
-    labelled = with_labels(labelled.assign_coords(coords))
+    labelled = labels.with_labels(labelled.assign_coords(coords))
     check_tilt_series(labelled, who="tilt_series")
     return labelled
 

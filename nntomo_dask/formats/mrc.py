@@ -18,7 +18,7 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header
+from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header, mrc_statistics
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
@@ -151,7 +151,7 @@ def read_mrc_series(
     with _mapped(path, "read_mrc_series") as mrc:
         source = _Stored.of(path, mrc)
         mrc_grid.check_square(mrc, path, who="read_mrc_series")
-        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
         places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3 or shape[0] < 2:
         refuse(
@@ -203,7 +203,7 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         source = _Stored.of(path, mrc)
         mrc_grid.check_square(mrc, path, who="read_mrc_volume")
         mrc_grid.warn_of_slices(mrc, path)
-        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
+        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
         places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
@@ -261,7 +261,7 @@ def _write(array: xr.DataArray, path: Path) -> None:
         mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
         _take_room(path)
         first = 0
-        statistics = _Statistics()
+        statistics = mrc_statistics.Statistics()
         for slices in slabs.lazy(array).data.chunks[0]:
             slab = array.isel({schema.Z: slice(first, first + slices)}).values
             if is_series:
@@ -275,28 +275,6 @@ def _write(array: xr.DataArray, path: Path) -> None:
             mrc.set_image_stack()
         statistics.write(mrc.header)
         mrc_grid.write_header(mrc, array)
-
-
-class _Statistics:
-    """Least, largest and mean value and standard deviation, slab by slab: mrcfile would copy the file for them."""
-
-    def __init__(self) -> None:
-        self.least, self.largest, self.sums = np.inf, -np.inf, np.zeros(3)  # of ones, values and squares
-
-    def add(self, slab: Float32) -> None:
-        """Take in a slab."""
-        with np.errstate(all="ignore"):  # values that are not finite make statistics that are not
-            self.least, self.largest = np.minimum(self.least, slab.min()), np.maximum(self.largest, slab.max())
-            for image in slab:  # one at a time in double precision
-                values = image.astype(np.float64).ravel()
-                self.sums += values.size, values.sum(), values @ values
-
-    def write(self, header: Any) -> None:
-        """Write them into a header."""
-        with np.errstate(all="ignore"):
-            mean, square = self.sums[1:] / self.sums[0]
-            header.dmin, header.dmax, header.dmean = (np.float32(one) for one in (self.least, self.largest, mean))
-            header.rms = np.float32(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def _let_go(mapped: Any) -> None:
@@ -363,12 +341,6 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
         if mrc.data.dtype.kind == "c":
             refuse(who, needs="real values", got=f"complex ones in {source}", remedy="save the magnitude instead")
         yield mrc
-
-
-def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
-        angstrom = float(mrc.voxel_size.x)
-    return (angstrom / mrc_grid.ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
 @configuration.ours()

@@ -56,6 +56,13 @@ def write_header(mrc: Any, array: xr.DataArray) -> None:
             mrc.header.origin = tuple(0.0 if dim is None else first for dim, first in zip(dims, firsts, strict=True))
 
 
+def pixel_size(mrc: Any) -> tuple[float, schema.Units]:
+    """The pixel size along x, and its unit; 1 px where the header has none."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
+        angstrom = float(mrc.voxel_size.x)
+    return (angstrom / ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
+
+
 def positions(mrc: Any, axis: int, pixel_size: float) -> Float64:
     """Positions of the pixels along an axis of a file's data (z, y, x), from what its label says, else centred."""
     count = mrc.data.shape[axis]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays import geometry, labels, schema
 from nntomo_dask.networks.nnfbp import InputLayout
 from nntomo_dask.reconstruction.method import Method
 
@@ -367,4 +367,4 @@ def test_the_name_of_the_values_is_stored_once(whole, tmp_path):
     named = nt.fbp(whole.assign_attrs(long_name="counts"))
     again = nt.fbp(nt.project(nt.save(named, tmp_path / "a.zarr"), [0, 30, 60]))
     assert again.attrs["long_name"] == "counts; lengths in"
-    assert schema.values_name(again) == "counts"
+    assert labels.values_name(again) == "counts"
