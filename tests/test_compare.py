@@ -67,7 +67,7 @@ def test_options_of_the_figure(run, stores, tmp_path):
     for option, value, says in (
         ("--slice", "1,2,3", "write one number, 40, or two, 40,64"),
         ("--window", "2,1", "the lesser first, such as 0,1"),
-        ("--slice", "8", "needs a slice z from 0 to 7; got 8"),
+        ("--slice", "8", "--slice: 8; along z there are slices 0 to 7"),
     ):
         assert says in run(*words, "--figure", "g.png", option, value, exit_code=2).output
 

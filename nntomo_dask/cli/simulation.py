@@ -57,7 +57,7 @@ class _Sigma(click.ParamType[Any]):
 
 
 _TYPES = {"detector_mrad": _Numbers(2), "sigma_nm": _Sigma()}
-_CUT_TYPES = {"repeat": support.Shape(), "size_nm": _Numbers(1, 3)}
+_CUT_TYPES = {"repeat": support.Shape("one count, 2, or three, 2,2,1"), "size_nm": _Numbers(1, 3)}
 _ALL_SETTINGS = tuple(one.name for one in settings_of(optics.Imaging))
 _CUT = tuple(one.name for one in settings_of(Cut))
 _THICKEST_NM = 0.2

@@ -58,11 +58,13 @@ def ground_truth_like(
     made = [recipes.find(recipes.recipe_of(array), "simulate") for array in arrays]
     found = [one for one in made if one is not None]
     if not found:
+        operation = series.attrs.get("recipe", {}).get("operation", "array")
         refuse(
             _WHO,
             needs="a simulated series, or what was made from one",
-            got=f"{series.attrs.get('recipe', {}).get('operation', 'an array')!r}",
-            remedy="`nntomo truth STRUCTURE` with the settings of the images",
+            got="an array" if operation == "array" else f"what {operation} made",
+            remedy="ground_truth(specimen, mode=…, imaging=…) with the settings of the images",
+            command="nntomo truth STRUCTURE with the settings of the images, without --like",
         )
     modes = list(dict.fromkeys(one["parameters"]["mode"] for one in found))
     chosen: Mode | None = modes[0] if mode is None and len(modes) == 1 else mode
@@ -102,7 +104,8 @@ def _specimen(recipe: recipes.Recipe, structure: Any, block: str | int | None) -
             _WHO,
             needs="the specimen that was simulated",
             got="one that was not made by specimen()",
-            remedy="`structure=` the same Specimen",
+            remedy="structure=specimen, the same Specimen",
+            command="make the truth in Python: ground_truth_like(series, structure=specimen)",
         )
     else:
         if structure is None:

@@ -220,8 +220,8 @@ def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None
     if not fits or not (np.isfinite(edges) & (edges > 0)).all():
         refuse(
             "specimen",
-            needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
-            got=f"{size_nm}",
+            needs=f"`size_nm` of a {shape}: one number above 0" + (", or x, y and z" if shape == "cuboid" else ""),
+            got="none" if size_nm is None else f"{size_nm}",
             remedy="`size_nm=(3, 3, 4)`" if shape == "cuboid" else "`size_nm=3`",
         )
     return np.asarray(np.broadcast_to(edges, 3) * 5)

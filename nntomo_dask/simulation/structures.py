@@ -21,6 +21,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import neighbours
 
 _CIF = (".cif", ".mcif", ".mmcif")
+_OTHERS = (".xyz", ".extxyz", ".pdb", ".vasp", ".poscar", ".res", ".gen", ".xsf", ".cfg")  # some that ASE reads
 LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scattering factors
 _TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
 _BONDED = 1.75  # Å, the longest bond of a carbon atom to hydrogen or an element of the second period
@@ -153,12 +154,19 @@ def _is_path(name: str) -> bool:
     return len(Path(name).parts) > 1 or name.startswith((".", "/"))
 
 
+def _is_file_name(name: str) -> bool:
+    """Whether a text is meant as a file: it has a folder in it, or the suffix of a file with a structure."""
+    return _is_path(name) or Path(name).suffix.lower() in (*_CIF, *_OTHERS)
+
+
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _read(name: str, block: str | int | None) -> Atoms:
     path = Path(name)
+    if not path.exists() and _is_file_name(name):
+        refuse("structure", needs="a file of a structure", got=f"nothing at {path}", remedy="check the path")
     if not path.is_file():
         refuse(
             "structure",
@@ -221,6 +229,7 @@ def check_structure(atoms: Atoms, *, name: str) -> None:
             needs="a cell",
             got=f"none in {name}",
             remedy="set one with atoms.center(vacuum=5) or atoms.set_cell(…)",
+            command="a file with a cell, such as a CIF",
         )
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         refuse(
