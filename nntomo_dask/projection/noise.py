@@ -43,10 +43,10 @@ class Noise:
         Whether the values vary no more than noise alone would.
     """
 
-    gain: float = setting(0.0, help="What one count adds to a value.", least=0)
-    read_noise: float = setting(0.0, help="Standard deviation at the background.", least=0)
-    background: float = setting(0.0, help="Mean value where there is no specimen.")
-    brightest: float = setting(1.0, help="The brightest ray, without its noise.")
+    gain: float = setting(0.0, option=None, help="What one count adds to a value.", least=0)
+    read_noise: float = setting(0.0, option=None, help="Standard deviation at the background.", least=0)
+    background: float = setting(0.0, option=None, help="Mean value where there is no specimen.")
+    brightest: float = setting(1.0, option=None, help="The brightest ray, without its noise.")
     signal_to_noise: float = float("inf")
     is_all_noise: bool = False
 
