@@ -35,8 +35,8 @@ class Noise:
     background
         Mean value where there is no specimen; where no such place is seen, the lowest values.
     brightest
-        The brightest ray, without its noise: the largest mean of three neighbours on the detector, less three of the
-        standard deviations that it has there.
+        The brightest ray, without its noise: the largest median of three neighbours on the detector, less three of
+        the standard deviations that it has there.
     signal_to_noise
         Standard deviation of the values that is no noise, divided by that of the noise; infinite without noise.
     is_all_noise
