@@ -176,4 +176,4 @@ def test_networks_trained_with_the_noise_are_better(clean):
             shares.append(float(nt.outside_training_range(series, network).mean()))
         errors[noise], outside[noise] = np.median(found), np.median(shares)
     assert errors["auto"] < 0.8 * errors["none"]  # measured: 0.62
-    assert outside["auto"] < 0.2 * outside["none"]  # measured: 0.02 and 0.23
+    assert outside["auto"] < 0.2 * outside["none"]  # measured: 0.01 and 0.25
