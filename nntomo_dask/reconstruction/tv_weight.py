@@ -1,9 +1,10 @@
 """The weight of total variation, from the noise of a series or by projections that are left out in turn.
 
-Noise alone decides where there is much of it: what the projections cannot tell from noise is to be flat. Backprojected
-noise grows with the root of the number of projections, and so does the weight. What a body is between voxels acts like
-a little noise, which is there in any series. Where there is little else, the weight is also asked to predict
-projections that were left out, and lies between both answers. The constants are measured; see docs/theory.md.
+What the projections cannot tell from noise is to be flat. Backprojected noise grows with the root of the number of
+projections, and so does the weight. What a body is within voxels acts like a little noise, which is there in any series.
+Projections that are left out tell of everything else that a volume cannot explain: drift, alignment, intensities that
+are no line integrals. The weight that predicts them best is too large for the whole series, which leaves less open; a
+share of it is a lower bound. The constants are measured; see docs/theory.md.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,7 @@ _LOWEST, _HIGHEST = -12, 8  # half steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
 _OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
 _OF_VOXELS = 0.0125  # standard deviation of what is within voxels, in intensity levels
-_OF_HELD_OUT = 0.3  # share of the weight that predicts best: with all projections less is open
-_NOISY = 0.2  # from this weight on, noise alone decides
+_OF_HELD_OUT = 0.2  # share of the weight that predicts best
 _BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 
 
@@ -44,7 +44,7 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
 
     Some runs of neighbouring slices, in bins, are reconstructed without one projection each time, and predict it. The
     weight with the least squares over all predictions is searched for in steps of √10 from 1 on, then of half that.
-    None of this happens where the noise decides.
+    The noise may ask for more than a share of it.
     """
     factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
     starts, length = _runs(series.sizes[schema.Z], factor)
@@ -82,8 +82,6 @@ def _choose(
         finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS, first=start)
     deviation = max(_deviation(run, angles_deg) for run in runs) / level
     of_noise = _OF_NOISE * np.sqrt(angles_deg.size * (deviation**2 + _OF_VOXELS**2))
-    if of_noise >= _NOISY:
-        return np.float64(of_noise)
     where = None
     if axis != Axis.centred(runs[0].shape[-1]):
         place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in bins
@@ -99,7 +97,7 @@ def _choose(
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
-    return np.float64(np.sqrt(of_noise * _OF_HELD_OUT * _minimum(misfit)))
+    return np.float64(max(of_noise, _OF_HELD_OUT * _minimum(misfit)))
 
 
 def _deviation(rows: Float32, angles_deg: Float64) -> float:
