@@ -1,7 +1,7 @@
 """The weight of total variation, from the noise of a series or by projections that are left out in turn.
 
 What the projections cannot tell from noise is to be flat. Backprojected noise grows with the root of the number of
-projections, and so does the weight. What a body is within voxels acts like a little noise, which is there in any series.
+projections, and so does the weight. What a body is within voxels acts like a little noise, in any series.
 Projections that are left out tell of everything else that a volume cannot explain: drift, alignment, intensities that
 are no line integrals. The weight that predicts them best is too large for the whole series, which leaves less open; a
 share of it is a lower bound. The constants are measured; see docs/theory.md.
