@@ -14,7 +14,7 @@ from nntomo_dask.types import Float32, Float64, Integers
 
 FINER = 2  # how many times finer than the voxels a specimen is drawn along each axis
 REACH = 0.9  # no matter lies farther from the tilt axis
-SHELL, SUPPORT = 0.45, 0.3  # densities beside that of 1
+SHELL, SUPPORT, SURFACE = 0.45, 0.3, 0.25  # densities beside that of 1
 
 # From numbers of slices and the size of the volume, the slices (slice, y, x).
 Draw = Callable[[Integers, int], Float32]
@@ -72,20 +72,20 @@ def coreshell(rng: np.random.Generator) -> Draw:
 
 
 def smooth(rng: np.random.Generator) -> Draw:
-    """Ten Gaussian clouds in any orientation; the densest place is at 1."""
+    """A rounded body, the sum of ten Gaussian clouds: its density rises smoothly from 0.25 at its surface to 1."""
     centres = rng.standard_normal((10, 3))
     centres *= 0.45 * rng.random((10, 1)) ** (1 / 3) / np.linalg.norm(centres, axis=1, keepdims=True)
     scales = [random_rotation(rng) / rng.uniform(0.07, 0.2, 3) for _ in centres]
     heights = rng.uniform(0.3, 1, 10)
 
-    def density(points: Float64) -> Float64:
+    def clouds(points: Float64) -> Float64:
         return sum(
             height * np.exp(-0.5 * (((points - centre) @ scale) ** 2).sum(axis=-1))
             for height, centre, scale in zip(heights, centres, scales, strict=True)
         )
 
     grid = np.stack(np.meshgrid(*[axis_of(48)] * 3, indexing="ij"), axis=-1)
-    densest = density(grid).max()
+    densest = clouds(grid).max()
 
     def draw(z: Integers, size: int) -> Float32:
         axis = axis_of(size)
@@ -93,7 +93,8 @@ def smooth(rng: np.random.Generator) -> Draw:
         slices = np.zeros((z.size, size, size), np.float32)
         for image, height in zip(slices, _heights(z, size), strict=True):
             y, x = np.meshgrid(axis, axis, indexing="ij")
-            image[within] = density(np.stack([np.full_like(y, height), y, x], axis=-1)[within]) / densest
+            density = clouds(np.stack([np.full_like(y, height), y, x], axis=-1)[within]) / densest
+            image[within] = np.where(density >= SURFACE, density, 0)
         return slices
 
     return draw
