@@ -73,6 +73,10 @@ from .plotting.figures import (
     save_figure as save_figure,
     training_curve as training_curve,
 )
+from .projection.noise import (
+    Noise as Noise,
+    noise as noise,
+)
 from .projection.project import (
     backproject as backproject,
     project as project,
