@@ -190,7 +190,7 @@ class Name(click.ParamType[str]):
 
 def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
     """An instance of a declaration with the settings that stand on the command line; the others keep their defaults."""
-    given = {}
+    given: dict[str, Any] = {}
     for one in settings_of(declaration):
         if one.option is not None and is_given(key := _parameter(one)):
             given[one.name] = arguments[key]

@@ -39,8 +39,8 @@ from nntomo_dask.store import outputs, saving
     "--spread",
     type=support.PATH,
     help="Also write to this store how uncertain each voxel is: of an ensemble, the standard deviation over its "
-    "members; of a method without networks, the standard error by leaving out each projection once, which takes as many "
-    "reconstructions more.",
+    "members; of a method without networks, the standard error by leaving out each projection once, which takes as "
+    "many reconstructions more.",
 )
 @click.option(
     "--report",
@@ -94,7 +94,9 @@ def _reconstruct(series: Path, chosen: Method, stores: list[Path], memory: int |
 
     source = nt.open(series, slices=slices)
     cluster.expect(source.data.numblocks[0])
-    silent = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
+    silent: Method = chosen
+    if hasattr(chosen, "warns"):
+        silent = dataclasses.replace(chosen, warns=False)  # type: ignore[type-var]
     saving.check_together(_volumes(source, silent, jackknife, stores), overwrite=overwrite)
     assert whole is not None
     nt.check_finite(whole, who=chosen.name)
@@ -113,9 +115,7 @@ def _reconstruct(series: Path, chosen: Method, stores: list[Path], memory: int |
         report.describe(volume, path)
 
 
-def _method(
-    name: str, network_paths: tuple[Path, ...], arguments: dict[str, Any], *, as_published: bool
-) -> Method:
+def _method(name: str, network_paths: tuple[Path, ...], arguments: dict[str, Any], *, as_published: bool) -> Method:
     """The method that the options ask for."""
     published = METHODS[name].published if as_published else {}
     if as_published and not published:
@@ -125,8 +125,8 @@ def _method(
         support.check_free(setting, because="is what --report sets")
     networks = _networks(name, network_paths)
     needed: dict[str, Any] = {"networks": networks} if networks else {}
-    method: Method = options.build_chosen(METHODS, name, "--method", arguments, **needed)
-    return dataclasses.replace(method, **published)  # type: ignore[type-var]
+    method: Method = options.build_chosen(METHODS, name, "--method", arguments, **needed, **published)
+    return method
 
 
 def _volumes(
@@ -140,9 +140,7 @@ def _volumes(
     """The lazy volume for each store: the volume alone, or with its spread."""
     if len(stores) == 1 or jackknife is not None:
         methods = (method,) if jackknife is None else (method, jackknife)
-        return {
-            path: nt.reconstruct(source, one, prepared=prepared) for path, one in zip(stores, methods, strict=True)
-        }
+        return {path: nt.reconstruct(source, one, prepared=prepared) for path, one in zip(stores, methods, strict=True)}
     return dict(zip(stores, mean_and_spread(source, method, prepared=prepared), strict=True))
 
 

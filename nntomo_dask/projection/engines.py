@@ -129,7 +129,7 @@ def outlook(name: str, series: xr.DataArray, *, passes: float) -> list[str]:
     if seconds[name] < _LONG:
         return []
     return [
-        f"warning: --engine {name} computes on the CPU here and takes {_duration(seconds[name])}; --engine native takes "
+        f"warning: --engine {name} computes on the CPU here and takes {_duration(seconds[name])}, --engine native "
         f"{_duration(seconds['native'])}"
     ]
 

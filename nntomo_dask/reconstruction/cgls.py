@@ -161,8 +161,8 @@ class _Stop:
     def __init__(self, measured: Float32, pair: Projector, noise: Sequence[float]) -> None:
         gain, read_noise, background = noise
         # Without the entries beyond the detector, which are padding.
-        seen = measured.reshape(pair.angles_deg.size, -1, measured.shape[1])
-        seen = seen[:, layout.DETECTOR_FRONT : layout.DETECTOR_FRONT + pair.size].reshape(-1, measured.shape[1])
+        lanes = measured.reshape(pair.angles_deg.size, -1, measured.shape[1])
+        seen = lanes[:, layout.DETECTOR_FRONT : layout.DETECTOR_FRONT + pair.size].reshape(-1, measured.shape[1])
         above = (seen - np.float32(background)).clip(0).sum(axis=0, dtype=np.float64)
         self.noise = len(seen) * read_noise**2 + gain * above
         self.squares = _squares(measured)

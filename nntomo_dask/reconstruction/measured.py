@@ -5,7 +5,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import finite, schema, slabs
+from nntomo_dask.arrays import finite, geometry, schema, slabs
 from nntomo_dask.projection import noise_fit
 from nntomo_dask.types import Float32
 
@@ -16,7 +16,8 @@ _SHARE = 0.01  # of the squares of all line integrals, above which the negative 
 
 def least_value(series: xr.DataArray) -> da.Array:
     """Lower bound of the voxels: 0, or minus infinity where line integrals are clearly negative."""
-    return _found(series)[0]
+    least: da.Array = _found(series)[0]
+    return least
 
 
 def noise(series: xr.DataArray) -> tuple[da.Array, da.Array, da.Array]:
@@ -27,9 +28,10 @@ def noise(series: xr.DataArray) -> tuple[da.Array, da.Array, da.Array]:
 
 def _found(series: xr.DataArray) -> da.Array:
     """(4,): the least value of a voxel, gain, read-out noise, background."""
-    chosen = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, _SLICES).round().astype(int))
-    order = np.argsort(series[schema.ANGLE].values, kind="stable")
-    rows = slabs.lazy(series).isel({schema.Z: chosen}).data[:, order]
+    own = geometry.in_own_pixels(series)
+    chosen = np.unique(np.linspace(0, own.sizes[schema.Z] - 1, _SLICES).round().astype(int))
+    order = np.argsort(own[schema.ANGLE].values, kind="stable")
+    rows = slabs.lazy(own).isel({schema.Z: chosen}).data[:, order]
     found: da.Array = da.from_delayed(delayed(_look)(rows), (4,), np.float32)
     return found
 

@@ -18,7 +18,7 @@ _SLICES = 8  # evenly spaced, that are projected again
 
 @contextlib.contextmanager
 def report() -> Iterator[list[str]]:
-    """What reconstructions do within this context: lines, which are in the list when the context has ended.
+    r"""What reconstructions do within this context: lines, which are in the list when the context has ended.
 
     A line a method tells how many slices were computed, in how many seconds of one worker, and after how many
     iterations they stopped. What was found complete is not counted. It hears what threads of this process compute, and
@@ -28,7 +28,7 @@ def report() -> Iterator[list[str]]:
     --------
     >>> with nt.report() as lines:
     ...     volume = nt.save(nt.sirt(series), "sirt.zarr")
-    >>> print(*lines, sep="\\n")
+    >>> print(*lines, sep="\n")
     sirt: 128 slices in 8.4 s; 31 to 104 iterations, median 66
     """
     lines: list[str] = []

@@ -15,8 +15,8 @@ from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS
-from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.reconstruction.measured import least_value
+from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
@@ -25,7 +25,7 @@ Minimum = float | Literal["auto"] | None
 
 # The automatic stop, see docs/theory.md: where the misfit falls no faster than this power of the iteration, or an
 # iteration lowers it by no more than this share.
-_FLAT, _LEAST_DECREASE = 0.15, 3e-4
+_FLAT, _LEAST_DECREASE = 0.15, 5e-4
 _TYPICAL = 65  # iterations, for an estimate of the time
 _FIRST_STOP = 5  # iterations before which a slice is not stopped by itself
 
@@ -131,7 +131,7 @@ def sirt(
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     tolerance
         Relative decrease of the residual norm by an iteration at which a slice stops. "auto": 0.15 divided by the
-        number of the iteration, from the fifth on, or 3e-4: the residual then falls no faster than the power -0.15 of
+        number of the iteration, from the fifth on, or 5e-4: the residual then falls no faster than the power -0.15 of
         the iterations, as it does where only noise is left to be fitted. See docs/theory.md for what that gains.
     max_iterations
         A slice stops after so many iterations in any case.
@@ -159,9 +159,7 @@ def sirt(
     return reconstruct(series, Sirt(tolerance=tolerance, max_iterations=max_iterations, minimum=minimum, engine=engine))
 
 
-def _solve(
-    measured: Float32, *, pair: Projector, tolerance: Tolerance, max_iterations: int, minimum: float
-) -> Float32:
+def _solve(measured: Float32, *, pair: Projector, tolerance: Tolerance, max_iterations: int, minimum: float) -> Float32:
     """SIRT on one lane group (entry, lane), until its last lane has stopped; returns the images (pixel, lane)."""
     xp = device.namespace(measured)
     row_weights, column_weights = pair.inverse_sums(measured)
