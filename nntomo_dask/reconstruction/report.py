@@ -69,9 +69,9 @@ def misfit(volume: xr.DataArray, series: xr.DataArray) -> str:
     if size == 0:
         return "the series is empty"
     norm = float(np.linalg.norm(np.asarray(again, np.float64) - rows))
-    text = f"its projections differ from the series by {100 * norm / size:.2g} %"
+    text = f"its projections differ from the series by {100 * norm / size:.3g} %"
     try:
         expected = float(np.sqrt(noise(own).variance(rows).sum()))
     except ValueError:  # too few values to tell
         return text
-    return f"{text}, {norm / expected:.2g} times the noise" if expected > 0 else text
+    return f"{text}, {norm / expected:.3g} times the noise" if expected > 0 else text
