@@ -112,7 +112,7 @@ class TestCgls:
     def test_the_noise_of_counts(self, clean):
         """Poisson noise, whose variance is the value: gain 1."""
         counts = np.random.default_rng(0).poisson(20 * clean.values).astype(np.float32)
-        gain, read_noise, _ = (float(one) for one in noise(clean.copy(data=counts)))
+        gain, read_noise, _ = (float(one) for one in noise(clean.copy(data=counts), who="test"))
         expected = np.sqrt((20 * clean.values).sum())
         found = np.sqrt(read_noise**2 * counts.size + gain * counts.sum())
         assert found == pytest.approx(expected, rel=0.2)
@@ -122,22 +122,22 @@ class TestLeastValue:
     @pytest.mark.parametrize("share", [0, 0.02, 0.05, 0.2])
     def test_noise_does_not_make_matter_negative(self, clean, share):
         series = noisy(clean, share)
-        assert float(least_value(series)) == 0
+        assert float(least_value(series, who="test")) == 0
         assert nt.sirt(series, max_iterations=5).values.min() == 0
 
     def test_an_offset_does_not(self, clean):
-        assert float(least_value(noisy(clean, 0.02) - 0.05 * float(clean.max()))) == 0
+        assert float(least_value(noisy(clean, 0.02) - 0.05 * float(clean.max()), who="test")) == 0
 
     def test_one_bad_pixel_does_not(self, clean):
         spoiled = clean.copy(data=np.where(np.arange(clean.size).reshape(clean.shape) == 5000, -50, clean.values))
-        assert float(least_value(spoiled)) == 0
+        assert float(least_value(spoiled, who="test")) == 0
 
     @pytest.mark.parametrize("share", [0, 0.02])
     def test_negative_line_integrals_do(self, clean, share):
         """Every second slice is of negative matter."""
         signs = np.where(np.arange(24) % 2, -1, 1).astype(np.float32)[:, None, None]
         series = noisy(clean * signs, share)
-        assert float(least_value(series)) == -np.inf
+        assert float(least_value(series, who="test")) == -np.inf
         assert nt.sirt(series, max_iterations=5).values.min() < -0.2
         np.testing.assert_array_equal(
             nt.sirt(series, max_iterations=5).values, nt.sirt(series, max_iterations=5, minimum=None).values
@@ -149,9 +149,9 @@ class TestLeastValue:
 
     def test_chunks_units_and_order_change_nothing(self, clean):
         series = noisy(clean, 0.05)
-        found = [float(one) for one in noise(series)]
-        assert [float(one) for one in noise(series.chunk(z=5))] == found
-        other = [float(one) for one in noise(series.isel(angle=slice(None, None, -1)))]
+        found = [float(one) for one in noise(series, who="test")]
+        assert [float(one) for one in noise(series.chunk(z=5), who="test")] == found
+        other = [float(one) for one in noise(series.isel(angle=slice(None, None, -1)), who="test")]
         np.testing.assert_allclose(other, found, rtol=1e-6)
 
     def test_as_input_of_a_network_it_is_zero(self):

@@ -58,7 +58,7 @@ class Sirt(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """The lower bound, where the series decides."""
-        return (least_value(series),) if self.minimum == "auto" else ()
+        return (least_value(series, who=self.name),) if self.minimum == "auto" else ()
 
     def prepare_at(self, level: float) -> tuple[Scalar, ...]:
         """The lower bound for phantoms, whose values are not negative."""
