@@ -16,7 +16,7 @@ from nntomo_dask.settings import check_settings, setting
 from nntomo_dask.types import Float64
 
 # As much is read of a series: so many groups of neighbouring slices, and values.
-_PLACES, _HEIGHT, _MOST_VALUES = 8, 8, 2**23
+_PLACES, _HEIGHT, _MOST_VALUES = 8, 8, 2**20
 _DIGITS = 6  # of an estimate; more would differ from one processor to the next
 
 
@@ -105,7 +105,7 @@ def noise(series: xr.DataArray) -> Noise:
     projections at one angle, where there are such and they say less. Rough surfaces look like noise there; so the mean
     variance is bounded by what the sums of the projections vary, which are the mass of a slice at any angle. Noise that
     was smoothed, by interpolation for instance, is larger than this says. Computes at once, from up to 64 slices in 8
-    places and 2²³ values.
+    places and 2²⁰ values.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def noise(series: xr.DataArray) -> Noise:
             who,
             needs=f"at least {noise_fit.LEAST_DETECTOR} detector pixels, and {noise_fit.LEAST_VALUES} values within",
             got=f"{n_z} slices, {n_angles} projections, {n_detector} detector pixels",
-            remedy="the whole series; or say what the noise is",
+            remedy="the whole series; where a network is trained for it, say what the noise is, `noise=none`",
         )
     places = np.argsort(series[schema.ANGLE].values, kind="stable")[kept]
     angles = series[schema.ANGLE].values[places]
