@@ -31,15 +31,15 @@ def noisy(clean, share, seed=0):
 
 class TestStops:
     def test_where_the_misfit_falls_slower_than_its_power(self):
-        """‖r‖ = k^-s falls by s/k an iteration: it goes on for s above 0.15, and stops after the fifth below."""
+        """‖r‖ = k^-s falls by s/k an iteration: it goes on for s above 0.12, and stops after the fifth below."""
 
         def last(power):
-            norms = np.arange(1, 300.0) ** -power  # up to where it gains next to nothing anyway
-            stopped = [stops("auto", k, norms[k - 1 : k], norms[k : k + 1])[0] for k in range(1, 299)]
+            norms = np.arange(1, 240.0) ** -power  # up to where it gains next to nothing anyway
+            stopped = [stops("auto", k, norms[k - 1 : k], norms[k : k + 1])[0] for k in range(1, 239)]
             return stopped.index(True) + 1 if True in stopped else None
 
         assert last(0.3) is None
-        assert last(0.19) is None
+        assert last(0.15) is None
         assert last(0.1) == 5
 
     def test_where_an_iteration_gains_next_to_nothing(self):
@@ -62,7 +62,7 @@ class TestStops:
         """Within 5 % of 1e-3, and better where noise is large."""
         series = noisy(clean, share)
         error, fixed = (float(nt.mse(nt.sirt(series, **one), particle)) for one in ({}, {"tolerance": 1e-3}))
-        assert error < (0.9 if share == 0.05 else 1.05) * fixed
+        assert error < (0.95 if share == 0.05 else 1.05) * fixed
 
     def test_by_hand(self, clean):
         """The iterations of a slice follow from its own residuals; here from the textbook's formula."""
@@ -73,7 +73,7 @@ class TestStops:
         for count in range(1, 200):
             volume = np.maximum(volume + columns * pair.back(rows * (measured - pair.forward(volume))), 0)
             norms.append(float(np.linalg.norm(pair.forward(volume) - measured)))
-            if count >= 5 and 1 - norms[-1] / norms[-2] <= 0.15 / count:
+            if count >= 5 and 1 - norms[-1] / norms[-2] <= 0.12 / count:
                 break
         assert 5 < count < 100
         wanted = nt.sirt(series, tolerance=0, max_iterations=count, minimum=0).values

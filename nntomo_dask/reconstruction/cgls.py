@@ -22,7 +22,10 @@ from nntomo_dask.types import Float32, Float64
 Iterations = int | Literal["auto"]
 
 _TYPICAL = 10  # iterations, for an estimate of the time
-_MOST, _LEAST_DECREASE = 100, 0.01  # of the automatic stop: iterations, and what one lowers the misfit by
+# The automatic stop beside the noise, see docs/theory.md: most iterations; where the misfit falls no faster than this
+# power of the iteration; or an iteration lowers it by no more than this share.
+_MOST, _FLAT, _LEAST_DECREASE = 100, 0.4, 0.01
+_FIRST_STOP = 3  # iterations before which the power says little
 
 
 @METHODS.register
@@ -37,7 +40,7 @@ class Cgls(Method):
     iterations: Iterations = setting(
         "auto",
         help="Iterations from zero. Few of them suppress noise: each one fits finer structure, and more of the noise. "
-        "auto: a slice stops when its misfit to the projections is no more than their noise.",
+        "auto: a slice stops when its misfit to the projections is no more than their noise, or flattens out.",
         least=1,
     )
     damping: float = setting(
@@ -97,7 +100,7 @@ def cgls(
     iterations
         From zero; the only regularisation where `damping` is 0. "auto": a slice stops at the first one after which
         ``‖A x - y‖`` is no more than the noise of the series would make it (the discrepancy principle [2]_), or that
-        lowers it by no more than 1 %, at most 100.
+        lowers it by no more than 1 %, or by 0.4 divided by their number from the third on; at most 100.
     damping
         Weight of the norm of the volume, [px]; Tikhonov regularisation.
     engine
@@ -136,7 +139,7 @@ def _solve(
     power = _squares(gradient)
     stop = _Stop(measured, pair, noise) if iterations == "auto" else None
     counts = 0 * power
-    for _ in range(_MOST if iterations == "auto" else iterations):
+    for iteration in range(1, 1 + (_MOST if iterations == "auto" else iterations)):
         active = power > 0 if stop is None else stop.active
         if not active.any():
             break
@@ -150,7 +153,7 @@ def _solve(
         before, power = power, _squares(gradient)
         direction = gradient + _ratio(power, before) * direction
         if stop is not None:
-            stop.look(residual)
+            stop.look(residual, iteration)
     reporting.add(device.to_host(counts))
     return images
 
@@ -168,10 +171,11 @@ class _Stop:
         self.squares = _squares(measured)
         self.active = self.squares > 0
 
-    def look(self, residual: Float32) -> None:
-        """After an iteration."""
+    def look(self, residual: Float32, iteration: int) -> None:
+        """After an iteration, counted from 1."""
+        least = max(_FLAT / iteration, _LEAST_DECREASE) if iteration >= _FIRST_STOP else _LEAST_DECREASE
         before, self.squares = self.squares, _squares(residual)
-        falls = self.squares < (1 - _LEAST_DECREASE) ** 2 * before
+        falls = self.squares < (1 - least) ** 2 * before
         self.active = self.active & falls & (self.squares > self.noise)
 
 

@@ -26,7 +26,7 @@ Minimum = float | Literal["auto"] | None
 
 # The automatic stop, see docs/theory.md: where the misfit falls no faster than this power of the iteration, or an
 # iteration lowers it by no more than this share.
-_FLAT, _LEAST_DECREASE = 0.15, 5e-4
+_FLAT, _LEAST_DECREASE = 0.12, 5e-4
 _TYPICAL = 65  # iterations, for an estimate of the time
 _FIRST_STOP = 5  # iterations before which a slice is not stopped by itself
 
@@ -131,8 +131,8 @@ def sirt(
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     tolerance
-        Relative decrease of the residual norm by an iteration at which a slice stops. "auto": 0.15 divided by the
-        number of the iteration, from the fifth on, or 5e-4: the residual then falls no faster than the power -0.15 of
+        Relative decrease of the residual norm by an iteration at which a slice stops. "auto": 0.12 divided by the
+        number of the iteration, from the fifth on, or 5e-4: the residual then falls no faster than the power -0.12 of
         the iterations, as it does where only noise is left to be fitted. See docs/theory.md for what that gains.
     max_iterations
         A slice stops after so many iterations in any case.
