@@ -1,8 +1,9 @@
 """Filtered backprojection."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -28,9 +29,10 @@ class Fbp(Method):
     name: ClassVar[str] = "fbp"
     title: ClassVar[str] = "FBP"
     summary: ClassVar[str] = "filtered backprojection: fast, with streaks where projections are few"
+    published: ClassVar[Mapping[str, Any]] = {"window": "ram-lak"}
 
     window: filters.Window = setting(
-        "ram-lak", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise most."
+        "hann", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise and streaks most."
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
@@ -68,8 +70,17 @@ class Fbp(Method):
         row = streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + 2 * row + 5 * 2 * row
 
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """That an engine is slow."""
+        return engines.outlook(self.engine, series, passes=1)
 
-def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: EngineName = "native") -> xr.DataArray:
+    @classmethod
+    def as_input(cls, **networks: Any) -> "Fbp":
+        """As sharp as can be; the network suppresses noise by itself."""
+        return cls(window="ram-lak", **networks)
+
+
+def fbp(series: xr.DataArray, *, window: filters.Window = "hann", engine: EngineName = "native") -> xr.DataArray:
     """Reconstruct a tilt series by filtered backprojection.
 
     Lazy: nothing is computed until the result is saved. Chunks along z are kept. A projection counts with the width of
@@ -80,7 +91,8 @@ def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: Eng
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     window
-        Window of the ramp filter; one of `filters.WINDOWS`.
+        Window of the ramp filter, from the sharpest: "ram-lak" (of [1]_), "shepp-logan", "cosine", "hamming", "hann".
+        The last has the least error where projections are few or noisy; see docs/theory.md.
     engine
         "native": the package's kernels. "astra": the ASTRA toolbox, whose backprojector interpolates in the image.
 
