@@ -328,12 +328,12 @@ def draw_slices(cases: Sequence[Case], chosen: Sequence[Configuration], size: Si
 
 
 def selected(size: Size, only: Sequence[str], seeds: Sequence[int], rays: str) -> list[Case]:
-    """The cases of a size that `only` leaves."""
+    """The cases of a size that `only` leaves; those of one volume follow each other."""
     kinds: list[list[Any]] = [list(size.specimens), list(size.geometries), [f"{one:g}%" for one in size.noise]]
     kept = [[one for one in kind if one in only] or kind for kind in kinds]
     return [
         Case(specimen, size.voxels, rays, geometry, float(noise.removesuffix("%")), seed)
-        for geometry, noise, specimen, seed in itertools.product(kept[1], kept[2], kept[0], seeds)
+        for specimen, seed, geometry, noise in itertools.product(kept[0], seeds, kept[1], kept[2])
     ]
 
 
