@@ -31,7 +31,7 @@ from skimage.transform import iradon_sart
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from truth_rows import Case, Row, append, read
 
-ITERATIONS = (10, 30, 100, 300, 1000)
+ITERATIONS = (10, 30, 100, 300)
 SWEEPS = (1, 2, 4, 8, 16, 32)  # of SART: each goes through all projections
 DENSITIES = {"faceted": 1, "porous": 1, "coreshell": 2, "particles": 2}  # how many; for DART
 PASSES, INNER, FREE = 20, 10, 0.15  # of DART: passes, iterations of SIRT in each, share of free voxels off the edges
