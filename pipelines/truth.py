@@ -114,7 +114,7 @@ CONFIGURATIONS = (
     Configuration("nnfbp-mixed", "NN-FBP mixed", "nnfbp", phantom="mixed"),
     Configuration("msdnet", "MS-D Net bodies", "msdnet", phantom="bodies"),
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
-    Configuration("dart", "DART", "dart"),
+    Configuration("dart", "DART", "dart", weight=Weight("levels", (2, 3))),
 )
 
 
@@ -241,8 +241,8 @@ def errors(volume: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def study(cases: Sequence[Case], chosen: Sequence[Configuration], size: Size, out: Path, *, peers: str) -> None:
     """Compute the rows that are not in the file."""
     path = out / "truth.csv"
-    there = {row.key for row in read(path)}
     for case in cases:
+        there = {row.key for row in read(path)}  # anew, so that several runs may share the work
         if peers == "write":
             keep_for_peers(case, out / "peers")
         missing = [
