@@ -27,7 +27,7 @@ def run(truth, tmp_path):
 
     def main(*more):
         words = [argument for word in ("faceted", "tem8", "2%", *more) for argument in ("--only", word)]
-        truth.main(["--voxels", "16", "--out", str(tmp_path), *words])
+        truth.main(["--voxels", "16", "--figure", "--out", str(tmp_path), *words])
         return truth.read(tmp_path / "truth.csv")
 
     return main
@@ -86,6 +86,9 @@ def test_rows_are_the_errors_and_are_computed_once(truth, run, tmp_path):
     assert (tmp_path / "truth.csv").read_bytes().startswith(before)
     assert "| faceted | tem8 | 2 % |" in (tmp_path / "truth.md").read_text()
     assert (tmp_path / "truth.png").stat().st_size > 10_000
+    assert (tmp_path / "slices.png").stat().st_size > 10_000
+    middle = np.load(truth.slice_of(case, next(one for one in truth.available() if one.name == "sirt"), tmp_path))
+    assert np.array_equal(middle, volume.values[truth.shown_slice(truth.truth_of(case).values)])
 
 
 def test_a_network_is_trained_once(truth, tmp_path):
