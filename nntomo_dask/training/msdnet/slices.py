@@ -29,8 +29,10 @@ from nntomo_dask.reconstruction.fbp import fbp
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.reconstruction.msdnet import kept_projections
+from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.msdnet import layout as layouts
-from nntomo_dask.training.pairs import check_pair
+from nntomo_dask.training.noise import PhantomNoise
+from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
 Bools = npt.NDArray[np.bool_]
@@ -88,6 +90,7 @@ def training_slices(
             needs="one volume a series",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
             remedy="pass as many volumes as series",
+            command=PAIRED,
         )
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
@@ -102,6 +105,7 @@ def phantom_slices(
     series: xr.DataArray,
     *,
     phantom: str = Bodies.name,
+    noise: PhantomNoise = "auto",
     n_slices: int = 1600,
     method: str | Method = layouts.DEFAULT,
     network: Network | None = None,
@@ -110,8 +114,8 @@ def phantom_slices(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation slices for exactly this series: phantoms projected at its angles onto its detector.
 
-    Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
-    axis, in the middle of the detector. The validation phantom has an eighth of the slices. Lazy.
+    Of `series` the angles, in any order, the number of detector pixels, and noise and background are used; phantoms lie
+    about the tilt axis, in the middle of the detector. The validation phantom has an eighth of the slices. Lazy.
 
     Parameters
     ----------
@@ -120,12 +124,16 @@ def phantom_slices(
     phantom
         Its name: "bodies", whose neighbouring slices belong together; "ellipses" or "mixed", whose slices have no
         neighbours; "spheres", one volume.
+    noise
+        Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
+        intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
+        standard deviation of Gaussian noise, as a share of the phantoms' brightest ray.
     n_slices
         Of the training phantom.
     method, network, neighbours
         See `training_slices`.
     seed
-        Of the phantoms.
+        Of the phantoms and their noise.
 
     Returns
     -------
@@ -134,7 +142,8 @@ def phantom_slices(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or a parameter is out of range.
+        `series` is no tilt series, or a parameter is out of range. With ``noise="auto"``: the series is all noise, too
+        small for an estimate, or not finite.
     """
     who = "phantom_slices"
     schema.check_tilt_series(series, who=who)
@@ -142,11 +151,12 @@ def phantom_slices(
         refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="`n_slices=1600`")
     chosen = PHANTOMS.choose(phantom, who=who).for_training()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
+    with_noise = phantom_noise.like(series, noise, who=who)
 
     def slices(count: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((count, size, size), seed=one_seed)
         return training_slices(
-            project(volume, angles),
+            with_noise(project(volume, angles), one_seed),
             volume,
             method=method,
             network=network,
@@ -207,7 +217,7 @@ def noise2inverse_slices(
         )
     if layouts.needs_network(method):
         got = f"{method}, whose network needs all projections"
-        refuse(who, needs="a method without a network", got=got, remedy=f"`method={layouts.SELF_SUPERVISED}`")
+        refuse(who, needs="a method without a network", got=got, remedy=f'`method="{layouts.SELF_SUPERVISED}"`')
     inputs = dataclasses.replace(layouts.inputs(who, [series], method, None, neighbours), splits=splits)
     source = slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]
