@@ -266,13 +266,15 @@ def study(cases: Sequence[Case], chosen: Sequence[Configuration], size: Size, ou
             if not choice:
                 kept = slice_of(case, one, out)
                 kept.parent.mkdir(exist_ok=True)
-                np.save(kept, volume.values[shown_slice(truth)])
+                np.save(kept, shown(volume.values, case, truth))
             print(f"{case} {one.name} {choice}: {row.mse:.6f} in {seconds:.1f} s", flush=True)
 
 
-def shown_slice(truth: np.ndarray) -> int:
-    """The slice with the most contrast, which figures show."""
-    return int(truth.std(axis=(1, 2)).argmax())
+def shown(volume: np.ndarray, case: Case, truth: np.ndarray) -> np.ndarray:
+    """The slice of a volume that figures show: where the truth has the most contrast, across the tilt axis."""
+    if case.specimen == "needle":  # along the tilt axis, since its layers lie across
+        return volume[:, int(truth.std(axis=(0, 2)).argmax())]
+    return volume[int(truth.std(axis=(1, 2)).argmax())]
 
 
 def slice_of(case: Case, one: Configuration, out: Path) -> Path:
@@ -318,7 +320,7 @@ def draw_errors(rows: Sequence[Row], path: Path) -> None:
 
 
 def draw_slices(cases: Sequence[Case], chosen: Sequence[Configuration], rows: Sequence[Row], out: Path) -> None:
-    """A row for each specimen, at the highest noise: a slice across the tilt axis, of the truth and of each method."""
+    """A row for each specimen, at the highest noise: the truth and each method."""
     noise = max(case.noise for case in cases)
     firsts = {case.specimen: case for case in reversed(cases) if case.noise == noise}
     found = {(row.case, row.method): row.mse for row in rows if not row.choice}
@@ -327,7 +329,7 @@ def draw_slices(cases: Sequence[Case], chosen: Sequence[Configuration], rows: Se
     FigureCanvasAgg(figure)
     for line, case in zip(figure.subplots(*shape, squeeze=False), reversed(firsts.values()), strict=True):
         truth = truth_of(case).values
-        images = {case.specimen: truth[shown_slice(truth)]}
+        images = {case.specimen: shown(truth, case, truth)}
         for one in chosen:
             if (kept := slice_of(case, one, out)).exists():
                 images[f"{one.title}\n{found[case, one.name]:.5f}"] = np.load(kept)

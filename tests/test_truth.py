@@ -88,7 +88,7 @@ def test_rows_are_the_errors_and_are_computed_once(truth, run, tmp_path):
     assert (tmp_path / "truth.png").stat().st_size > 10_000
     assert (tmp_path / "slices.png").stat().st_size > 10_000
     middle = np.load(truth.slice_of(case, next(one for one in truth.available() if one.name == "sirt"), tmp_path))
-    assert np.array_equal(middle, volume.values[truth.shown_slice(truth.truth_of(case).values)])
+    assert np.array_equal(middle, truth.shown(volume.values, case, truth.truth_of(case).values))
 
 
 def test_a_network_is_trained_once(truth, tmp_path):
