@@ -114,7 +114,7 @@ CONFIGURATIONS = (
     Configuration("nnfbp-mixed", "NN-FBP mixed", "nnfbp", phantom="mixed"),
     Configuration("msdnet", "MS-D Net bodies", "msdnet", phantom="bodies"),
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
-    Configuration("dart", "DART", "dart"),
+    Configuration("dart", "DART", "dart", weight=Weight("levels", (2, 3))),
 )
 
 
@@ -241,8 +241,8 @@ def errors(volume: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 def study(cases: Sequence[Case], chosen: Sequence[Configuration], size: Size, out: Path, *, peers: str) -> None:
     """Compute the rows that are not in the file."""
     path = out / "truth.csv"
-    there = {row.key for row in read(path)}
     for case in cases:
+        there = {row.key for row in read(path)}  # anew, so that several runs may share the work
         if peers == "write":
             keep_for_peers(case, out / "peers")
         missing = [
@@ -263,7 +263,23 @@ def study(cases: Sequence[Case], chosen: Sequence[Configuration], size: Size, ou
                 continue
             row = Row(case, one.name, choice, *errors(volume.values, truth), seconds, cpu_seconds)
             append(path, row)
+            if not choice:
+                kept = slice_of(case, one, out)
+                kept.parent.mkdir(exist_ok=True)
+                np.save(kept, shown(volume.values, case, truth))
             print(f"{case} {one.name} {choice}: {row.mse:.6f} in {seconds:.1f} s", flush=True)
+
+
+def shown(volume: np.ndarray, case: Case, truth: np.ndarray) -> np.ndarray:
+    """The slice of a volume that figures show: where the truth has the most contrast, across the tilt axis."""
+    if case.specimen == "needle":  # along the tilt axis, since its layers lie across
+        return volume[:, int(truth.std(axis=(0, 2)).argmax())]
+    return volume[int(truth.std(axis=(1, 2)).argmax())]
+
+
+def slice_of(case: Case, one: Configuration, out: Path) -> Path:
+    """Where that slice of a reconstruction is kept."""
+    return out / "slices" / f"{case}_{one.name}.npy"
 
 
 def keep_for_peers(case: Case, folder: Path) -> None:
@@ -303,37 +319,36 @@ def draw_errors(rows: Sequence[Row], path: Path) -> None:
     plotting.save_figure(figure, path)
 
 
-def draw_slices(cases: Sequence[Case], chosen: Sequence[Configuration], size: Size, out: Path, path: Path) -> None:
-    """A row for each specimen: a slice across the tilt axis of the truth and of each reconstruction."""
-    firsts = list(
-        {case.specimen: case for case in reversed(cases) if case.noise == max(c.noise for c in cases)}.values()
-    )
-    firsts.reverse()
-    figure = Figure(figsize=(1.7 * (len(chosen) + 1), 1.95 * len(firsts)), layout="constrained")
+def draw_slices(cases: Sequence[Case], chosen: Sequence[Configuration], rows: Sequence[Row], out: Path) -> None:
+    """A row for each specimen, at the highest noise: the truth and each method."""
+    noise = max(case.noise for case in cases)
+    firsts = {case.specimen: case for case in reversed(cases) if case.noise == noise}
+    found = {(row.case, row.method): row.mse for row in rows if not row.choice}
+    shape = len(firsts), 1 + len(chosen)
+    figure = Figure(figsize=(1.7 * shape[1], 1.95 * shape[0]), layout="constrained")
     FigureCanvasAgg(figure)
-    for line, case in zip(figure.subplots(len(firsts), len(chosen) + 1, squeeze=False), firsts, strict=True):
-        series, truth = series_of(case), truth_of(case).values
-        z = int(truth.std(axis=(1, 2)).argmax())
-        images, captions = [truth[z]], [case.specimen]
+    for line, case in zip(figure.subplots(*shape, squeeze=False), reversed(firsts.values()), strict=True):
+        truth = truth_of(case).values
+        images = {case.specimen: shown(truth, case, truth)}
         for one in chosen:
-            volume = nt.reconstruct(series, method_of(one, case, size, out, one.settings)).values
-            images.append(volume[z])
-            captions.append(f"{one.title}\n{errors(volume, truth)[0]:.5f}")
-        for axes, image, caption in zip(line, images, captions, strict=True):
+            if (kept := slice_of(case, one, out)).exists():
+                images[f"{one.title}\n{found[case, one.name]:.5f}"] = np.load(kept)
+        for axes in line:
+            axes.set_axis_off()
+        for axes, (caption, image) in zip(line, images.items(), strict=False):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1, origin="lower", interpolation="nearest")
             axes.set_title(caption, fontsize=8)
-            axes.set_axis_off()
-    figure.suptitle(f"{cases[0].geometry}, noise {firsts[0].noise:g} %; mean square errors of the volumes", fontsize=9)
-    plotting.save_figure(figure, path)
+    figure.suptitle(f"{cases[0].geometry}, noise {noise:g} %; mean square errors of the volumes", fontsize=9)
+    plotting.save_figure(figure, out / "slices.png")
 
 
 def selected(size: Size, only: Sequence[str], seeds: Sequence[int], rays: str) -> list[Case]:
-    """The cases of a size that `only` leaves."""
+    """The cases of a size that `only` leaves; those of one volume follow each other."""
     kinds: list[list[Any]] = [list(size.specimens), list(size.geometries), [f"{one:g}%" for one in size.noise]]
     kept = [[one for one in kind if one in only] or kind for kind in kinds]
     return [
         Case(specimen, size.voxels, rays, geometry, float(noise.removesuffix("%")), seed)
-        for geometry, noise, specimen, seed in itertools.product(kept[1], kept[2], kept[0], seeds)
+        for specimen, seed, geometry, noise in itertools.product(kept[0], seeds, kept[1], kept[2])
     ]
 
 
@@ -353,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help=only)
     parser.add_argument("--rays", choices=["fine", "grid"], default="fine", help="how series are projected")
     parser.add_argument("--threads", type=int, default=2, help="of a reconstruction")
-    parser.add_argument("--figure", action="store_true", help="draw slices of the reconstructions too")
+    parser.add_argument("--figure", action="store_true", help="draw slices of them too")
     parser.add_argument("--peers", choices=["none", "write"], default="none", help="write series for peers/peers.py")
     parser.add_argument("--out", type=Path, default=Path("stores/truth"), help="folder of the results")
     given = parser.parse_args(arguments)
@@ -376,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             draw_errors(rows, given.out / "truth.png")
             print(table)
         if given.figure:
-            draw_slices(cases, chosen, size, given.out, given.out / "slices.png")
+            draw_slices(cases, chosen, rows, given.out)
 
 
 if __name__ == "__main__":
