@@ -1,8 +1,9 @@
 """Conjugate gradients for least squares, optionally damped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -57,6 +58,11 @@ class Cgls(Method):
         _, angles, detector = shape
         between = 7 * streams.bordered_image_bytes(detector) + 5 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Cgls]":
+        """A few iterations, which suppress noise, and more."""
+        return [cls(iterations=iterations, **networks) for iterations in (5, 10, 20)]
 
 
 def cgls(

@@ -1,8 +1,9 @@
 """Filtered backprojection."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -67,6 +68,12 @@ class Fbp(Method):
         _, angles, detector = shape
         row = streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + 2 * row + 5 * 2 * row
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Fbp]":
+        """The smoothest window and the sharpest one."""
+        windows: tuple[filters.Window, ...] = ("hann", "ram-lak")
+        return [cls(window=window, **networks) for window in windows]
 
 
 def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: EngineName = "native") -> xr.DataArray:

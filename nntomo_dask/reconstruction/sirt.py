@@ -1,5 +1,6 @@
 """Simultaneous iterative reconstruction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -72,6 +73,12 @@ class Sirt(Method):
     def as_input(cls, **networks: Any) -> "Sirt":
         """Non-negative, and nearly converged."""
         return cls(minimum=0, tolerance=1e-3, **networks)
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Sirt]":
+        """With and without a lower bound; stopped early, which suppresses noise, and late."""
+        bounded = [cls(minimum=0.0, tolerance=tolerance, **networks) for tolerance in (1e-2, 3e-3, 1e-3, 3e-4)]
+        return [*bounded, cls(minimum=None, tolerance=0.01, **networks)]
 
 
 def sirt(

@@ -1,0 +1,453 @@
+"""The assessment of a series: which method predicts projections best that it has not seen."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
+
+from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.assessment import comparison, predictions, stack
+from nntomo_dask.assessment.candidates import WHO, Candidate, candidates, options_of, plain_settings
+from nntomo_dask.compute import cluster
+from nntomo_dask.compute.progress import Progress
+from nntomo_dask.errors import refuse
+from nntomo_dask.networks.network import Network
+from nntomo_dask.reconstruction import held_out
+from nntomo_dask.reconstruction.held_out import Fold
+from nntomo_dask.reconstruction.method import Method, checked_axis
+from nntomo_dask.types import Float32, Float64
+
+SLICES, FOLDS = 16, 8  # that are looked at unless told otherwise: a series of 1024 slices then takes minutes
+
+
+class Noise(Protocol):
+    """A model of the noise of a series, such as `noise` estimates."""
+
+    def variance(self, values: npt.ArrayLike) -> Float64:
+        """Variance of the noise at some values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the assessment found of one candidate.
+
+    Attributes
+    ----------
+    title
+        Method and settings in words.
+    method
+        The method with its settings.
+    network
+        The name of its network, such as its file; empty where there is none.
+    misfits
+        Mean square misfit at the projections of each fold, [u² px²], in the order of `Assessment.left_out_deg`.
+    misfit
+        Their mean.
+    beyond_noise
+        Their mean less the noise's own part; about 0 for a perfect prediction. NaN where the noise is not known.
+    against_best
+        How much larger the misfit is than that of the best, projection by projection.
+    standard_error
+        Of `against_best`.
+    tied
+        Whether that difference is within about one standard error.
+    seconds
+        Of one processor core, for the whole volume, about.
+    """
+
+    title: str
+    method: Method
+    network: str
+    misfits: tuple[float, ...]
+    misfit: float
+    beyond_noise: float
+    against_best: float
+    standard_error: float
+    tied: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shown:
+    """For figures: a projection that was left out, and what candidates predict of it.
+
+    Attributes
+    ----------
+    angle_deg
+        Its tilt angle.
+    measured
+        (slice, detector), the slices that were looked at side by side.
+    predicted
+        The same of candidates, by title: of each method that which predicts best.
+    """
+
+    angle_deg: float
+    measured: Float32
+    predicted: dict[str, Float32]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """How well methods predict projections of a series that were left out.
+
+    Attributes
+    ----------
+    scores
+        Of all candidates, the least misfit first.
+    recommended
+        The one to use: see `advice`.
+    baseline
+        SIRT with values of at least 0.
+    left_out_deg
+        Tilt angles of each fold.
+    slices
+        Places (start, stop) of the slices that were looked at.
+    noise_variance
+        Mean variance of the noise at the projections of each fold; None where it is not known.
+    signal
+        Mean square of the projections that were left out, less the noise's part where that is known.
+    empty
+        Mean square misfit of an empty or constant volume, whichever is less.
+    shown
+        Predictions for figures.
+    """
+
+    scores: tuple[Score, ...]
+    recommended: Score
+    baseline: Score
+    left_out_deg: tuple[tuple[float, ...], ...]
+    slices: tuple[tuple[int, int], ...]
+    noise_variance: tuple[float, ...] | None
+    signal: float
+    empty: float
+    shown: Shown
+
+    @property
+    def method(self) -> Method:
+        """The recommended method: ``reconstruct(series, assessment.method)``."""
+        return self.recommended.method
+
+    @property
+    def best(self) -> Score:
+        """The candidate with the least misfit."""
+        return self.scores[0]
+
+    @property
+    def ties(self) -> tuple[Score, ...]:
+        """Candidates that cannot be told from the best, without itself."""
+        return tuple(one for one in self.scores[1:] if one.tied)
+
+    def words(self, series: str, output: str = "volume.zarr") -> list[str]:
+        """The command that reconstructs as recommended."""
+        one = self.recommended
+        network = ["--network", one.network] if one.network else []
+        options = ["--method", one.method.name, *network, *options_of(one.method)]
+        return ["nntomo", "reconstruct", series, *options, "-o", output]
+
+    def advice(self, series: str) -> str:
+        """What to do, in one sentence, and why."""
+        one, command = self.recommended, shlex.join(self.words(series))
+        if one is self.baseline and self.best is not self.baseline:
+            why = (
+                f"no method is clearly better than {one.title}: {self.best.title} has the least misfit, but the "
+                f"difference, {self.baseline.against_best:.3g}, is within two standard errors, "
+                f"of {self.baseline.standard_error:.2g}"
+            )
+        elif one is self.baseline:
+            why = f"{one.title} predicts the projections that were left out best"
+        else:
+            why = (
+                f"{one.title} predicts the projections that were left out with {self._share(one):.2g} times the misfit "
+                f"of {self.baseline.title}"
+            )
+            if one is not self.best:
+                why += f", as well as {self.best.title} within one standard error"
+            elif self.ties:
+                why += f", as well as {' and '.join(other.title for other in self.ties[:3])} within one standard error"
+        return f"{why[0].upper()}{why[1:]}; run: {command}"
+
+    def _share(self, score: Score) -> float:
+        """The misfit of a candidate as a multiple of the baseline's; beyond noise where that can be said."""
+        known = np.isfinite([score.beyond_noise, self.baseline.beyond_noise]).all()
+        if known and self.baseline.beyond_noise > 0 and score.beyond_noise > 0:
+            return score.beyond_noise / self.baseline.beyond_noise
+        return score.misfit / self.baseline.misfit
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the images; numbers that are not known are None."""
+
+        def told(score: Score) -> dict[str, Any]:
+            values = {field.name: getattr(score, field.name) for field in dataclasses.fields(score)}
+            settings = {key: value for key, value in plain_settings(score.method).items()}
+            return {
+                key: None if isinstance(value, float) and not np.isfinite(value) else value
+                for key, value in (values | {"method": score.method.name, "settings": settings}).items()
+            }
+
+        return {
+            "recommended": self.recommended.title,
+            "baseline": self.baseline.title,
+            "left_out_deg": self.left_out_deg,
+            "slices": self.slices,
+            "noise_variance": self.noise_variance,
+            "signal": self.signal,
+            "empty": self.empty,
+            "scores": [told(one) for one in self.scores],
+        }
+
+
+def assess(
+    series: xr.DataArray,
+    methods: Sequence[str | Method] | None = None,
+    *,
+    networks: Mapping[str, Network] | Sequence[Network] = (),
+    folds: int | Literal["all"] | None = None,
+    slices: int = SLICES,
+    noise: float | Noise | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    progress: Progress = "none",
+) -> Assessment:
+    """Find the method that predicts projections of a series best that it has not seen.
+
+    Directions are left out in turn, apart from those at the edges of a missing wedge. Each method, with some of its
+    settings, reconstructs from the others and predicts what was left out; the least mean square misfit wins, if it is
+    clearly less than that of SIRT with values of at least 0. Differences are taken projection by projection. Computes
+    at once, on a few slices.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; angle and detector in one chunk each. It is read once.
+    methods
+        Names, each of which is tried with the settings that it declares (`Method.candidates`), or methods with their
+        settings. By default all that need no network, and those of the networks.
+    networks
+        Trained for this series: by name, or in a sequence. What a network learned for all projections is applied to
+        fewer, so that it is judged a little too strictly.
+    folds
+        How many directions are left out in turn; 2 or more, or "all". By default up to 8, spread evenly.
+    slices
+        About as many are looked at, in runs of 8, where the matter is. All of them where there are no more.
+    noise
+        Standard deviation of the noise of a value, in units of the series; or a model with a method `variance`. By
+        default not known, and the misfits contain the noise's own part; differences and the choice do not.
+    folder
+        Where predictions are kept, a file each, so that an assessment which was interrupted goes on, and one with other
+        methods computes these alone.
+
+    Returns
+    -------
+    An `Assessment`; its `method` is the one to use.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, has too few projections for the folds, or a value that is NaN or infinite; it is all
+        noise: nothing predicts it better than an empty volume; a method is not known, does not fit the series, or lacks
+        a network; a network was made for other angles.
+    """
+    schema.check_tilt_series(series, who=WHO)
+    if not (isinstance(slices, int | np.integer) and slices >= 1):
+        refuse(WHO, needs="a whole number of slices, 1 or more", got=f"{slices!r}", remedy=f"`slices={SLICES}`")
+    if isinstance(noise, int | float) and not (np.isfinite(noise) and noise >= 0):
+        refuse(WHO, needs="a deviation of the noise of 0 or more", got=f"{noise!r}", remedy="leave out `noise`")
+    source = slabs.lazy(geometry.in_own_pixels(series))
+    angles = source[schema.ANGLE].values
+    chosen = _folds(angles, folds)
+    named = networks if isinstance(networks, Mapping) else {f"network {k + 1}": one for k, one in enumerate(networks)}
+    compared = candidates(methods, named, angles, chosen)
+    for candidate in compared:
+        candidate.method.check(source)
+        checked_axis(candidate.method, source)
+    with _folder(folder) as place:
+        return _assessed(source, compared, chosen, int(slices), noise, place, progress)
+
+
+def _folds(angles_deg: Float64, count: int | str | None) -> tuple[Fold, ...]:
+    every = held_out.folds(angles_deg, who=WHO)
+    if count == "all" or (count is None and len(every) <= FOLDS):
+        return every
+    return held_out.folds(angles_deg, FOLDS if count is None else count, who=WHO)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _folder(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="nntomo-assess-") as made:
+        yield Path(made)
+
+
+def _assessed(
+    series: xr.DataArray,
+    compared: list[Candidate],
+    folds: tuple[Fold, ...],
+    slices: int,
+    noise: float | Noise | None,
+    folder: Path,
+    progress: Progress,
+) -> Assessment:
+    angles = series[schema.ANGLE].values
+    (squares,) = compute(stack.squares(series))
+    runs = _read(series, stack.runs(squares, slices), max(one.method.halo for one in compared))
+    variances = _variances(noise, runs, folds)
+    work: dict[int, list[list[predictions.Work]]] = {}
+
+    def predict(which: Sequence[int], description: str) -> None:
+        """Compute the predictions of some candidates that are not kept yet."""
+        scalars = compute(*(compared[k].method.prepare(series) for k in which))
+        tasks, shared = [], [delayed(run.rows) for run in runs]
+        for k, prepared in zip(which, scalars, strict=True):
+            axis = checked_axis(compared[k].method, series)
+            numbers = tuple(float(one) for one in prepared)
+            work[k] = [
+                [
+                    predictions.Work(compared[k], numbers, angles, axis, fold, run, path)
+                    for run in runs
+                    for path in [
+                        predictions.place(folder, compared[k], recipes.recipe_of(series), angles, fold, run)
+                    ]
+                ]
+                for fold in folds
+            ]
+            tasks += [
+                one.task(rows)
+                for row in work[k]
+                for one, rows in zip(row, shared, strict=True)
+                if one.kept() is None
+            ]
+        cluster.compute(tasks, description=description, progress=progress)
+
+    predict([0], "assess, SIRT")
+    empty = np.array([_empty(runs, fold) for fold in folds])
+    baseline, _ = _misfits(work[0])
+    if not comparison.difference(empty, baseline).is_clear:
+        refuse(
+            WHO,
+            needs="a series in which projections can be predicted from others",
+            got=f"one that is all noise: SIRT predicts those that were left out no better than an empty volume, with "
+            f"a mean square misfit of {baseline.mean():.3g} against {empty.mean():.3g}",
+            remedy="more slices, or a check of angles, alignment and background",
+        )
+    predict(range(1, len(compared)), "assess")
+    found = [_misfits(work[k]) for k in range(len(compared))]
+    misfits = np.array([one for one, _ in found])
+    ranks = comparison.ranks(
+        misfits,
+        kinds=[one.method.name + one.network for one in compared],
+        ranks=[one.rank for one in compared],
+        learned=[bool(one.network) for one in compared],
+    )
+    n_z = series.sizes[schema.Z]
+    scores = [
+        Score(
+            title=candidate.title,
+            method=candidate.method,
+            network=candidate.network,
+            misfits=tuple(misfits[k].tolist()),
+            misfit=float(misfits[k].mean()),
+            beyond_noise=float(misfits[k].mean() - variances.mean()) if variances is not None else float("nan"),
+            against_best=ranks.against_best[k].mean,
+            standard_error=ranks.against_best[k].standard_error,
+            tied=ranks.tied[k],
+            seconds=found[k][1] * n_z,
+        )
+        for k, candidate in enumerate(compared)
+    ]
+    total = np.mean([np.square(run.measured[:, fold.left_out], dtype=np.float64).mean() for run in runs for fold in folds])
+    return Assessment(
+        scores=tuple(scores[k] for k in ranks.order),
+        recommended=scores[ranks.chosen],
+        baseline=scores[0],
+        left_out_deg=tuple(tuple(angles[fold.left_out].tolist()) for fold in folds),
+        slices=tuple((run.start, run.stop) for run in runs),
+        noise_variance=None if variances is None else tuple(variances.tolist()),
+        signal=float(total - (0 if variances is None else variances.mean())),
+        empty=float(empty.mean()),
+        shown=_shown(compared, ranks, work, runs, folds, angles),
+    )
+
+
+def _read(series: xr.DataArray, places: Sequence[tuple[int, int]], border: int) -> list[predictions.Run]:
+    """The runs with their neighbours, in memory."""
+    seen = slabs.mirrored(series.sizes[schema.Z], border)
+    wanted = [seen[start : stop + 2 * border] for start, stop in places]
+    lows = [int(one.min()) for one in wanted]
+    blocks = [series.data[low : int(one.max()) + 1] for low, one in zip(lows, wanted, strict=True)]
+    return [
+        predictions.Run(start, stop, border, np.ascontiguousarray(block[one - low]))
+        for (start, stop), block, low, one in zip(places, compute(*blocks), lows, wanted, strict=True)
+    ]
+
+
+def _variances(noise: float | Noise | None, runs: Sequence[predictions.Run], folds: Sequence[Fold]) -> Float64 | None:
+    """(fold,), the mean variance of the noise at the projections that are left out."""
+    if noise is None:
+        return None
+    if isinstance(noise, int | float):
+        return np.full(len(folds), float(noise) ** 2)
+    values = [np.concatenate([run.measured[:, fold.left_out].ravel() for run in runs]) for fold in folds]
+    return np.array([float(np.mean(noise.variance(one))) for one in values])
+
+
+def _empty(runs: Sequence[predictions.Run], fold: Fold) -> float:
+    """The misfit of predicting nothing, or the mean value of the other projections, whichever is less."""
+    left_out = np.concatenate([run.measured[:, fold.left_out] for run in runs]).astype(np.float64)
+    mean = np.mean([run.measured[:, fold.kept].mean(dtype=np.float64) for run in runs])
+    return float(min(np.square(left_out).mean(), np.square(left_out - mean).mean()))
+
+
+def _misfits(work: Sequence[Sequence[predictions.Work]]) -> tuple[Float64, float]:
+    """(fold,), the mean square misfit of a candidate; and the seconds that a slice takes."""
+    misfits, seconds = [], []
+    for row in work:
+        slices = []
+        for one in row:
+            kept = one.kept()
+            assert kept is not None, f"{one.path} was written a moment ago"
+            slices.append(held_out.misfit(kept.prediction, one.run.measured, one.fold))
+            seconds.append(kept.seconds / len(slices[-1]))
+        misfits.append(np.concatenate(slices).mean())
+    return np.array(misfits), float(np.median(seconds))
+
+
+def _shown(
+    compared: Sequence[Candidate],
+    ranks: comparison.Ranks,
+    work: Mapping[int, Sequence[Sequence[predictions.Work]]],
+    runs: Sequence[predictions.Run],
+    folds: Sequence[Fold],
+    angles_deg: Float64,
+) -> Shown:
+    """The middle one of the projections, by the best settings of each method, the recommended ones and the baseline."""
+    middle = len(folds) // 2
+    shown: dict[str, int] = {}
+    for k in ranks.order:
+        shown.setdefault(compared[k].method.name + compared[k].network, k)
+    titles = dict.fromkeys([ranks.chosen, *shown.values(), 0])
+    predicted = {}
+    for k in sorted(titles, key=ranks.order.index):
+        parts = [one.kept() for one in work[k][middle]]
+        predicted[compared[k].title] = np.concatenate([part.prediction[:, 0] for part in parts if part is not None])
+    first = int(folds[middle].left_out[0])
+    measured = np.concatenate([run.measured[:, first] for run in runs])
+    return Shown(float(angles_deg[first]), measured, predicted)
+
+
+def written(assessment: Assessment, path: Path) -> None:
+    """Write the numbers as JSON."""
+    path.write_text(json.dumps(assessment.to_json(), indent=2, allow_nan=False) + "\n")

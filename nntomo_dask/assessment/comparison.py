@@ -1,0 +1,103 @@
+"""Candidates compared by their misfits at the projections that were left out: pairwise, with standard errors.
+
+The same projections are left out for all candidates, and their noise is the same; so the differences between two
+candidates, projection by projection, say more than the two means.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from nntomo_dask.types import Float64
+
+# A difference within the first is a tie; what is to be called better than the baseline differs by the second.
+# Probabilities of a normal distribution up to one and two deviations; few projections need more of them (Student's t).
+_ONE, _TWO = 0.8413, 0.9772
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much larger the misfit of one candidate is than that of another, over the projections that were left out."""
+
+    mean: float
+    standard_error: float
+    folds: int
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether it is within about one standard error."""
+        return abs(self.mean) <= float(stats.t.ppf(_ONE, self.folds - 1)) * self.standard_error
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is more than about two standard errors above zero."""
+        return self.mean > float(stats.t.ppf(_TWO, self.folds - 1)) * self.standard_error
+
+
+def difference(first: Float64, second: Float64) -> Difference:
+    """How much larger the misfits (fold,) of the first are than those of the second."""
+    each = first - second
+    return Difference(float(each.mean()), float(each.std(ddof=1) / np.sqrt(each.size)), each.size)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What follows from the misfits of all candidates.
+
+    Attributes
+    ----------
+    order
+        All candidates, the least mean misfit first.
+    against_best
+        Of each candidate, how much larger its misfit is than that of the best.
+    tied
+        Whether that is a tie; the best is tied with itself.
+    chosen
+        The candidate that is recommended.
+    """
+
+    order: tuple[int, ...]
+    against_best: tuple[Difference, ...]
+    tied: tuple[bool, ...]
+    chosen: int
+
+    @property
+    def best(self) -> int:
+        """The candidate with the least mean misfit."""
+        return self.order[0]
+
+
+def ranks(misfits: Float64, *, kinds: Sequence[str], ranks: Sequence[int], learned: Sequence[bool]) -> Ranks:
+    """Compare candidates, and choose one.
+
+    The best is chosen, with three exceptions. The baseline is, where the best is not clearly better than it. A method
+    without a network is, where it is tied with a network. And of the settings of a method that are tied with its best,
+    those are chosen that the method prefers.
+
+    Parameters
+    ----------
+    misfits
+        (candidate, fold); the first candidate is the baseline.
+    kinds
+        The method of each candidate.
+    ranks
+        Of each candidate, its place among the settings that its method prefers.
+    learned
+        Of each candidate, whether it is a network.
+    """
+    order = np.argsort(misfits.mean(axis=1), kind="stable")
+    best = int(order[0])
+    against = [difference(one, misfits[best]) for one in misfits]
+    tied = [one.is_tie for one in against]
+    chosen = best
+    if not difference(misfits[0], misfits[best]).is_clear:
+        chosen = 0
+    else:
+        if learned[chosen]:
+            chosen = next((int(one) for one in order if tied[one] and not learned[one]), chosen)
+        alike = [k for k in range(len(misfits)) if kinds[k] == kinds[chosen] and learned[k] == learned[chosen]]
+        equal = [k for k in alike if difference(misfits[k], misfits[chosen]).is_tie]
+        chosen = min(equal, key=lambda k: (ranks[k], int(np.flatnonzero(order == k)[0])))
+    return Ranks(tuple(int(one) for one in order), tuple(against), tuple(tied), chosen)
