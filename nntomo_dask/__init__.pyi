@@ -77,6 +77,11 @@ from .plotting.figures import (
     save_figure as save_figure,
     training_curve as training_curve,
 )
+from .projection.add_noise import add_noise as add_noise
+from .projection.noise import (
+    Noise as Noise,
+    noise as noise,
+)
 from .projection.project import (
     backproject as backproject,
     project as project,
