@@ -9,10 +9,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
@@ -22,22 +21,15 @@ from nntomo_dask.assessment import comparison, predictions, stack
 from nntomo_dask.assessment.candidates import WHO, Candidate, candidates, options_of, plain_settings
 from nntomo_dask.compute import cluster
 from nntomo_dask.compute.progress import Progress
-from nntomo_dask.errors import refuse
+from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.networks.network import Network
+from nntomo_dask.projection.noise import Noise, noise as estimated_noise
 from nntomo_dask.reconstruction import held_out
 from nntomo_dask.reconstruction.held_out import Fold
 from nntomo_dask.reconstruction.method import Method, checked_axis
 from nntomo_dask.types import Float32, Float64
 
 SLICES, FOLDS = 16, 8  # that are looked at unless told otherwise: a series of 1024 slices then takes minutes
-
-
-class Noise(Protocol):
-    """A model of the noise of a series, such as `noise` estimates."""
-
-    def variance(self, values: npt.ArrayLike) -> Float64:
-        """Variance of the noise at some values."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -216,7 +208,7 @@ def assess(
     networks: Mapping[str, Network] | Sequence[Network] = (),
     folds: int | Literal["all"] | None = None,
     slices: int = SLICES,
-    noise: float | Noise | None = None,
+    noise: float | Noise | Literal["auto"] = "auto",
     folder: str | os.PathLike[str] | None = None,
     progress: Progress = "none",
 ) -> Assessment:
@@ -242,8 +234,8 @@ def assess(
     slices
         About as many are looked at, in runs of 8, where the matter is. All of them where there are no more.
     noise
-        Standard deviation of the noise of a value, in units of the series; or a model with a method `variance`. By
-        default not known, and the misfits contain the noise's own part; differences and the choice do not.
+        "auto": estimated from the series, by `noise`. Or the standard deviation of a value, or a model. Its part is
+        taken from the misfits that are shown; differences and the choice do not depend on it.
     folder
         Where predictions are kept, a file each, so that an assessment which was interrupted goes on, and one with other
         methods computes these alone.
@@ -262,8 +254,7 @@ def assess(
     schema.check_tilt_series(series, who=WHO)
     if not (isinstance(slices, int | np.integer) and slices >= 1):
         refuse(WHO, needs="a whole number of slices, 1 or more", got=f"{slices!r}", remedy=f"`slices={SLICES}`")
-    if isinstance(noise, int | float) and not (np.isfinite(noise) and noise >= 0):
-        refuse(WHO, needs="a deviation of the noise of 0 or more", got=f"{noise!r}", remedy="leave out `noise`")
+    model = _noise(noise, series)
     source = slabs.lazy(geometry.in_own_pixels(series))
     angles = source[schema.ANGLE].values
     chosen = _folds(angles, folds)
@@ -273,7 +264,7 @@ def assess(
         candidate.method.check(source)
         checked_axis(candidate.method, source)
     with _folder(folder) as place:
-        return _assessed(source, compared, chosen, int(slices), noise, place, progress)
+        return _assessed(source, compared, chosen, int(slices), model, place, progress)
 
 
 def _folds(angles_deg: Float64, count: int | str | None) -> tuple[Fold, ...]:
@@ -297,7 +288,7 @@ def _assessed(
     compared: list[Candidate],
     folds: tuple[Fold, ...],
     slices: int,
-    noise: float | Noise | None,
+    noise: Noise | None,
     folder: Path,
     progress: Progress,
 ) -> Assessment:
@@ -394,12 +385,27 @@ def _read(series: xr.DataArray, places: Sequence[tuple[int, int]], border: int) 
     ]
 
 
-def _variances(noise: float | Noise | None, runs: Sequence[predictions.Run], folds: Sequence[Fold]) -> Float64 | None:
+def _noise(noise: float | Noise | str, series: xr.DataArray) -> Noise | None:
+    """The model that is given or asked for; None where the series is too small for an estimate."""
+    if isinstance(noise, Noise):
+        return noise
+    if noise == "auto":
+        try:
+            return estimated_noise(geometry.in_own_pixels(series))
+        except SchemaError:
+            schema.check_finite(series, who=WHO)
+            return None
+    number = noise if isinstance(noise, int | float | np.number) else np.nan
+    if not (np.isfinite(number) and number >= 0):
+        got = f"{noise!r}"
+        refuse(WHO, needs="a deviation of the noise of 0 or more", got=got, remedy='`noise="auto"`')
+    return Noise(read_noise=float(number))
+
+
+def _variances(noise: Noise | None, runs: Sequence[predictions.Run], folds: Sequence[Fold]) -> Float64 | None:
     """(fold,), the mean variance of the noise at the projections that are left out."""
     if noise is None:
         return None
-    if isinstance(noise, int | float):
-        return np.full(len(folds), float(noise) ** 2)
     values = [np.concatenate([run.measured[:, fold.left_out].ravel() for run in runs]) for fold in folds]
     return np.array([float(np.mean(noise.variance(one))) for one in values])
 
