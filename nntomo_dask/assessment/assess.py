@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import shlex
 import tempfile
@@ -18,8 +17,8 @@ from dask.delayed import delayed
 
 from nntomo_dask.arrays import geometry, recipes, schema, slabs
 from nntomo_dask.assessment import comparison, predictions, stack
-from nntomo_dask.assessment.candidates import WHO, Candidate, candidates, options_of, plain_settings
-from nntomo_dask.compute import cluster
+from nntomo_dask.assessment.candidates import WHO, Candidate, candidates, options_of
+from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.compute.progress import Progress
 from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.networks.network import Network
@@ -29,6 +28,7 @@ from nntomo_dask.reconstruction.held_out import Fold
 from nntomo_dask.reconstruction.method import Method, checked_axis
 from nntomo_dask.types import Float32, Float64
 
+WEIGHTING: held_out.Weighting = "volume"
 SLICES, FOLDS = 16, 8  # that are looked at unless told otherwise: a series of 1024 slices then takes minutes
 
 
@@ -45,7 +45,8 @@ class Score:
     network
         The name of its network, such as its file; empty where there is none.
     misfits
-        Mean square misfit at the projections of each fold, [u² px²], in the order of `Assessment.left_out_deg`.
+        At the projections of each fold, in the order of `Assessment.left_out_deg`: the mean square error of the volume
+        as far as these show it, [u²]; see `held_out.misfit`.
     misfit
         Their mean.
     beyond_noise
@@ -109,10 +110,10 @@ class Assessment:
         Places (start, stop) of the slices that were looked at.
     noise_variance
         Mean variance of the noise at the projections of each fold; None where it is not known.
-    signal
-        Mean square of the projections that were left out, less the noise's part where that is known.
+    noise_part
+        What noise of that variance adds to each misfit; None where it is not known.
     empty
-        Mean square misfit of an empty or constant volume, whichever is less.
+        Misfit of predicting nothing, or the mean value, whichever is less.
     shown
         Predictions for figures.
     """
@@ -123,7 +124,7 @@ class Assessment:
     left_out_deg: tuple[tuple[float, ...], ...]
     slices: tuple[tuple[int, int], ...]
     noise_variance: tuple[float, ...] | None
-    signal: float
+    noise_part: float | None
     empty: float
     shown: Shown
 
@@ -131,6 +132,11 @@ class Assessment:
     def method(self) -> Method:
         """The recommended method: ``reconstruct(series, assessment.method)``."""
         return self.recommended.method
+
+    @property
+    def empty_beyond_noise(self) -> float:
+        """The misfit of predicting nothing, less the noise's part."""
+        return self.empty - (self.noise_part or 0.0)
 
     @property
     def best(self) -> Score:
@@ -177,28 +183,6 @@ class Assessment:
         if known and self.baseline.beyond_noise > 0 and score.beyond_noise > 0:
             return score.beyond_noise / self.baseline.beyond_noise
         return score.misfit / self.baseline.misfit
-
-    def to_json(self) -> dict[str, Any]:
-        """All but the images; numbers that are not known are None."""
-
-        def told(score: Score) -> dict[str, Any]:
-            values = {field.name: getattr(score, field.name) for field in dataclasses.fields(score)}
-            settings = {key: value for key, value in plain_settings(score.method).items()}
-            return {
-                key: None if isinstance(value, float) and not np.isfinite(value) else value
-                for key, value in (values | {"method": score.method.name, "settings": settings}).items()
-            }
-
-        return {
-            "recommended": self.recommended.title,
-            "baseline": self.baseline.title,
-            "left_out_deg": self.left_out_deg,
-            "slices": self.slices,
-            "noise_variance": self.noise_variance,
-            "signal": self.signal,
-            "empty": self.empty,
-            "scores": [told(one) for one in self.scores],
-        }
 
 
 def assess(
@@ -251,20 +235,78 @@ def assess(
         noise: nothing predicts it better than an empty volume; a method is not known, does not fit the series, or lacks
         a network; a network was made for other angles.
     """
+    plan = planned(series, methods, networks=networks, folds=folds, slices=slices, noise=noise)
+    with _folder(folder) as place:
+        return _assessed(plan, place, progress)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be compared, on what; all that can be refused without work is refused by then."""
+
+    series: xr.DataArray
+    compared: tuple[Candidate, ...]
+    folds: tuple[Fold, ...]
+    slices: int
+    noise: float | Noise | Literal["auto"]
+
+    @property
+    def tasks(self) -> int:
+        """Reconstructions of a run of slices, at most."""
+        return len(self.compared) * len(self.folds) * max(self.slices // stack.RUN, 1)
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Bytes of one of them at its peak, in series of that shape; the number of slices plays no part."""
+        _, angles, detector = shape
+        height = min(stack.RUN, self.slices)
+        return max(
+            one.method.host_bytes((height + 2 * one.method.halo, angles, detector)) for one in self.compared
+        ) + height * chunking.image_bytes(detector)
+
+    def recipe(self) -> recipes.Recipe:
+        """What the assessment depends on."""
+        series = recipes.without_versions(recipes.recipe_of(self.series))
+        compared = [[one.title, one.method.recipe(self.series)["parameters"]] for one in self.compared]
+        angles = self.series[schema.ANGLE].values
+        parameters = {
+            "candidates": compared,
+            "left_out_deg": [np.sort(angles[fold.left_out]).tolist() for fold in self.folds],
+            "slices": self.slices,
+            "noise": self.noise if isinstance(self.noise, str | float | int) else dataclasses.asdict(self.noise),
+        }
+        return recipes.record(WHO, parameters, [series])
+
+
+def planned(
+    series: xr.DataArray,
+    methods: Sequence[str | Method] | None = None,
+    *,
+    networks: Mapping[str, Network] | Sequence[Network] = (),
+    folds: int | Literal["all"] | None = None,
+    slices: int = SLICES,
+    noise: float | Noise | Literal["auto"] = "auto",
+) -> Plan:
+    """Check what `assess` is given, and say what it will do; nothing is computed."""
     schema.check_tilt_series(series, who=WHO)
     if not (isinstance(slices, int | np.integer) and slices >= 1):
         refuse(WHO, needs="a whole number of slices, 1 or more", got=f"{slices!r}", remedy=f"`slices={SLICES}`")
-    model = _noise(noise, series)
+    if not (isinstance(noise, Noise) or noise == "auto"):
+        number = noise if isinstance(noise, int | float | np.number) else np.nan
+        if not (np.isfinite(number) and number >= 0):
+            got = f"{noise!r}"
+            refuse(WHO, needs="a deviation of the noise of 0 or more", got=got, remedy='`noise="auto"`')
+        noise = float(number)
     source = slabs.lazy(geometry.in_own_pixels(series))
     angles = source[schema.ANGLE].values
     chosen = _folds(angles, folds)
     named = networks if isinstance(networks, Mapping) else {f"network {k + 1}": one for k, one in enumerate(networks)}
+    for network in named.values():
+        network.check(source, who=WHO)
     compared = candidates(methods, named, angles, chosen)
     for candidate in compared:
         candidate.method.check(source)
         checked_axis(candidate.method, source)
-    with _folder(folder) as place:
-        return _assessed(source, compared, chosen, int(slices), model, place, progress)
+    return Plan(source, tuple(compared), chosen, int(slices), noise)
 
 
 def _folds(angles_deg: Float64, count: int | str | None) -> tuple[Fold, ...]:
@@ -283,19 +325,12 @@ def _folder(folder: str | os.PathLike[str] | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _assessed(
-    series: xr.DataArray,
-    compared: list[Candidate],
-    folds: tuple[Fold, ...],
-    slices: int,
-    noise: Noise | None,
-    folder: Path,
-    progress: Progress,
-) -> Assessment:
+def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
+    series, compared, folds = plan.series, plan.compared, plan.folds
     angles = series[schema.ANGLE].values
     (squares,) = compute(stack.squares(series))
-    runs = _read(series, stack.runs(squares, slices), max(one.method.halo for one in compared))
-    variances = _variances(noise, runs, folds)
+    runs = _read(series, stack.runs(squares, plan.slices), max(one.method.halo for one in compared))
+    variances = _variances(_noise(plan.noise, series), runs, folds)
     work: dict[int, list[list[predictions.Work]]] = {}
 
     def predict(which: Sequence[int], description: str) -> None:
@@ -343,7 +378,10 @@ def _assessed(
         ranks=[one.rank for one in compared],
         learned=[bool(one.network) for one in compared],
     )
-    n_z = series.sizes[schema.Z]
+    n_z, detector = series.sizes[schema.Z], series.sizes[schema.DETECTOR]
+    noise = None
+    if variances is not None:
+        noise = held_out.noise_part(float(variances.mean()), detector, weighting=WEIGHTING)
     scores = [
         Score(
             title=candidate.title,
@@ -351,7 +389,7 @@ def _assessed(
             network=candidate.network,
             misfits=tuple(misfits[k].tolist()),
             misfit=float(misfits[k].mean()),
-            beyond_noise=float(misfits[k].mean() - variances.mean()) if variances is not None else float("nan"),
+            beyond_noise=float("nan") if noise is None else float(misfits[k].mean() - noise),
             against_best=ranks.against_best[k].mean,
             standard_error=ranks.against_best[k].standard_error,
             tied=ranks.tied[k],
@@ -359,7 +397,6 @@ def _assessed(
         )
         for k, candidate in enumerate(compared)
     ]
-    total = np.mean([np.square(run.measured[:, fold.left_out], dtype=np.float64).mean() for run in runs for fold in folds])
     return Assessment(
         scores=tuple(scores[k] for k in ranks.order),
         recommended=scores[ranks.chosen],
@@ -367,7 +404,7 @@ def _assessed(
         left_out_deg=tuple(tuple(angles[fold.left_out].tolist()) for fold in folds),
         slices=tuple((run.start, run.stop) for run in runs),
         noise_variance=None if variances is None else tuple(variances.tolist()),
-        signal=float(total - (0 if variances is None else variances.mean())),
+        noise_part=noise,
         empty=float(empty.mean()),
         shown=_shown(compared, ranks, work, runs, folds, angles),
     )
@@ -389,17 +426,11 @@ def _noise(noise: float | Noise | str, series: xr.DataArray) -> Noise | None:
     """The model that is given or asked for; None where the series is too small for an estimate."""
     if isinstance(noise, Noise):
         return noise
-    if noise == "auto":
-        try:
-            return estimated_noise(geometry.in_own_pixels(series))
-        except SchemaError:
-            schema.check_finite(series, who=WHO)
-            return None
-    number = noise if isinstance(noise, int | float | np.number) else np.nan
-    if not (np.isfinite(number) and number >= 0):
-        got = f"{noise!r}"
-        refuse(WHO, needs="a deviation of the noise of 0 or more", got=got, remedy='`noise="auto"`')
-    return Noise(read_noise=float(number))
+    if isinstance(noise, float):
+        return Noise(read_noise=noise)
+    with contextlib.suppress(SchemaError):
+        return estimated_noise(series)
+    return None
 
 
 def _variances(noise: Noise | None, runs: Sequence[predictions.Run], folds: Sequence[Fold]) -> Float64 | None:
@@ -412,9 +443,16 @@ def _variances(noise: Noise | None, runs: Sequence[predictions.Run], folds: Sequ
 
 def _empty(runs: Sequence[predictions.Run], fold: Fold) -> float:
     """The misfit of predicting nothing, or the mean value of the other projections, whichever is less."""
-    left_out = np.concatenate([run.measured[:, fold.left_out] for run in runs]).astype(np.float64)
-    mean = np.mean([run.measured[:, fold.kept].mean(dtype=np.float64) for run in runs])
-    return float(min(np.square(left_out).mean(), np.square(left_out - mean).mean()))
+    mean = np.float32(np.mean([run.measured[:, fold.kept].mean(dtype=np.float64) for run in runs]))
+    misfits = []
+    for value in (np.float32(0), mean):
+        constant = [np.full_like(run.measured[:, fold.left_out], value) for run in runs]
+        found = [
+            held_out.misfit(one, run.measured, fold, weighting=WEIGHTING)
+            for one, run in zip(constant, runs, strict=True)
+        ]
+        misfits.append(float(np.concatenate(found).mean()))
+    return min(misfits)
 
 
 def _misfits(work: Sequence[Sequence[predictions.Work]]) -> tuple[Float64, float]:
@@ -425,7 +463,7 @@ def _misfits(work: Sequence[Sequence[predictions.Work]]) -> tuple[Float64, float
         for one in row:
             kept = one.kept()
             assert kept is not None, f"{one.path} was written a moment ago"
-            slices.append(held_out.misfit(kept.prediction, one.run.measured, one.fold))
+            slices.append(held_out.misfit(kept.prediction, one.run.measured, one.fold, weighting=WEIGHTING))
             seconds.append(kept.seconds / len(slices[-1]))
         misfits.append(np.concatenate(slices).mean())
     return np.array(misfits), float(np.median(seconds))
@@ -452,8 +490,3 @@ def _shown(
     first = int(folds[middle].left_out[0])
     measured = np.concatenate([run.measured[:, first] for run in runs])
     return Shown(float(angles_deg[first]), measured, predicted)
-
-
-def written(assessment: Assessment, path: Path) -> None:
-    """Write the numbers as JSON."""
-    path.write_text(json.dumps(assessment.to_json(), indent=2, allow_nan=False) + "\n")
