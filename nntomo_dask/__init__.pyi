@@ -95,6 +95,7 @@ from .reconstruction import METHODS as METHODS
 from .reconstruction.cgls import cgls as cgls
 from .reconstruction.fbp import fbp as fbp
 from .reconstruction.intensity import intensity_level as intensity_level
+from .reconstruction.jackknife import jackknife as jackknife
 from .reconstruction.method import (
     Method as Method,
     mean_and_spread as mean_and_spread,
@@ -105,6 +106,7 @@ from .reconstruction.nnfbp import (
     nnfbp as nnfbp,
     outside_training_range as outside_training_range,
 )
+from .reconstruction.report import report as report
 from .reconstruction.sirt import sirt as sirt
 from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -344,17 +344,12 @@ def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
                 [
                     predictions.Work(compared[k], numbers, angles, axis, fold, run, path)
                     for run in runs
-                    for path in [
-                        predictions.place(folder, compared[k], recipes.recipe_of(series), angles, fold, run)
-                    ]
+                    for path in [predictions.place(folder, compared[k], recipes.recipe_of(series), angles, fold, run)]
                 ]
                 for fold in folds
             ]
             tasks += [
-                one.task(rows)
-                for row in work[k]
-                for one, rows in zip(row, shared, strict=True)
-                if one.kept() is None
+                one.task(rows) for row in work[k] for one, rows in zip(row, shared, strict=True) if one.kept() is None
             ]
         cluster.compute(tasks, description=description, progress=progress)
 

@@ -66,9 +66,7 @@ def candidates(
     """
     kinds = {name: type(network) for name, network in networks.items()}
     if methods is None:
-        methods = [
-            name for name in METHODS if METHODS[name].network is None or METHODS[name].network in kinds.values()
-        ]
+        methods = [name for name in METHODS if METHODS[name].network is None or METHODS[name].network in kinds.values()]
     if not methods:
         refuse(WHO, needs="a method or several", got="none", remedy=f"`methods` from {', '.join(METHODS)}")
     found: list[tuple[Method, str, int]] = [(BASELINE, "", 0)]
@@ -97,7 +95,10 @@ def candidates(
         if all(item[0] != other[0] for other in different):
             different.append(item)
     titles = _titles([method for method, *_ in different], [network for _, network, _ in different])
-    made = [Candidate(*item[:1], title, *item[1:]) for item, title in zip(different, titles, strict=True)]
+    made = [
+        Candidate(method, title, network, rank)
+        for (method, network, rank), title in zip(different, titles, strict=True)
+    ]
     for candidate in made:
         _check_judged(candidate, angles_deg, folds)
     return made
@@ -153,5 +154,3 @@ def _value(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(_value(part) for part in value)
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-

@@ -69,8 +69,8 @@ def explained(assessment: Assessment) -> Iterator[str]:
         "the reconstruction; lower is better."
     )
     yield (
-        "± is the standard error of the difference from the best, taken projection by projection; a tie is a difference "
-        "within about one of them."
+        "± is the standard error of the difference from the best, taken projection by projection; a tie is a "
+        "difference within about one of them."
     )
     if assessment.noise_variance is None:
         yield "The noise of the series could not be estimated, so that the misfits contain its part."
@@ -141,7 +141,9 @@ def _figures(assessment: Assessment) -> Iterator[Any]:
     scores, shown = assessment.scores, assessment.shown
     by_title = {one.title: one for one in scores}
     captions = {
-        title: ("recommended" if by_title[title] is assessment.recommended else f"{_times(by_title[title], assessment)}")
+        title: (
+            "recommended" if by_title[title] is assessment.recommended else f"{_times(by_title[title], assessment)}"
+        )
         for title in shown.predicted
     }
     yield drawing.predictions(shown.measured, shown.predicted, captions=captions, angle_deg=shown.angle_deg)

@@ -19,7 +19,8 @@ from nntomo_dask.assessment.candidates import Candidate
 from nntomo_dask.compute import device
 from nntomo_dask.reconstruction import held_out
 from nntomo_dask.reconstruction.held_out import Fold
-from nntomo_dask.types import Float32, Float64
+from nntomo_dask.reconstruction.method import Method
+from nntomo_dask.types import Float32, Float64, Integers
 
 
 class Run(NamedTuple):
@@ -82,7 +83,9 @@ class Work:
         )
 
 
-def place(folder: Path, candidate: Candidate, series: recipes.Recipe, angles_deg: Float64, fold: Fold, run: Run) -> Path:
+def place(
+    folder: Path, candidate: Candidate, series: recipes.Recipe, angles_deg: Float64, fold: Fold, run: Run
+) -> Path:
     """The file of a prediction; its name is a digest of all that the prediction depends on."""
     network = [one.digest for one in getattr(candidate.method, "networks", ())]
     what = {
@@ -98,19 +101,19 @@ def place(folder: Path, candidate: Candidate, series: recipes.Recipe, angles_deg
 
 def _predict(
     rows: Float32,
-    method: object,
+    method: Method,
     prepared: Sequence[float],
     angles_deg: Float64,
     axis: Axis | None,
-    fold: tuple[Float64, Float64],
+    fold: tuple[Integers, Integers],
     border: int,
     path: str,
 ) -> None:
-    one, halo = Fold(*fold), method.halo  # type: ignore[attr-defined]
+    one, halo = Fold(*fold), method.halo
     seen = rows[border - halo : len(rows) - border + halo]
     clock = time.perf_counter if device.computes_on_gpu() else time.thread_time
     began = clock()
-    volume = held_out.without(method, seen, angles_deg, one, prepared=prepared, axis=axis)  # type: ignore[arg-type]
+    volume = held_out.without(method, seen, angles_deg, one, prepared=prepared, axis=axis)
     seconds = clock() - began
     prediction = held_out.predicted(volume, angles_deg, one, axis=axis)
     with aside.written(path) as partial, partial.open("wb") as file:

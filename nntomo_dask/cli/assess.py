@@ -8,7 +8,7 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask import aside
-from nntomo_dask.arrays import recipes
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.assessment import assess as assessing, page
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
@@ -77,8 +77,8 @@ class Names(click.ParamType[tuple[str, ...]]):
     type=options.NumberOrWord(float, ("auto",)),
     default="auto",
     show_default=True,
-    help="Standard deviation of the noise of a measured value, in the units of the series; auto estimates it. It changes "
-    "what is shown, not what is chosen.",
+    help="Standard deviation of the noise of a measured value, in the units of the series; auto estimates it. It "
+    "changes what is shown, not what is chosen.",
 )
 @click.option(
     "-o",
@@ -138,7 +138,8 @@ def _assess(
     chosen: dict[str, Any] = {"networks": networks, "folds": folds, "slices": slices, "noise": noise}
     plan = assessing.planned(series, methods, **chosen)
     _check_same(output / page.RECIPE, plan.recipe(), overwrite=overwrite)
-    support.slices_within_memory(plan.host_bytes, series.shape, memory, wanted=1, who="assess", piece="a run of slices")
+    shape = (series.sizes[schema.Z], series.sizes[schema.ANGLE], series.sizes[schema.DETECTOR])
+    support.slices_within_memory(plan.host_bytes, shape, memory, wanted=1, who="assess", piece="a run of slices")
     cluster.expect(plan.tasks)
     with aside.written(output / page.RECIPE) as partial:
         partial.write_text(json.dumps(plan.recipe(), indent=2) + "\n")

@@ -18,9 +18,11 @@ from nntomo_dask.settings import Setting, settings_of
 
 Command = Callable[..., Any]
 
+_NONE = "none"
+
 
 class NumberOrWord(click.ParamType[Any]):
-    """A number, or one of some words."""
+    """A number, or one of some words; "none" among them is None."""
 
     name = "number"
 
@@ -34,7 +36,7 @@ class NumberOrWord(click.ParamType[Any]):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The number, or the word."""
         if value in self.words:
-            return value
+            return None if value == _NONE else value
         try:
             return self.kind(value)
         except ValueError:
@@ -75,6 +77,8 @@ def _as_argument(value: str) -> str:
         literal = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
+    if literal is None:
+        return _NONE
     if isinstance(literal, dict):
         return ",".join(f"{key}={part}" for key, part in literal.items())
     if isinstance(literal, tuple | list):
@@ -186,7 +190,7 @@ class Name(click.ParamType[str]):
 
 def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
     """An instance of a declaration with the settings that stand on the command line; the others keep their defaults."""
-    given = {}
+    given: dict[str, Any] = {}
     for one in settings_of(declaration):
         if one.option is not None and is_given(key := _parameter(one)):
             given[one.name] = arguments[key]
@@ -245,7 +249,8 @@ def _type(one: Setting) -> Any:
     if one.registry is not None:
         return Name(one.registry)
     if one.kind in (int, float) and one.choices:
-        return NumberOrWord(one.kind, tuple(str(choice) for choice in one.choices))
+        words = tuple(str(choice) for choice in one.choices)
+        return NumberOrWord(one.kind, (*words, _NONE) if one.optional else words)
     if one.choices:
         return click.Choice([str(choice) for choice in one.choices])
     return one.kind

@@ -13,7 +13,9 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.reconstruction.method import Method, mean_and_spread
+from nntomo_dask.reconstruction.report import misfit, report as reported
 from nntomo_dask.store import outputs, saving
 
 
@@ -36,7 +38,16 @@ from nntomo_dask.store import outputs, saving
 @click.option(
     "--spread",
     type=support.PATH,
-    help="Also write the standard deviation over an ensemble's members to this store, as a measure of uncertainty.",
+    help="Also write to this store how uncertain each voxel is: of an ensemble, the standard deviation over its "
+    "members; of a method without networks, the standard error by leaving out each projection once, which takes as "
+    "many reconstructions more.",
+)
+@click.option(
+    "--report",
+    "as_published",
+    is_flag=True,
+    help="The settings of Branchut (2024), where they differ from the defaults: for sirt --tolerance 0.01 --minimum "
+    "none, for fbp --window ram-lak.",
 )
 @support.output
 @support.computing
@@ -45,6 +56,7 @@ def reconstruct(
     method: str,
     network_paths: tuple[Path, ...],
     spread: Path | None,
+    as_published: bool,  # noqa: FBT001
     output: Path,
     memory: int | None,
     overwrite: bool,  # noqa: FBT001
@@ -56,61 +68,79 @@ def reconstruct(
 
     \b
     Example:
-      nntomo reconstruct series.zarr --method sirt --minimum 0 --tolerance 0.001 -o sirt.zarr
+      nntomo reconstruct series.zarr --method sirt -o sirt.zarr
     """
-    if spread is not None and len(network_paths) < 2:
-        raise click.UsageError("--spread needs an ensemble: --network twice or more")
+    if spread is not None and len(network_paths) < 2 and METHODS[method].network is not None:
+        raise click.UsageError(f"--spread of --method {method} needs an ensemble: --network twice or more")
     stores = [output] if spread is None else [output, spread]
     inputs = [series, *network_paths]
     with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
-        _reconstruct(series, method, network_paths, stores, memory, arguments, overwrite=overwrite)
+        chosen = _method(method, network_paths, arguments, as_published=as_published)
+        _reconstruct(series, chosen, stores, memory, overwrite=overwrite)
 
 
-def _reconstruct(
-    series: Path,
-    method: str,
-    network_paths: tuple[Path, ...],
-    stores: list[Path],
-    memory: int | None,
-    arguments: dict[str, Any],
-    *,
-    overwrite: bool,
-) -> None:
-    networks = _networks(method, network_paths)
-    chosen = options.build_chosen(
-        METHODS, method, "--method", arguments, **({"networks": networks} if networks else {})
-    )
-
+def _reconstruct(series: Path, chosen: Method, stores: list[Path], memory: int | None, *, overwrite: bool) -> None:
+    jackknife = Jackknife(chosen) if len(stores) > 1 and chosen.network is None else None
+    largest = jackknife or chosen
     whole: xr.DataArray | None = None  # the series in the store's own chunks; a lower slab reads all of a chunk again
 
     def slices(stored: xr.DataArray) -> int:
         nonlocal whole
         whole = stored
-        chosen.check(stored)
+        largest.check(stored)
         shape = stored.sizes[schema.Z], stored.sizes[schema.ANGLE], stored.sizes[schema.DETECTOR]
-        wanted = chosen.wanted_slices(shape)
-        return support.slices_within_memory(chosen.host_bytes, shape, memory, wanted=wanted, who=method)
+        wanted = largest.wanted_slices(shape)
+        return support.slices_within_memory(largest.host_bytes, shape, memory, wanted=wanted, who=chosen.name)
 
     source = nt.open(series, slices=slices)
     cluster.expect(source.data.numblocks[0])
-    silent = dataclasses.replace(chosen, warns=False) if hasattr(chosen, "warns") else chosen
-    saving.check_together(_volumes(source, silent, stores), overwrite=overwrite)
+    silent: Method = chosen
+    if hasattr(chosen, "warns"):
+        silent = dataclasses.replace(chosen, warns=False)  # type: ignore[type-var]
+    saving.check_together(_volumes(source, silent, jackknife, stores), overwrite=overwrite)
     assert whole is not None
-    nt.check_finite(whole, who=method)
+    nt.check_finite(whole, who=chosen.name)
     prepared = tuple(float(one) for one in compute(*chosen.prepare(whole)))
-    for line in chosen.outlook(whole, prepared):
+    for method in (chosen, jackknife):
+        for line in method.outlook(whole, prepared) if method is not None else ():
+            click.echo(line, err=True)
+    volumes = _volumes(source, silent, jackknife, stores, prepared=prepared)
+    with reported() as lines:
+        saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")
+    if lines:  # something was computed
+        lines.append(f"{chosen.name}: {misfit(saved[stores[0]], whole)}")
+    for line in lines:
         click.echo(line, err=True)
-    volumes = _volumes(source, silent, stores, prepared=prepared)
-    for path, volume in nt.save_together(volumes, overwrite=overwrite, progress="bar").items():
+    for path, volume in saved.items():
         report.describe(volume, path)
 
 
+def _method(name: str, network_paths: tuple[Path, ...], arguments: dict[str, Any], *, as_published: bool) -> Method:
+    """The method that the options ask for."""
+    published = METHODS[name].published if as_published else {}
+    if as_published and not published:
+        having = [one for one in METHODS if METHODS[one].published]
+        raise click.UsageError(f"--report is for --method {' or '.join(having)}, not for {name}")
+    for setting in published:
+        support.check_free(setting, because="is what --report sets")
+    networks = _networks(name, network_paths)
+    needed: dict[str, Any] = {"networks": networks} if networks else {}
+    method: Method = options.build_chosen(METHODS, name, "--method", arguments, **needed, **published)
+    return method
+
+
 def _volumes(
-    source: xr.DataArray, method: Method, stores: list[Path], *, prepared: tuple[float, ...] | None = None
+    source: xr.DataArray,
+    method: Method,
+    jackknife: Jackknife | None,
+    stores: list[Path],
+    *,
+    prepared: tuple[float, ...] | None = None,
 ) -> dict[Path, xr.DataArray]:
-    """The lazy volume for each store: the volume alone, or the mean and the spread."""
-    if len(stores) == 1:
-        return {stores[0]: nt.reconstruct(source, method, prepared=prepared)}
+    """The lazy volume for each store: the volume alone, or with its spread."""
+    if len(stores) == 1 or jackknife is not None:
+        methods = (method,) if jackknife is None else (method, jackknife)
+        return {path: nt.reconstruct(source, one, prepared=prepared) for path, one in zip(stores, methods, strict=True)}
     return dict(zip(stores, mean_and_spread(source, method, prepared=prepared), strict=True))
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 from dask.base import compute as dask_compute
 from dask.callbacks import Callback
 
-from nntomo_dask.compute import configuration, limits, scripts, workers as workers_room
+from nntomo_dask.compute import configuration, limits, reporting, scripts, workers as workers_room
 from nntomo_dask.compute.chunking import Budget
 from nntomo_dask.compute.progress import Bar, Progress as Progress, shown, tell as tell
 from nntomo_dask.errors import OutOfMemoryError, refuse
@@ -270,7 +270,9 @@ def _compute_on(client: Any, tasks: Sequence[Any], description: str, bar: Bar) -
     """Run delayed tasks on a cluster."""
     from distributed import KilledWorker
 
-    with _losses(client, description):
+    graphs = {id(task.dask): task.dask for task in tasks}
+    keys = {str(key) for graph in graphs.values() for key in graph}
+    with _losses(client, description), reporting.heard(client, keys):
         futures = client.compute(list(tasks))
         finished: queue.Queue[Any] = queue.Queue()
         try:

@@ -25,11 +25,16 @@ def _astra() -> Any:
     return extras.require("astra", who='engine="astra"')
 
 
+def uses_gpu() -> bool:
+    """Whether ASTRA finds a GPU."""
+    return bool(_astra().use_cuda())
+
+
 def forward(images: Float32, angles_deg: Float64, axis: Axis | None = None) -> Float32:
     """Project (slice, y, x) to (slice, angle, detector)."""
     n_slices, n, _ = images.shape
     sinograms = np.zeros((n_slices, angles_deg.size, n), np.float32)
-    if _astra().use_cuda():
+    if uses_gpu():
         _run_3d("FP3D_CUDA", images, sinograms, angles_deg, axis)
     else:
         _run_2d("FP", images, sinograms, angles_deg, axis)
@@ -40,7 +45,7 @@ def back(sinograms: Float32, angles_deg: Float64, axis: Axis | None = None) -> F
     """Backproject (slice, angle, detector) to (slice, y, x). On a CPU this is the exact transpose of `forward`."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
-    if _astra().use_cuda():
+    if uses_gpu():
         _run_3d("BP3D_CUDA", images, sinograms, angles_deg, axis)
     else:
         _run_2d("BP", images, sinograms, angles_deg, axis)
@@ -51,7 +56,7 @@ def fbp(sinograms: Float32, angles_deg: Float64, *, window: str, axis: Axis | No
     """Filtered backprojection by ASTRA, slice by slice. ASTRA gives all projections the same weight."""
     n_slices, _, n = sinograms.shape
     images = np.zeros((n_slices, n, n), np.float32)
-    on_gpu = _astra().use_cuda()
+    on_gpu = uses_gpu()
     _run_2d("FBP_CUDA" if on_gpu else "FBP", images, sinograms, angles_deg, axis, option={"FilterType": window})
     return images
 

@@ -1,6 +1,7 @@
 """Figures of an assessment: what was predicted of a projection that was left out, and misfits by method and setting."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from nntomo_dask.types import Float32
 
 _CHOSEN, _OTHER = "#b5442e", "#4a6b8a"
-_FONTS = {"font.size": 9, "axes.titlesize": 9}
+_FONTS: Any = {"font.size": 9, "axes.titlesize": 9}
 
 
 def predictions(
@@ -86,7 +87,7 @@ def misfits(
         axes.set_xscale("log")
         if noise is not None and noise > 0:
             axes.axvline(noise, color="0.4", linestyle="--", linewidth=1, label="noise's own part")
-            axes.legend(loc="lower right")
+            axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0)
         axes.set_xlabel("mean square misfit at projections that were left out [units² of the series]")
         axes.grid(axis="x", which="both", alpha=0.2)
     return figure

@@ -8,15 +8,21 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
+import xarray as xr
 
+from nntomo_dask.arrays import schema
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import device, streams
+from nntomo_dask.compute import cluster, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import astra, layout, project as kernel
 from nntomo_dask.types import Float32, Float64
 
 EngineName = Literal["native", "astra"]
 ENGINE_HELP = "Whose projector is used: that of nntomo_dask (native), or that of the ASTRA toolbox (astra)."
+
+# Seconds of one core for a voxel and an angle, projected or backprojected on a CPU; measured at 256² to 1024² pixels.
+_SECONDS = {"native": 4e-10, "astra": 5e-9}
+_LONG = 60.0  # seconds from which an engine is warned of that is slower than another
 
 
 class Engine(Protocol):
@@ -112,3 +118,21 @@ def engine(name: str, *, who: str) -> Engine:
     if name not in ENGINES:
         refuse(who, needs='engine "native" or "astra"', got=f"{name!r}", remedy='`engine="native"`')
     return ENGINES[name]
+
+
+def outlook(name: str, series: xr.DataArray, *, passes: float) -> list[str]:
+    """A warning where the chosen engine takes long for so many projections and backprojections of a series."""
+    if name != "astra" or astra.uses_gpu():
+        return []
+    count = passes * series.size * series.sizes[schema.DETECTOR] / cluster.current_workers()
+    seconds = {one: count * each for one, each in _SECONDS.items()}
+    if seconds[name] < _LONG:
+        return []
+    return [
+        f"warning: --engine {name} computes on the CPU here and takes {_duration(seconds[name])}, --engine native "
+        f"{_duration(seconds['native'])}"
+    ]
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min"

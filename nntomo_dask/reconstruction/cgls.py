@@ -3,20 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
 
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import chunking, streams
+from nntomo_dask.compute import chunking, device, reporting, streams
 from nntomo_dask.kernels import layout
+from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS
-from nntomo_dask.reconstruction.method import Method, reconstruct
+from nntomo_dask.reconstruction import METHODS, measured as of_series
+from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
+
+Iterations = int | Literal["auto"]
+
+_TYPICAL = 10  # iterations, for an estimate of the time
+_MOST, _LEAST_DECREASE = 100, 0.01  # of the automatic stop: iterations, and what one lowers the misfit by
 
 
 @METHODS.register
@@ -28,9 +34,10 @@ class Cgls(Method):
     title: ClassVar[str] = "CGLS"
     summary: ClassVar[str] = "least squares by conjugate gradients, in a few iterations"
 
-    iterations: int = setting(
-        10,
-        help="Iterations from zero. Few of them suppress noise: each one fits finer structure, and more of the noise.",
+    iterations: Iterations = setting(
+        "auto",
+        help="Iterations from zero. Few of them suppress noise: each one fits finer structure, and more of the noise. "
+        "auto: a slice stops when its misfit to the projections is no more than their noise.",
         least=1,
     )
     damping: float = setting(
@@ -38,12 +45,27 @@ class Cgls(Method):
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
+    def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
+        """Gain, read-out noise and background, where they decide when to stop."""
+        return of_series.noise(series) if self.iterations == "auto" else ()
+
+    def prepare_at(self, level: float) -> tuple[Scalar, ...]:
+        """The noise of a network's inputs is not known: they stop where the misfit flattens out."""
+        return (0.0, 0.0, 0.0) if self.iterations == "auto" else ()
+
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, y, x)."""
         pair = Projector(angles_deg, rows.shape[-1], self.engine, axis)
-        solver = partial(_solve, pair=pair, iterations=self.iterations, damping=self.damping)
+        solver = partial(
+            _solve, pair=pair, iterations=self.iterations, damping=self.damping, noise=prepared or (0.0, 0.0, 0.0)
+        )
         need = self.device_bytes_per_slice((len(rows), angles_deg.size, rows.shape[-1]))
         return pair.computed(partial(pair.run, solver), rows, slice_bytes=need, who=self.name)
+
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """That an engine is slow."""
+        iterations = _TYPICAL if self.iterations == "auto" else self.iterations
+        return engines.outlook(self.engine, series, passes=2 * iterations + 1)
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Slab in and out; lane groups of the image, its gradient, direction and a temporary, and of four rows."""
@@ -61,12 +83,12 @@ class Cgls(Method):
 
     @classmethod
     def candidates(cls, **networks: Any) -> "Sequence[Cgls]":
-        """A few iterations, which suppress noise, and more."""
-        return [cls(iterations=iterations, **networks) for iterations in (5, 10, 20)]
+        """What stops by itself; then a few iterations, which suppress noise, and more."""
+        return [cls(**networks), *(cls(iterations=iterations, **networks) for iterations in (5, 10, 20))]
 
 
 def cgls(
-    series: xr.DataArray, *, iterations: int = 10, damping: float = 0.0, engine: EngineName = "native"
+    series: xr.DataArray, *, iterations: Iterations = "auto", damping: float = 0.0, engine: EngineName = "native"
 ) -> xr.DataArray:
     """Reconstruct a tilt series by conjugate gradients on the normal equations.
 
@@ -78,7 +100,9 @@ def cgls(
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     iterations
-        From zero; the only regularisation where `damping` is 0.
+        From zero; the only regularisation where `damping` is 0. "auto": a slice stops at the first one after which
+        ``‖A x - y‖`` is no more than the noise of the series would make it (the discrepancy principle [2]_), or that
+        lowers it by no more than 1 %, at most 100.
     damping
         Weight of the norm of the volume, [px]; Tikhonov regularisation.
     engine
@@ -96,27 +120,64 @@ def cgls(
     References
     ----------
     .. [1] C. C. Paige and M. A. Saunders, LSQR, ACM Trans. Math. Softw. 8 (1982) 43, doi:10.1145/355984.355989.
+    .. [2] V. A. Morozov, Soviet Math. Dokl. 7 (1966) 414.
     """
     return reconstruct(series, Cgls(iterations=iterations, damping=damping, engine=engine))
 
 
-def _solve(measured: Float32, *, pair: Projector, iterations: int, damping: float) -> Float32:
+def _solve(
+    measured: Float32,
+    *,
+    pair: Projector,
+    iterations: Iterations,
+    damping: float,
+    noise: Sequence[float],
+) -> Float32:
     """CGLS on one lane group (entry, lane); returns the images (pixel, lane)."""
     images, residual = pair.zeros(measured), measured.copy()
     damped = np.float32(damping**2)
     gradient = pair.back(residual)
     direction = gradient.copy()
     power = _squares(gradient)
-    for _ in range(iterations):
+    stop = _Stop(measured, pair, noise) if iterations == "auto" else None
+    counts = 0 * power
+    for _ in range(_MOST if iterations == "auto" else iterations):
+        active = power > 0 if stop is None else stop.active
+        if not active.any():
+            break
+        counts = counts + active
         projected = pair.forward(direction)
         curvature = _squares(projected) + damped * _squares(direction)
-        step = _ratio(power, curvature)
+        step = _ratio(power, curvature) * active
         images += step * direction
         residual -= step * projected
         gradient = pair.back(residual) - damped * images
         before, power = power, _squares(gradient)
         direction = gradient + _ratio(power, before) * direction
+        if stop is not None:
+            stop.look(residual)
+    reporting.add(device.to_host(counts))
     return images
+
+
+class _Stop:
+    """Which lanes of a group go on: those whose misfit is above the noise, and still falls."""
+
+    def __init__(self, measured: Float32, pair: Projector, noise: Sequence[float]) -> None:
+        gain, read_noise, background = noise
+        # Without the entries beyond the detector, which are padding.
+        lanes = measured.reshape(pair.angles_deg.size, -1, measured.shape[1])
+        seen = lanes[:, layout.DETECTOR_FRONT : layout.DETECTOR_FRONT + pair.size].reshape(-1, measured.shape[1])
+        above = (seen - np.float32(background)).clip(0).sum(axis=0, dtype=np.float64)
+        self.noise = len(seen) * read_noise**2 + gain * above
+        self.squares = _squares(measured)
+        self.active = self.squares > 0
+
+    def look(self, residual: Float32) -> None:
+        """After an iteration."""
+        before, self.squares = self.squares, _squares(residual)
+        falls = self.squares < (1 - _LEAST_DECREASE) ** 2 * before
+        self.active = self.active & falls & (self.squares > self.noise)
 
 
 def _squares(values: Float32) -> Float64:

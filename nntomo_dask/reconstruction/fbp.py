@@ -1,6 +1,6 @@
 """Filtered backprojection."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -29,9 +29,10 @@ class Fbp(Method):
     name: ClassVar[str] = "fbp"
     title: ClassVar[str] = "FBP"
     summary: ClassVar[str] = "filtered backprojection: fast, with streaks where projections are few"
+    published: ClassVar[Mapping[str, Any]] = {"window": "ram-lak"}
 
     window: filters.Window = setting(
-        "ram-lak", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise most."
+        "hann", help="Window of the ramp filter: ram-lak is the sharpest, hann suppresses noise and streaks most."
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
@@ -69,14 +70,23 @@ class Fbp(Method):
         row = streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + 2 * row + 5 * 2 * row
 
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """That an engine is slow."""
+        return engines.outlook(self.engine, series, passes=1)
+
     @classmethod
     def candidates(cls, **networks: Any) -> "Sequence[Fbp]":
         """The smoothest window and the sharpest one."""
         windows: tuple[filters.Window, ...] = ("hann", "ram-lak")
         return [cls(window=window, **networks) for window in windows]
 
+    @classmethod
+    def as_input(cls, **networks: Any) -> "Fbp":
+        """As sharp as can be; the network suppresses noise by itself."""
+        return cls(window="ram-lak", **networks)
 
-def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: EngineName = "native") -> xr.DataArray:
+
+def fbp(series: xr.DataArray, *, window: filters.Window = "hann", engine: EngineName = "native") -> xr.DataArray:
     """Reconstruct a tilt series by filtered backprojection.
 
     Lazy: nothing is computed until the result is saved. Chunks along z are kept. A projection counts with the width of
@@ -87,7 +97,8 @@ def fbp(series: xr.DataArray, *, window: filters.Window = "ram-lak", engine: Eng
     series
         Dims (z, angle, detector), float32; angle and detector in one chunk each. Values are line integrals, [u · px].
     window
-        Window of the ramp filter; one of `filters.WINDOWS`.
+        Window of the ramp filter, from the sharpest: "ram-lak" (of [1]_), "shepp-logan", "cosine", "hamming", "hann".
+        The last has the least error where projections are few or noisy; see docs/theory.md.
     engine
         "native": the package's kernels. "astra": the ASTRA toolbox, whose backprojector interpolates in the image.
 

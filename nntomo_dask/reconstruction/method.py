@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import dask.array as da
@@ -12,7 +12,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import geometry, recipes, schema, slabs
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, reporting
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.networks.network import Network
@@ -41,12 +41,15 @@ class Method(ABC):
         Neighbouring slices on either side that a slab looks at; 0 where slices are independent.
     network
         The class of the networks that it needs; None for a method without one. Such a method has a field ``networks``.
+    published
+        Settings with which Branchut (2024) used it, where they differ from the defaults.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     summary: ClassVar[str] = ""
     network: ClassVar[type[Any] | None] = None
+    published: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def halo(self) -> int:
@@ -141,7 +144,10 @@ class _Slab:
     def __call__(self, rows: Float32, *prepared: Any) -> Float32:
         function = self.method.mean_and_spread if self.both else self.method.slab
         where: dict[str, Any] = {} if self.axis is None else {"axis": self.axis}
-        return function(rows, self.angles_deg, *(float(one) for one in prepared), **where)
+        with reporting.slab(self.method.name) as figures:
+            volume = function(rows, self.angles_deg, *(float(one) for one in prepared), **where)
+            figures.slices = len(volume)
+        return volume
 
 
 def reconstruct(
@@ -178,7 +184,7 @@ def reconstruct(
         There is no such method, a setting is out of range, or the method does not fit the series. When it is computed:
         a value is NaN or infinite.
     """
-    chosen = _chosen(method, settings)
+    chosen = method_of(method, settings)
     chosen.check(series)
     source = slabs.lazy(geometry.in_own_pixels(series))
     axis = checked_axis(chosen, source)
@@ -275,7 +281,8 @@ def _take(block: Float32, *, place: int) -> Float32:
     return block[:, place]
 
 
-def _chosen(method: "Method | str | Network | Sequence[Network]", settings: dict[str, Any]) -> Method:
+def method_of(method: "Method | str | Network | Sequence[Network]", settings: dict[str, Any]) -> Method:
+    """The method that is given by itself, by its name or by its networks."""
     if isinstance(method, Method):
         if settings:
             names = ", ".join(settings)

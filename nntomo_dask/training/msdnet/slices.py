@@ -219,7 +219,10 @@ def noise2inverse_slices(
     numbers = [np.full(n_z, split) for split in range(splits)]
 
     def slices(used: Bools) -> xr.Dataset:
-        volumes = [layouts.reconstruct(part, inputs) for part in parts], [fbp(part) for part in left_out]
+        volumes = (
+            [layouts.reconstruct(part, inputs) for part in parts],
+            [fbp(part, window="ram-lak") for part in left_out],
+        )
         return _dataset(*volumes, numbers, [used] * splits, [source], inputs, "reconstructed")
 
     return slices(~validated), slices(validated)
