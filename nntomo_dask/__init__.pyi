@@ -108,6 +108,7 @@ from .reconstruction.nnfbp import (
 )
 from .reconstruction.report import report as report
 from .reconstruction.sirt import sirt as sirt
+from .reconstruction.tv import tv as tv
 from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate
