@@ -29,7 +29,9 @@ from nntomo_dask.reconstruction.method import Method, checked_axis
 from nntomo_dask.types import Float32, Float64
 
 WEIGHTING: held_out.Weighting = "volume"
-SLICES, FOLDS = 16, 8  # that are looked at unless told otherwise: a series of 1024 slices then takes minutes
+# What is looked at unless told otherwise: of up to so many detector pixels, and of more, which then takes minutes too.
+SLICES, FOLDS, PIXELS = 16, 8, 512
+FEW_SLICES, FEW_FOLDS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def assess(
     *,
     networks: Mapping[str, Network] | Sequence[Network] = (),
     folds: int | Literal["all"] | None = None,
-    slices: int = SLICES,
+    slices: int | None = None,
     noise: float | Noise | Literal["auto"] = "auto",
     folder: str | os.PathLike[str] | None = None,
     progress: Progress = "none",
@@ -214,9 +216,11 @@ def assess(
         Trained for this series: by name, or in a sequence. What a network learned for all projections is applied to
         fewer, so that it is judged a little too strictly.
     folds
-        How many directions are left out in turn; 2 or more, or "all". By default up to 8, spread evenly.
+        How many directions are left out in turn; 2 or more, or "all". By default up to 8, spread evenly; 4 for more
+        than 512 detector pixels.
     slices
-        About as many are looked at, in runs of 8, where the matter is. All of them where there are no more.
+        About as many are looked at, in runs of 8, where the matter is. All of them where there are no more. By default
+        16; 8 for more than 512 detector pixels.
     noise
         "auto": estimated from the series, by `noise`. Or the standard deviation of a value, or a model. Its part is
         taken from the misfits that are shown; differences and the choice do not depend on it.
@@ -283,11 +287,14 @@ def planned(
     *,
     networks: Mapping[str, Network] | Sequence[Network] = (),
     folds: int | Literal["all"] | None = None,
-    slices: int = SLICES,
+    slices: int | None = None,
     noise: float | Noise | Literal["auto"] = "auto",
 ) -> Plan:
     """Check what `assess` is given, and say what it will do; nothing is computed."""
     schema.check_tilt_series(series, who=WHO)
+    many = series.sizes[schema.DETECTOR] <= PIXELS
+    if slices is None:
+        slices = SLICES if many else FEW_SLICES
     if not (isinstance(slices, int | np.integer) and slices >= 1):
         refuse(WHO, needs="a whole number of slices, 1 or more", got=f"{slices!r}", remedy=f"`slices={SLICES}`")
     if not (isinstance(noise, Noise) or noise == "auto"):
@@ -298,7 +305,7 @@ def planned(
         noise = float(number)
     source = slabs.lazy(geometry.in_own_pixels(series))
     angles = source[schema.ANGLE].values
-    chosen = _folds(angles, folds)
+    chosen = _folds(angles, folds, FOLDS if many else FEW_FOLDS)
     named = networks if isinstance(networks, Mapping) else {f"network {k + 1}": one for k, one in enumerate(networks)}
     for network in named.values():
         network.check(source, who=WHO)
@@ -309,11 +316,11 @@ def planned(
     return Plan(source, tuple(compared), chosen, int(slices), noise)
 
 
-def _folds(angles_deg: Float64, count: int | str | None) -> tuple[Fold, ...]:
+def _folds(angles_deg: Float64, count: int | str | None, most: int) -> tuple[Fold, ...]:
     every = held_out.folds(angles_deg, who=WHO)
-    if count == "all" or (count is None and len(every) <= FOLDS):
+    if count == "all" or (count is None and len(every) <= most):
         return every
-    return held_out.folds(angles_deg, FOLDS if count is None else count, who=WHO)  # type: ignore[arg-type]
+    return held_out.folds(angles_deg, most if count is None else count, who=WHO)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -63,14 +63,14 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--folds",
     type=Folds(),
     help="How many projections are left out in turn, spread evenly over the tilts; the outermost ones never are. "
-    f"Default: all, up to {assessing.FOLDS}.",
+    f"Default: all, up to {assessing.FOLDS}; up to {assessing.FEW_FOLDS} for more than {assessing.PIXELS} detector "
+    "pixels.",
 )
 @click.option(
     "--slices",
     type=click.IntRange(min=1),
-    default=assessing.SLICES,
-    show_default=True,
-    help="About how many slices are looked at, in runs of 8 neighbours, where the matter is.",
+    help="About how many slices are looked at, in runs of 8 neighbours, where the matter is. Default: "
+    f"{assessing.SLICES}; {assessing.FEW_SLICES} for more than {assessing.PIXELS} detector pixels.",
 )
 @click.option(
     "--noise",
@@ -95,7 +95,7 @@ def assess(
     methods: tuple[str, ...] | None,
     network_paths: tuple[Path, ...],
     folds: Any,
-    slices: int,
+    slices: int | None,
     noise: Any,
     output: Path,
     overwrite: bool,  # noqa: FBT001
@@ -125,7 +125,7 @@ def _assess(
     methods: tuple[str, ...] | None,
     network_paths: tuple[Path, ...],
     folds: Any,
-    slices: int,
+    slices: int | None,
     noise: Any,
     output: Path,
     memory: int | None,

@@ -204,6 +204,11 @@ class TotalVariation(Method):
             return []
         return [f"weight {float(prepared[0]):.2g}, chosen by projections that were left out (--weight sets another)"]
 
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[TotalVariation]":
+        """Weights from much noise to none. The automatic one is chosen from the same projections, and not tried."""
+        return [cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)]
+
 
 @dataclass(frozen=True)
 class Problem:
