@@ -50,15 +50,15 @@ class Score:
         At the projections of each fold, in the order of `Assessment.left_out_deg`: the mean square error of the volume
         as far as these show it, [u²]; see `held_out.misfit`.
     misfit
-        Their mean.
+        Their geometric mean.
     beyond_noise
-        Their mean less the noise's own part; about 0 for a perfect prediction. NaN where the noise is not known.
+        That less the noise's own part; about 0 for a perfect prediction. NaN where the noise is not known.
     against_best
-        How much larger the misfit is than that of the best, projection by projection.
+        How many times larger the misfits are than those of the best, projection by projection: a geometric mean.
     standard_error
         Of `against_best`.
     tied
-        Whether that difference is within about one standard error.
+        Whether that is 1 within about one standard error.
     seconds
         Of one processor core, for the whole volume, about.
     """
@@ -162,9 +162,8 @@ class Assessment:
         one, command = self.recommended, shlex.join(self.words(series))
         if one is self.baseline and self.best is not self.baseline:
             why = (
-                f"no method is clearly better than {one.title}: {self.best.title} has the least misfit, but the "
-                f"difference, {self.baseline.against_best:.3g}, is within two standard errors, "
-                f"of {self.baseline.standard_error:.2g}"
+                f"no method is clearly better than {one.title}, whose misfit is {one.against_best:.3g} ± "
+                f"{one.standard_error:.1g} times the least, that of {self.best.title}"
             )
         elif one is self.baseline:
             why = f"{one.title} predicts the projections that were left out best"
@@ -363,12 +362,12 @@ def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
     predict([0], "assess, SIRT")
     empty = np.array([_empty(runs, fold) for fold in folds])
     baseline, _ = _misfits(work[0])
-    if not comparison.difference(empty, baseline).is_clear:
+    if not comparison.ratio(empty, baseline).is_clear:
         refuse(
             WHO,
             needs="a series in which projections can be predicted from others",
             got=f"one that is all noise: SIRT predicts those that were left out no better than an empty volume, with "
-            f"a mean square misfit of {baseline.mean():.3g} against {empty.mean():.3g}",
+            f"a misfit of {comparison.typical(baseline):.3g} against {comparison.typical(empty):.3g}",
             remedy="more slices, or a check of angles, alignment and background",
         )
     predict(range(1, len(compared)), "assess")
@@ -390,10 +389,10 @@ def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
             method=candidate.method,
             network=candidate.network,
             misfits=tuple(misfits[k].tolist()),
-            misfit=float(misfits[k].mean()),
-            beyond_noise=float("nan") if noise is None else float(misfits[k].mean() - noise),
-            against_best=ranks.against_best[k].mean,
-            standard_error=ranks.against_best[k].standard_error,
+            misfit=comparison.typical(misfits[k]),
+            beyond_noise=float("nan") if noise is None else comparison.typical(misfits[k]) - noise,
+            against_best=ranks.against_best[k].times,
+            standard_error=ranks.against_best[k].times * ranks.against_best[k].standard_error,
             tied=ranks.tied[k],
             seconds=found[k][1] * n_z,
         )
@@ -407,7 +406,7 @@ def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
         slices=tuple((run.start, run.stop) for run in runs),
         noise_variance=None if variances is None else tuple(variances.tolist()),
         noise_part=noise,
-        empty=float(empty.mean()),
+        empty=comparison.typical(empty),
         shown=_shown(compared, ranks, work, runs, folds, angles),
     )
 

@@ -81,7 +81,9 @@ def candidates(
             continue
         own = [name for name, kind in kinds.items() if kind is declared.network]
         if not own:
-            refuse(WHO, needs=f"a network for {one}", got="none", remedy="`network`, which nntomo train makes")
+            refuse(
+                WHO, needs=f"a network for {one}", got="none", remedy=f"`networks` from nntomo train --network {one}"
+            )
         used.update(own)
         for name in own:
             members: Any = {"networks": (networks[name],)}

@@ -1,7 +1,8 @@
 """Candidates compared by their misfits at the projections that were left out: pairwise, with standard errors.
 
-The same projections are left out for all candidates, and their noise is the same; so the differences between two
-candidates, projection by projection, say more than the two means.
+The same projections are left out for all candidates, and their noise is the same; so the ratios of two candidates,
+projection by projection, say more than the two means. Projections far from others are predicted with many times the
+misfit of others, whatever the method; as ratios all of them count alike.
 """
 
 from collections.abc import Sequence
@@ -12,34 +13,55 @@ from scipy import stats
 
 from nntomo_dask.types import Float64
 
-# A difference within the first is a tie; what is to be called better than the baseline differs by the second.
-# Probabilities of a normal distribution up to one and two deviations; few projections need more of them (Student's t).
+# A ratio within the first is a tie; what is to be called better than the baseline differs by the second. Probabilities
+# of a normal distribution up to one and two deviations; few projections need more of them (Student's t).
 _ONE, _TWO = 0.8413, 0.9772
+_LEAST = np.finfo(np.float64).tiny  # a misfit of zero is taken as this
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much larger the misfit of one candidate is than that of another, over the projections that were left out."""
+class Ratio:
+    """How many times larger the misfit of one candidate is than that of another, over the projections left out.
+
+    Attributes
+    ----------
+    mean
+        The mean of the logarithms of the ratios.
+    standard_error
+        Of that mean.
+    folds
+        How many ratios there are.
+    """
 
     mean: float
     standard_error: float
     folds: int
 
     @property
+    def times(self) -> float:
+        """The ratio itself, a geometric mean."""
+        return float(np.exp(self.mean))
+
+    @property
     def is_tie(self) -> bool:
-        """Whether it is within about one standard error."""
+        """Whether it is 1 within about one standard error."""
         return abs(self.mean) <= float(stats.t.ppf(_ONE, self.folds - 1)) * self.standard_error
 
     @property
     def is_clear(self) -> bool:
-        """Whether it is more than about two standard errors above zero."""
+        """Whether it is above 1 by more than about two standard errors."""
         return self.mean > float(stats.t.ppf(_TWO, self.folds - 1)) * self.standard_error
 
 
-def difference(first: Float64, second: Float64) -> Difference:
-    """How much larger the misfits (fold,) of the first are than those of the second."""
-    each = first - second
-    return Difference(float(each.mean()), float(each.std(ddof=1) / np.sqrt(each.size)), each.size)
+def ratio(first: Float64, second: Float64) -> Ratio:
+    """How many times larger the misfits (fold,) of the first are than those of the second."""
+    each = np.log(np.maximum(first, _LEAST)) - np.log(np.maximum(second, _LEAST))
+    return Ratio(float(each.mean()), float(each.std(ddof=1) / np.sqrt(each.size)), each.size)
+
+
+def typical(misfits: Float64) -> float:
+    """The geometric mean of misfits (fold,)."""
+    return float(np.exp(np.log(np.maximum(misfits, _LEAST)).mean()))
 
 
 @dataclass(frozen=True)
@@ -49,9 +71,9 @@ class Ranks:
     Attributes
     ----------
     order
-        All candidates, the least mean misfit first.
+        All candidates, the least misfit first.
     against_best
-        Of each candidate, how much larger its misfit is than that of the best.
+        Of each candidate, how many times larger its misfit is than that of the best.
     tied
         Whether that is a tie; the best is tied with itself.
     chosen
@@ -59,13 +81,13 @@ class Ranks:
     """
 
     order: tuple[int, ...]
-    against_best: tuple[Difference, ...]
+    against_best: tuple[Ratio, ...]
     tied: tuple[bool, ...]
     chosen: int
 
     @property
     def best(self) -> int:
-        """The candidate with the least mean misfit."""
+        """The candidate with the least misfit."""
         return self.order[0]
 
 
@@ -87,17 +109,17 @@ def ranks(misfits: Float64, *, kinds: Sequence[str], ranks: Sequence[int], learn
     learned
         Of each candidate, whether it is a network.
     """
-    order = np.argsort(misfits.mean(axis=1), kind="stable")
+    order = np.argsort([typical(one) for one in misfits], kind="stable")
     best = int(order[0])
-    against = [difference(one, misfits[best]) for one in misfits]
+    against = [ratio(one, misfits[best]) for one in misfits]
     tied = [one.is_tie for one in against]
     chosen = best
-    if not difference(misfits[0], misfits[best]).is_clear:
+    if not ratio(misfits[0], misfits[best]).is_clear:
         chosen = 0
     else:
         if learned[chosen]:
             chosen = next((int(one) for one in order if tied[one] and not learned[one]), chosen)
         alike = [k for k in range(len(misfits)) if kinds[k] == kinds[chosen] and learned[k] == learned[chosen]]
-        equal = [k for k in alike if difference(misfits[k], misfits[chosen]).is_tie]
+        equal = [k for k in alike if ratio(misfits[k], misfits[chosen]).is_tie]
         chosen = min(equal, key=lambda k: (ranks[k], int(np.flatnonzero(order == k)[0])))
     return Ranks(tuple(int(one) for one in order), tuple(against), tuple(tied), chosen)

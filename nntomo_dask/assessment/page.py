@@ -46,7 +46,7 @@ def told(score: Score, assessment: Assessment) -> tuple[str, ...]:
         score.title,
         f"{score.beyond_noise if known else score.misfit:.3g}",
         f"{100 * share:.3g} %",
-        "best" if best else f"+{score.against_best:.2g} ± {score.standard_error:.2g}",
+        "best" if best else f"{score.against_best:.3g} ± {score.standard_error:.1g} ×",
         "" if best else "tie" if score.tied else "",
         f"{score.seconds:.2g}",
     )
@@ -69,8 +69,8 @@ def explained(assessment: Assessment) -> Iterator[str]:
         "the reconstruction; lower is better."
     )
     yield (
-        "± is the standard error of the difference from the best, taken projection by projection; a tie is a "
-        "difference within about one of them."
+        "Against the best: the ratio of the misfits, noise included, projection by projection (geometric means, with "
+        "standard errors); a tie is a ratio of 1 within about one standard error."
     )
     if assessment.noise_variance is None:
         yield "The noise of the series could not be estimated, so that the misfits contain its part."
@@ -149,13 +149,13 @@ def _figures(assessment: Assessment) -> Iterator[Any]:
     yield drawing.predictions(shown.measured, shown.predicted, captions=captions, angle_deg=shown.angle_deg)
     noise = assessment.noise_part
     titles, values = [one.title for one in scores], [one.misfit for one in scores]
-    errors = [one.standard_error for one in scores]
+    errors = [one.misfit * one.standard_error / one.against_best for one in scores]
     yield drawing.misfits(titles, values, errors, chosen=assessment.recommended.title, noise=noise)
     yield drawing.by_setting(list(_lines(scores)), noise=noise)
 
 
 def _times(score: Score, assessment: Assessment) -> str:
-    return f"{score.misfit / assessment.best.misfit:.3g} × the least misfit" if score is not assessment.best else "best"
+    return "best" if score is assessment.best else f"{score.against_best:.3g} × the least misfit"
 
 
 def _lines(scores: tuple[Score, ...]) -> Iterator[tuple[str, str, list[float], list[float]]]:
@@ -194,7 +194,7 @@ def page(assessment: Assessment, images: list[bytes], *, series: str) -> str:
     sources = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images]
     texts = (
         ("What was predicted", "A projection that no method saw, what each predicts of it, and the difference."),
-        ("Misfits", "The misfit of each method, with the standard error of its difference from the best."),
+        ("Misfits", "The misfit of each method, with the standard error of its ratio to the best."),
         ("Settings", "How the misfit depends on a setting; a minimum inside the range needs no wider one."),
     )
     figures = "".join(

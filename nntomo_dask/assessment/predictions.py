@@ -68,7 +68,7 @@ class Work:
     def kept(self) -> Kept | None:
         """What a file holds that was written before; None where it is missing or damaged."""
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 found = Kept(file["prediction"], float(file["seconds"]))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None

@@ -55,6 +55,8 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option(
     "--network",
     "network_paths",
+    cls=options.SettingOption,
+    setting="networks",
     type=support.PATH,
     multiple=True,
     help="A network from nntomo train for this series, which is compared too. May be repeated.",

@@ -60,7 +60,7 @@ def predictions(
 def misfits(
     titles: Sequence[str], values: Sequence[float], errors: Sequence[float], *, chosen: str, noise: float | None
 ) -> Figure:
-    """The misfit of each candidate, the least at the top, with the standard error of its difference from the least.
+    """The misfit of each candidate, the least at the top, with the standard error of its ratio to the least.
 
     Parameters
     ----------

@@ -153,12 +153,15 @@ class Nnfbp(Method):
         return lines
 
     def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
-        """The same filters for these projections, without warnings; None where these have a wedge and all had none.
+        """The same filters for these projections, without warnings; None where these have another kind of wedge.
 
         They were learned for all projections and fit fewer less well, so that the networks are judged too strictly.
         """
-        layout = dataclasses.replace(self.networks[0].layout, angles_deg=tuple(np.sort(angles_deg).tolist()))
-        if layout.n_inputs != self.networks[0].layout.n_inputs:
+        first = self.networks[0].layout
+        layout = dataclasses.replace(first, angles_deg=tuple(np.sort(angles_deg).tolist()))
+        if layout.n_inputs > first.n_inputs:  # a gap that was none with all projections
+            layout = dataclasses.replace(layout, wedge="keep")
+        if layout.n_inputs != first.n_inputs:
             return None
         members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
         return dataclasses.replace(self, networks=members, warns=False)
