@@ -43,10 +43,10 @@ class Noise:
         Whether the values vary no more than noise alone would.
     """
 
-    gain: float = setting(0.0, help="What one count adds to a value.", least=0)
-    read_noise: float = setting(0.0, help="Standard deviation at the background.", least=0)
-    background: float = setting(0.0, help="Mean value where there is no specimen.")
-    brightest: float = setting(1.0, help="The brightest ray, without its noise.")
+    gain: float = setting(0.0, option=None, help="What one count adds to a value.", least=0)
+    read_noise: float = setting(0.0, option=None, help="Standard deviation at the background.", least=0)
+    background: float = setting(0.0, option=None, help="Mean value where there is no specimen.")
+    brightest: float = setting(1.0, option=None, help="The brightest ray, without its noise.")
     signal_to_noise: float = float("inf")
     is_all_noise: bool = False
 
@@ -136,7 +136,7 @@ def noise(series: xr.DataArray) -> Noise:
             who,
             needs=f"at least {noise_fit.LEAST_DETECTOR} detector pixels, and {noise_fit.LEAST_VALUES} values within",
             got=f"{n_z} slices, {n_angles} projections, {n_detector} detector pixels",
-            remedy="the whole series; or say what the noise is",
+            remedy="the whole series; where a network is trained for it, say what the noise is, `noise=none`",
         )
     places = np.argsort(series[schema.ANGLE].values, kind="stable")[kept]
     angles = series[schema.ANGLE].values[places]
