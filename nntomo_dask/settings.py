@@ -118,6 +118,9 @@ def check_settings(declaration: Any, *, who: str) -> None:
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
                 refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+        elif one.choices and all(isinstance(choice, one.kind) for choice in one.choices):
+            if value not in one.choices:
+                refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
         elif one.kind in (int, float):
             if one.kind is float and isinstance(value, float) and math.isinf(value):
                 refuse(who, needs=f"a finite {one.name}", got=f"{value!r}", remedy=remedy)
