@@ -1,4 +1,4 @@
-"""Does an assessment of held-out projections pick the method that is nearest to the truth?
+"""Whether an assessment by projections that are left out picks the method that is nearest to the truth.
 
 Specimens of `pipelines.specimens` × projections in ±70° × noise. Each series is assessed as ``nntomo assess`` does;
 then all candidates reconstruct the whole volume, and their mean square errors are compared with the choice.

@@ -1,5 +1,6 @@
 """The assessment of a series by projections that are left out: choice, ties, refusals, the command and its page."""
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import slabs
-from nntomo_dask.assessment import comparison, stack
+from nntomo_dask.assessment import check, comparison, stack
 from nntomo_dask.assessment.candidates import BASELINE
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
@@ -359,3 +360,29 @@ def test_outputs_that_exist_are_kept(run, series_store):
 def test_the_command_refuses_before_any_work(run, series_store, words, text):
     result = run("assess", series_store, *words, "-o", "out", exit_code=2)
     assert text in result.output
+
+
+@pytest.mark.parametrize(("gain", "word"), [(1, "note"), (0.2, "warning")])
+def test_a_new_network_is_compared_with_sirt(trained, gain, word):
+    """A network whose output is a fifth of what it should be is worse than SIRT at every projection."""
+    network, *_ = trained
+    series = nt.project(nt.nanoparticle((8, 48, 48), seed=1), TEM).compute()
+    low, high = network.target_low, network.target_high
+    changed = dataclasses.replace(network, target_high=low + gain * (high - low))
+    (line,) = check.told(series, changed)
+    ratio = float(re.search(r"has ([0-9.]+) times the misfit of SIRT", line)[1])
+    assert ratio > (1 if gain == 1 else 5)
+    if gain != 1:
+        assert line.startswith(f"{word}: at 4 projections of this series that were left out")
+
+
+def test_why_a_new_network_is_not_compared(trained):
+    network, *_ = trained
+    (line,) = check.told(nt.tilt_series(np.zeros((8, 8, 48), np.float32), TEM), network)
+    assert line.startswith("note: not compared with SIRT")
+
+
+def test_train_says_how_the_network_does_on_the_series(run, series_store):
+    words = ("--slices", 40, "--samples", 2000, "--max-epochs", 3, "--workers", 1)
+    result = run("train", "--for", series_store, *words, "-o", "net.safetensors")
+    assert "projections of this series that were left out, the network has" in result.output

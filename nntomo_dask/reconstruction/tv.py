@@ -207,8 +207,8 @@ class TotalVariation(Method):
 
     @classmethod
     def candidates(cls, **networks: Any) -> "Sequence[TotalVariation]":
-        """Weights from much noise to none. The automatic one is chosen from the same projections, and not tried."""
-        return [cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)]
+        """The automatic weight; then weights from much noise to none."""
+        return [cls(**networks), *(cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03))]
 
 
 @dataclass(frozen=True)
