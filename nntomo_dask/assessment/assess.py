@@ -1,12 +1,9 @@
 """The assessment of a series: which method predicts projections best that it has not seen."""
 
 import contextlib
-import dataclasses
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +12,12 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.assessment import comparison, predictions, stack
-from nntomo_dask.assessment.candidates import WHO, Candidate, candidates, options_of
-from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.assessment.candidates import WHO, Candidate
+from nntomo_dask.assessment.plan import Plan, planned
+from nntomo_dask.assessment.result import Assessment, Score, Shown
+from nntomo_dask.compute import cluster
 from nntomo_dask.compute.progress import Progress
 from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.networks.network import Network
@@ -26,164 +25,9 @@ from nntomo_dask.projection.noise import Noise, noise as estimated_noise
 from nntomo_dask.reconstruction import held_out
 from nntomo_dask.reconstruction.held_out import Fold
 from nntomo_dask.reconstruction.method import Method, checked_axis
-from nntomo_dask.types import Float32, Float64
+from nntomo_dask.types import Float64
 
 WEIGHTING: held_out.Weighting = "volume"
-# What is looked at unless told otherwise: of up to so many detector pixels, and of more, which then takes minutes too.
-SLICES, FOLDS, PIXELS = 16, 8, 512
-FEW_SLICES, FEW_FOLDS = 8, 4
-
-
-@dataclass(frozen=True)
-class Score:
-    """What the assessment found of one candidate.
-
-    Attributes
-    ----------
-    title
-        Method and settings in words.
-    method
-        The method with its settings.
-    network
-        The name of its network, such as its file; empty where there is none.
-    misfits
-        At the projections of each fold, in the order of `Assessment.left_out_deg`: the mean square error of the volume
-        as far as these show it, [u²]; see `held_out.misfit`.
-    misfit
-        Their geometric mean.
-    beyond_noise
-        That less the noise's own part; about 0 for a perfect prediction. NaN where the noise is not known.
-    against_best
-        How many times larger the misfits are than those of the best, projection by projection: a geometric mean.
-    standard_error
-        Of `against_best`.
-    tied
-        Whether that is 1 within about one standard error.
-    seconds
-        Of one processor core, for the whole volume, about.
-    """
-
-    title: str
-    method: Method
-    network: str
-    misfits: tuple[float, ...]
-    misfit: float
-    beyond_noise: float
-    against_best: float
-    standard_error: float
-    tied: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Shown:
-    """For figures: a projection that was left out, and what candidates predict of it.
-
-    Attributes
-    ----------
-    angle_deg
-        Its tilt angle.
-    measured
-        (slice, detector), the slices that were looked at side by side.
-    predicted
-        The same of candidates, by title: of each method that which predicts best.
-    """
-
-    angle_deg: float
-    measured: Float32
-    predicted: dict[str, Float32]
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """How well methods predict projections of a series that were left out.
-
-    Attributes
-    ----------
-    scores
-        Of all candidates, the least misfit first.
-    recommended
-        The one to use: see `advice`.
-    baseline
-        SIRT with values of at least 0.
-    left_out_deg
-        Tilt angles of each fold.
-    slices
-        Places (start, stop) of the slices that were looked at.
-    noise_variance
-        Mean variance of the noise at the projections of each fold; None where it is not known.
-    noise_part
-        What noise of that variance adds to each misfit; None where it is not known.
-    empty
-        Misfit of predicting nothing, or the mean value, whichever is less.
-    shown
-        Predictions for figures.
-    """
-
-    scores: tuple[Score, ...]
-    recommended: Score
-    baseline: Score
-    left_out_deg: tuple[tuple[float, ...], ...]
-    slices: tuple[tuple[int, int], ...]
-    noise_variance: tuple[float, ...] | None
-    noise_part: float | None
-    empty: float
-    shown: Shown
-
-    @property
-    def method(self) -> Method:
-        """The recommended method: ``reconstruct(series, assessment.method)``."""
-        return self.recommended.method
-
-    @property
-    def empty_beyond_noise(self) -> float:
-        """The misfit of predicting nothing, less the noise's part."""
-        return self.empty - (self.noise_part or 0.0)
-
-    @property
-    def best(self) -> Score:
-        """The candidate with the least misfit."""
-        return self.scores[0]
-
-    @property
-    def ties(self) -> tuple[Score, ...]:
-        """Candidates that cannot be told from the best, without itself."""
-        return tuple(one for one in self.scores[1:] if one.tied)
-
-    def words(self, series: str, output: str = "volume.zarr") -> list[str]:
-        """The command that reconstructs as recommended."""
-        one = self.recommended
-        network = ["--network", one.network] if one.network else []
-        options = ["--method", one.method.name, *network, *options_of(one.method)]
-        return ["nntomo", "reconstruct", series, *options, "-o", output]
-
-    def advice(self, series: str) -> str:
-        """What to do, in one sentence, and why."""
-        one, command = self.recommended, shlex.join(self.words(series))
-        if one is self.baseline and self.best is not self.baseline:
-            why = (
-                f"no method is clearly better than {one.title}, whose misfit is {one.against_best:.3g} ± "
-                f"{one.standard_error:.1g} times the least, that of {self.best.title}"
-            )
-        elif one is self.baseline:
-            why = f"{one.title} predicts the projections that were left out best"
-        else:
-            why = (
-                f"{one.title} predicts the projections that were left out with {self._share(one):.2g} times the misfit "
-                f"of {self.baseline.title}"
-            )
-            if one is not self.best:
-                why += f", as well as {self.best.title} within one standard error"
-            elif self.ties:
-                why += f", as well as {' and '.join(other.title for other in self.ties[:3])} within one standard error"
-        return f"{why[0].upper()}{why[1:]}; run: {command}"
-
-    def _share(self, score: Score) -> float:
-        """The misfit of a candidate as a multiple of the baseline's; beyond noise where that can be said."""
-        known = np.isfinite([score.beyond_noise, self.baseline.beyond_noise]).all()
-        if known and self.baseline.beyond_noise > 0 and score.beyond_noise > 0:
-            return score.beyond_noise / self.baseline.beyond_noise
-        return score.misfit / self.baseline.misfit
 
 
 def assess(
@@ -201,7 +45,7 @@ def assess(
 
     Directions are left out in turn, apart from those at the edges of a missing wedge. Each method, with some of its
     settings, reconstructs from the others and predicts what was left out; the least mean square misfit wins, if it is
-    clearly less than that of SIRT with values of at least 0. Differences are taken projection by projection. Computes
+    clearly less than that of SIRT with values of at least 0. Ratios are taken projection by projection. Computes
     at once, on a few slices.
 
     Parameters
@@ -241,85 +85,6 @@ def assess(
     plan = planned(series, methods, networks=networks, folds=folds, slices=slices, noise=noise)
     with _folder(folder) as place:
         return _assessed(plan, place, progress)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be compared, on what; all that can be refused without work is refused by then."""
-
-    series: xr.DataArray
-    compared: tuple[Candidate, ...]
-    folds: tuple[Fold, ...]
-    slices: int
-    noise: float | Noise | Literal["auto"]
-
-    @property
-    def tasks(self) -> int:
-        """Reconstructions of a run of slices, at most."""
-        return len(self.compared) * len(self.folds) * max(self.slices // stack.RUN, 1)
-
-    def host_bytes(self, shape: chunking.SlabShape) -> int:
-        """Bytes of one of them at its peak, in series of that shape; the number of slices plays no part."""
-        _, angles, detector = shape
-        height = min(stack.RUN, self.slices)
-        return max(
-            one.method.host_bytes((height + 2 * one.method.halo, angles, detector)) for one in self.compared
-        ) + height * chunking.image_bytes(detector)
-
-    def recipe(self) -> recipes.Recipe:
-        """What the assessment depends on."""
-        series = recipes.without_versions(recipes.recipe_of(self.series))
-        compared = [[one.title, one.method.recipe(self.series)["parameters"]] for one in self.compared]
-        angles = self.series[schema.ANGLE].values
-        parameters = {
-            "candidates": compared,
-            "left_out_deg": [np.sort(angles[fold.left_out]).tolist() for fold in self.folds],
-            "slices": self.slices,
-            "noise": self.noise if isinstance(self.noise, str | float | int) else dataclasses.asdict(self.noise),
-        }
-        return recipes.record(WHO, parameters, [series])
-
-
-def planned(
-    series: xr.DataArray,
-    methods: Sequence[str | Method] | None = None,
-    *,
-    networks: Mapping[str, Network] | Sequence[Network] = (),
-    folds: int | Literal["all"] | None = None,
-    slices: int | None = None,
-    noise: float | Noise | Literal["auto"] = "auto",
-) -> Plan:
-    """Check what `assess` is given, and say what it will do; nothing is computed."""
-    schema.check_tilt_series(series, who=WHO)
-    many = series.sizes[schema.DETECTOR] <= PIXELS
-    if slices is None:
-        slices = SLICES if many else FEW_SLICES
-    if not (isinstance(slices, int | np.integer) and slices >= 1):
-        refuse(WHO, needs="a whole number of slices, 1 or more", got=f"{slices!r}", remedy=f"`slices={SLICES}`")
-    if not (isinstance(noise, Noise) or noise == "auto"):
-        number = noise if isinstance(noise, int | float | np.number) else np.nan
-        if not (np.isfinite(number) and number >= 0):
-            got = f"{noise!r}"
-            refuse(WHO, needs="a deviation of the noise of 0 or more", got=got, remedy='`noise="auto"`')
-        noise = float(number)
-    source = slabs.lazy(geometry.in_own_pixels(series))
-    angles = source[schema.ANGLE].values
-    chosen = _folds(angles, folds, FOLDS if many else FEW_FOLDS)
-    named = networks if isinstance(networks, Mapping) else {f"network {k + 1}": one for k, one in enumerate(networks)}
-    for network in named.values():
-        network.check(source, who=WHO)
-    compared = candidates(methods, named, angles, chosen)
-    for candidate in compared:
-        candidate.method.check(source)
-        checked_axis(candidate.method, source)
-    return Plan(source, tuple(compared), chosen, int(slices), noise)
-
-
-def _folds(angles_deg: Float64, count: int | str | None, most: int) -> tuple[Fold, ...]:
-    every = held_out.folds(angles_deg, who=WHO)
-    if count == "all" or (count is None and len(every) <= most):
-        return every
-    return held_out.folds(angles_deg, most if count is None else count, who=WHO)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -31,8 +31,9 @@ def told(series: xr.DataArray, network: Network) -> Iterator[str]:
     own = next(one for one in found.scores if one.network)
     ratio = comparison.ratio(np.array(own.misfits), np.array(found.baseline.misfits))
     text = (
-        f"at {len(found.left_out_deg)} projections of this series that were left out, the network has {ratio.times:.2g} "
-        "times the misfit of SIRT with values of at least 0; it was trained for all of them, so that this is too strict"
+        f"at {len(found.left_out_deg)} projections of this series that were left out, the network has "
+        f"{ratio.times:.2g} times the misfit of SIRT with values of at least 0; it was trained for all of them, "
+        "so that this is too strict"
     )
     if ratio.is_clear:
         yield f"warning: {text}; compare both volumes, or let nntomo assess compare more methods"

@@ -12,8 +12,8 @@ import numpy as np
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
-from nntomo_dask.assessment.assess import Assessment, Score
 from nntomo_dask.assessment.candidates import plain_settings
+from nntomo_dask.assessment.result import Assessment, Score
 from nntomo_dask.plotting import assessments as drawing
 from nntomo_dask.untrusted import printable
 

@@ -9,7 +9,7 @@ import click
 import nntomo_dask as nt
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.assessment import assess as assessing, page
+from nntomo_dask.assessment import page, plan as planning
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
@@ -65,14 +65,14 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--folds",
     type=Folds(),
     help="How many projections are left out in turn, spread evenly over the tilts; the outermost ones never are. "
-    f"Default: all, up to {assessing.FOLDS}; up to {assessing.FEW_FOLDS} for more than {assessing.PIXELS} detector "
+    f"Default: all, up to {planning.FOLDS}; up to {planning.FEW_FOLDS} for more than {planning.PIXELS} detector "
     "pixels.",
 )
 @click.option(
     "--slices",
     type=click.IntRange(min=1),
     help="About how many slices are looked at, in runs of 8 neighbours, where the matter is. Default: "
-    f"{assessing.SLICES}; {assessing.FEW_SLICES} for more than {assessing.PIXELS} detector pixels.",
+    f"{planning.SLICES}; {planning.FEW_SLICES} for more than {planning.PIXELS} detector pixels.",
 )
 @click.option(
     "--noise",
@@ -138,7 +138,7 @@ def _assess(
     series = nt.open(path)
     networks = {str(one): nt.load_network(one) for one in network_paths}
     chosen: dict[str, Any] = {"networks": networks, "folds": folds, "slices": slices, "noise": noise}
-    plan = assessing.planned(series, methods, **chosen)
+    plan = planning.planned(series, methods, **chosen)
     _check_same(output / page.RECIPE, plan.recipe(), overwrite=overwrite)
     shape = (series.sizes[schema.Z], series.sizes[schema.ANGLE], series.sizes[schema.DETECTOR])
     support.slices_within_memory(plan.host_bytes, shape, memory, wanted=1, who="assess", piece="a run of slices")
