@@ -161,19 +161,20 @@ def test_an_interrupted_assessment_goes_on(particle, found, tmp_path, monkeypatc
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-40])
     files[2].write_bytes(b"something else")
+    np.savez_compressed(files[3], prediction=np.zeros((8, 1, 10**6), np.float32), seconds=1.0)
     made = []
     monkeypatch.setattr(held_out, "without", lambda *a, _of=held_out.without, **k: made.append(a) or _of(*a, **k))
     again = nt.assess(particle, ["fbp", "sirt"], noise=0.2, folder=tmp_path)
-    assert len(made) == 3
+    assert len(made) == 4
     assert (
         [one.misfits for one in again.scores]
         == [one.misfits for one in first.scores]
         == [one.misfits for one in found.scores]
     )
     nt.assess(particle, ["fbp"], noise=0.2, folder=tmp_path)
-    assert len(made) == 3  # of another choice of methods, what is known is not computed again
+    assert len(made) == 4  # of another choice of methods, what is known is not computed again
     nt.assess(particle + np.float32(1), ["fbp"], folder=tmp_path)
-    assert len(made) > 3
+    assert len(made) > 4
 
 
 @pytest.mark.parametrize("noise", [0.2, Noise(read_noise=0.2), Noise(gain=0.01), "auto"])
@@ -291,6 +292,13 @@ def test_networks_for_other_series_are_refused(particle, trained, nothing_comput
     same = nt.tilt_series(np.ones((4, 8, 48), np.float32), TEM)
     with pytest.raises(nt.SchemaError, match="networks for the methods that are assessed; got network 1, for nnfbp"):
         nt.assess(same, ["fbp"], networks=[network])
+
+
+def test_methods_that_do_not_fit_the_series_are_refused(particle, nothing_computes):
+    """The tilt axis is not in the middle, where ASTRA's filtered backprojection needs it."""
+    beside = particle.isel(detector=slice(0, 20))
+    with pytest.raises(nt.SchemaError, match="the tilt axis in the middle of the detector"):
+        nt.assess(beside, [nt.METHODS["fbp"](engine="astra")])
 
 
 def test_too_few_projections_are_refused(particle, nothing_computes):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 import zipfile
 from collections.abc import Sequence
@@ -65,11 +66,21 @@ class Work:
         """Of the prediction."""
         return self.run.stop - self.run.start, self.fold.left_out.size, self.run.rows.shape[-1]
 
+    @property
+    def _most_bytes(self) -> int:
+        """Of the file's arrays with their headers."""
+        return 4 * math.prod(self.shape) + 4096
+
     def kept(self) -> Kept | None:
         """What a file holds that was written before; None where it is missing or damaged."""
         try:
-            with self.path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-                found = Kept(file["prediction"], float(file["seconds"]))
+            with self.path.open("rb") as opened:
+                with zipfile.ZipFile(opened) as archive:  # before memory is taken for what it says of itself
+                    if sum(entry.file_size for entry in archive.infolist()) > self._most_bytes:
+                        return None
+                opened.seek(0)
+                with np.load(opened, allow_pickle=False) as file:
+                    found = Kept(file["prediction"], float(file["seconds"]))
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
         whole = found.prediction.dtype == np.float32 and found.prediction.shape == self.shape
