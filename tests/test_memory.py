@@ -12,6 +12,7 @@ import nntomo_dask as nt
 from nntomo_dask.compute import chunking
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.training.nnfbp import training_bytes
 from tests import measured
 from tests.predictions import host_bytes
@@ -106,6 +107,28 @@ def test_the_measured_peak_is_within_the_predicted(stores, peak_bytes, tmp_path,
         print(operation, size, slices, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
         assert held <= predicted
         assert held > 0.35 * predicted, "the prediction says nothing"
+
+
+@pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])
+def test_a_jackknife_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
+    """Mean and sum of squares beside the volume in work; the volume itself is written in the same run."""
+    _, series, _ = stores(size, 64 if size < 1024 else 16)
+    slices = chunking.slab_slices((64, size, size))
+    slab = Jackknife(nt.METHODS["sirt"]()).host_bytes((slices, COUNT, size))
+    predicted = chunking.peak_bytes(slab, workers=WORKERS)
+    options = (
+        "--method",
+        "sirt",
+        "--max-iterations",
+        2,
+        "--spread",
+        tmp_path / "spread.zarr",
+        "-o",
+        tmp_path / "a.zarr",
+    )
+    held = peak_bytes("reconstruct", series, *options, "--memory", predicted)
+    print("jackknife", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < held <= predicted
 
 
 @pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])

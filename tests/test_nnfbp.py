@@ -76,7 +76,7 @@ def test_lazy(measured, trained, nothing_computes):
 
 def test_it_reconstructs_better_than_sirt(particle, measured, trained):
     error = float(nt.mse(nt.nnfbp(measured, trained[0]), particle))
-    assert error < 0.5 * float(nt.mse(nt.sirt(measured), particle))
+    assert error < 0.5 * float(nt.mse(nt.sirt(measured, tolerance=0.01, minimum=None), particle))
 
 
 @pytest.mark.parametrize("factor", [0.02, 1.0, 700.0])

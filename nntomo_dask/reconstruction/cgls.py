@@ -47,7 +47,7 @@ class Cgls(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """Gain, read-out noise and background, where they decide when to stop."""
-        return of_series.noise(series) if self.iterations == "auto" else ()
+        return of_series.noise(series, who=self.name) if self.iterations == "auto" else ()
 
     def prepare_at(self, level: float) -> tuple[Scalar, ...]:
         """The noise of a network's inputs is not known: they stop where the misfit flattens out."""

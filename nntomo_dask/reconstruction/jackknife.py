@@ -31,6 +31,11 @@ class Jackknife(Method):
         """Neighbouring slices that the method looks at."""
         return self.method.halo
 
+    @property
+    def block(self) -> int:
+        """Slices that the method solves together."""
+        return self.method.block
+
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the method does not fit the series, or not that without a projection."""
         self.method.check(series)

@@ -6,39 +6,41 @@ import xarray as xr
 from dask.delayed import delayed
 
 from nntomo_dask.arrays import finite, geometry, schema, slabs
+from nntomo_dask.compute import device
 from nntomo_dask.projection import noise_fit
-from nntomo_dask.types import Float32
+from nntomo_dask.types import Float32, Float64, Integers
 
 _SLICES = 16  # that are looked at, evenly spaced
 _DEVIATIONS = 4  # of the noise, below which a line integral is negative
 _SHARE = 0.01  # of the squares of all line integrals, above which the negative ones are more than an offset
 
 
-def least_value(series: xr.DataArray) -> da.Array:
+def least_value(series: xr.DataArray, *, who: str) -> da.Array:
     """Lower bound of the voxels: 0, or minus infinity where line integrals are clearly negative."""
-    least: da.Array = _found(series)[0]
+    least: da.Array = _found(series, who)[0]
     return least
 
 
-def noise(series: xr.DataArray) -> tuple[da.Array, da.Array, da.Array]:
+def noise(series: xr.DataArray, *, who: str) -> tuple[da.Array, da.Array, da.Array]:
     """Gain, read-out noise and background: the variance at a value v is ``read² + gain · max(v - background, 0)``."""
-    found = _found(series)
+    found = _found(series, who)
     return found[1], found[2], found[3]
 
 
-def _found(series: xr.DataArray) -> da.Array:
+def _found(series: xr.DataArray, who: str) -> da.Array:
     """(4,): the least value of a voxel, gain, read-out noise, background."""
     own = geometry.in_own_pixels(series)
     chosen = np.unique(np.linspace(0, own.sizes[schema.Z] - 1, _SLICES).round().astype(int))
-    order = np.argsort(own[schema.ANGLE].values, kind="stable")
-    rows = slabs.lazy(own).isel({schema.Z: chosen}).data[:, order]
-    found: da.Array = da.from_delayed(delayed(_look)(rows), (4,), np.float32)
+    rows = slabs.lazy(own).isel({schema.Z: chosen}).data
+    look = delayed(_look)(rows, chosen, own[schema.ANGLE].values, who)
+    found: da.Array = da.from_delayed(look, (4,), np.float32)
     return found
 
 
-def _look(rows: Float32) -> Float32:
-    finite.check_slab(rows, who="noise", dims=schema.SERIES_DIMS)
-    values = np.asarray(rows, np.float64)
+def _look(rows: Float32, slices: Integers, angles_deg: Float64, who: str) -> Float32:
+    for z, one in zip(slices, rows, strict=True):
+        finite.check_slab(one[None], who=who, dims=schema.SERIES_DIMS, first=int(z))
+    values = np.asarray(device.to_host(rows), np.float64)[:, np.argsort(angles_deg, kind="stable")]
     gain, read_noise, background = 0.0, 0.0, 0.0
     if noise_fit.enough(len(values), 1, *values.shape[1:]):
         # One by one, since they are no neighbours.

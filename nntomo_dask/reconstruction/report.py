@@ -14,6 +14,7 @@ from nntomo_dask.projection.noise import noise
 from nntomo_dask.projection.project import project
 
 _SLICES = 8  # evenly spaced, that are projected again
+_LEAST_NOISE = 1e-3  # share of the values, from which a misfit is compared with it
 
 
 @contextlib.contextmanager
@@ -69,9 +70,10 @@ def misfit(volume: xr.DataArray, series: xr.DataArray) -> str:
     if size == 0:
         return "the series is empty"
     norm = float(np.linalg.norm(np.asarray(again, np.float64) - rows))
-    text = f"its projections differ from the series by {100 * norm / size:.2g} %"
+    text = f"its projections differ from the series by {100 * norm / size:.3g} %"
     try:
         expected = float(np.sqrt(noise(own).variance(rows).sum()))
     except ValueError:  # too few values to tell
         return text
-    return f"{text}, {norm / expected:.2g} times the noise" if expected > 0 else text
+    shown = expected > _LEAST_NOISE * size  # less is the error of the projector, and of the estimate
+    return f"{text}, {norm / expected:.3g} times the noise" if shown else text

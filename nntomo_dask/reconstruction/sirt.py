@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays.grid import Axis
@@ -57,7 +58,7 @@ class Sirt(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """The lower bound, where the series decides."""
-        return (least_value(series),) if self.minimum == "auto" else ()
+        return (least_value(series, who=self.name),) if self.minimum == "auto" else ()
 
     def prepare_at(self, level: float) -> tuple[Scalar, ...]:
         """The lower bound for phantoms, whose values are not negative."""
@@ -182,14 +183,16 @@ def _solve(measured: Float32, *, pair: Projector, tolerance: Tolerance, max_iter
         iterate.step(images, pair.back(weighted), column_weights, active, bound)
         previous = norms
         norms = iterate.residual(measured, pair.forward(images), row_weights, weighted)
-        # A lane that has stopped is no longer changed, so its norm stays and this stays false.
-        active = active & (previous - norms > _least_decrease(tolerance, iteration) * previous)
+        # A lane that has stopped is no longer changed, so its norm stays and so does this.
+        active = active & ~stops(tolerance, iteration, previous, norms)
     reporting.add(device.to_host(counts), unfinished=device.to_host(active))
     return images
 
 
-def _least_decrease(tolerance: Tolerance, iteration: int) -> float:
-    """Share of its norm by which an iteration has to lower a residual, or it is the last."""
-    if tolerance != "auto":
-        return tolerance
-    return max(_FLAT / iteration, _LEAST_DECREASE) if iteration >= _FIRST_STOP else 0.0
+def stops(tolerance: Tolerance, iteration: int, before: Float64, after: Float64) -> npt.NDArray[np.bool_]:
+    """Which slices (slice,) stop after an iteration, counted from 1, by their residual norms before and after it."""
+    least = float(tolerance) if tolerance != "auto" else max(_FLAT / iteration, _LEAST_DECREASE)
+    if tolerance == "auto" and iteration < _FIRST_STOP:
+        least = 0.0
+    stopped: npt.NDArray[np.bool_] = ~(before - after > least * before)
+    return stopped

@@ -31,8 +31,8 @@ def run(*, size: int, count: int, seed: int, methods: tuple[str, ...], out: Path
     series = nt.save(nt.project(particle, nt.tilt_angles("tem", count)), out / "series.zarr", progress="bar")
 
     reconstructions = {
-        "fbp": lambda: nt.fbp(series),
-        "sirt": lambda: nt.sirt(series, tolerance=0.01),
+        "fbp": lambda: nt.fbp(series, window="ram-lak"),
+        "sirt": lambda: nt.sirt(series, tolerance=0.01, minimum=None),
         "sirt_nonnegative": lambda: nt.sirt(series, tolerance=0.001, minimum=0),
         "nnfbp": lambda: nt.nnfbp(series, train(series, out)),
         "msdnet": lambda: nt.msdnet(series, train_msdnet(series, out)),
