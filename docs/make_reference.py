@@ -15,7 +15,7 @@ column, options of the command line in the second.
 
 NOISE = """`nt.noise(series)` estimates a `nt.Noise`; `nt.add_noise(series, noise=…)` adds the noise of one.
 `variance(values)` and `deviation(values)` say how large it is, `share` compares it with the brightest ray, and
-`signal_to_noise`, `is_noiseless` and `is_all_noise` say what the series is worth. All are in the units of the series."""
+`signal_to_noise`, `is_noiseless` and `is_all_noise` say what the series is worth. All are in the series' units."""
 
 
 def rows(declaration):

@@ -394,3 +394,18 @@ def test_train_says_how_the_network_does_on_the_series(run, series_store):
     words = ("--slices", 40, "--samples", 2000, "--max-epochs", 3, "--workers", 1)
     result = run("train", "--for", series_store, *words, "-o", "net.safetensors")
     assert "projections of this series that were left out, the network has" in result.output
+
+
+def test_settings_that_suppress_more_noise_are_preferred_among_equals(particle, monkeypatch):
+    """Where the series decides a setting, by what it decided; elsewhere by the order of the candidates."""
+    tv, seen = nt.METHODS["tv"], {}
+    original = comparison.ranks
+    monkeypatch.setattr(comparison, "ranks", lambda misfits, **given: seen.update(given) or original(misfits, **given))
+    weights = [tv(weight=weight, tolerance=0.1) for weight in (0.3, 3.0)]
+    monkeypatch.setattr(tv, "candidates", classmethod(lambda cls, **networks: weights))
+    nt.assess(particle, ["tv", "cgls"], folds=2, slices=8, noise=0)
+    by_kind = {
+        kind: [rank for one, rank in zip(seen["kinds"], seen["ranks"], strict=True) if one == kind]
+        for kind in ("tv", "cgls")
+    }
+    assert by_kind == {"tv": [-0.3, -3.0], "cgls": [0, 1, 2, 3]}

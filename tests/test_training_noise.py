@@ -78,8 +78,13 @@ def test_a_share_of_the_phantoms_brightest_ray(clean, phantoms):
 def test_roughness_of_voxels_is_not_added_as_noise(phantoms):
     series = nt.project(nt.nanoparticle((96,) * 3, seed=5), ANGLES)
     assert phantom_noise.like(series, "auto", who="here")(phantoms, 1) is phantoms
-    empty = nt.tilt_series(np.zeros((1, COUNT, SIZE)), ANGLES)
-    assert phantom_noise.like(empty, "auto", who="here")(phantoms, 1) is phantoms
+
+
+@pytest.mark.parametrize("shape", [(1, COUNT, SIZE), (1, COUNT, 6)])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_series_made_for_its_angles_alone(phantoms, shape, value):
+    template = nt.tilt_series(np.full(shape, value), ANGLES)
+    assert phantom_noise.like(template, "auto", who="here")(phantoms, 1) is phantoms
 
 
 def sets(name, series, **options):
@@ -171,4 +176,4 @@ def test_networks_trained_with_the_noise_are_better(clean):
             shares.append(float(nt.outside_training_range(series, network).mean()))
         errors[noise], outside[noise] = np.median(found), np.median(shares)
     assert errors["auto"] < 0.8 * errors["none"]  # measured: 0.62
-    assert outside["auto"] < 0.2 * outside["none"]  # measured: 0.02 and 0.23
+    assert outside["auto"] < 0.2 * outside["none"]  # measured: 0.01 and 0.25

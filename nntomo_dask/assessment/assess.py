@@ -141,7 +141,7 @@ def _assessed(plan: Plan, folder: Path, progress: Progress) -> Assessment:
     ranks = comparison.ranks(
         misfits,
         kinds=[one.method.name + one.network for one in compared],
-        ranks=[one.rank for one in compared],
+        ranks=[_rank(work[k][0][0]) for k in range(len(compared))],
         learned=[bool(one.network) for one in compared],
     )
     n_z, detector = series.sizes[schema.Z], series.sizes[schema.DETECTOR]
@@ -233,6 +233,12 @@ def _misfits(work: Sequence[Sequence[predictions.Work]]) -> tuple[Float64, float
             seconds.append(kept.seconds / len(slices[-1]))
         misfits.append(np.concatenate(slices).mean())
     return np.array(misfits), float(np.median(seconds))
+
+
+def _rank(work: predictions.Work) -> float:
+    """Lower for settings that are preferred among equals: those that suppress more noise."""
+    strength = work.candidate.method.strength(*work.prepared)
+    return work.candidate.rank if strength is None else -strength
 
 
 def _shown(

@@ -91,7 +91,7 @@ class Ranks:
         return self.order[0]
 
 
-def ranks(misfits: Float64, *, kinds: Sequence[str], ranks: Sequence[int], learned: Sequence[bool]) -> Ranks:
+def ranks(misfits: Float64, *, kinds: Sequence[str], ranks: Sequence[float], learned: Sequence[bool]) -> Ranks:
     """Compare candidates, and choose one.
 
     The best is chosen, with three exceptions. The baseline is, where the best is not clearly better than it. A method
@@ -105,7 +105,7 @@ def ranks(misfits: Float64, *, kinds: Sequence[str], ranks: Sequence[int], learn
     kinds
         The method of each candidate.
     ranks
-        Of each candidate, its place among the settings that its method prefers.
+        Of each candidate, a number that is lower the more its method prefers these settings among equals.
     learned
         Of each candidate, whether it is a network.
     """

@@ -135,6 +135,13 @@ class Method(ABC):
         """The settings that an assessment tries, the one that is preferred among equals first."""
         return (cls(**networks),)
 
+    def strength(self, *prepared: float) -> float | None:
+        """How strongly it suppresses noise, by its settings and what was prepared, to compare its own settings by.
+
+        None where their order in `candidates` says it.
+        """
+        return None
+
     def for_angles(self, angles_deg: Float64) -> Self | None:
         """The same method for a series at some of its angles; None where it has to be trained for them."""
         return self if self.network is None else None
