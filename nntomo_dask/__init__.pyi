@@ -13,6 +13,8 @@ from .arrays.schema import (
     tilt_series as tilt_series,
     volume as volume,
 )
+from .assessment.assess import assess as assess
+from .assessment.result import Assessment as Assessment
 from .compute.cluster import session as session
 from .errors import SchemaError as SchemaError
 from .formats import FORMATS as FORMATS

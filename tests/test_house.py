@@ -19,6 +19,7 @@ LAYERS = [
     {"networks", "reconstruction"},
     {"training"},
     {"store", "formats", "plotting"},
+    {"assessment"},
     {"cli", "pipelines"},
 ]
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}

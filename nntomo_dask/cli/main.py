@@ -24,6 +24,7 @@ _VERBS = {
     "truth": ("simulation", "Make the volume that a simulated series shows."),
     "structures": ("simulation", "List the crystals that are known by name."),
     "train": ("train", "Train a network."),
+    "assess": ("assess", "Find the method that serves a tilt series best."),
     "reconstruct": ("reconstruct", "Reconstruct a tilt series."),
     "compare": ("compare", "Compare volumes with a reference."),
     "info": ("info", "Say what a store or a network is, and how it was made."),

@@ -8,6 +8,7 @@ import click
 import nntomo_dask as nt
 from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.assessment import check
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
@@ -173,6 +174,9 @@ def train(
         for trained, place in zip(networks, places, strict=True):
             nt.save_network(trained, place)
             click.echo(f"{printable(str(place))}: {training.describe_outcome(trained)}")
+        if series is not None:
+            for line in check.told(series, networks[0]):
+                click.echo(line, err=True)
 
 
 def _say_noise(sets: Sets) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -83,6 +83,11 @@ class Cgls(Method):
         _, angles, detector = shape
         between = 7 * streams.bordered_image_bytes(detector) + 5 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Cgls]":
+        """What stops by itself; then a few iterations, which suppress noise, and more."""
+        return [cls(**networks), *(cls(iterations=iterations, **networks) for iterations in (5, 10, 20))]
 
 
 def cgls(

@@ -75,6 +75,12 @@ class Fbp(Method):
         return engines.outlook(self.engine, series, passes=1)
 
     @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Fbp]":
+        """The smoothest window and the sharpest one."""
+        windows: tuple[filters.Window, ...] = ("hann", "ram-lak")
+        return [cls(window=window, **networks) for window in windows]
+
+    @classmethod
     def as_input(cls, **networks: Any) -> "Fbp":
         """As sharp as can be; the network suppresses noise by itself."""
         return cls(window="ram-lak", **networks)

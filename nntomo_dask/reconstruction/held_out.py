@@ -6,7 +6,7 @@ whole volume, ``rows[slabs.mirrored(len(rows), method.halo)]`` gives them.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.projection import project as projecting
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.types import Float32, Float64, Integers
+
+Weighting = Literal["plain", "volume"]
 
 LEAST = 2  # folds: a standard error needs two differences
 
@@ -133,6 +135,7 @@ def misfits(
     folds: Sequence[Fold],
     prepared: Sequence[float] = (),
     axis: Axis | None = None,
+    weighting: Weighting = "plain",
 ) -> Float64:
     """How far the predictions of projections that were left out are from what was measured there.
 
@@ -149,25 +152,53 @@ def misfits(
         What ``method.prepare`` gives, as numbers.
     axis
         Where the tilt axis crosses a slice; by default in the middle.
+    weighting
+        See `misfit`.
 
     Returns
     -------
-    (fold, slice), mean square over detector and repeats, [u² px²]. Noise of variance v in a measured value adds v to
-    each of them, whatever the method.
+    (fold, slice), means over the projections of a fold. Noise of variance v in a measured value adds
+    ``noise_part(v, detector, weighting=…)`` to each of them on average, whatever the method.
     """
     found = []
     for fold in folds:
         volume = without(method, rows, angles_deg, fold, prepared=prepared, axis=axis)
-        found.append(misfit(predicted(volume, angles_deg, fold, axis=axis), rows, fold))
+        found.append(misfit(predicted(volume, angles_deg, fold, axis=axis), rows, fold, weighting=weighting))
     return np.array(found)
 
 
-def misfit(prediction: Float32, rows: Float32, fold: Fold) -> Float64:
-    """(slice,), mean square of a prediction (slice, left out, detector) less what was measured, [u² px²].
+def misfit(prediction: Float32, rows: Float32, fold: Fold, *, weighting: Weighting = "plain") -> Float64:
+    """(slice,), how far a prediction (slice, left out, detector) is from what was measured.
 
     Of `rows`, the slices in the middle are those that were predicted.
+
+    Parameters
+    ----------
+    weighting
+        "plain": the mean square of the differences, [u² px²]. "volume": each frequency along the detector counts with
+        its absolute value. By the Fourier slice theorem the mean of this over all directions is the mean square error
+        of the volume, [u²]; so an error that projections average out, such as noise, is not taken for none.
     """
+    _check_weighting(weighting)
     halo = (len(rows) - len(prediction)) // 2
-    residual = prediction - rows[halo : halo + len(prediction), fold.left_out]
-    squares: Float64 = np.square(residual, dtype=np.float64).mean(axis=(1, 2))
-    return squares
+    residual = (prediction - rows[halo : halo + len(prediction), fold.left_out]).astype(np.float64)
+    if weighting == "plain":
+        squares: Float64 = np.square(residual).mean(axis=(1, 2))
+        return squares
+    size = residual.shape[-1]
+    power = np.abs(np.fft.rfft(residual, 2 * size, axis=-1)) ** 2
+    # Both signs of a frequency, π for the directions, the step of the frequencies, and the pixels of a slice.
+    weights = 2 * np.pi * np.fft.rfftfreq(2 * size) / (2 * size) / size**2
+    weights[-1] /= 2
+    return np.asarray((power * weights).sum(axis=-1).mean(axis=-1))
+
+
+def noise_part(variance: float, detector: int, *, weighting: Weighting = "plain") -> float:
+    """What white noise of a variance, in values of so many detector pixels, adds to each `misfit` on average."""
+    _check_weighting(weighting)
+    return variance if weighting == "plain" else np.pi / 4 * variance / detector
+
+
+def _check_weighting(weighting: str) -> None:
+    if weighting not in get_args(Weighting):
+        refuse("misfit", needs='"plain" or "volume"', got=f"{weighting!r}", remedy='`weighting="plain"`')

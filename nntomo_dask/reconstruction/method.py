@@ -130,6 +130,22 @@ class Method(ABC):
         """The method with the settings that serve best as input of a network; `networks` where it needs some."""
         return cls(**networks)
 
+    @classmethod
+    def candidates(cls, **networks: Any) -> Sequence[Self]:
+        """The settings that an assessment tries, the one that is preferred among equals first."""
+        return (cls(**networks),)
+
+    def strength(self, *prepared: float) -> float | None:
+        """How strongly it suppresses noise, by its settings and what was prepared, to compare its own settings by.
+
+        None where their order in `candidates` says it.
+        """
+        return None
+
+    def for_angles(self, angles_deg: Float64) -> Self | None:
+        """The same method for a series at some of its angles; None where it has to be trained for them."""
+        return self if self.network is None else None
+
 
 @dataclasses.dataclass(frozen=True)
 class _Slab:

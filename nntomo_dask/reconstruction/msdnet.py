@@ -1,5 +1,6 @@
 """Reconstruction by a Mixed-Scale Dense network: slices of another reconstruction, improved."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
@@ -139,6 +140,21 @@ class Msdnet(Method):
             "statistic": self.statistic,
         }
         return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+
+    def for_angles(self, angles_deg: Float64) -> "Msdnet | None":
+        """The same networks after a reconstruction from these projections; None where that needs a network itself.
+
+        What the networks learned of the streaks of all projections fits those of fewer less well, so that they are
+        judged a little too strictly.
+        """
+        if any(member.inputs.network is not None for member in self.networks):
+            return None
+        angles = tuple(np.sort(angles_deg).tolist())
+        members = (
+            dataclasses.replace(member, inputs=dataclasses.replace(member.inputs, angles_deg=angles))
+            for member in self.networks
+        )
+        return dataclasses.replace(self, networks=tuple(members))
 
 
 def msdnet(

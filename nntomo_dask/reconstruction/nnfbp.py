@@ -153,6 +153,20 @@ class Nnfbp(Method):
             )
         return lines
 
+    def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
+        """The same filters for these projections, without warnings; None where these have another kind of wedge.
+
+        They were learned for all projections and fit fewer less well, so that the networks are judged too strictly.
+        """
+        first = self.networks[0].layout
+        layout = dataclasses.replace(first, angles_deg=tuple(np.sort(angles_deg).tolist()))
+        if layout.n_inputs > first.n_inputs:  # a gap that was none with all projections
+            layout = dataclasses.replace(layout, wedge="keep")
+        if layout.n_inputs != first.n_inputs:
+            return None
+        members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
+        return dataclasses.replace(self, networks=members, warns=False)
+
     @property
     def _hidden(self) -> int:
         return sum(network.n_hidden for network in self.networks)

@@ -111,6 +111,12 @@ class Sirt(Method):
         """Non-negative, and nearly converged."""
         return cls(minimum=0, tolerance=1e-3, **networks)
 
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[Sirt]":
+        """What stops by itself; then with a lower bound, stopped early, which suppresses noise, and late; or none."""
+        bounded = [cls(minimum=0.0, tolerance=tolerance, **networks) for tolerance in (1e-2, 3e-3, 1e-3, 3e-4)]
+        return [cls(**networks), *bounded, cls(minimum=None, tolerance=0.01, **networks)]
+
 
 def sirt(
     series: xr.DataArray,
