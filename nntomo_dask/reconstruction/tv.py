@@ -15,6 +15,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout
+from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, held_out, tv_weight
@@ -28,6 +29,7 @@ Weight = float | Literal["auto"]
 Dimensions = Literal[2, 3]
 
 BLOCK = 24  # slices that are solved together; with the halo they fill the widest lane group
+_TYPICAL = 100  # iterations, for an estimate of the time
 HALO = 4  # neighbours on either side that are solved with them and thrown away
 _SAME_DEG = 1e-3  # angles this near are one, in a list of weights
 
@@ -198,20 +200,12 @@ class TotalVariation(Method):
         """What a recipe says of the settings."""
         return super().parameters() | {"projection_weights": [list(pair) for pair in self.projection_weights]}
 
-    def outlook(self, series: xr.DataArray, prepared: Any) -> list[str]:
-        """The weight that was chosen."""
-        if not isinstance(self.weight, str):
-            return []
-        return [f"weight {float(prepared[0]):.2g}, chosen by projections that were left out (--weight sets another)"]
-
-    def strength(self, *prepared: float) -> float:
-        """The weight."""
-        return float(prepared[0])
-
-    @classmethod
-    def candidates(cls, **networks: Any) -> "Sequence[TotalVariation]":
-        """The automatic weight; then weights from much noise to none."""
-        return [cls(**networks), *(cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03))]
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """That an engine is slow, and the weight that was chosen."""
+        lines = engines.outlook(self.engine, series, passes=2 * min(self.max_iterations, _TYPICAL))
+        if isinstance(self.weight, str):
+            lines.append(f"note: weight {float(prepared[0]):.2g}, which follows from the series; --weight sets another")
+        return lines
 
 
 def tv(

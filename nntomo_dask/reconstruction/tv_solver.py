@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import device
+from nntomo_dask.compute import device, reporting
 from nntomo_dask.kernels import layout, project as project_kernel, total_variation as kernel
 from nntomo_dask.projection.projector import LEAST_WEIGHT, Projector
 from nntomo_dask.types import Float32, Float64, Integers
@@ -38,14 +38,15 @@ class Problem:
 
 def solve(rows: Float32, pair: Projector, problem: Problem, projection_weights: Float64) -> Float32:
     """The volume (slice, y, x) of rows (slice, angle, detector), up to 32 slices that are neighbours."""
-    state = _solve(rows, pair, problem, projection_weights)
+    state, iterations = _solve(rows, pair, problem, projection_weights)
+    reporting.add([iterations], unfinished=[iterations == problem.max_iterations])
     images: Float32 = layout.image_from_lanes(state.images.reshape(-1), (len(rows), pair.size, pair.size))
     within: Float32 = device.namespace(rows).clip(images, problem.lower, problem.upper)
     return within
 
 
-def _solve(rows: Float32, pair: Projector, problem: Problem, projection_weights: Float64) -> kernel.State:
-    """From zero on the coarsest level, on each finer one from the level before."""
+def _solve(rows: Float32, pair: Projector, problem: Problem, projection_weights: Float64) -> tuple[kernel.State, int]:
+    """From zero on the coarsest level, on each finer one from the level before; and the iterations on the finest."""
     xp = device.namespace(rows)
     width = project_kernel.group_width(rows)
     measured = layout.sinogram_to_lanes(rows, width).reshape(-1, width)
@@ -67,12 +68,13 @@ def _solve(rows: Float32, pair: Projector, problem: Problem, projection_weights:
         upper=problem.upper,
         between=problem.between,
     )
-    for _ in range(problem.max_iterations):
+    iterations = 0
+    for iterations in range(1, problem.max_iterations + 1):  # noqa: B007
         kernel.dual(state.rows, pair.forward(state.extrapolated), measured, sigma, keep, _RELAXATION)
         moved = kernel.step(state, pair.back(state.rows), tau, pair.size, len(rows), steps)
         if moved <= problem.tolerance:
             break
-    return state
+    return state, iterations
 
 
 def _step_sizes(weight: float) -> tuple[float, float]:
@@ -93,7 +95,7 @@ def _start(
     images = pair.zeros(measured)
     dual = xp.zeros((3, *images.shape), np.float32)
     if pair.size > _SMALLEST:
-        coarse = _solve(*_coarser(rows, pair, problem), projection_weights)
+        coarse, _ = _solve(*_coarser(rows, pair, problem), projection_weights)
         lanes = np.arange(len(rows)) // (2 if problem.between else 1)
         for fine, rough, factor in ((images, coarse.images, 1), *zip(dual, coarse.dual, (4, 4, 4), strict=True)):
             _refine(fine, rough, pair.size, lanes, factor)
