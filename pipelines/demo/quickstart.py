@@ -156,8 +156,8 @@ Explanation of the methods: docs/theory.md. This script: pipelines/demo/quicksta
     "--methods",
     default=",".join(METHODS),
     show_default=True,
-    help="The methods to compare, separated by commas. There are sirt_report, with the settings of Branchut (2024), dart, "
-    "and msdnet, which takes some minutes longer, too.",
+    help="The methods to compare, separated by commas. There are sirt_report, with the settings of Branchut (2024), "
+    "dart, and msdnet, which takes some minutes longer, too.",
 )
 @click.option(
     "--out",
