@@ -1,7 +1,7 @@
 """From eight projections to a volume: a faceted particle, reconstructed by FBP, SIRT, NN-FBP and total variation.
 
-An assessment by projections that are left out says which of them to trust, without the known particle. MS-D Net, discrete
-tomography and the settings of Branchut (2024) come with ``--methods``.
+An assessment by projections that are left out says which of them to trust, without the known particle. MS-D Net,
+discrete tomography and the settings of Branchut (2024) come with ``--methods``.
 
 Run it with ``make demo``, ``nntomo demo`` or ``python pipelines/demo/quickstart.py``. All results are written into one
 folder; a second run finds them there and computes nothing twice. To use the script with a measured series, replace the
