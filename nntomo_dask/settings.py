@@ -124,7 +124,7 @@ def check_settings(declaration: Any, *, who: str) -> None:
             number = _number(value, whole=one.kind is int)
             if number is None or not _within(number, one):
                 refuse(who, needs=f"{words} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
-        elif one.choices and value not in one.choices:
+        elif one.kind is not object and one.choices and value not in one.choices:
             refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
 
 
