@@ -73,6 +73,11 @@ from .plotting.figures import (
     save_figure as save_figure,
     training_curve as training_curve,
 )
+from .projection.add_noise import add_noise as add_noise
+from .projection.noise import (
+    Noise as Noise,
+    noise as noise,
+)
 from .projection.project import (
     backproject as backproject,
     project as project,
@@ -98,6 +103,7 @@ from .reconstruction.nnfbp import (
     outside_training_range as outside_training_range,
 )
 from .reconstruction.sirt import sirt as sirt
+from .reconstruction.tv import tv as tv
 from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate

@@ -148,7 +148,7 @@ def test_networks_load_with_their_digests(name, networks):
 def test_trainings_of_nnfbp_go_on(legacy, series, name, kind):
     wanted = MANIFEST["networks"][name]
     checkpoint = legacy / f"{name}{'_interrupted' if kind == 'interrupted' else ''}.training.safetensors"
-    sets = nt.phantom_samples(nt.open(legacy / "series.zarr"), n_slices=16, n_samples=1500)
+    sets = nt.phantom_samples(nt.open(legacy / "series.zarr"), n_slices=16, n_samples=1500, noise="none")
     network = nt.train_nnfbp(*sets, checkpoint=checkpoint, **wanted["arguments"])
     assert recipes.same(network.recipe, wanted["recipe"]) or not SAME_MACHINE
     assert network.digest == wanted["digest"] or not SAME_MACHINE
@@ -160,7 +160,7 @@ def test_trainings_of_msdnet_go_on(legacy, kind):
     pytest.importorskip("torch")
     wanted = MANIFEST["networks"]["msdnet_sirt"]
     checkpoint = legacy / f"msdnet_sirt{'_interrupted' if kind == 'interrupted' else ''}.training.safetensors"
-    sets = nt.phantom_slices(nt.open(legacy / "series.zarr"), n_slices=16, neighbours=1)
+    sets = nt.phantom_slices(nt.open(legacy / "series.zarr"), n_slices=16, neighbours=1, noise="none")
     network = nt.train_msdnet(*sets, checkpoint=checkpoint, **wanted["arguments"])
     assert recipes.same(network.recipe["inputs"], wanted["recipe"]["inputs"])
     assert network.digest == wanted["digest"] or not SAME_MACHINE

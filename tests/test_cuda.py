@@ -24,6 +24,7 @@ VARIANTS = [
     ("project", {"WARPS": 8}),
     ("sample", {}),
     ("iterate", {"ENTRIES": 256, "WARPS": 8}),
+    ("total_variation", {"PIXELS": 256, "WARPS": 8}),
 ]
 
 

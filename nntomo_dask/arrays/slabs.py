@@ -40,6 +40,7 @@ def map_slabs(
     name: str,
     extra: Sequence[Any] = (),
     halo: int = 0,
+    block: int = 0,
     pixel_size: float | None = None,
     **parameters: Any,
 ) -> xr.DataArray:
@@ -58,12 +59,15 @@ def map_slabs(
     halo
         Slices on either side of a slab that the function gets too; beyond the ends they are mirrored. What it returns
         has only the slab's own slices.
+    block
+        Slices of a slab that the function gets, counted from the first of the array, whatever its chunks; 0 for these.
     pixel_size
         Of the result, where it differs from that of the array.
     """
     shape = tuple(np.size(coords[dim]) for dim in dims[1:])
     who, names = recipe["operation"], tuple(str(dim) for dim in array.dims)
-    mapped = map_blocks(function, lazy(array).data, shape, who=who, dims=names, extra=extra, halo=halo, **parameters)
+    data = lazy(array).data
+    mapped = map_blocks(function, data, shape, who=who, dims=names, extra=extra, halo=halo, block=block, **parameters)
     attrs = {key: value for key, value in array.attrs.items() if key != "recipe"}
     if pixel_size is not None:
         attrs["pixel_size"] = pixel_size
@@ -79,6 +83,7 @@ def map_blocks(
     dims: tuple[str, ...],
     extra: Sequence[Any] = (),
     halo: int = 0,
+    block: int = 0,
     **parameters: Any,
 ) -> da.Array:
     """``function(slab, *extra, **parameters)`` of every slab of a lazy array, without labels; see `map_slabs`.
@@ -86,8 +91,9 @@ def map_blocks(
     `shape` is that of a slice of the result, which may have more dims than a slice of `data`. `who` refuses values that
     are not finite, at a place in `dims`, those of `data`.
     """
-    if halo > 0:
-        return _with_halo(function, data, extra, parameters, halo, shape, who, dims)
+    if halo > 0 or block > 0:
+        heights = chunking.slab_chunks(data.shape[0], block) if block else data.chunks[0]
+        return _with_halo(function, data, heights, extra, parameters, halo, shape, who, dims)
     mapped: da.Array = da.map_blocks(
         finite.Checked(function, who, dims, finite.starts(data)),
         data,
@@ -104,6 +110,7 @@ def map_blocks(
 def _with_halo(
     function: Callable[..., Any],
     data: da.Array,
+    heights: tuple[int, ...],
     extra: Sequence[Any],
     parameters: dict[str, Any],
     halo: int,
@@ -111,10 +118,13 @@ def _with_halo(
     who: str,
     dims: tuple[str, ...],
 ) -> da.Array:
-    """Slabs that see their neighbours' slices: each is one task that reads them again and needs no other slab."""
+    """Slabs of their own heights that see their neighbours' slices.
+
+    Each is one task that reads what it sees again and needs no other slab.
+    """
     seen = mirrored(data.shape[0], halo)
     blocks, first = [], 0
-    for height in data.chunks[0]:
+    for height in heights:
         wanted = seen[first : first + height + 2 * halo]
         low, high = int(wanted.min()), int(wanted.max()) + 1
         block = delayed(_call_with_halo)(data[low:high], wanted, who, dims, function, list(extra), parameters)

@@ -146,6 +146,7 @@ def train(
             click.echo(f"note: {note}", err=True)
         if series is not None:
             sets = training.sets_for(series, seed=seed)
+            _say_noise(sets)
         else:
             assert given is not None
             sets = training.sets_of(_opened(given), None if validation is None else _opened(validation), seed=seed)
@@ -167,6 +168,15 @@ def train(
         for trained, place in zip(networks, places, strict=True):
             nt.save_network(trained, place)
             click.echo(f"{printable(str(place))}: {training.describe_outcome(trained)}")
+
+
+def _say_noise(sets: Sets) -> None:
+    """Tell which noise the phantoms have, where they have the series' own."""
+    made = recipes.find(sets.training.attrs["recipe"], "add_noise")
+    model = made["parameters"]["noise"] if made is not None else None
+    if isinstance(model, dict):
+        text = f"read-out {model['read_noise']:.3g}, gain {model['gain']:.3g}, background {model['background']:.3g}"
+        click.echo(f"note: the phantoms have the noise of the series: {text}, in its units", err=True)
 
 
 def _places(output: Path, members: int) -> list[Path]:

@@ -150,6 +150,50 @@ def add(typingctx: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
+def subtract(typingctx: Any, left: Any, right: Any) -> Any:
+    """`left - right`, lane by lane."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(args[0], args[1])
+
+    return left(left, right), codegen
+
+
+@intrinsic
+def multiply(typingctx: Any, factor: Any, lanes: Any) -> Any:
+    """`factor * lanes`. `factor` is lanes, or one float32 for all lanes."""
+    by_lane = isinstance(factor, Lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(args[0] if by_lane else _splat(builder, args[0], lanes.width), args[1])
+
+    return lanes(factor if by_lane else types.float32, lanes), codegen
+
+
+@intrinsic
+def divide(typingctx: Any, dividend: Any, lanes: Any) -> Any:
+    """`dividend / lanes`, with one rounding. `dividend` is lanes, or one float32 for all lanes."""
+    by_lane = isinstance(dividend, Lanes)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fdiv(args[0] if by_lane else _splat(builder, args[0], lanes.width), args[1])
+
+    return lanes(dividend if by_lane else types.float32, lanes), codegen
+
+
+@intrinsic
+def clip(typingctx: Any, lanes: Any, lower: Any, upper: Any) -> Any:
+    """The lanes, or the bound that they exceed; `lower` and `upper` are float32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        low, high = (_splat(builder, bound, lanes.width) for bound in args[1:])
+        raised = builder.select(builder.fcmp_ordered("<", args[0], low), low, args[0])
+        return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
+
+    return lanes(lanes, types.float32, types.float32), codegen
+
+
+@intrinsic
 def sqrt(typingctx: Any, lanes: Any) -> Any:
     """The square root of each lane, with one rounding."""
 

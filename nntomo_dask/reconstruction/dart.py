@@ -381,32 +381,40 @@ def _estimated(
     counts = range(2, _MOST_FOUND + 1) if method.levels == "auto" else [int(method.levels)]
     misfit = power
     for count in counts:
-        first = _first_levels(volumes, count)
-        if first is None:
+        fits = [_fitted(bodies, volumes, first, fixed=False) for first in _first_levels(volumes, count)]
+        if not fits:
             break
-        noise, levels = _fitted(bodies, volumes, first, fixed=False)
-        if method.levels == "auto" and not (noise**2 < (1 - _GAIN) * misfit and _have_insides(bodies)):
+        noise, levels, insides = min(fits, key=lambda fit: fit[0])
+        if method.levels == "auto" and not (noise**2 < (1 - _GAIN) * misfit and insides):
             break
         misfit = noise**2
         found[0], found[1 : 1 + count] = noise, levels
     return found
 
 
-def _first_levels(volumes: list[Float32], count: int) -> Float64 | None:
-    """Zero, and among the bright voxels of SIRT as many greys as wanted; None where no voxel is bright."""
+def _first_levels(volumes: list[Float32], count: int) -> list[Float64]:
+    """Zero, and among the bright voxels of SIRT as many greys as wanted: some sets of them, none where nothing is bright.
+
+    SIRT shows small bodies fainter than they are, so one set has a brighter highest level.
+    """
     values = np.concatenate([volume.ravel() for volume in volumes])
-    if values.max() <= 0:
-        return None
-    bright = values[values > threshold_otsu(values)]
+    bright = values[values > threshold_otsu(values)] if values.max() > max(values.min(), 0) else values[:0]
     if not bright.size:
-        return None
+        return []
     shares = (np.arange(count - 1) + 0.5) / (count - 1)
     levels = np.concatenate([[0.0], np.quantile(bright, shares)])
-    return levels if (np.diff(levels) > 0).all() else None
+    if not (np.diff(levels) > 0).all():
+        return []
+    return [levels] if count == 2 else [levels, np.append(levels[:-1], 2 * levels[-1])]
 
 
-def _fitted(bodies: list[_Body], volumes: list[Float32], levels: Float64, *, fixed: bool) -> tuple[float, Float64]:
-    """Noise and levels, means over sweeps in which labels are drawn with both, and both are fitted to the labels."""
+def _fitted(
+    bodies: list[_Body], volumes: list[Float32], levels: Float64, *, fixed: bool
+) -> tuple[float, Float64, bool]:
+    """Noise and levels, means over sweeps in which labels are drawn with both, and both are fitted to the labels.
+
+    Also whether each level is that of bodies: see `_have_insides`.
+    """
     levels, kept = levels.copy(), []
     for body, volume in zip(bodies, volumes, strict=True):
         body.levels, body.number = levels, 0
@@ -420,13 +428,13 @@ def _fitted(bodies: list[_Body], volumes: list[Float32], levels: Float64, *, fix
         squares, rays = (sum(part) for part in zip(*(body.misfit for body in bodies), strict=True))
         noise = math.sqrt(squares / rays)
         if noise == 0:
-            return np.finfo(np.float32).tiny, levels
+            return float(np.finfo(np.float32).tiny), levels, True
         for body in bodies:
             body.noise = noise
             body.draw(1)
         kept.append([noise**2, *levels])
     square, *mean = np.mean(kept[_ESTIMATE_SWEEPS // 2 :], axis=0)
-    return math.sqrt(square), np.array(mean)
+    return math.sqrt(square), np.array(mean), _have_insides(bodies)
 
 
 def _have_insides(bodies: list[_Body]) -> bool:

@@ -39,6 +39,8 @@ class Method(ABC):
         What it is, in a few words; the help lists it.
     halo
         Neighbouring slices on either side that a slab looks at; 0 where slices are independent.
+    block
+        Slices that are solved together, counted from the first of the series; 0 where any may be in a slab.
     network
         The class of the networks that it needs; None for a method without one. Such a method has a field ``networks``.
     """
@@ -51,6 +53,15 @@ class Method(ABC):
     @property
     def halo(self) -> int:
         """Neighbouring slices on either side that a slab looks at."""
+        return 0
+
+    @property
+    def block(self) -> int:
+        """Slices that are solved together, counted from the first of the series; 0 where any may be in a slab.
+
+        A method whose result for a slice depends on others has to have blocks: then chunks change no bytes. `slab` gets
+        one or more whole blocks; the last of a series may be lower.
+        """
         return 0
 
     def check(self, series: xr.DataArray) -> None:
@@ -71,7 +82,8 @@ class Method(ABC):
         """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x).
 
         Beyond the ends of the volume the halo holds mirrored slices. The values of a slice must not depend on which
-        others are in the slab, nor on the order of the projections. All values are finite.
+        others are in the slab, unless the method has a `block`, nor on the order of the projections. All values are
+        finite.
 
         Parameters
         ----------
@@ -183,6 +195,7 @@ def reconstruct(
         name="volume",
         extra=scalars,
         halo=chosen.halo,
+        block=chosen.block,
     )
 
 
@@ -224,6 +237,7 @@ def mean_and_spread(
         dims=schema.SERIES_DIMS,
         extra=scalars,
         halo=method.halo,
+        block=method.block,
     )
     mean, spread = (
         slabs.label(

@@ -6,6 +6,7 @@ Signals are (x, z, …) with x along the detector and along the scan lines. They
 import numpy as np
 import scipy.ndimage
 
+from nntomo_dask.kernels import counting
 from nntomo_dask.types import Float32, Float64
 
 FWHM = 2 * np.sqrt(2 * np.log(2))  # full width at half maximum of a Gaussian, in standard deviations
@@ -32,4 +33,4 @@ def counted(signal: Float32, electrons: float | None, rng: np.random.Generator) 
     """The signal, a fraction of the beam, with the noise of so many electrons per position; None adds no noise."""
     if electrons is None:
         return signal
-    return (rng.poisson(np.maximum(signal, 0) * electrons) / electrons).astype(np.float32)
+    return counting.counted(signal, electrons, rng).astype(np.float32)

@@ -26,7 +26,7 @@ from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.reconstruction.msdnet import input_method
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.settings import setting
-from nntomo_dask.training import TRAININGS
+from nntomo_dask.training import TRAININGS, noise as phantom_noise
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
 from nntomo_dask.training.msdnet import layout, settings, slice_reader, slices as slices_room
@@ -57,6 +57,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
         help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
         "specimen of which nothing is known.",
     )
+    noise: phantom_noise.PhantomNoise = setting("auto", least=0, help=phantom_noise.HELP)
     slices: int = setting(1600, least=8, help="The number of slices of the training phantom.")
     method: str | None = setting(
         None,
@@ -103,9 +104,9 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
     def unused(self, *, own_pairs: bool) -> dict[str, str]:
         """The phantom, where the network learns from something else; parts of projections that are not divided."""
         if self.self_supervised:
-            return dict.fromkeys(("phantom", "slices"), "the network learns from a measured series")
+            return dict.fromkeys(("phantom", "noise", "slices"), "the network learns from a measured series")
         nothing_divided = {"splits": "--self-supervised is not given"}
-        return nothing_divided | dict.fromkeys(("phantom", "slices") if own_pairs else (), OWN_PAIRS)
+        return nothing_divided | dict.fromkeys(("phantom", "noise", "slices") if own_pairs else (), OWN_PAIRS)
 
     def sets_for(self, series: xr.DataArray, *, seed: int) -> Sets:
         """Slices of phantoms, or of the series itself."""
@@ -118,6 +119,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
             made = slices_room.phantom_slices(
                 series,
                 phantom=self.phantom,
+                noise=self.noise,
                 n_slices=self.slices,
                 method=method,
                 network=network,

@@ -29,7 +29,9 @@ from nntomo_dask.reconstruction.fbp import fbp
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.reconstruction.msdnet import kept_projections
+from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.msdnet import layout as layouts
+from nntomo_dask.training.noise import PhantomNoise
 from nntomo_dask.training.pairs import check_pair
 from nntomo_dask.types import Float32, Integers
 
@@ -102,6 +104,7 @@ def phantom_slices(
     series: xr.DataArray,
     *,
     phantom: str = Bodies.name,
+    noise: PhantomNoise = "auto",
     n_slices: int = 1600,
     method: str | Method = layouts.DEFAULT,
     network: Network | None = None,
@@ -110,8 +113,8 @@ def phantom_slices(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation slices for exactly this series: phantoms projected at its angles onto its detector.
 
-    Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
-    axis, in the middle of the detector. The validation phantom has an eighth of the slices. Lazy.
+    Of `series` the angles, in any order, the number of detector pixels, and noise and background are used; phantoms lie
+    about the tilt axis, in the middle of the detector. The validation phantom has an eighth of the slices. Lazy.
 
     Parameters
     ----------
@@ -120,12 +123,16 @@ def phantom_slices(
     phantom
         Its name: "bodies", whose neighbouring slices belong together; "ellipses" or "mixed", whose slices have no
         neighbours; "spheres", one volume.
+    noise
+        Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
+        intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
+        standard deviation of Gaussian noise, as a share of the phantoms' brightest ray.
     n_slices
         Of the training phantom.
     method, network, neighbours
         See `training_slices`.
     seed
-        Of the phantoms.
+        Of the phantoms and their noise.
 
     Returns
     -------
@@ -134,7 +141,8 @@ def phantom_slices(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or a parameter is out of range.
+        `series` is no tilt series, or a parameter is out of range. With ``noise="auto"``: the series is all noise, too
+        small for an estimate, or not finite.
     """
     who = "phantom_slices"
     schema.check_tilt_series(series, who=who)
@@ -142,11 +150,12 @@ def phantom_slices(
         refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="`n_slices=1600`")
     chosen = PHANTOMS.choose(phantom, who=who).for_training()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
+    with_noise = phantom_noise.like(series, noise, who=who)
 
     def slices(count: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((count, size, size), seed=one_seed)
         return training_slices(
-            project(volume, angles),
+            with_noise(project(volume, angles), one_seed),
             volume,
             method=method,
             network=network,

@@ -22,9 +22,9 @@ from nntomo_dask.networks.nnfbp import NNFBPNetwork, Wedge, parameter_count, unp
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.phantoms.phantom import slab_bytes
-from nntomo_dask.projection import project as projecting
+from nntomo_dask.projection import add_noise as adding, project as projecting
 from nntomo_dask.settings import setting
-from nntomo_dask.training import TRAININGS
+from nntomo_dask.training import TRAININGS, noise as phantom_noise
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import OWN_PAIRS, Pairs, Save, Sets, Training
 from nntomo_dask.training.nnfbp import samples as samples_room, sets as sets_room, settings, tree
@@ -61,6 +61,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
         "specimen of which nothing is known.",
     )
+    noise: phantom_noise.PhantomNoise = setting("auto", least=0, help=phantom_noise.HELP)
     slices: int = setting(400, least=4, help="The number of slices of the training phantom.")
     samples: int = setting(
         100_000,
@@ -96,7 +97,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
     def unused(self, *, own_pairs: bool) -> dict[str, str]:
         """The phantom, where pairs are given."""
-        return dict.fromkeys(("phantom", "slices"), OWN_PAIRS) if own_pairs else {}
+        return dict.fromkeys(("phantom", "noise", "slices"), OWN_PAIRS) if own_pairs else {}
 
     def notes(self, series: xr.DataArray | None, *, validation: bool) -> list[str]:
         """Hints at sets that say less than they seem to."""
@@ -118,6 +119,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
             *samples_room.phantom_samples(
                 series,
                 phantom=self.phantom,
+                noise=self.noise,
                 n_slices=self.slices,
                 n_samples=self.samples,
                 seed=seed,
@@ -210,7 +212,8 @@ def training_bytes(
         Bytes of a slab of the phantom.
     """
     slices = chunking.slab_slices((2**20, detector, detector))
-    making = phantom((slices, detector, detector)) + projecting.host_bytes((slices, angles, detector))
+    rows = slices, angles, detector
+    making = phantom((slices, detector, detector)) + projecting.host_bytes(rows) + adding.host_bytes(rows)
     parameters = parameter_count(inputs, hidden)
     # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
     held = 2 * samples * (inputs + 1) * 8

@@ -20,6 +20,8 @@ from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.ellipses import Ellipses
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import intensity_level
+from nntomo_dask.training import noise as phantom_noise
+from nntomo_dask.training.noise import PhantomNoise
 from nntomo_dask.training.pairs import check_pair
 from nntomo_dask.types import Float32, Integers
 
@@ -101,6 +103,7 @@ def phantom_samples(
     series: xr.DataArray,
     *,
     phantom: str = Ellipses.name,
+    noise: PhantomNoise = "auto",
     n_slices: int = 400,
     n_samples: int = 100_000,
     seed: int = 0,
@@ -110,8 +113,9 @@ def phantom_samples(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation samples for exactly this series: phantoms projected at its angles onto its detector.
 
-    Of `series` only the angles, in any order, and the number of detector pixels are used; phantoms lie about the tilt
-    axis, in the middle of the detector. The validation phantom has a quarter of the slices and as many samples. Lazy.
+    Of `series` the angles, in any order, the number of detector pixels, and noise and background are used; phantoms lie
+    about the tilt axis, in the middle of the detector. The validation phantom has a quarter of the slices and as many
+    samples. Lazy.
 
     Parameters
     ----------
@@ -120,6 +124,10 @@ def phantom_samples(
     phantom
         Its name: "ellipses" for a specimen of one material, "bodies" for the same in three dimensions, "mixed" for
         different grey levels and crowds of bodies, "spheres".
+    noise
+        Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
+        intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
+        standard deviation of Gaussian noise, as a share of the phantoms' brightest ray.
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear
@@ -132,18 +140,20 @@ def phantom_samples(
     Raises
     ------
     SchemaError
-        `series` is no tilt series, or a parameter is out of range.
+        `series` is no tilt series, or a parameter is out of range. With ``noise="auto"``: the series is all noise, too
+        small for an estimate, or not finite.
     """
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
     chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
+    with_noise = phantom_noise.like(series, noise, who="phantom_samples")
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
         return training_samples(
-            project(volume, angles),
+            with_noise(project(volume, angles), one_seed),
             volume,
             n_samples=n_samples,
             seed=one_seed,

@@ -1,0 +1,111 @@
+"""The weight of total variation, chosen by projections that are left out in turn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import delayed
+
+from nntomo_dask.arrays import finite, grid, schema, slabs
+from nntomo_dask.arrays.grid import Axis
+from nntomo_dask.reconstruction import held_out
+from nntomo_dask.types import Float32, Float64
+
+if TYPE_CHECKING:
+    from nntomo_dask.reconstruction.tv import TotalVariation
+
+_PIXELS = 128  # a slice is binned as long as this many pixels stay
+_RUNS, _RUN_SLICES = 3, 8  # runs of neighbouring slices, spread over the volume, and slices of each after binning
+_FOLDS = 5  # projections that are left out, at most
+_STEP = 10**0.5  # from one weight of the search to the next
+_LOWEST, _HIGHEST = -6, 4  # steps from 1
+_TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
+
+
+def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array) -> da.Array:
+    """The weight for a series in its own pixels, as a lazy number.
+
+    Some runs of neighbouring slices, in bins, are reconstructed without one projection each time, and predict it. The
+    weight with the least squares over all predictions is searched for in steps of √10 from 1 on; the minimum of the
+    parabola through the three best, over the logarithm, is taken.
+    """
+    factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
+    starts, length = _runs(series.sizes[schema.Z], factor)
+    source = slabs.lazy(series)
+    runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
+    chosen = delayed(_choose)(method, runs, source[schema.ANGLE].values, level, schema.axis_of(source), factor)
+    weight: da.Array = da.from_delayed(chosen, (), np.float64)
+    return weight
+
+
+def thickness_of(series: xr.DataArray) -> float:
+    """The distance of two slices in pixels."""
+    return abs(grid.spacing(series[schema.Z].values, 1.0)) / schema.pixel_size_of(series)
+
+
+def _runs(count: int, factor: int) -> tuple[list[int], int]:
+    """First slices of the runs, and their length: all slices in one run where there are no more."""
+    length = _RUN_SLICES * factor
+    if count <= _RUNS * length:
+        return [0], count
+    return np.linspace(0, count - length, _RUNS + 2).round().astype(int)[1:-1].tolist(), length
+
+
+def _choose(
+    method: "TotalVariation", runs: list[Float32], angles_deg: Float64, level: float, axis: Axis, factor: int
+) -> float:
+    for run in runs:
+        finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS)
+    where = None
+    if axis != Axis.centred(runs[0].shape[-1]):
+        place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in bins
+        where = Axis(grid.depth_zero(place, runs[0].shape[-1] // factor), place)
+    solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
+    binned = [_binned(run, factor) for run in runs]
+    seen = [run[slabs.mirrored(len(run), method.halo)] for run in binned]
+    folds = _folds(angles_deg)
+
+    def misfit(weight: float) -> float:
+        """Of all runs and folds; the thickness of a bin is counted in bins, so that of a slice stays as it is."""
+        prepared = (weight / factor**2, float(level), 1.0)
+        found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
+        return float(sum(one.sum() for one in found))
+
+    return _minimum(misfit)
+
+
+def _binned(rows: Float32, factor: int) -> Float32:
+    """(slice, angle, detector) in bins of `factor` slices by `factor` pixels, line integrals counted in bins."""
+    height = min(factor, len(rows))
+    slices, detectors = len(rows) // height * height, rows.shape[-1] // factor * factor
+    whole = rows[:slices, :, :detectors].reshape(slices // height, height, rows.shape[1], -1, factor)
+    binned: Float32 = (whole.mean(axis=(1, 4)) / np.float32(factor)).astype(np.float32)
+    return binned
+
+
+def _folds(angles_deg: Float64) -> tuple[held_out.Fold, ...]:
+    every = held_out.folds(angles_deg, who="tv")
+    return every if len(every) <= _FOLDS else held_out.folds(angles_deg, _FOLDS, who="tv")
+
+
+def _minimum(function: Callable[[float], float]) -> float:
+    """The weight with the least value of a function that falls and then rises."""
+    known: dict[int, float] = {}
+
+    def at(place: int) -> float:
+        if place not in known:
+            known[place] = function(_STEP**place)
+        return known[place]
+
+    place = 0
+    while place < _HIGHEST and at(place + 1) < at(place):
+        place += 1
+    while place > _LOWEST and at(place - 1) < at(place):
+        place -= 1
+    left, middle, right = (at(place + step) for step in (-1, 0, 1))
+    curvature = left - 2 * middle + right
+    shift = (left - right) / (2 * curvature) if curvature > 0 else 0.0
+    return float(_STEP ** (place + min(max(shift, -0.5), 0.5)))

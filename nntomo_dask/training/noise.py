@@ -1,0 +1,68 @@
+"""The noise of the phantoms that networks learn from: that of the series for which they are trained."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from nntomo_dask.arrays import geometry
+from nntomo_dask.errors import refuse
+from nntomo_dask.projection import add_noise as adding
+from nntomo_dask.projection.noise import noise as noise_of
+from nntomo_dask.reconstruction.intensity import intensity_level
+
+PhantomNoise = float | Literal["auto", "none"]
+
+HELP = (
+    "The noise of the phantoms' projections: that of the series, with its background (auto), none, or Gaussian noise "
+    "with this standard deviation as a share of their brightest ray."
+)
+# Less noise than this cannot be told from rough surfaces of voxels, see docs/theory.md; nor so low a background.
+_LEAST_SHARE, _LEAST_BACKGROUND = 0.003, 0.005
+_DIGITS = 6
+
+
+def like(series: xr.DataArray, noise: PhantomNoise, *, who: str) -> Callable[[xr.DataArray, int], xr.DataArray]:
+    """What adds noise to the projections of a phantom, given a seed, as they would be without it.
+
+    With "auto" the noise and the intensity of `series` are estimated at once; the series may be far more intense than a
+    phantom, and the noise is scaled by the ratio of the two levels, see `reconstruction.intensity_level`.
+    """
+    if isinstance(noise, str):
+        if noise not in ("auto", "none"):
+            got = repr(noise)
+            refuse(
+                who, needs='a noise "auto" or "none", or a share of the brightest ray', got=got, remedy="`noise=auto`"
+            )
+        if noise == "none":
+            return _unchanged
+        return _measured(series, who)
+    adding.check(noise, None, 0, who=who)
+    return lambda projected, seed: adding.add_noise(projected, noise=noise, seed=seed)
+
+
+def _measured(series: xr.DataArray, who: str) -> Callable[[xr.DataArray, int], xr.DataArray]:
+    own = geometry.in_order_of_angle(geometry.in_own_pixels(series))
+    found = noise_of(own)
+    if found.is_all_noise:
+        got = f"one that varies no more than its noise, {found.read_noise:.3g}"
+        refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
+    above = found.brightest - found.background
+    if found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above:
+        return _unchanged
+    level = float(f"{float(intensity_level(own - np.float32(found.background))):.{_DIGITS}g}")
+    if not level > 0:
+        got = "none above the background"
+        refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
+
+    def add(projected: xr.DataArray, seed: int) -> xr.DataArray:
+        ratio: da.Array = intensity_level(projected).data / np.float32(level)
+        return adding.add_noise_and_background(projected, found, ratio=ratio, level=level, seed=seed)
+
+    return add
+
+
+def _unchanged(projected: xr.DataArray, seed: int) -> xr.DataArray:
+    return projected
