@@ -20,7 +20,7 @@ MOST_LEVELS = 8
 
 
 def neighbour_weights(smoothing: float, thickness: float = 1.0) -> Float64:
-    """(3, 3, 3): what a pair of neighbours (z, y, x) with different labels costs, `smoothing` over their distance.
+    """(3, 3, 3): how much a pair of neighbours (z, y, x) counts, `smoothing` over their distance.
 
     `thickness` is the distance of two slices in pixels. The middle is 0.
     """
@@ -39,6 +39,7 @@ def sweep(
     levels: Float64,
     precision: float,
     weights: Float64,
+    costs: Float64,
     angles_rad: Float64,
     axis: Axis,
     free: float,
@@ -47,8 +48,8 @@ def sweep(
 ) -> None:
     """Draw every voxel at a boundary once, and a few others, given all that surround it and the projections.
 
-    The probability of label k is proportional to ``exp(-precision ‖y - A x‖² / 2 - sum of weights)``, x with
-    ``levels[k]`` at this voxel, and the sum over its neighbours that have another label.
+    The probability of label k is proportional to ``exp(-precision ‖y - A x‖² / 2 - costs[k, k] - Σ weight costs[k, l])``,
+    with ``levels[k]`` at this voxel of x, and the sum over its neighbours, l their labels, that have another label.
 
     Parameters
     ----------
@@ -58,6 +59,10 @@ def sweep(
         (angle, detector + pad, slice or more), ``y - A levels[labels]``; changed in place.
     totals
         (level - 1, y, x, slice): see `means`.
+    weights
+        See `neighbour_weights`.
+    costs
+        (level, level), symmetric: of neighbours with two labels, and on the diagonal of a voxel with one.
     free
         Share of the other voxels that are drawn too.
     number
@@ -72,6 +77,7 @@ def sweep(
         levels,
         precision,
         weights,
+        costs,
         np.cos(angles_rad),
         np.sin(angles_rad),
         axis.y,
@@ -99,6 +105,7 @@ def sweep_reference(
     levels: Float64,
     precision: float,
     weights: Float64,
+    costs: Float64,
     visited: npt.NDArray[np.bool_],
     draws: Float64,
 ) -> tuple[Labels, Float64]:
@@ -120,20 +127,21 @@ def sweep_reference(
 
     def energy(volume: Labels) -> float:
         misfit = measured - matrix @ levels[volume].reshape(-1, n_z)
-        pairs = 0.0
+        pairs = np.diag(costs)[volume].sum()
+        between = costs - np.diag(np.diag(costs))
         padded = np.pad(volume.astype(int), 1, constant_values=-1)
         for dz in range(-1, 2):
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
                     other = padded[1 + dy : 1 + dy + n_y, 1 + dx : 1 + dx + n_x, 1 + dz : 1 + dz + n_z]
-                    pairs += weights[dz + 1, dy + 1, dx + 1] * ((other >= 0) & (other != volume)).sum() / 2
+                    pairs += weights[dz + 1, dy + 1, dx + 1] * ((other >= 0) * between[volume, other]).sum() / 2
         return float(precision * (misfit**2).sum() / 2 + pairs)
 
     for y in range(n_y):
         for x in range(n_x):
             for z in (*range(0, n_z, 2), *range(1, n_z, 2)):
-                around = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2, max(z - 1, 0) : z + 2]
-                if (around == labels[y, x, z]).all() and not visited[y, x, z]:
+                beside = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2, max(z - 1, 0) : z + 2]
+                if (beside == labels[y, x, z]).all() and not visited[y, x, z]:
                     probable[labels[y, x, z], y, x, z] = 1
                     continue
                 energies = np.empty(n_levels)
@@ -189,6 +197,7 @@ def _sweep(
     levels: Float64,
     precision: float,
     weights: Float64,
+    costs: Float64,
     cos: Float64,
     sin: Float64,
     axis_y: float,
@@ -202,7 +211,7 @@ def _sweep(
     marked = np.empty(n_z, np.uint8)
     ray = np.empty(cos.size, np.int64)
     near, far = np.empty(cos.size, np.float32), np.empty(cos.size, np.float32)
-    alike, share = np.empty(n_levels), np.empty(n_levels)
+    around, share = np.empty(n_levels), np.empty(n_levels)
     for y in range(n_y):
         for x in range(n_x):
             pixel = y * n_x + x
@@ -234,19 +243,22 @@ def _sweep(
                     if marked[z] == 0:
                         continue
                     old = labels[y, x, z]
-                    alike[:] = 0
+                    around[:] = 0
                     for other_y in range(max(y - 1, 0), min(y + 2, n_y)):
                         for other_x in range(max(x - 1, 0), min(x + 2, n_x)):
                             for other_z in range(max(z - 1, 0), min(z + 2, n_z)):
                                 weight = weights[other_z - z + 1, other_y - y + 1, other_x - x + 1]
-                                alike[labels[other_y, other_x, other_z]] += weight
+                                around[labels[other_y, other_x, other_z]] += weight
                     gradient = 0.0
                     for a in range(cos.size):
                         gradient += near[a] * residual[a, ray[a], z] + far[a] * residual[a, ray[a] + 1, z]
                     lowest = np.inf
                     for k in range(n_levels):
                         change = levels[k] - levels[old]
-                        share[k] = precision * change * (0.5 * change * squares - gradient) - alike[k]
+                        share[k] = precision * change * (0.5 * change * squares - gradient) + costs[k, k]
+                        for other in range(n_levels):
+                            if other != k:
+                                share[k] += costs[k, other] * around[other]
                         lowest = min(lowest, share[k])
                     sum_of_shares = 0.0
                     for k in range(n_levels):

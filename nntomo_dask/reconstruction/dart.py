@@ -32,7 +32,9 @@ Edges = Literal["partial", "sharp"]
 BLOCK = 24  # slices that are drawn together; with the halo they fill the widest lane group
 HALO = 4  # neighbours on either side that are drawn with them and thrown away
 MOST = discrete.MOST_LEVELS
-_SMOOTHING = 0.45
+_SMOOTHING = 0.7
+_PARTS = 2  # steps from level to level of partial voxels
+_PARTIAL = 0.5  # what a partial voxel costs
 _FREE = 0.01  # share of the voxels within bodies that a sweep draws too, so that pores can open
 _START_ITERATIONS = 50  # of SIRT, whose volume is the first to be segmented
 _WIDTH = 0.65  # [px], standard deviation of the Gaussian that makes partial voxels of the probabilities; radius 2
@@ -130,15 +132,6 @@ class Dart(Method):
         noise = float(self.noise) if not isinstance(self.noise, str) else estimate[0]
         return between, noise, *(known if known is not None else [estimate[1 + k] for k in range(MOST)])
 
-    def prepare_at(self, level: float) -> tuple[Scalar, ...]:
-        """Refused: levels and noise are those of one series."""
-        refuse(
-            self.name,
-            needs="a series, whose grey levels and noise it estimates",
-            got="phantoms that train a network",
-            remedy="another `method` as its input, such as sirt",
-        )
-
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
         """The levels and the noise that were estimated, or that there is nothing to see."""
         _, noise, *padded = prepared
@@ -161,21 +154,25 @@ class Dart(Method):
         for start in range(0, count, self.block):
             part = rows[start : start + self.block + 2 * self.halo]
             inside = slice(self.halo, len(part) - self.halo)
-            body = _Body(part, pair, levels, noise, discrete.neighbour_weights(self.smoothing, thickness), self.seed)
-            body.start()
+            body = _Body(part, pair, self._prior(thickness), levels, noise, self.seed)
+            body.start(body.estimate())
             volume[start : start + len(part) - 2 * self.halo] = np.moveaxis(
                 self._drawn(body, thickness)[..., inside], -1, 0
             )
         return volume
 
+    def _prior(self, thickness: float) -> "_Prior":
+        parts = _PARTS if self.edges == "partial" else 1
+        return _Prior(discrete.neighbour_weights(self.smoothing, thickness), parts)
+
     def _drawn(self, body: "_Body", thickness: float) -> Float32:
         """The values (y, x, slice) that the projections make probable."""
         body.draw(self.iterations // 3)
-        totals = np.zeros((body.levels.size - 1, *body.labels.shape), np.float32)
+        totals = np.zeros((body.values.size - 1, *body.labels.shape), np.float32)
         counted = self.iterations - self.iterations // 3
         body.draw(counted, totals)
         drawn = np.full(body.labels.shape, body.levels[0], np.float32)
-        for k, step in enumerate(np.diff(body.levels)):
+        for k, step in enumerate(np.diff(body.values)):
             probable = discrete.means(body.labels, totals[k], k, counted)
             if self.edges == "partial":
                 probable = _partial(probable, thickness)
@@ -259,17 +256,49 @@ def dart(
     )
 
 
+@dataclass(frozen=True)
+class _Prior:
+    """What is expected of a volume before it is compared with its projections.
+
+    Attributes
+    ----------
+    weights
+        See `discrete.neighbour_weights`.
+    parts
+        Steps from one level to the next: partial voxels have values between, so many less one.
+    """
+
+    weights: Float64
+    parts: int
+
+    def values(self, levels: Float64) -> Float64:
+        """The levels, and those of partial voxels between."""
+        places = np.arange((levels.size - 1) * self.parts + 1) / self.parts
+        return np.interp(places, np.arange(levels.size), levels)
+
+    def costs(self, levels: Float64) -> Float64:
+        """Of neighbours 1 for each level between them; of partial voxels something, since there are only at boundaries."""
+        places = np.arange((levels.size - 1) * self.parts + 1)
+        costs: Float64 = np.abs(places[:, None] - places) / self.parts + np.diag(_PARTIAL * (places % self.parts != 0))
+        return costs
+
+
 class _Body:
     """Neighbouring slices in work: their labels (y, x, slice) and what the projections say beyond them."""
 
     def __init__(
-        self, rows: Float32, pair: Projector, levels: Float64, noise: float, weights: Float64, seed: int
+        self, rows: Float32, pair: Projector, prior: _Prior, levels: Float64, noise: float, seed: int
     ) -> None:
-        self.rows, self.pair, self.levels, self.noise, self.weights = rows, pair, levels, noise, weights
+        self.rows, self.pair, self.prior, self.noise = rows, pair, prior, noise
         self.count, self.width = len(rows), layout.lane_width(len(rows), chunking.SLAB_SLICES)
         self.number = seed << 20  # of the sweep; a seed has a million of its own
         self.labels: discrete.Labels
         self.residual: Float32
+        self.set_levels(levels)
+
+    def set_levels(self, levels: Float64) -> None:
+        """Change the values of the labels."""
+        self.levels, self.values, self.costs = levels, self.prior.values(levels), self.prior.costs(levels)
 
     def estimate(self) -> Float32:
         """SIRT, no voxel below the lowest level: (slice, y, x)."""
@@ -278,10 +307,9 @@ class _Body:
         volume: Float32 = device.to_host(start.slab(self.rows, self.pair.angles_deg, axis=axis))
         return volume
 
-    def start(self, volume: Float32 | None = None) -> None:
-        """Segment SIRT's volume, or this one."""
-        between = (self.levels[1:] + self.levels[:-1]) / 2
-        volume = self.estimate() if volume is None else volume
+    def start(self, volume: Float32) -> None:
+        """Segment a volume (slice, y, x)."""
+        between = (self.values[1:] + self.values[:-1]) / 2
         self.labels = np.ascontiguousarray(np.moveaxis(np.searchsorted(between, volume), 0, -1), np.uint8)
         self.compare()
 
@@ -293,10 +321,16 @@ class _Body:
         projected = self.pair.forward(images.reshape(-1, self.width))
         return projected.reshape(self.pair.angles_deg.size, -1, self.width)
 
+    def share(self, level: int) -> Float64:
+        """How much of each label is of a level: 1 or 0, or between in partial voxels."""
+        places = np.arange(self.values.size) / self.prior.parts
+        shares: Float64 = np.maximum(1 - np.abs(places - level), 0)
+        return shares
+
     def compare(self) -> None:
         """What the projections of the labels lack."""
         measured = layout.sinogram_to_lanes(self.rows, self.width)
-        self.residual = measured.reshape(self.pair.angles_deg.size, -1, self.width) - self.project(self.levels)
+        self.residual = measured.reshape(self.pair.angles_deg.size, -1, self.width) - self.project(self.values)
 
     @property
     def misfit(self) -> tuple[float, int]:
@@ -311,9 +345,10 @@ class _Body:
                 self.labels,
                 self.residual,
                 np.empty((0, 0, 0, 0), np.float32) if totals is None else totals,
-                levels=self.levels,
+                levels=self.values,
                 precision=1 / self.noise**2,
-                weights=self.weights,
+                weights=self.prior.weights,
+                costs=self.costs,
                 angles_rad=np.deg2rad(self.pair.angles_deg),
                 axis=self.pair.axis,
                 free=_FREE,
@@ -364,32 +399,43 @@ def _estimated(
     """Noise and levels, (1 + MOST,): the levels with which the fewest of them explain the projections."""
     for rows, first in zip(groups, firsts, strict=True):
         finite.check_slab(rows, who=method.name, dims=schema.SERIES_DIMS, first=first)
-    weights = discrete.neighbour_weights(method.smoothing, thickness)
-    sorted_rows = [_ascending(rows, angles_deg) for rows in groups]
-    pair = Projector(sorted_rows[0][1], groups[0].shape[-1], axis=axis)
-    bodies = [_Body(rows, pair, np.zeros(1), 1.0, weights, method.seed) for rows, _ in sorted_rows]
+    prior = method._prior(thickness)
+    ordered = [_ascending(rows, angles_deg) for rows in groups]
+    pair = Projector(ordered[0][1], groups[0].shape[-1], axis=axis)
+    bodies = [_Body(rows, pair, dataclasses.replace(prior, parts=1), np.zeros(1), 1.0, method.seed) for rows, _ in ordered]
     volumes = [body.estimate() for body in bodies]
     power = float(np.mean([np.square(rows, dtype=np.float64).mean() for rows in groups]))
     found = np.full(1 + MOST, np.nan)
     found[:2] = math.sqrt(power) or 1.0, 0.0
     if isinstance(method.levels, tuple | list):
-        counts: Sequence[int] = ()
-        known = np.sort(np.asarray(method.levels, np.float64))
-        noise = _fitted(bodies, volumes, known, fixed=True)[0]
-        found[0] = noise
-        return found
-    counts = range(2, _MOST_FOUND + 1) if method.levels == "auto" else [int(method.levels)]
-    misfit = power
-    for count in counts:
+        levels = np.sort(np.asarray(method.levels, np.float64))
+    else:
+        # With whole voxels: partial ones could stand for a level between two others.
+        chosen = _chosen_levels(bodies, volumes, method.levels, power)
+        if chosen is None:
+            return found
+        levels = chosen
+    for body in bodies:
+        body.prior = prior
+    found[0] = _fitted(bodies, volumes, levels, fixed=True)[0]
+    found[1 : 1 + levels.size] = levels
+    return found
+
+
+def _chosen_levels(
+    bodies: list[_Body], volumes: list[Float32], wanted: int | Literal["auto"], power: float
+) -> Float64 | None:
+    """The levels with which the fewest of them explain the projections, whose mean square is `power`; None without any."""
+    misfit, chosen = power, None
+    for count in range(2, _MOST_FOUND + 1) if isinstance(wanted, str) else [int(wanted)]:
         fits = [_fitted(bodies, volumes, first, fixed=False) for first in _first_levels(volumes, count)]
         if not fits:
             break
         noise, levels, insides = min(fits, key=lambda fit: fit[0])
-        if method.levels == "auto" and not (noise**2 < (1 - _GAIN) * misfit and insides):
+        if isinstance(wanted, str) and not (noise**2 < (1 - _GAIN) * misfit and insides):
             break
-        misfit = noise**2
-        found[0], found[1 : 1 + count] = noise, levels
-    return found
+        misfit, chosen = noise**2, levels
+    return chosen
 
 
 def _first_levels(volumes: list[Float32], count: int) -> list[Float64]:
@@ -417,13 +463,14 @@ def _fitted(
     """
     levels, kept = levels.copy(), []
     for body, volume in zip(bodies, volumes, strict=True):
-        body.levels, body.number = levels, 0
+        body.set_levels(levels)
+        body.number = 0
         body.start(volume)
     for sweep in range(_ESTIMATE_SWEEPS):
         if not fixed:
             levels = _least_squares(bodies, levels)
         for body in bodies:
-            body.levels = levels
+            body.set_levels(levels)
             body.compare()
         squares, rays = (sum(part) for part in zip(*(body.misfit for body in bodies), strict=True))
         noise = math.sqrt(squares / rays)
@@ -442,7 +489,7 @@ def _have_insides(bodies: list[_Body]) -> bool:
     for k in range(1, bodies[0].levels.size):
         held = inside = 0
         for body in bodies:
-            mask = body.labels == k
+            mask = body.labels == k * body.prior.parts
             held += int(mask.sum())
             inside += int(scipy.ndimage.binary_erosion(mask, border_value=1).sum())
         if inside <= _INSIDE * held:
@@ -455,11 +502,9 @@ def _least_squares(bodies: list[_Body], levels: Float64) -> Float64:
     count = levels.size
     normal, right = np.zeros((count - 1, count - 1)), np.zeros(count - 1)
     for body in bodies:
-        shares = [body.project(np.eye(count)[k]).ravel().astype(np.float64) for k in range(1, count)]
-        columns = np.stack(shares, axis=1)
-        measured = layout.sinogram_to_lanes(body.rows, body.width).ravel() - levels[0] * body.project(
-            np.eye(count)[0]
-        ).ravel().astype(np.float64)
+        projected = [body.project(body.share(k)).ravel().astype(np.float64) for k in range(count)]
+        columns = np.stack(projected[1:], axis=1)
+        measured = layout.sinogram_to_lanes(body.rows, body.width).ravel() - levels[0] * projected[0]
         normal += columns.T @ columns
         right += columns.T @ measured
     held = np.diag(normal) > 0
