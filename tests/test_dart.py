@@ -47,7 +47,7 @@ def error(volume, truth):
 
 
 def small(levels, seed, axis):
-    """Labels of 5 × 5 pixels and 4 slices with a noisy series, all in the kernel's layout, and the matrix of a slice."""
+    """Labels of 5 × 5 pixels and 4 slices with a noisy series, in the kernel's layout, and the matrix of a slice."""
     rng = np.random.default_rng(seed)
     n, n_z, angles = 5, 4, np.deg2rad([-60.0, -10.0, 30.0, 80.0, 90.0])
     labels = rng.integers(0, len(levels), (n, n, n_z)).astype(np.uint8)
@@ -70,15 +70,16 @@ def test_a_sweep_draws_from_the_distribution_of_its_energy(levels, axis):
     labels, residual, measured, matrix, angles = small(levels, 3, axis)
     weights = discrete.neighbour_weights(0.3, thickness=1.5)
     costs = np.abs(levels[:, None] - levels) + np.diag(0.2 * (levels > 0))
-    n_y, n_x, n_z = labels.shape
-    totals = np.zeros((levels.size - 1, *labels.shape), np.float32)
+    _, n_x, n_z = labels.shape
+    totals = np.zeros(labels.shape, np.float32)
     place, gathered, changed = np.arange(labels.size), 0.0, 0
     for number in range(3):
         draws = np.array([discrete._uniform(one, number) for one in place]).reshape(labels.shape)
         before = labels.copy()
         wanted, probable = discrete.sweep_reference(
             labels, measured, matrix,
-            levels=levels, precision=2.0, weights=weights, costs=costs, visited=np.zeros(labels.shape, bool), draws=draws,
+            levels=levels, precision=2.0, weights=weights, costs=costs, draws=draws,
+            visited=np.zeros(labels.shape, bool),
         )  # fmt: skip
         discrete.sweep(
             labels, residual, totals,
@@ -93,9 +94,9 @@ def test_a_sweep_draws_from_the_distribution_of_its_energy(levels, axis):
     inside = residual[:, layout.DETECTOR_FRONT : layout.DETECTOR_FRONT + n_x, :n_z].reshape(expected.shape)
     # Tens of changes of float32 values of up to 10, each rounded to 1e-6 at most.
     np.testing.assert_allclose(inside, expected, atol=1e-4)
-    for k in range(levels.size - 1):
-        above = gathered[k + 1 :].sum(axis=0) / 3
-        np.testing.assert_allclose(discrete.means(labels, totals[k], k, 3), above, atol=1e-4)  # exp of 1e-4 in energy
+    mean = np.tensordot(levels, gathered, 1) / 3
+    # Energies of float32 residuals are right to 1e-4, and so are their exponentials, relatively; levels are up to 2.
+    np.testing.assert_allclose(discrete.means(labels, totals, levels, 3), mean, atol=5e-4)
 
 
 def test_voxels_within_bodies_are_drawn_where_some_are_free():
@@ -105,7 +106,7 @@ def test_voxels_within_bodies_are_drawn_where_some_are_free():
     for free in (0.0, 0.01):
         labels, residual = np.zeros((16, 16, 8), np.uint8), np.full((4, 16 + layout.DETECTOR_PAD, 8), 50, np.float32)
         discrete.sweep(
-            labels, residual, np.empty((0, 0, 0, 0), np.float32),
+            labels, residual, np.empty((0, 0, 0), np.float32),
             levels=levels, precision=1.0, weights=discrete.neighbour_weights(0.1), costs=1 - np.eye(2),
             angles_rad=np.deg2rad([0.0, 40.0, 80.0, 120.0]), axis=Axis.centred(16), free=free, number=0, counted=-1,
         )  # fmt: skip
@@ -290,10 +291,8 @@ def test_on_the_command_line(run, cases, tmp_path):
         assert message in refused.output
 
 
-def test_memory_grows_with_levels_and_blocks():
-    """What tests/test_memory.py measures for one case: a block in work, beside slabs in and out."""
-    few, many = (Dart(levels=count).host_bytes((BLOCK, 8, 512)) for count in (2, 6))
-    assert few < many
+def test_memory_grows_with_blocks():
+    """A block in work, beside slabs in and out: tests/test_memory.py measures it."""
     assert host_bytes("dart")((2 * BLOCK, 8, 512)) > host_bytes("dart")((BLOCK, 8, 512))
     assert host_bytes("dart")((1, 8, 512)) == host_bytes("dart")((BLOCK, 8, 512))
     assert HALO == Dart().halo

@@ -4,7 +4,6 @@ Arrays have the slice last, like the lane groups: labels (y, x, slice), residual
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,6 @@ from nntomo_dask.kernels.layout import DETECTOR_FRONT
 from nntomo_dask.types import Float32, Float64
 
 Labels = npt.NDArray[np.uint8]
-
-MOST_LEVELS = 8
 
 
 def neighbour_weights(smoothing: float, thickness: float = 1.0) -> Float64:
@@ -48,8 +45,9 @@ def sweep(
 ) -> None:
     """Draw every voxel at a boundary once, and a few others, given all that surround it and the projections.
 
-    The probability of label k is proportional to ``exp(-precision ‖y - A x‖² / 2 - costs[k, k] - Σ weight costs[k, l])``,
-    with ``levels[k]`` at this voxel of x, and the sum over its neighbours, l their labels, that have another label.
+    The probability of label k is proportional to
+    ``exp(-precision ‖y - A x‖² / 2 - costs[k, k] - Σ weight costs[k, l])``, with ``levels[k]`` at this voxel of x; the
+    sum is over its neighbours that have another label, l.
 
     Parameters
     ----------
@@ -58,7 +56,7 @@ def sweep(
     residual
         (angle, detector + pad, slice or more), ``y - A levels[labels]``; changed in place.
     totals
-        (level - 1, y, x, slice): see `means`.
+        (y, x, slice), of the values: see `means`.
     weights
         See `neighbour_weights`.
     costs
@@ -88,13 +86,14 @@ def sweep(
     )
 
 
-def means(labels: Labels, totals: Float32, level: int, counted: int) -> Float32:
-    """(y, x, slice): how probable it is that a voxel's label is above `level`; `totals` is that level's.
+def means(labels: Labels, totals: Float32, levels: Float64, counted: int) -> Float32:
+    """(y, x, slice): the mean value of each voxel.
 
     Totals hold only what differs from the last labels, so that a sweep need not touch voxels that it does not draw.
     """
-    probable: Float32 = (labels > level) + totals / np.float32(counted)
-    return probable
+    mean: Float32 = levels.astype(np.float32)[labels]
+    mean += totals / np.float32(counted)
+    return mean
 
 
 def sweep_reference(
@@ -270,11 +269,10 @@ def _sweep(
                         rest -= share[new]
                         new += 1
                     if counted >= 0:
-                        above = 1.0
-                        for k in range(n_levels - 1):
-                            above -= share[k] / sum_of_shares
-                            before, after = old > k, new > k
-                            totals[k, y, x, z] += np.float32(counted * (before - after) + above - after)
+                        mean = 0.0
+                        for k in range(n_levels):
+                            mean += share[k] / sum_of_shares * levels[k]
+                        totals[y, x, z] += np.float32(counted * (levels[old] - levels[new]) + mean - levels[new])
                     if new != old:
                         labels[y, x, z] = new
                         change = levels[new] - levels[old]
