@@ -81,6 +81,7 @@ def words_of(operation, volume, series, network, output):
         "compare": ("compare", volume, "--reference", volume, "--json"),
         "fbp": ("reconstruct", series, "--method", "fbp", "-o", output),
         "sirt": ("reconstruct", series, "--method", "sirt", "--max-iterations", 2, "-o", output),
+        "dart": ("reconstruct", series, "--method", "dart", "--levels", 2, "--iterations", 3, "-o", output),
         "nnfbp": ("reconstruct", series, "--method", "nnfbp", "--network", network, "-o", output),
     }[operation]
 
@@ -88,7 +89,7 @@ def words_of(operation, volume, series, network, output):
 SLOWEST = ("compare", 1024)
 CASES = [
     pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) == SLOWEST else [])
-    for operation in ("phantom", "project", "fbp", "sirt", "nnfbp", "compare")
+    for operation in ("phantom", "project", "fbp", "sirt", "dart", "nnfbp", "compare")
     for size in (128, 512, 1024)
 ]
 

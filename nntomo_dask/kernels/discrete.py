@@ -19,10 +19,11 @@ Labels = npt.NDArray[np.uint8]
 def neighbour_weights(smoothing: float, thickness: float = 1.0) -> Float64:
     """(3, 3, 3): how much a pair of neighbours (z, y, x) counts, `smoothing` over their distance.
 
-    `thickness` is the distance of two slices in pixels. The middle is 0.
+    `thickness` is the distance of two slices in pixels; infinite, they do not count. The middle is 0.
     """
     z, y, x = np.meshgrid(*[np.arange(-1.0, 2.0)] * 3, indexing="ij")
-    distance = np.sqrt((z * thickness) ** 2 + y**2 + x**2)
+    across = np.where(z == 0, 0.0, thickness)
+    distance = np.sqrt(across**2 + y**2 + x**2)
     weights = np.zeros_like(distance)
     np.divide(smoothing, distance, out=weights, where=distance > 0)
     return weights

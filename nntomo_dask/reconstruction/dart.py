@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import dask.array as da
 import numpy as np
@@ -26,11 +26,13 @@ from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
 Levels = int | tuple[float, ...] | Literal["auto"]
+Dimensions = Literal[2, 3]
 Noise = float | Literal["auto"]
 
 BLOCK = 24  # slices that are drawn together; with the halo they fill the widest lane group
 HALO = 4  # neighbours on either side that are drawn with them and thrown away
 _SMOOTHING = 0.7
+_BADLY = 3  # times what SIRT leaves unexplained
 
 
 @METHODS.register
@@ -61,6 +63,7 @@ class Dart(Method):
     noise: Noise = setting(
         "auto", help="Standard deviation of the noise, in the units of the series; auto estimates it.", above=0
     )
+    dimensions: Dimensions = setting(3, help="3: boundaries are smooth across slices too; 2: each slice by itself.")
     iterations: int = setting(60, help="Sweeps over the boundaries; the last two thirds of them are averaged.", least=3)
     seed: int = setting(0, help="Of the random numbers.", least=0, most=1_000_000)
 
@@ -71,15 +74,19 @@ class Dart(Method):
 
     @property
     def halo(self) -> int:
-        """Neighbouring slices that are drawn with a block."""
-        return HALO
+        """Neighbouring slices that are drawn with a block; none where slices are independent."""
+        return HALO if self.dimensions == 3 else 0
 
     def check(self, series: xr.DataArray) -> None:
         """See `Method.check`; grey levels are numbers that differ."""
         super().check(series)
-        schema.check_even_z(series, who=self.name)
+        if self.halo:
+            schema.check_even_z(series, who=self.name)
         if isinstance(self.noise, str) and self.noise != "auto":
             refuse(self.name, needs='a noise above 0, or "auto"', got=f"{self.noise!r}", remedy='`noise="auto"`')
+        if self.dimensions not in get_args(Dimensions):
+            got = f"{self.dimensions!r}"
+            refuse(self.name, needs="dimensions 2 or 3", got=got, remedy="`dimensions=3`")
         self._check_levels()
 
     def _check_levels(self) -> None:
@@ -99,11 +106,17 @@ class Dart(Method):
             refuse(self.name, needs=needs, got=f"{levels!r}", remedy='`levels="auto"`')
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
-        """A slice's thickness in pixels, the noise, and the levels from the lowest; NaN where there are no more."""
-        between = abs(grid.spacing(series[schema.Z].values, 1.0) / schema.pixel_size_of(series))
+        """Distance of slices, what SIRT leaves of the projections, noise, and levels from the lowest.
+
+        The distance is in pixels, and infinite where each slice is drawn by itself. NaN is what is not known, and
+        stands where there are no more levels.
+        """
+        between = math.inf
+        if self.dimensions == 3:
+            between = abs(grid.spacing(series[schema.Z].values, 1.0) / schema.pixel_size_of(series))
         known = sorted(self.levels) if isinstance(self.levels, tuple | list) else None
         if known is not None and not isinstance(self.noise, str):
-            return between, float(self.noise), *known
+            return between, math.nan, float(self.noise), *known
         chosen = grey_levels.groups_of(series.sizes[schema.Z])
         found = delayed(grey_levels.estimated)(
             [slabs.lazy(series).isel({schema.Z: slice(*one)}).data for one in chosen],
@@ -117,22 +130,27 @@ class Dart(Method):
             seed=self.seed,
             who=self.name,
         )
-        estimate = da.from_delayed(found, (1 + MOST,), np.float64)
-        noise = float(self.noise) if not isinstance(self.noise, str) else estimate[0]
-        return between, noise, *(known if known is not None else [estimate[1 + k] for k in range(MOST)])
+        estimate = da.from_delayed(found, (2 + MOST,), np.float64)
+        noise = float(self.noise) if not isinstance(self.noise, str) else estimate[1]
+        return between, estimate[0], noise, *(known if known is not None else [estimate[2 + k] for k in range(MOST)])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
-        """The levels and the noise that were estimated, or that there is nothing to see."""
-        _, noise, *padded = prepared
+        """The levels and the noise, whether they explain the projections, or that there is nothing to see."""
+        _, left, noise, *padded = prepared
         levels = [level for level in padded if not math.isnan(level)]
         if len(levels) < 2:
             return [f"{self.name}: warning: nothing in the series can be told from its noise; the volume will be empty"]
         words = ", ".join(f"{level:.4g}" for level in levels)
-        return [f"{self.name}: grey levels {words}; noise {noise:.3g}"]
+        lines = [f"{self.name}: grey levels {words}; noise {noise:.3g}"]
+        if noise > max(_BADLY * left, levels[-1] - levels[0]):
+            text = f"the levels leave {noise:.3g} of the projections unexplained, SIRT {left:.3g}; there may be others"
+            alike = ", or neighbouring slices have nothing in common (`dimensions=2`)" if self.dimensions == 3 else ""
+            lines.append(f"{self.name}: warning: {text}{alike}")
+        return lines
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x), block by block, on the CPU."""
-        thickness, noise, *padded = prepared
+        thickness, _, noise, *padded = prepared
         levels = np.array([level for level in padded if not math.isnan(level)])
         rows, angles_deg = ascending(device.to_host(rows), angles_deg)
         count, size = len(rows) - 2 * self.halo, rows.shape[-1]
@@ -183,6 +201,7 @@ def dart(
     smoothing: float = _SMOOTHING,
     edges: Edges = "partial",
     noise: Noise = "auto",
+    dimensions: Dimensions = 3,
     iterations: int = 60,
     seed: int = 0,
 ) -> xr.DataArray:
@@ -192,7 +211,7 @@ def dart(
     and a few others at random, are changed to fit the projections. Here they are drawn one by one from their
     probability given the projections, their noise and the 26 voxels around them (a Gibbs sampler [2]_), and the mean of
     many such volumes is the result: it has the least expected square error. Blocks of 24 slices are drawn together,
-    with four more on either side. Lazy; the same seed gives the same bytes.
+    with four more on either side, on the CPU. Lazy; the same seed gives the same bytes.
 
     Parameters
     ----------
@@ -208,6 +227,8 @@ def dart(
         level, as in a phantom that was drawn so; the result is the mean over what is probable.
     noise
         Standard deviation of the projections' noise, [u · px]; "auto" estimates it. More noise trusts them less.
+    dimensions
+        3, or 2 where neighbouring slices have nothing in common.
     iterations
         Sweeps over the boundaries; the last two thirds are averaged.
     seed
@@ -233,7 +254,15 @@ def dart(
     known: Any = levels if isinstance(levels, str | int) else tuple(levels)
     return reconstruct(
         series,
-        Dart(levels=known, smoothing=smoothing, edges=edges, noise=noise, iterations=iterations, seed=seed),
+        Dart(
+            levels=known,
+            smoothing=smoothing,
+            edges=edges,
+            noise=noise,
+            dimensions=dimensions,
+            iterations=iterations,
+            seed=seed,
+        ),
     )
 
 

@@ -35,7 +35,7 @@ class Prior:
     smoothing
         What a pair of neighbours of different levels costs, divided by their distance in pixels.
     thickness
-        Distance of two slices in pixels.
+        Distance of two slices in pixels; infinite where they have nothing in common.
     parts
         Steps from one level to the next: partial voxels have values between, so many less one.
     """
@@ -151,8 +151,10 @@ def partial_voxels(mean: Float32, levels: Float64, thickness: float) -> Float32:
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
     for low, high in itertools.pairwise(levels.astype(np.float32)):
         share = np.clip((mean - low) / (high - low), 0, 1)
-        for place, width in enumerate((_WIDTH, _WIDTH, _WIDTH / max(thickness, 1))):
-            weights = np.exp(-0.5 * (offsets / width) ** 2)
+        for place, distance in enumerate((1.0, 1.0, max(thickness, 1.0))):
+            if math.isinf(distance):
+                continue
+            weights = np.exp(-0.5 * (offsets * distance / _WIDTH) ** 2)
             share = scipy.ndimage.correlate1d(
                 share, weights / weights.sum(), axis=place, mode="nearest", output=np.float32
             )

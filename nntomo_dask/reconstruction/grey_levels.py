@@ -19,6 +19,8 @@ MOST = 8  # levels
 MOST_FOUND = 4  # levels that "auto" tries
 _GROUPS, _GROUP_SLICES, _SWEEPS = 3, 8, 40
 _GAIN = 0.1  # a further level has to lower the mean square misfit by this share
+_GROWTH = 1.1  # of the noise from one sweep to the next, at most
+_LEAST = 1e-3  # noise, in units of a pixel of the whole range of levels
 _INSIDE = 0.1  # share of a level's voxels that have none but their like beside them; those of a boundary layer have not
 
 
@@ -43,7 +45,9 @@ def estimated(
     seed: int,
     who: str,
 ) -> Float64:
-    """Noise and levels of groups of slices (slice, angle, detector), (1 + MOST,); NaN where there are no more levels.
+    """What SIRT leaves, noise, and levels of groups of slices (slice, angle, detector); (2 + MOST,).
+
+    The noise and what is left are root mean squares. NaN stands where there are no more levels.
 
     Parameters
     ----------
@@ -60,8 +64,8 @@ def estimated(
     bodies = [Body(rows, pair, whole, np.zeros(1), 1.0, seed) for rows, _ in ordered]
     volumes = [body.estimate() for body in bodies]
     power = float(np.mean([np.square(rows, dtype=np.float64).mean() for rows in groups]))
-    found = np.full(1 + MOST, np.nan)
-    found[:2] = math.sqrt(power) or 1.0, 0.0
+    found = np.full(2 + MOST, np.nan)
+    found[:3] = _left(bodies, volumes), math.sqrt(power) or 1.0, 0.0
     if not isinstance(wanted, str | int):
         levels = np.sort(np.asarray(wanted, np.float64))
     else:
@@ -79,8 +83,7 @@ def estimated(
         for body in bodies:
             body.prior = prior
         noise = min(noise, _fitted(bodies, volumes, levels, fixed=True)[0])
-    found[0] = noise
-    found[1 : 1 + levels.size] = levels
+    found[1], found[2 : 2 + levels.size] = noise, levels
     return found
 
 
@@ -122,6 +125,7 @@ def _fitted(bodies: list[Body], volumes: list[Float32], levels: Float64, *, fixe
     Also whether each level is that of bodies: see `_have_insides`.
     """
     levels, kept = levels.copy(), []
+    noise = _left(bodies, volumes)
     for body, volume in zip(bodies, volumes, strict=True):
         body.set_levels(levels)
         body.number = 0
@@ -133,15 +137,23 @@ def _fitted(bodies: list[Body], volumes: list[Float32], levels: Float64, *, fixe
             body.set_levels(levels)
             body.compare()
         squares, rays = (sum(part) for part in zip(*(body.misfit for body in bodies), strict=True))
-        noise = math.sqrt(squares / rays)
-        if noise == 0:
-            return float(np.finfo(np.float32).tiny), levels, True
+        # Labels that do not fit yet are no noise: taken as such, they would be smoothed instead of fitted.
+        noise = max(min(math.sqrt(squares / rays), _GROWTH * noise), _LEAST * float(levels[-1] - levels[0]))
         for body in bodies:
             body.noise = noise
             body.draw(1)
         kept.append([noise**2, *levels])
     square, *mean = np.mean(kept[_SWEEPS // 2 :], axis=0)
     return math.sqrt(square), np.array(mean), _have_insides(bodies)
+
+
+def _left(bodies: list[Body], volumes: list[Float32]) -> float:
+    """What SIRT leaves unexplained, root mean square."""
+    squares = [
+        np.square(body.pair.forward(volume) - body.rows, dtype=np.float64).mean()
+        for body, volume in zip(bodies, volumes, strict=True)
+    ]
+    return math.sqrt(float(np.mean(squares)))
 
 
 def _have_insides(bodies: list[Body]) -> bool:
