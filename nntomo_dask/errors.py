@@ -12,24 +12,31 @@ _PARAMETER = re.compile(r"`([^`]+)`")
 class Spelled:
     """Of an error whose message names parameters, each in backticks in the raw text ``args[0]``.
 
+    Attributes
+    ----------
+    command
+        The raw text for a user of the command line, where it is another one; else None.
+
     ``str(error)`` shows them without the backticks, as Python writes them. `spelled` shows them in another form, such
     as the options of a command. What cannot be seen, such as the escape sequences of a terminal in a file's name, is
     shown as Python writes it.
     """
 
+    command: str | None = None
+
     def __str__(self) -> str:
         """The message as a user of Python reads it."""
-        return self.spelled(lambda parameter: parameter)
+        return _PARAMETER.sub(lambda found: found[1], printable(super().__str__()))
 
     def spelled(self, spell: Callable[[str], str]) -> str:
-        """The message, with ``spell(text)`` in place of every text in backticks.
+        """The message for the command line, with ``spell(text)`` in place of every text in backticks.
 
         Parameters
         ----------
         spell
             Is given ``"pixels=58"`` or ``"pixels"``, without the backticks.
         """
-        return _PARAMETER.sub(lambda found: spell(found[1]), printable(super().__str__()))
+        return _PARAMETER.sub(lambda found: spell(found[1]), printable(self.command or super().__str__()))
 
 
 class SchemaError(Spelled, ValueError):
@@ -40,7 +47,7 @@ class OutOfMemoryError(Spelled, MemoryError):
     """The memory of the machine, or of a worker, was too small for what was begun."""
 
 
-def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:
+def refuse(who: str, *, needs: str, got: str, remedy: str, command: str | None = None) -> NoReturn:
     """Raise a SchemaError in the form that all errors of the package have.
 
     Parameters
@@ -53,5 +60,11 @@ def refuse(who: str, *, needs: str, got: str, remedy: str) -> NoReturn:
         What to try: an imperative, or a call. A parameter stands in backticks, ``"set `pixels=58`"``: Python shows
         ``pixels=58``, and the command line shows the option of that name, ``--pixels 58``. The same holds for `needs`
         and `got`.
+    command
+        What to try on the command line, where `remedy` is something that only Python can do.
     """
-    raise SchemaError(f"{who}: needs {needs}; got {got}; try: {remedy}")
+    begins = f"{who}: needs {needs}; got {got}; try: "
+    error = SchemaError(begins + remedy)
+    if command is not None:
+        error.command = begins + command
+    raise error

@@ -118,9 +118,12 @@ def check_settings(declaration: Any, *, who: str) -> None:
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
                 refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+        elif one.choices and all(isinstance(choice, one.kind) for choice in one.choices):
+            if value not in one.choices:
+                refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
         elif one.kind in (int, float):
             if one.kind is float and isinstance(value, float) and math.isinf(value):
-                refuse(who, needs=f"a finite {one.name}", got=f"{value!r}", remedy=remedy)
+                refuse(who, needs=f"a finite {words}", got=f"{value!r}", remedy=remedy)
             number = _number(value, whole=one.kind is int)
             if number is None or not _within(number, one):
                 refuse(who, needs=f"{words} {_bounds(one)}", got=f"{value!r}", remedy=remedy)
@@ -141,7 +144,7 @@ def _listed(choices: tuple[Any, ...]) -> str:
 
 
 def _spelled(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any, *, whole: bool) -> float | None:

@@ -362,7 +362,7 @@ class TestSimulation:
             (("UiO-66", "--detector-mrad", "50"), "write 50,80"),
             (("UiO-66", "--sigma-nm", "Zr:3"), "write 0.008, or Zr=0.006"),
             (("UiO-66", "--pixels", 20), "which resolve a probe"),
-            (("UiO-66", "--shape", "sphere"), "needs the size of a sphere in nm"),
+            (("UiO-66", "--shape", "sphere"), "needs --size-nm of a sphere: one number above 0"),
         ],
     )
     def test_bad_input_is_one_line(self, run, tmp_path, words, text):

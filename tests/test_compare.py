@@ -67,7 +67,7 @@ def test_options_of_the_figure(run, stores, tmp_path):
     for option, value, says in (
         ("--slice", "1,2,3", "write one number, 40, or two, 40,64"),
         ("--window", "2,1", "the lesser first, such as 0,1"),
-        ("--slice", "8", "needs a slice z from 0 to 7; got 8"),
+        ("--slice", "8", "--slice: 8; along z there are slices 0 to 7"),
     ):
         assert says in run(*words, "--figure", "g.png", option, value, exit_code=2).output
 
@@ -76,8 +76,10 @@ class TestProvenance:
     """Recipes as `simulate` and `ground_truth` write them."""
 
     @staticmethod
-    def made(operation, crystal="UiO-66", atoms="a", **parameters):
-        cut = recipes.record("specimen", {"crystal": crystal, "atoms": atoms})
+    def made(operation, crystal="UiO-66", atoms="a", structure=None, repeat=1, **parameters):
+        cut = recipes.record(
+            "specimen", {"crystal": crystal, "atoms": atoms, "structure": structure, "repeat": repeat, "shape": "cells"}
+        )
         return recipes.record(operation, {"mode": "haadf", "convergence_mrad": 15.0} | parameters, [cut])
 
     def test_a_truth_fits_its_series(self):
@@ -93,6 +95,18 @@ class TestProvenance:
             (self.made("ground_truth", mode="idpc"), "made with mode haadf and idpc"),
         ):
             assert says in provenance.mismatch(volume, other)
+
+    @pytest.mark.parametrize("formula", ["C24N16Zn4", "C6N4Zn"])
+    def test_one_crystal_of_two_sources_is_told_from_two_crystals(self, formula):
+        volume = self.made("simulate", "ZIF-4", structure="C24N16Zn4")
+        note = provenance.mismatch(volume, self.made("ground_truth", "z.cif", "b", formula))
+        assert "of one composition, but of two sources (ZIF-4, and z.cif)" in note
+        assert "nntomo truth --like" in note
+        for other in (
+            self.made("ground_truth", "z.cif", "b", "C6N4Zn2"),
+            self.made("ground_truth", "z.cif", "b", formula, repeat=2),
+        ):
+            assert "different specimens (ZIF-4, and z.cif); the reference is not" in provenance.mismatch(volume, other)
 
     def test_what_was_not_simulated_is_left_alone(self):
         assert provenance.mismatch(recipes.record("sirt", {}), self.made("ground_truth")) == ""

@@ -85,7 +85,7 @@ def damage(path, how):
     ("how", "message"),
     [
         ("truncated", "needs a whole MRC2014 file"),
-        ("no MRC", "needs a whole MRC2014 file"),
+        ("no MRC", r"needs an MRC2014 file; got .*\(its mode is 2021161080, which is not read here"),
         ("empty", "needs a whole MRC2014 file"),
         ("missing", "needs an MRC file; got nothing at"),
     ],

@@ -67,7 +67,7 @@ class TestFigure:
         assert any(text.startswith("surface at") for text in texts)
         images = [axes.images[0] for axes in figure.axes if axes.images]
         assert len({image.get_clim() for image in images}) == 1
-        assert figure.axes[-1].get_ylabel() == "value"
+        assert figure.axes[-1].get_ylabel() == "intensity"
         labels = [axes.get_ylabel() for axes in figure.axes]
         assert sum(label.startswith("across the tilt axis, z = ") for label in labels) == 1
 

@@ -7,6 +7,7 @@ pytest.importorskip("abtem", reason="needs nntomo_dask[simulation]")
 import json
 import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ase import Atoms
 from ase.io import write
 
 import nntomo_dask as nt
+from nntomo_dask.cli import provenance
 from nntomo_dask.simulation import neighbours, structures
 from nntomo_dask.simulation.specimen import bonds, building_units
 from tests.shared_data import SHARED
@@ -77,7 +79,7 @@ def test_a_path_is_no_name(tmp_path, monkeypatch):
     """A folder in front makes it a file, whatever the table knows."""
     monkeypatch.chdir(tmp_path)
     for given in ("./UiO-66", "crystals/UiO-66"):
-        with pytest.raises(nt.SchemaError, match="which is neither"):
+        with pytest.raises(nt.SchemaError, match=r"got nothing at .*UiO-66; try: check the path"):
             nt.structure(given)
 
 
@@ -90,12 +92,13 @@ def test_crystallographic_files(path):
     if path.stem == "IRMOF-10":  # published with a site beside its mirror plane
         with pytest.warns(UserWarning, match=r"H2 in .* moved by up to 0\.03 Å onto the symmetry element"):
             atoms = nt.structure(path)
-        assert len(atoms) == 664
-        return
-    atoms = nt.structure(path)
+    else:
+        atoms = nt.structure(path)
     known = nt.structure(path.stem)
     # A file may hold the primitive cell.
-    assert len(known) % len(atoms) == 0
+    cells, rest = divmod(len(known), len(atoms))
+    assert rest == 0
+    assert Counter(atoms.numbers.tolist() * cells) == Counter(known.numbers.tolist())
     assert len(atoms) / atoms.get_volume() == pytest.approx(len(known) / known.get_volume(), rel=2e-3)
 
 
@@ -217,9 +220,9 @@ class TestSpecimen:
     def test_bad_parameters(self):
         for keywords, match in [
             ({"shape": "cube"}, "needs a shape of cells, sphere, cuboid, octahedron"),
-            ({"shape": "sphere"}, "needs the size of a sphere in nm; got None"),
-            ({"shape": "sphere", "size_nm": (1, 2, 3)}, "needs the size of a sphere"),
-            ({"shape": "sphere", "size_nm": -1}, "needs the size of a sphere"),
+            ({"shape": "sphere"}, "needs size_nm of a sphere: one number above 0; got none"),
+            ({"shape": "sphere", "size_nm": (1, 2, 3)}, "needs size_nm of a sphere"),
+            ({"shape": "sphere", "size_nm": -1}, "needs size_nm of a sphere"),
             ({"shape": "sphere", "size_nm": 2, "repeat": 2}, "needs size_nm for a sphere; got repeat"),
             ({"size_nm": 2}, "needs repeat for cells; got size_nm"),
             ({"repeat": 0}, "counts of at least 1; got 0"),
@@ -227,3 +230,60 @@ class TestSpecimen:
         ]:
             with pytest.raises(nt.SchemaError, match=match):
                 nt.specimen("UiO-66", **keywords)
+
+
+class TestTwins:
+    """A file of a crystal that is in the table, too."""
+
+    @staticmethod
+    def written(path, atoms, shift=(0, 0, 0), permutation=None):
+        moved = atoms.copy()
+        moved.set_scaled_positions(np.mod(atoms.get_scaled_positions() + shift, 1))
+        write(path, moved if permutation is None else moved[permutation])
+        return path
+
+    def test_the_same_atoms_are_no_reason_to_warn(self, tmp_path, rng):
+        """In any order; and a shift of the origin that moves no face to another place in the crystal."""
+        atoms = nt.structure("MIL-53")
+        order = rng.permutation(len(atoms))
+        for shift in ((0, 0, 0), (0.001, 0, 0)):
+            held = nt.specimen(self.written(tmp_path / "mine.cif", atoms, shift, order))
+            known = nt.specimen("MIL-53")
+            one, other = (specimen.positions_nm[:, :, None] for specimen in (held, known))
+            assert np.linalg.norm(one - other.T, axis=1).min(axis=1).max() < 1e-4  # a CIF of six digits, 1.7 nm
+
+    @pytest.mark.parametrize("cut", [{"repeat": (1, 1, 2)}, {"shape": "sphere", "size_nm": 2.0}])
+    def test_another_origin_of_a_particle_or_another_orientation_of_a_linker_is_said(self, tmp_path, cut):
+        atoms = nt.structure("ZIF-4")
+        carbon = np.flatnonzero(atoms.numbers == 6)[:4]
+        atoms.positions[carbon] += (0.2, 0, 0)
+        shift = (0, 0, 0) if "repeat" in cut else (0.25, 0, 0)
+        path = self.written(tmp_path / "z.cif", atoms, shift)
+        with pytest.warns(UserWarning, match=r"z\.cif seems to be ZIF-4 of the table, but \d+ of its \d+ atoms"):
+            nt.specimen(path, **cut)
+
+    def test_the_published_file_of_zif_4_is_not_taken_for_the_table(self):
+        """It has 16 atoms in another orientation, and so its cells begin at another plane."""
+        path = SHARED / "structures" / "cif-raspa2" / "ZIF-4.cif"
+        if not path.is_file():
+            pytest.skip("needs the reference data beside the project")
+        with pytest.warns(UserWarning, match=r"ZIF-4\.cif seems to be ZIF-4 .* 272 of its 272 atoms"):
+            held = nt.specimen(path)
+        series = nt.simulate("ZIF-4", [0.0, 30.0], mode="idpc", imaging=nt.Imaging(pixels=128))
+        with pytest.raises(nt.SchemaError, match=r"atoms that were simulated, ZIF-4 .*; got ZIF-4\.cif"):
+            nt.ground_truth_like(series, structure=path)
+        truth = nt.ground_truth(held, mode="idpc", imaging=nt.Imaging(pixels=128))
+        note = provenance.mismatch(series.attrs["recipe"], truth.attrs["recipe"])
+        assert "of two sources (ZIF-4, and ZIF-4.cif)" in note
+
+    def test_other_crystals_of_that_composition_are_not_meant(self, tmp_path):
+        """MIL-53 at low temperature has other cells than MIL-53 at high temperature; a denser one is in no table."""
+        assert structures.twin(nt.structure("MIL-53-lt")).name == "MIL-53-lt"
+        assert structures.twin(nt.structure("MIL-53")).name == "MIL-53"
+        assert structures.twin(nt.structure("MIL-53").repeat((2, 1, 1))).name == "MIL-53"
+        atoms = nt.structure("ZIF-4")
+        atoms.set_cell(atoms.cell.array * 0.97, scale_atoms=True)
+        write(tmp_path / "dense.cif", atoms)
+        nt.specimen(tmp_path / "dense.cif")
+        del atoms[0]
+        assert structures.twin(atoms) is None

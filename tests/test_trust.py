@@ -523,7 +523,7 @@ class TestMrc:
         self.write(stack, place, value)
         tracemalloc.start()
         for read in (lambda: nt.read_mrc_series(stack, range(5)), lambda: nt.read_mrc_volume(stack)):
-            with pytest.raises(nt.SchemaError, match="needs a whole MRC2014 file"):
+            with pytest.raises(nt.SchemaError, match=r"needs (a whole|an) MRC2014 file"):
                 read()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -537,7 +537,7 @@ class TestMrc:
         if mode == 6:
             assert nt.read_mrc_series(stack, range(5)).shape == (6, 5, 8)
             return
-        with pytest.raises(nt.SchemaError, match=r"needs a whole MRC2014 file"):
+        with pytest.raises(nt.SchemaError, match=r"needs (a whole|an) MRC2014 file"):
             nt.read_mrc_series(stack, range(5))
 
     def test_the_other_byte_order(self, stack, tmp_path):
@@ -555,7 +555,7 @@ class TestMrc:
             mrc.set_extended_header(np.zeros(5000, "V1"))
         np.testing.assert_array_equal(nt.read_mrc_series(tmp_path / "b.mrc", range(5)).values[2], data[:, 2])
         self.write(tmp_path / "b.mrc", 92, 5001)
-        with pytest.raises(nt.SchemaError, match="needs a whole MRC2014 file"):
+        with pytest.raises(nt.SchemaError, match=r"needs (a whole|an) MRC2014 file"):
             nt.read_mrc_series(tmp_path / "b.mrc", range(5))
 
 

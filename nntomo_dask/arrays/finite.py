@@ -12,6 +12,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
+from nntomo_dask.arrays import schema
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 
@@ -45,8 +46,8 @@ def check_slab(values: Any, *, who: str, dims: tuple[str, ...], first: int = 0) 
         who,
         needs="finite values",
         got=f"{host[tuple(bad)]} at index {place}",
-        remedy="replace what is not finite: array.where(np.isfinite(array), value), on the command line import with "
-        "--fill VALUE",
+        remedy="replace what is not finite: array.where(np.isfinite(array), value)",
+        command=schema.FILLED,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import angles as angles_room, grid
+from nntomo_dask.arrays import angles as angles_room, grid, labels
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -16,14 +16,8 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
-# Names of the coordinates in plots, and their units where those are not the array's.
-_LABELS = {
-    Z: ("z, along the tilt axis", ""),
-    Y: ("y", ""),
-    X: ("x", ""),
-    ANGLE: ("tilt angle", "degrees"),
-    DETECTOR: ("detector", ""),
-}
+# What to try on the command line where values are not finite.
+FILLED = "import the series with --fill VALUE; a volume must be filled by the program that made it"
 # Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
 # this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
 _SAME_PLACE, _SAME_STEP = 0.1, 0.01
@@ -44,13 +38,6 @@ def series_coords(
 ) -> dict[Hashable, npt.NDArray[Any]]:
     """Coordinates (z, angle, detector) of a tilt series."""
     return {Z: np.asarray(z), ANGLE: np.asarray(angles_deg, np.float64), DETECTOR: np.asarray(detector)}
-
-
-def with_labels(array: xr.DataArray) -> xr.DataArray:
-    """The array with names and units in the attributes of its coordinates, which xarray writes at axes of plots."""
-    units = array.attrs.get("units", "")
-    attrs = {dim: {"long_name": name, "units": unit or units} for dim, (name, unit) in _LABELS.items()}
-    return array.assign_coords({dim: (dim, array[dim].values, attrs[dim]) for dim in _LABELS if dim in array.coords})
 
 
 def volume(
@@ -75,7 +62,7 @@ def volume(
         The array does not have three dims, or its slices are not square.
     """
     labelled = _label("volume", data, VOLUME_DIMS, pixel_size, units, name)
-    labelled = with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
+    labelled = labels.with_labels(labelled.assign_coords(volume_coords(labelled.shape, pixel_size)))
     check_volume(labelled, who="volume")
     return labelled
 
@@ -114,7 +101,7 @@ def tilt_series(
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
     )
-    labelled = with_labels(labelled.assign_coords(coords))
+    labelled = labels.with_labels(labelled.assign_coords(coords))
     check_tilt_series(labelled, who="tilt_series")
     return labelled
 
@@ -145,7 +132,9 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     try:
         angles = np.asarray(angles_deg, np.float64)
     except (TypeError, ValueError):
-        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy="give one number for each projection")
+        is_path = isinstance(angles_deg, str)
+        remedy = "read_tilt_angles(path)" if is_path else "give one number for each projection"
+        refuse(who, needs="angles in degrees", got=f"{angles_deg!r}", remedy=remedy)
     if angles.ndim != 1 or not np.isfinite(angles).all():
         refuse(
             who, needs="a list of finite angles", got=f"{angles.tolist()}", remedy="give one number for each projection"
@@ -196,6 +185,7 @@ def check_volume(array: xr.DataArray, *, who: str) -> None:
             needs="square slices (y and x of one size)",
             got=f"y={array.sizes[Y]}, x={array.sizes[X]}",
             remedy=f"pad both to {size} with volume.pad(…), or crop the larger one",
+            command=f"pad both to {size}, or crop the larger one, in the program that made the volume",
         )
     steps = [abs(grid.spacing(array[dim].values, array.attrs["pixel_size"])) for dim in (Y, X)]
     if not grid.is_same_length(*steps):
@@ -220,7 +210,8 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
             who,
             needs=f"one {kind}",
             got=f"a dataset of {', '.join(names)}",
-            remedy=f'dataset["{names[0]}"], on the command line STORE/{names[0]}',
+            remedy=f'dataset["{names[0]}"]',
+            command=f"STORE/{names[0]} in place of STORE",
         )
     if not isinstance(array, xr.DataArray):
         refuse(who, needs=f"a {kind} as xarray.DataArray", got=type(array).__name__, remedy=_maker(kind))
@@ -228,7 +219,7 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
         other = "volume" if kind == "tilt series" else "tilt series"
         refuse(who, needs=f"a {kind}", got=f"a {other}", remedy=f"give the {kind} instead")
     if array.dims != dims:
-        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", remedy="rename or transpose the dims")
+        refuse(who, needs=f"a {kind} with dims {dims}", got=f"dims {array.dims}", remedy=_dims_remedy(array.dims, dims))
     if array.dtype != np.float32:
         refuse(who, needs=f"a {kind} of float32", got=f"{array.dtype}", remedy='array.astype("float32")')
     empty = [dim for dim in dims if array.sizes[dim] == 0]
@@ -272,6 +263,16 @@ def _check(array: Any, dims: tuple[str, ...], kind: str, who: str) -> None:
                 got=f"{len(chunks)} chunks",
                 remedy=f"array.chunk({dim}=-1)",
             )
+
+
+def _dims_remedy(there: tuple[Hashable, ...], dims: tuple[str, ...]) -> str:
+    """What makes the dims of an array those of a volume or a series."""
+    if set(there) == set(dims):
+        return f"array.transpose({', '.join(map(repr, dims))})"
+    lost = [dim for dim in dims if dim not in there]
+    if len(there) < len(dims):
+        return f"array.isel({lost[0]}=[0]), a selection by a list or a slice, which keeps the dim"
+    return "array.rename(…), or a selection by numbers along the dims that are too many"
 
 
 def _check_unit(array: xr.DataArray, dim: str, kind: str, who: str) -> None:
@@ -349,6 +350,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
             needs="two volumes of one shape",
             got=f"{first.shape} and {second.shape}",
             remedy="crop or resize one of them",
+            command="volumes of one size; nntomo info STORE shows it",
         )
     same_unit = first.attrs["units"] == second.attrs["units"]
     for dim in first.dims:
@@ -363,6 +365,7 @@ def check_same_grid(first: xr.DataArray, second: xr.DataArray, *, who: str) -> N
                 got=" and ".join(ends),
                 remedy=f"select the part that both have, volume.sel({dim}=…); or assign_coords({dim}=…) where one of "
                 "them is wrong",
+                command="volumes of one specimen on the same voxels, such as reconstructions of one series",
             )
 
 
@@ -379,5 +382,6 @@ def check_finite(array: xr.DataArray, *, who: str) -> None:
         who,
         needs="finite values",
         got=f"{count} NaN or infinite, the first at index {place}",
-        remedy="replace them with array.where(np.isfinite(array), value), on the command line import with --fill VALUE",
+        remedy="replace them with array.where(np.isfinite(array), value)",
+        command=FILLED,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import finite, recipes, schema
+from nntomo_dask.arrays import finite, labels, recipes, schema
 from nntomo_dask.compute import chunking, configuration
 
 
@@ -27,7 +27,7 @@ def label(
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     configuration.check_arrays(name)
     array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
-    return schema.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
+    return labels.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
 
 
 def map_slabs(

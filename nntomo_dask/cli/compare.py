@@ -135,7 +135,7 @@ def _compare(
         return 0 if figure is None else report.figure_bytes(shape, len(volumes) + 1)
 
     def slices(truth: xr.DataArray) -> int:
-        schema.check_volume(truth, who="compare")
+        schema.check_volume(truth, who=f"compare with {reference}")
         shape = (truth.sizes[schema.Z], truth.sizes[schema.Y], truth.sizes[schema.X])
         wanted = min(truth.data.chunks[0][0], chunking.SLAB_SLICES)
         return support.slices_within_memory(
@@ -147,6 +147,11 @@ def _compare(
     available = _memory(measuring.host_bytes(slab), drawn(truth.shape), memory)
     metrics = [options.build(METRICS[name], arguments) for name in METRICS]
     opened = {str(path): nt.open(path, slices=slab[0]) for path in volumes}
+    for path, volume in opened.items():
+        schema.check_volume(volume, who=f"compare {path}")
+        schema.check_same_grid(volume, truth, who=f"compare {path} with {reference}")
+    if figure is not None:
+        _check_slice(truth, view)
     table = {
         path: nt.measure(volume, truth, metrics, region=region, memory_bytes=available, progress="bar")
         for path, volume in opened.items()
@@ -166,13 +171,21 @@ def _compare(
         report.draw_comparison(table, [(str(reference), truth), *opened.items()], figure, column, **view)
 
 
+def _check_slice(truth: xr.DataArray, view: dict[str, Any]) -> None:
+    """Refuse a slice that does not exist, before anything is computed."""
+    for dim in (schema.Z, schema.Y):
+        place, last = view[dim], truth.sizes[dim] - 1
+        if place is not None and place > last:
+            raise click.BadParameter(f"{place}; along {dim} there are slices 0 to {last}", param_hint="--slice")
+
+
 def _notes(volume: Any, truth: Any, values: dict[str, float], columns: Sequence[Column]) -> Iterator[str]:
     """What makes a comparison say less than its numbers seem to."""
     kinds = [one.attrs.get("quantity") for one in (volume, truth)]
     if None not in kinds and kinds[0] != kinds[1]:
         yield f"they are different quantities ({kinds[0]}, and {kinds[1]}); only similarities of shape mean something"
     elif differs := provenance.mismatch(*(recipes.recipe_of(one) for one in (volume, truth))):
-        yield f"{differs}; the reference is not the truth of this volume"
+        yield differs
     else:
         for column in columns:
             if column.doubtful is not None and values[column.name] > column.doubtful:

@@ -1,7 +1,7 @@
 """The verb `import`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import numpy as np
@@ -17,6 +17,8 @@ from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import TiltAxis, format_of, host_bytes, intensity_range
 from nntomo_dask.formats.source import as_in_0_1_0
 from nntomo_dask.store import outputs, saving
+
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".7z")
 
 
 @click.command("import", cls=support.Verb)
@@ -68,9 +70,7 @@ def import_(
     """
     kind = format_of(source)
     if kind is None:
-        titles = ", ".join(one.title for one in FORMATS.values())
-        got = f"{source}, which is none of them" if source.exists() else f"nothing at {source}"
-        refuse("import", needs=f"a file of a known format ({titles})", got=got, remedy="another file")
+        _refuse_source(source)
     if angles is None:
         support.check_free(
             "tilt_axis", "background", "keep", "fill", because="is for a tilt series; give its --angles too"
@@ -95,6 +95,24 @@ def import_(
         if not saving.check_together({output: array}, overwrite=overwrite):
             nt.check_finite(array, who="import")
         report.describe(nt.save(array, output, overwrite=overwrite, progress="bar"), output)
+
+
+def _refuse_source(source: Path) -> NoReturn:
+    """Raise a SchemaError: what was given is of no known format."""
+    titles = ", ".join(one.title for one in FORMATS.values())
+    got, remedy = f"{source}, which is none", f"save it as {titles} by the program that made it"
+    if store.is_store(source):
+        got, remedy = f"{source}, which is a store already", "use it as it is"
+    elif source.is_dir():
+        got, remedy = (
+            f"{source}, which is a folder",
+            f"join its images into one {titles} stack, such as by Fiji or IMOD",
+        )
+    elif not source.exists():
+        got, remedy = f"nothing at {source}", "check the path"
+    elif source.suffix.lower() in _PACKED:
+        got, remedy = f"{source}, which is compressed", "unpack it first"
+    refuse("import", needs=f"a file of a known format ({titles})", got=got, remedy=remedy)
 
 
 def _holds(output: Path, array: xr.DataArray, source: Path) -> bool:
@@ -124,7 +142,7 @@ def _background(series: xr.DataArray, text: str) -> float:
         counts = float(text)
     except ValueError:
         raise click.BadParameter(f"{text!r}; write a number or auto", param_hint="--background") from None
-    if counts == 0 and dim > 0.01 * bright:
+    if counts == 0 and bright > dim > 0.01 * bright:
         click.echo(
             f"hint: the dimmest pixels have {dim:g} counts, the brightest {bright:g}. If {dim:g} is the offset of the "
             "detector, import with --background auto: a reconstruction takes it for matter",

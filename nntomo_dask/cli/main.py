@@ -1,5 +1,6 @@
 """The `nntomo` command: the list of its verbs, each imported when it is asked for."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -54,6 +55,14 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"nntomo_dask.cli.{_VERBS[cmd_name][0]}")
         found: click.Command = getattr(module, "import_" if cmd_name == "import" else cmd_name)
         return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The verb that the first word names; where none has that name, the one that was probably meant is named."""
+        if not ctx.resilient_parsing and args[0][:1] != "-" and self.get_command(ctx, args[0]) is None:
+            near = difflib.get_close_matches(args[0], _VERBS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(_VERBS)}."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of verbs, without importing any."""

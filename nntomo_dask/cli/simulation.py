@@ -57,7 +57,7 @@ class _Sigma(click.ParamType[Any]):
 
 
 _TYPES = {"detector_mrad": _Numbers(2), "sigma_nm": _Sigma()}
-_CUT_TYPES = {"repeat": support.Shape(), "size_nm": _Numbers(1, 3)}
+_CUT_TYPES = {"repeat": support.Shape("one count, 2, or three, 2,2,1"), "size_nm": _Numbers(1, 3)}
 _ALL_SETTINGS = tuple(one.name for one in settings_of(optics.Imaging))
 _CUT = tuple(one.name for one in settings_of(Cut))
 _THICKEST_NM = 0.2
@@ -259,7 +259,8 @@ def structures() -> None:
     """List the crystals that simulate and truth know by name.
 
     Each line begins with the name; other names of the same crystal follow after "also". Any of them can be given. CIF
-    files can be given instead.
+    files can be given instead. A file of one of these crystals may have another origin or cell: give either the name or
+    the file to both simulate and truth.
 
     \b
     Example: the line of UiO-66

@@ -28,6 +28,9 @@ class Shape(click.ParamType[Any]):
 
     name = "size"
 
+    def __init__(self, example: str = "one size, 128, or three, 100,512,512") -> None:
+        self.example = example
+
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """One number, or a tuple of three."""
         try:
@@ -35,7 +38,7 @@ class Shape(click.ParamType[Any]):
         except ValueError:
             sizes = ()
         if len(sizes) not in (1, 3) or min(sizes, default=0) < 1:
-            self.fail(f"{value!r}: write one size, 128, or three, 100,512,512", param, ctx)
+            self.fail(f"{value!r}: write {self.example}", param, ctx)
         return sizes[0] if len(sizes) == 1 else sizes
 
 

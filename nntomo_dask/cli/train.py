@@ -7,7 +7,7 @@ import click
 
 import nntomo_dask as nt
 from nntomo_dask import aside
-from nntomo_dask.arrays import recipes
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
@@ -142,6 +142,11 @@ def train(
         for place, checkpoint in zip(places, checkpoints, strict=True):
             _check_output(place, checkpoint, training, overwrite=overwrite)
         series = None if target is None else nt.open(target)
+        if series is not None:
+            schema.check_tilt_series(series, who="train")
+        elif given is not None and len(given[0]) != len(given[1]):
+            got = f"{len(given[0])} series and {len(given[1])} volumes"
+            refuse("train", needs="a volume for each series", got=got, remedy="give a --volume for each --series")
         for note in training.notes(series, validation=validation is not None):
             click.echo(f"note: {note}", err=True)
         if series is not None:
@@ -190,6 +195,9 @@ def _places(output: Path, members: int) -> list[Path]:
 def _check_output(place: Path, checkpoint: Path, training: Training[Any], *, overwrite: bool) -> None:
     """Refuse to replace what is no network or no checkpoint, and a network whose checkpoint is missing."""
     if place.exists():
+        if not place.name.lower().endswith(files.SUFFIX) and not files.kind_of(place):
+            got = f"{place}, which is something else"
+            refuse("train", needs="a free path, or the path of a network", got=got, remedy="another `output`")
         nt.load_network(place)
         if not overwrite and not checkpoint.exists():
             refuse("train", needs="a free path", got=f"{place}, which exists", remedy="`overwrite=True`")

@@ -191,6 +191,15 @@ def session(
         refuse(
             "cluster", needs="threads, processes or an address", got=scheduler, remedy='`scheduler="tcp://host:8786"`'
         )
+    certificates = {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key}
+    given = [f"`{name}`" for name, path in certificates.items() if path is not None]
+    if given and scheduler in (None, "threads", "processes"):
+        refuse(
+            "cluster",
+            needs=f"the address of a scheduler for {' and '.join(given)}",
+            got=f"{scheduler or 'none'}",
+            remedy='`scheduler="tls://host:8786"`, or leave them out',
+        )
     count = workers or default_workers()
     local = gpus is not None or scheduler == "processes" or (scheduler is None and count > THREADS_OF_A_PROCESS)
     with configuration.ours(), dask.config.set(pool=None):
@@ -280,11 +289,13 @@ def _compute_on(client: Any, tasks: Sequence[Any], description: str, bar: Bar) -
                 _next_finished(finished, client).result()
                 bar.update()
         except KilledWorker as error:
-            raise OutOfMemoryError(
-                f"{description}: several workers died on the same slab, usually because the machine ran out of "
-                "memory; try: less `memory`, so that slabs are smaller (in Python: open(path, slices=…)), or fewer "
-                "`workers`, and run it again: what was written is kept"
-            ) from error
+            died = (
+                f"{description}: several workers died on the same slab, usually because the machine ran out of memory"
+            )
+            again = "or fewer `workers`, and run it again: what was written is kept"
+            lost = OutOfMemoryError(f"{died}; try: smaller slabs, open(path, slices=…), {again}")
+            lost.command = f"{died}; try: less `memory`, so that slabs are smaller, {again}"
+            raise lost from error
         finally:
             if client.status == "running":
                 client.cancel(futures)

@@ -119,5 +119,9 @@ def intensity_range(series: xr.DataArray) -> tuple[float, float]:
         if wanted.size:
             values.append(series.isel({schema.Z: slice(first, first + height)}).values[wanted])
         first += height
-    dim, bright = np.nanpercentile(np.concatenate(values), [5, 99])
+    finite = np.concatenate(values)
+    finite = finite[np.isfinite(finite)]
+    if not finite.size:
+        return 0.0, 0.0
+    dim, bright = np.percentile(finite, [5, 99])
     return float(dim), float(bright)

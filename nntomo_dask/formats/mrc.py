@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking, configuration
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header
+from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header, mrc_statistics
 from nntomo_dask.formats.format import Format, TiltAxis
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
@@ -145,23 +146,34 @@ def read_mrc_series(
     Raises
     ------
     SchemaError
-        No file, no MRC, a truncated or complex one, no stack; or angles that do not fit it.
+        No file, no MRC, a truncated or complex one, no stack; pixels that are not square; or angles that do not fit it.
     """
     with _mapped(path, "read_mrc_series") as mrc:
         source = _Stored.of(path, mrc)
-        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
+        mrc_grid.check_square(mrc, path, who="read_mrc_series")
+        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3 or shape[0] < 2:
         refuse(
             "read_mrc_series",
             needs="a stack of at least 2 projections",
             got=f"{'an image' if len(shape) == 2 else 'data'} of shape {shape} in {path}",
-            remedy="join the projections into one stack",
+            remedy="save one of the stacks to a file of its own"
+            if len(shape) > 3
+            else "join the projections into one stack",
         )
     if tilt_axis not in _SERIES_AXES:
         refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='`tilt_axis="y"`')
     angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
     kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
+    if kept.size < 2:
+        refuse(
+            "read_mrc_series",
+            needs="at least 2 projections near the angles to keep",
+            got=f"one, at {angles[kept][0]:g}°",
+            remedy="other `keep_deg`, or leave it out to keep all",
+            command="a wider --keep START:STOP:STEP, or leave it out to keep all",
+        )
     angles = schema.check_angles(angles[kept], who="read_mrc_series")
     axes = _SERIES_AXES[tilt_axis]
     n_z, _, n_detectors = (shape[axis] for axis in axes)
@@ -179,19 +191,23 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
 
     Returns
     -------
-    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px.
+    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px. Slices that are further apart,
+    or closer, than pixels are wide keep their own distance, and a warning says so.
 
     Raises
     ------
     SchemaError
-        No file, no MRC, a truncated or complex one; or slices that are not square.
+        No file, no MRC, a truncated or complex one; or slices or pixels that are not square.
     """
     with _mapped(path, "read_mrc_volume") as mrc:
         source = _Stored.of(path, mrc)
-        shape, pixel_size, units = mrc.data.shape, *_pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(len(shape))]
+        mrc_grid.check_square(mrc, path, who="read_mrc_volume")
+        mrc_grid.warn_of_slices(mrc, path)
+        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3:
-        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy="give a volume")
+        remedy = "give a file of one volume, or the stack of a tilt series with its angles"
+        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
@@ -245,7 +261,7 @@ def _write(array: xr.DataArray, path: Path) -> None:
         mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
         _take_room(path)
         first = 0
-        statistics = _Statistics()
+        statistics = mrc_statistics.Statistics()
         for slices in slabs.lazy(array).data.chunks[0]:
             slab = array.isel({schema.Z: slice(first, first + slices)}).values
             if is_series:
@@ -259,28 +275,6 @@ def _write(array: xr.DataArray, path: Path) -> None:
             mrc.set_image_stack()
         statistics.write(mrc.header)
         mrc_grid.write_header(mrc, array)
-
-
-class _Statistics:
-    """Least, largest and mean value and standard deviation, slab by slab: mrcfile would copy the file for them."""
-
-    def __init__(self) -> None:
-        self.least, self.largest, self.sums = np.inf, -np.inf, np.zeros(3)  # of ones, values and squares
-
-    def add(self, slab: Float32) -> None:
-        """Take in a slab."""
-        with np.errstate(all="ignore"):  # values that are not finite make statistics that are not
-            self.least, self.largest = np.minimum(self.least, slab.min()), np.maximum(self.largest, slab.max())
-            for image in slab:  # one at a time in double precision
-                values = image.astype(np.float64).ravel()
-                self.sums += values.size, values.sum(), values @ values
-
-    def write(self, header: Any) -> None:
-        """Write them into a header."""
-        with np.errstate(all="ignore"):
-            mean, square = self.sums[1:] / self.sums[0]
-            header.dmin, header.dmax, header.dmean = (np.float32(one) for one in (self.least, self.largest, mean))
-            header.rms = np.float32(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def _let_go(mapped: Any) -> None:
@@ -326,21 +320,27 @@ def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
         refuse(who, needs="an MRC file", got=f"nothing at {source}", remedy="check the path")
     try:
         mrc_header.check(source)  # mrcfile takes the memory that a header asks for
-        mrc = mrcfile.mmap(source, mode="r")
+        with warnings.catch_warnings():  # what is too long has been told
+            warnings.filterwarnings("ignore", "MRC file is .* larger than expected", RuntimeWarning)
+            mrc = mrcfile.mmap(source, mode="r")
+    except mrc_header.SizeError as error:
+        remedy = "copy the file again, or save it as MRC again by the program that made it"
+        refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy=remedy)
+    except mrc_header.HeaderError as error:
+        remedy = "check the path, or save the file as MRC again by the program that made it"
+        refuse(who, needs="an MRC2014 file", got=f"{source} ({error})", remedy=remedy)
     except (ValueError, OverflowError) as error:
+        lacking = mrc_header.lacking(source)
         refuse(
-            who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy="copy the file again, or convert it"
+            who,
+            needs="the header of an MRC2014 file",
+            got=f"{source}, whose header has {' and '.join(lacking)}" if lacking else f"{source} ({error})",
+            remedy="write it anew by a program that reads such headers, such as newstack FILE NEW of IMOD",
         )
     with mrc:
         if mrc.data.dtype.kind == "c":
             refuse(who, needs="real values", got=f"complex ones in {source}", remedy="save the magnitude instead")
         yield mrc
-
-
-def _pixel_size(mrc: Any) -> tuple[float, schema.Units]:
-    with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
-        angstrom = float(mrc.voxel_size.x)
-    return (angstrom / mrc_grid.ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
 @configuration.ours()

@@ -118,11 +118,30 @@ def write_tensors(tensors: Tensors, metadata: Metadata, path: Path) -> Path:
     return path
 
 
+def _refuse_kind(who: str, needs: str, got: str, path: Path, *, known: bool) -> NoReturn:
+    """Raise a SchemaError: a file holds something else, or is of another version."""
+    ending = ".training.safetensors"  # as `nntomo train` names checkpoints
+    if path.name.endswith(ending):
+        network = path.with_name(path.name.removesuffix(ending) + SUFFIX)
+        remedy = f"the network, {network}, which is written when its training has ended"
+        refuse(who, needs=needs, got=f"{got}, the state of a training", remedy=remedy)
+    if known:
+        refuse(who, needs=needs, got=got, remedy="the version of nntomo_dask that wrote it, or train again")
+    refuse(
+        who,
+        needs=needs,
+        got=got,
+        remedy="give another file; register_network makes more kinds known",
+        command="give another file",
+    )
+
+
 def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
     """Tensors and metadata of a .safetensors file of one of some kinds; a SchemaError where it is none of them."""
     needs = f"a {kinds[0]} file" if len(kinds) == 1 else "a network's file"
     if not path.is_file():
-        refuse(who, needs=needs, got=f"no file at {path}", remedy="check the path")
+        got = f"a folder, {path}" if path.is_dir() else f"nothing at {path}"
+        refuse(who, needs=needs, got=got, remedy="check the path")
     try:
         header, size = _header(path)
     except ValueError as error:
@@ -134,13 +153,8 @@ def read_tensors(path: Path, *kinds: str, who: str) -> tuple[Tensors, Metadata]:
         metadata = _metadata(header)
         kind, version = metadata.get("format"), metadata.get("format_version")
         if kind is not None and (kind not in kinds or version != FORMAT_VERSION):
-            again = (
-                "give another file"
-                if kind in kinds
-                else "give another file; in Python register_network makes more known"
-            )
             got = f"{kind} {version or ''}".strip()
-            refuse(who, needs=f"{needs} of version {FORMAT_VERSION}", got=f"{got} in {path}", remedy=again)
+            _refuse_kind(who, f"{needs} of version {FORMAT_VERSION}", f"{got} in {path}", path, known=kind in kinds)
         if kind is None:
             refuse(who, needs=needs, got=f"a file of another program, {path}", remedy="give another file")
         _check_tensors(header, size)

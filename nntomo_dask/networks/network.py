@@ -1,5 +1,6 @@
 """What every kind of network has in common."""
 
+import os
 from typing import Any, ClassVar, Protocol, Self
 
 Tensors = dict[str, Any]
@@ -53,3 +54,8 @@ class Network(Protocol):
     def from_file(cls, tensors: Tensors, metadata: Metadata) -> Self:
         """Inverse of `to_file`."""
         ...
+
+
+def instead_of(thing: Any, otherwise: str) -> str:
+    """What to try in place of something that is no network of a certain kind."""
+    return "load_network(path)" if isinstance(thing, str | os.PathLike) else otherwise

@@ -134,6 +134,7 @@ class InputLayout:
                 got=f"{detector_count}",
                 remedy=f"crop or pad the series to as many pixels, resize(series, {self.detector_count}), or train a "
                 "network for this series",
+                command="train a network for this series: nntomo train --for SERIES",
             )
         check_angles(series, self.angles_deg, who=who)
 

@@ -24,7 +24,7 @@ def checked_shape(who: str, shape: Shape, count: int, seed: int) -> tuple[int, i
     if count < 1:
         refuse(who, needs="at least one shape in it", got=f"{count}", remedy="raise the number")
     if not isinstance(seed, int | np.integer) or seed < 0:
-        refuse(who, needs="a whole number as seed", got=f"{seed!r}", remedy="`seed=0`")
+        refuse(who, needs="a whole number from 0 as seed", got=f"{seed!r}", remedy="`seed=0`")
     return sizes
 
 

@@ -18,7 +18,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from skimage.measure import marching_cubes
 
 from nntomo_dask import aside
-from nntomo_dask.arrays import finite, schema
+from nntomo_dask.arrays import finite, labels, schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.plotting.grey import grey_of
 
@@ -142,7 +142,7 @@ def _check_view(volume: xr.DataArray, window: tuple[float, float] | None, places
 
 def _label(volume: xr.DataArray) -> str:
     """What the greys are."""
-    name, quantity = str(volume.attrs.get("long_name", "value")), volume.attrs.get("quantity")
+    name, quantity = labels.values_name(volume) or "value", volume.attrs.get("quantity")
     return f"{name} ({quantity}, per voxel)" if quantity else name
 
 

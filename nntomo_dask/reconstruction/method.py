@@ -15,7 +15,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
-from nntomo_dask.networks.network import Network
+from nntomo_dask.networks.network import Network, instead_of
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float32, Float64
@@ -306,7 +306,7 @@ def _chosen(method: "Method | str | Network | Sequence[Network]", settings: dict
             "reconstruct",
             needs=f"a method, or a network of a known kind ({known})",
             got=f"{kind.__name__}",
-            remedy="register_network(kind, method) first",
+            remedy=instead_of(networks[0], "register_network(kind, method) first"),
         )
     found = METHODS[name]
     _check_names(found, settings)

@@ -15,6 +15,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
+from nntomo_dask.networks.network import instead_of
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, checked_axis, reconstruct
@@ -67,7 +68,7 @@ class Msdnet(Method):
         member: Any
         for member in self.networks:
             if not isinstance(member, MSDNetwork):
-                got, remedy = type(member).__name__, "reconstruct(series, network)"
+                got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
                 refuse(self.name, needs="networks from train_msdnet", got=got, remedy=remedy)
             member.check(series, who=self.name)
             checked_axis(input_method(member.inputs), series)

@@ -18,6 +18,7 @@ from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
+from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
@@ -265,10 +266,10 @@ def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
     """Raise a SchemaError where the networks do not go together, or not with what is asked of them."""
     for member in networks:
         if not isinstance(member, NNFBPNetwork):
-            got = type(member).__name__
-            refuse(who, needs="networks from train_nnfbp", got=got, remedy="reconstruct(series, network)")
+            got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
+            refuse(who, needs="networks from train_nnfbp", got=got, remedy=remedy)
     if not networks:
-        refuse(who, needs="a network or several", got="an empty sequence", remedy="load_network(path)")
+        refuse(who, needs="a network or several", got="an empty sequence", remedy="nnfbp(series, load_network(path))")
     if statistic not in get_args(Statistic):
         refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='`statistic="mean"`')
     if statistic == "spread" and len(networks) == 1:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import numpy as np
@@ -83,14 +83,15 @@ class TotalVariation(Method):
 
     def check(self, series: xr.DataArray) -> None:
         """See `Method.check`; the bounds may not cross, and weights fit the projections."""
-        super().check(series)
+        schema.check_tilt_series(series, who=self.name)
         if isinstance(self.weight, str):
-            if self.weight not in get_args(get_args(Weight)[1]):
+            if self.weight != "auto":
                 refuse(self.name, needs='a weight, or "auto"', got=f"{self.weight!r}", remedy='`weight="auto"`')
             held_out.folds(series[schema.ANGLE].values, who=f'{self.name} with weight="auto"')
         elif not (isinstance(self.weight, int | float) and math.isfinite(self.weight) and self.weight >= 0):
             needs = 'a weight of at least 0, or "auto"'
             refuse(self.name, needs=needs, got=f"{self.weight!r}", remedy='`weight="auto"`')
+        super().check(series)
         lower, upper = self._bounds
         if lower >= upper:
             refuse(

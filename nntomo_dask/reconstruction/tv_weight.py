@@ -1,9 +1,16 @@
-"""The weight of total variation, chosen by projections that are left out in turn."""
+"""The weight of total variation, from the noise of a series or by projections that are left out in turn.
+
+Noise alone decides where there is much of it: what the projections cannot tell from noise is to be flat. Backprojected
+noise grows with the root of the number of projections, and so does the weight. Where there is little noise, the weight
+is the one that predicts projections best which were left out; a little less, since all projections together leave less
+open. Both constants are measured; see docs/theory.md.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -11,6 +18,8 @@ from dask.delayed import delayed
 
 from nntomo_dask.arrays import finite, grid, schema, slabs
 from nntomo_dask.arrays.grid import Axis
+from nntomo_dask.errors import SchemaError
+from nntomo_dask.projection.noise import noise
 from nntomo_dask.reconstruction import held_out
 from nntomo_dask.types import Float32, Float64
 
@@ -23,6 +32,10 @@ _FOLDS = 5  # projections that are left out, at most
 _STEP = 10**0.5  # from one weight of the search to the next
 _LOWEST, _HIGHEST = -6, 4  # steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
+_OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
+_OF_HELD_OUT = 0.6  # share of the weight that predicts best
+_NOISY = 0.5  # from this weight on, noise alone decides
+_BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 
 
 def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array) -> da.Array:
@@ -30,7 +43,7 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
 
     Some runs of neighbouring slices, in bins, are reconstructed without one projection each time, and predict it. The
     weight with the least squares over all predictions is searched for in steps of √10 from 1 on; the minimum of the
-    parabola through the three best, over the logarithm, is taken.
+    parabola through the three best, over the logarithm, is taken. None of this happens where the noise decides.
     """
     factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
     starts, length = _runs(series.sizes[schema.Z], factor)
@@ -51,14 +64,18 @@ def _runs(count: int, factor: int) -> tuple[list[int], int]:
     length = _RUN_SLICES * factor
     if count <= _RUNS * length:
         return [0], count
-    return np.linspace(0, count - length, _RUNS + 2).round().astype(int)[1:-1].tolist(), length
+    between = (count - _RUNS * length) / (_RUNS + 1)
+    return [round((run + 1) * between) + run * length for run in range(_RUNS)], length
 
 
 def _choose(
     method: "TotalVariation", runs: list[Float32], angles_deg: Float64, level: float, axis: Axis, factor: int
-) -> float:
+) -> np.float64:
     for run in runs:
         finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS)
+    of_noise = _OF_NOISE * np.sqrt(angles_deg.size) * max(_deviation(run, angles_deg) for run in runs) / level
+    if of_noise >= _NOISY:
+        return np.float64(of_noise)
     where = None
     if axis != Axis.centred(runs[0].shape[-1]):
         place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in bins
@@ -74,7 +91,18 @@ def _choose(
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
-    return _minimum(misfit)
+    return np.float64(max(_OF_HELD_OUT * _minimum(misfit), of_noise))
+
+
+def _deviation(rows: Float32, angles_deg: Float64) -> float:
+    """Root mean square of the noise in the rays that cross the specimen; 0 where too few are known to tell."""
+    with dask.config.set(scheduler="synchronous"):
+        try:
+            found = noise(schema.tilt_series(rows, angles_deg))
+        except SchemaError:
+            return 0.0
+    bright = rows[rows - found.background >= _BRIGHT * (found.brightest - found.background)]
+    return float(np.sqrt(found.variance(bright).mean())) if bright.size else 0.0
 
 
 def _binned(rows: Float32, factor: int) -> Float32:

@@ -12,7 +12,7 @@ from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.settings import settings_of
 from nntomo_dask.simulation.optics import Imaging, Mode
-from nntomo_dask.simulation.specimen import Specimen, specimen
+from nntomo_dask.simulation.specimen import Specimen, made
 from nntomo_dask.simulation.truth import ground_truth
 
 _WHO = "ground_truth_like"
@@ -58,11 +58,13 @@ def ground_truth_like(
     made = [recipes.find(recipes.recipe_of(array), "simulate") for array in arrays]
     found = [one for one in made if one is not None]
     if not found:
+        operation = series.attrs.get("recipe", {}).get("operation", "array")
         refuse(
             _WHO,
             needs="a simulated series, or what was made from one",
-            got=f"{series.attrs.get('recipe', {}).get('operation', 'an array')!r}",
-            remedy="`nntomo truth STRUCTURE` with the settings of the images",
+            got="an array" if operation == "array" else f"what {operation} made",
+            remedy="ground_truth(specimen, mode=…, imaging=…) with the settings of the images",
+            command="nntomo truth STRUCTURE with the settings of the images, without --like",
         )
     modes = list(dict.fromkeys(one["parameters"]["mode"] for one in found))
     chosen: Mode | None = modes[0] if mode is None and len(modes) == 1 else mode
@@ -96,21 +98,22 @@ def _given(recipe: recipes.Recipe, names: Iterable[str]) -> dict[str, Any]:
 def _specimen(recipe: recipes.Recipe, structure: Any, block: str | int | None) -> Specimen:
     """The specimen of a recipe, made again; refused where its atoms are others."""
     if isinstance(structure, Specimen):
-        made = structure
+        held = structure
     elif recipe.get("operation") != "specimen":
         refuse(
             _WHO,
             needs="the specimen that was simulated",
             got="one that was not made by specimen()",
-            remedy="`structure=` the same Specimen",
+            remedy="structure=specimen, the same Specimen",
+            command="make the truth in Python: ground_truth_like(series, structure=specimen)",
         )
     else:
         if structure is None:
             structure = _found(recipe["parameters"]["crystal"])
-        made = specimen(structure, block=block, **_given(recipe, ("shape", "repeat", "size_nm", "tilt_axis")))
-    if made.recipe["parameters"].get("atoms") != recipe["parameters"].get("atoms"):
-        _refuse_other(made.recipe["parameters"], recipe["parameters"])
-    return made
+        held, _ = made(structure, block=block, **_given(recipe, ("shape", "repeat", "size_nm", "tilt_axis")))
+    if held.recipe["parameters"].get("atoms") != recipe["parameters"].get("atoms"):
+        _refuse_other(held.recipe["parameters"], recipe["parameters"])
+    return held
 
 
 def _found(crystal: str) -> str:

@@ -1,6 +1,7 @@
 """From a crystal to a specimen on the tilt axis: unit cells or a particle, and its atoms at a tilt angle."""
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -10,9 +11,10 @@ from ase import Atoms
 from ase.data import covalent_radii
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.errors import refuse
+from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.settings import setting
 from nntomo_dask.simulation import neighbours, structures
 from nntomo_dask.types import Float64
@@ -22,6 +24,7 @@ Axis = Literal["a", "b", "c"]
 
 _AXES: tuple[Axis, ...] = get_args(Axis)
 _SLACK = 0.3  # Å by which a bond may be longer than the sum of the two covalent radii
+_SAME_PLACE_NM = 0.01  # a tenth of the width of an atom in an image
 _LARGEST_UNIT = 400  # atoms of a building unit; anything larger is a framework and is cut atom by atom
 # A truncated octahedron is a cube of the same width without its corners: |x| + |y| + |z| ≤ 3/2 · half the width.
 _TRUNCATION = 1.5
@@ -123,7 +126,46 @@ def specimen(
     ------
     SchemaError
         The structure is refused, or the parameters do not fit each other.
+
+    Warns
+    -----
+    UserWarning
+        A file holds a crystal of the table, but the specimens of the two have atoms at different places, because the
+        file has another origin, other axes or another cell, or shows a disordered linker in another orientation. What
+        is simulated from one does not fit the truth of the other.
     """
+    held, atoms = made(structure, shape=shape, repeat=repeat, size_nm=size_nm, tilt_axis=tilt_axis, block=block)
+    name = held.recipe["parameters"]["crystal"]
+    if isinstance(structure, Atoms) or name in structures.crystals():
+        return held
+    known = structures.twin(atoms)
+    if known is None:
+        return held
+    try:
+        other = made(known.name, shape=shape, repeat=repeat, size_nm=size_nm, tilt_axis=tilt_axis)[0]
+        elsewhere = _elsewhere(held, other)
+    except SchemaError:  # a particle so small that it has no atoms
+        elsewhere = len(held.numbers)
+    if elsewhere:
+        warnings.warn(
+            f"specimen: {name} seems to be {known.name} of the table, but {elsewhere} of its {len(held.numbers)} atoms "
+            f"are not where those of {known.name} are, because of another origin, cell or orientation; give either "
+            f"{name} or {known.name} to both the simulation and its truth",
+            stacklevel=2,
+        )
+    return held
+
+
+def made(
+    structure: str | os.PathLike[str] | Atoms,
+    *,
+    shape: Shape = "cells",
+    repeat: int | tuple[int, int, int] = 1,
+    size_nm: float | tuple[float, float, float] | None = None,
+    tilt_axis: Axis = "c",
+    block: str | int | None = None,
+) -> tuple[Specimen, Atoms]:
+    """`specimen` without its comparison with the table, and the atoms of a cell."""
     if shape not in get_args(Shape) or tilt_axis not in _AXES:
         refuse(
             "specimen",
@@ -131,26 +173,21 @@ def specimen(
             got=f"{shape!r} and {tilt_axis!r}",
             remedy='`shape="cells"` and `tilt_axis="c"`',
         )
+    if shape == "cells" and size_nm is not None:
+        refuse(
+            "specimen", needs="`repeat` for cells", got="`size_nm`", remedy='leave out `size_nm`, or `shape="sphere"`'
+        )
+    if shape != "cells" and repeat != 1:
+        refuse("specimen", needs=f"`size_nm` for a {shape}", got="`repeat`", remedy="leave out `repeat`")
+    counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
+    if len(counts) != 3 or min(counts) < 1:
+        refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="`repeat=(2, 2, 1)`")
+    half = None if shape == "cells" else _half_edges(shape, size_nm)
     atoms = structures.structure(structure, block=block)
-    if shape == "cells":
-        if size_nm is not None:
-            refuse(
-                "specimen",
-                needs="`repeat` for cells",
-                got="`size_nm`",
-                remedy='leave out `size_nm`, or `shape="sphere"`',
-            )
-        counts = (repeat,) * 3 if isinstance(repeat, int) else tuple(repeat)
-        if len(counts) != 3 or min(counts) < 1:
-            refuse("specimen", needs="one or three counts of at least 1", got=f"{repeat}", remedy="`repeat=(2, 2, 1)`")
-        cut = _cells(atoms, counts)
+    if half is None:
+        cut = _oriented(_cells(atoms, counts), tilt_axis)
     else:
-        if repeat != 1:
-            refuse("specimen", needs=f"`size_nm` for a {shape}", got="`repeat`", remedy="leave out `repeat`")
-        half = _half_edges(shape, size_nm)
         cut = _particle(_oriented(atoms, tilt_axis), shape, half)
-    if shape == "cells":
-        cut = _oriented(cut, tilt_axis)
     positions = cut.positions / 10
     parameters: dict[str, Any] = {
         "shape": shape,
@@ -161,7 +198,14 @@ def specimen(
         "structure": atoms.get_chemical_formula(),
         "atoms": recipes.digest(np.concatenate([cut.numbers[:, None], np.round(positions, 6)], axis=1)),
     }
-    return Specimen(cut.numbers.astype(np.int64), centred(positions), recipes.record("specimen", parameters))
+    made_by = recipes.record("specimen", parameters)
+    return Specimen(cut.numbers.astype(np.int64), centred(positions), made_by), atoms
+
+
+def _elsewhere(one: Specimen, other: Specimen) -> int:
+    """Number of atoms of a specimen at whose place another one has no atom of that element."""
+    distance, nearest = cKDTree(other.positions_nm).query(one.positions_nm)
+    return int(((distance > _SAME_PLACE_NM) | (other.numbers[nearest] != one.numbers)).sum())
 
 
 def centred(positions: Float64) -> Float64:
@@ -176,8 +220,8 @@ def _half_edges(shape: Shape, size_nm: float | tuple[float, float, float] | None
     if not fits or not (np.isfinite(edges) & (edges > 0)).all():
         refuse(
             "specimen",
-            needs=f"the size of a {shape} in nm" + (" (x, y, z)" if shape == "cuboid" else ""),
-            got=f"{size_nm}",
+            needs=f"`size_nm` of a {shape}: one number above 0" + (", or x, y and z" if shape == "cuboid" else ""),
+            got="none" if size_nm is None else f"{size_nm}",
             remedy="`size_nm=(3, 3, 4)`" if shape == "cuboid" else "`size_nm=3`",
         )
     return np.asarray(np.broadcast_to(edges, 3) * 5)

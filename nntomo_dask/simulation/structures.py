@@ -5,6 +5,7 @@ import functools
 import os
 import tomllib
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -20,10 +21,12 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.simulation import neighbours
 
 _CIF = (".cif", ".mcif", ".mmcif")
+_OTHERS = (".xyz", ".extxyz", ".pdb", ".vasp", ".poscar", ".res", ".gen", ".xsf", ".cfg")  # some that ASE reads
 LARGEST_NUMBER = 103  # the last element for which Lobato and Van Dyck give scattering factors
 _TOO_CLOSE = 0.6  # Å between two atoms; the shortest bond, H-H, is 0.74 Å
 _BONDED = 1.75  # Å, the longest bond of a carbon atom to hydrogen or an element of the second period
 _TO_CARBON = 1.0  # Å; with the covalent radius of a heavier element, such as bromine, the longest bond to carbon
+_ALIKE = 0.02  # relative difference of the volumes of two crystals that may be the same, at other temperatures
 _TRIPLE = 1.25  # Å, the longest triple bond of carbon
 _LINEAR_DEG = 150.0  # a carbon atom with two neighbours at a larger angle has a triple bond and no hydrogen
 
@@ -40,6 +43,10 @@ class Crystal:
     sites: str
     note: str = ""
     aliases: tuple[str, ...] = field(default=())
+
+    def elements(self) -> set[int]:
+        """The atomic numbers."""
+        return {int(ase.data.atomic_numbers[line.split()[0]]) for line in self.sites.strip().splitlines()}
 
     def atoms(self) -> Atoms:
         """The atoms of the conventional unit cell."""
@@ -118,6 +125,20 @@ def name_of(source: str | os.PathLike[str] | Atoms) -> str:
     return Path(source).name if known is None else known.name
 
 
+def twin(atoms: Atoms) -> Crystal | None:
+    """The crystal of the table that some atoms seem to be: of the same composition and density, in any cell."""
+    numbers = Counter(atoms.numbers.tolist())
+    for entry in crystals().values():
+        if sorted(entry.elements()) != sorted(numbers):
+            continue
+        known = entry.atoms()
+        share = len(atoms) / len(known)
+        composed = {number: round(count * share, 6) for number, count in Counter(known.numbers.tolist()).items()}
+        if composed == dict(numbers) and abs(atoms.get_volume() / (share * known.get_volume()) - 1) < _ALIKE:
+            return entry
+    return None
+
+
 def _known(name: str) -> Crystal | None:
     """The entry of the table with that name, alias, or both. Capital letters and punctuation do not matter."""
     wanted = _letters(name)
@@ -133,12 +154,19 @@ def _is_path(name: str) -> bool:
     return len(Path(name).parts) > 1 or name.startswith((".", "/"))
 
 
+def _is_file_name(name: str) -> bool:
+    """Whether a text is meant as a file: it has a folder in it, or the suffix of a file with a structure."""
+    return _is_path(name) or Path(name).suffix.lower() in (*_CIF, *_OTHERS)
+
+
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 def _read(name: str, block: str | int | None) -> Atoms:
     path = Path(name)
+    if not path.exists() and _is_file_name(name):
+        refuse("structure", needs="a file of a structure", got=f"nothing at {path}", remedy="check the path")
     if not path.is_file():
         refuse(
             "structure",
@@ -201,6 +229,7 @@ def check_structure(atoms: Atoms, *, name: str) -> None:
             needs="a cell",
             got=f"none in {name}",
             remedy="set one with atoms.center(vacuum=5) or atoms.set_cell(…)",
+            command="a file with a cell, such as a CIF",
         )
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         refuse(

@@ -9,6 +9,7 @@ three dimensions has the same transform as the function itself. So an atom is a 
 with its form factor f, the thermal broadening D, and the transfer function H of the probe.
 """
 
+import math
 import os
 from typing import Any
 
@@ -64,7 +65,7 @@ def ground_truth(
     Raises
     ------
     SchemaError
-        As for `simulate`, or an exponent is given for "idpc".
+        As for `simulate`, or an exponent is given for "idpc" or is not finite.
     """
     if exponent is not None and mode != "haadf":
         refuse(
@@ -72,6 +73,10 @@ def ground_truth(
             needs="no exponent for idpc",
             got=f"{exponent:g}",
             remedy='leave out `exponent`, or `mode="haadf"`',
+        )
+    if exponent is not None and not math.isfinite(exponent):
+        refuse(
+            "ground_truth", needs="a finite `exponent`", got=f"{exponent:g}", remedy="`exponent=1.7`, or leave it out"
         )
     settings = imaging or Imaging()
     held = structure if isinstance(structure, Specimen) else specimen(structure)

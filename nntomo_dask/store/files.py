@@ -124,7 +124,8 @@ def check_can_be_stored(array: xr.DataArray, made_by: recipes.Recipe) -> None:
             parsed_json(canonical_json(value))
         except (TypeError, ValueError, RecursionError) as error:
             got = f'attrs["{key}"], {error}'
-            refuse("save", needs="attributes that JSON can hold", got=got, remedy=f'delete attrs["{key}"]')
+            remedy = f'delete attrs["{key}"]' if key != "recipe" else "parameters that are finite numbers and texts"
+            refuse("save", needs="attributes that JSON can hold", got=got, remedy=remedy)
     for dim in _stored_coordinates(array):
         if str(array[dim].dtype) not in COORDINATE_TYPES:
             refuse(

@@ -126,6 +126,15 @@ def _reader(stored: Metadata, wanted: str | None) -> Callable[[int | None], xr.D
     )
 
 
+def _instead_of(source: Path) -> str:
+    """What to try on the command line in place of something that is no store."""
+    if source.is_dir():
+        return "check the path; a store is the whole folder that a command wrote as its output"
+    if source.suffix.lower() == ".safetensors":
+        return "check the path; a network is given by `network`"
+    return f"for a file of a microscope, nntomo import {source} -o STORE, with --angles FILE for a tilt series"
+
+
 def _complete(who: str, source: Path) -> Metadata:
     """What the metadata of a store say; a SchemaError where there is no store, or it lacks something."""
     if not source.exists():
@@ -140,6 +149,7 @@ def _complete(who: str, source: Path) -> Metadata:
             needs="a store that nntomo_dask wrote",
             got=f"{source}",
             remedy="convert a file of a microscope by nntomo import, or save an array by save(volume(array), path)",
+            command=_instead_of(source),
         )
     lacking = [f"coordinate {dim}" for dim, values in stored.coordinates().items() if values is None]
     if missing := stored.chunk_count - len(stored.whole_chunks()):

@@ -234,5 +234,6 @@ def refuse_another(who: str, path: Path | None, what: str, got: str) -> NoReturn
         who,
         needs=f"the {what} with which the training in {path} began",
         got=got,
-        remedy="delete that file (`--overwrite` on the command line does it), or choose another `checkpoint`",
+        remedy="delete that file, or choose another `checkpoint`",
+        command="what it began with, to go on; or another `output`; or `overwrite`, which begins anew",
     )

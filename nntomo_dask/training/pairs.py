@@ -5,6 +5,9 @@ import xarray as xr
 from nntomo_dask.arrays import schema
 from nntomo_dask.errors import refuse
 
+# What to try on the command line where there are not as many volumes as series.
+PAIRED = "give a --volume for each --series, in the same order, and the same for validation"
+
 
 def check_pair(series: xr.DataArray, volume: xr.DataArray, *, who: str) -> None:
     """Raise a SchemaError where one of them is none, or the volume has other voxels than the series."""

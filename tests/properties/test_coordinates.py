@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import geometry, schema
+from nntomo_dask.arrays import geometry, labels, schema
 from nntomo_dask.networks.nnfbp import InputLayout
 from nntomo_dask.reconstruction.method import Method
 
@@ -342,3 +342,29 @@ def test_plots_have_names_and_units(whole):
     assert [volume[dim].attrs["units"] for dim in volume.dims] == ["px"] * 3
     assert whole.angle.attrs == {"long_name": "tilt angle", "units": "degrees"}
     assert whole.detector.attrs["long_name"] == "detector"
+
+
+@pytest.mark.parametrize(
+    ("make", "label"),
+    [
+        (lambda series: series, "line integral; lengths in [px]"),
+        (lambda series: nt.fbp(series), "intensity; lengths in [px]"),
+        (lambda series: nt.normalize(nt.fbp(series)), "intensity; lengths in [px]"),
+        (lambda series: nt.resize(series, 16), "line integral; lengths in [px]"),
+        (lambda series: nt.fbp(series.assign_attrs(long_name="counts")), "counts; lengths in [px]"),
+        (lambda series: nt.volume(np.ones((2, 4, 4)), pixel_size=0.5, units="nm"), "intensity; lengths in [nm]"),
+    ],
+)
+def test_the_colour_bar_says_what_the_units_are_of(whole, make, label):
+    """Units are those of lengths; xarray writes them behind the name of the values."""
+    pytest.importorskip("matplotlib").use("Agg")
+    drawn = make(whole)[0].plot.imshow()
+    assert drawn.colorbar.ax.get_ylabel() == label
+    drawn.figure.clear()
+
+
+def test_the_name_of_the_values_is_stored_once(whole, tmp_path):
+    named = nt.fbp(whole.assign_attrs(long_name="counts"))
+    again = nt.fbp(nt.project(nt.save(named, tmp_path / "a.zarr"), [0, 30, 60]))
+    assert again.attrs["long_name"] == "counts; lengths in"
+    assert labels.values_name(again) == "counts"

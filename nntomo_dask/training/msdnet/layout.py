@@ -71,11 +71,23 @@ def inputs(
             schema.check_even_z(item, who=who)
         if places_of(angles, item[schema.ANGLE].values) is None:
             got = f"{listed(angles)} and {listed(item[schema.ANGLE].values)}"
-            refuse(who, needs="series at the same angles", got=got, remedy="select the angles that all series have")
+            refuse(
+                who,
+                needs="series at the same angles",
+                got=got,
+                remedy="select the angles that all series have",
+                command="import all series with one --keep START:STOP:STEP, or train for one of them",
+            )
         made.check(item, who=who)
         if item.sizes[schema.DETECTOR] != size:
             got = f"{size} and {item.sizes[schema.DETECTOR]}"
-            refuse(who, needs="series with the same number of detector pixels", got=got, remedy="resize(series, …)")
+            refuse(
+                who,
+                needs="series with the same number of detector pixels",
+                got=got,
+                remedy="resize(series, …)",
+                command="series of one size, or train for one of them",
+            )
     return made
 
 

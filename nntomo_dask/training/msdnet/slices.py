@@ -32,7 +32,7 @@ from nntomo_dask.reconstruction.msdnet import kept_projections
 from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.msdnet import layout as layouts
 from nntomo_dask.training.noise import PhantomNoise
-from nntomo_dask.training.pairs import check_pair
+from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
 Bools = npt.NDArray[np.bool_]
@@ -90,6 +90,7 @@ def training_slices(
             needs="one volume a series",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
             remedy="pass as many volumes as series",
+            command=PAIRED,
         )
     for one_series, one_volume in zip(all_series, volumes, strict=True):
         check_pair(one_series, one_volume, who=who)
@@ -216,7 +217,7 @@ def noise2inverse_slices(
         )
     if layouts.needs_network(method):
         got = f"{method}, whose network needs all projections"
-        refuse(who, needs="a method without a network", got=got, remedy=f"`method={layouts.SELF_SUPERVISED}`")
+        refuse(who, needs="a method without a network", got=got, remedy=f'`method="{layouts.SELF_SUPERVISED}"`')
     inputs = dataclasses.replace(layouts.inputs(who, [series], method, None, neighbours), splits=splits)
     source = slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
     parts = [source.isel(angle=kept) for kept in kept_projections(count, splits)]

@@ -92,7 +92,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
                 "train",
                 needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver adam holds them in memory",
                 got=f"{self.samples}",
-                remedy="`solver=lm`, which takes any number",
+                remedy='`solver="lm"`, which takes any number',
             )
 
     def unused(self, *, own_pairs: bool) -> dict[str, str]:

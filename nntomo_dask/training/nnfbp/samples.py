@@ -22,7 +22,7 @@ from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.noise import PhantomNoise
-from nntomo_dask.training.pairs import check_pair
+from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
 VOXEL, INPUT = "voxel", "input"
@@ -180,10 +180,11 @@ def _check_pairs(
             needs="one volume a series, at least one pair",
             got=f"{len(all_series)} series and {len(volumes)} volumes",
             remedy="pass as many volumes as series",
+            command=PAIRED,
         )
     for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
         if value not in choices:
-            refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy=f"`{name}={choices[0]}`")
+            refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy=f'`{name}="{choices[0]}"`')
     if n_samples < 1:
         refuse(who, needs="at least 1 sample", got=f"{n_samples}", remedy="`n_samples=100_000`")
     for one_series, one_volume in zip(all_series, volumes, strict=True):
@@ -297,6 +298,9 @@ def would_be_sampled(samples: xr.Dataset) -> bool:
 
 def layout_of(samples: xr.Dataset) -> InputLayout:
     """The input layout of a training set."""
+    if "layout" not in getattr(samples, "attrs", {}):
+        got, remedy = f"another {type(samples).__name__}", "make one by training_samples or phantom_samples"
+        refuse("train", needs="a training set for NN-FBP", got=got, remedy=remedy)
     try:
         return InputLayout.from_json(samples.attrs["layout"])
     except (ValueError, TypeError) as error:
