@@ -241,6 +241,18 @@ def test_lowest_level_that_is_not_zero(cases):
     assert error(volume, background) < 0.002
 
 
+def test_blocks_without_a_bad_value_are_computed(cases):
+    """A value is refused in the blocks that see it; the first sees 4 of the 24 slices of the second."""
+    _, series, _ = cases["particle"]
+    values = series.values.copy()
+    values[BLOCK + HALO, 3, 5] = np.nan
+    spoiled = nt.dart(series.copy(data=values), levels=(0, 1), noise=0.5)
+    wanted = nt.dart(series, levels=(0, 1), noise=0.5).isel(z=slice(BLOCK)).values
+    np.testing.assert_array_equal(spoiled.data[:BLOCK].compute(), wanted)
+    with pytest.raises(nt.SchemaError, match=r"dart: needs finite values; got nan at index z=28, angle=3, detector=5"):
+        spoiled.data[BLOCK:].compute()
+
+
 def test_lazy(cases, nothing_computes):
     assert nt.dart(cases["particle"][1]).shape == (48, 48, 48)
 

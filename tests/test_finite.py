@@ -70,6 +70,8 @@ def test_every_method_refuses_and_names_the_place(series, networks, name, bad):
 def test_other_slabs_are_computed(series, networks, name):
     """A value is refused where it is met; slabs without it are right."""
     method = method_of(name, networks)
+    if method.block > len(series):
+        pytest.skip("the series is one block, which is refused as a whole")
     good, lazy = (nt.reconstruct(one, method) for one in (series.chunk(z=2), spoiled(series, np.nan, slices=2)))
     np.testing.assert_array_equal(lazy.data.blocks[0].compute(), good.data.blocks[0].compute())
 
