@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import numpy as np
@@ -84,9 +84,6 @@ class Dart(Method):
             schema.check_even_z(series, who=self.name)
         if isinstance(self.noise, str) and self.noise != "auto":
             refuse(self.name, needs='a noise above 0, or "auto"', got=f"{self.noise!r}", remedy='`noise="auto"`')
-        if self.dimensions not in get_args(Dimensions):
-            got = f"{self.dimensions!r}"
-            refuse(self.name, needs="dimensions 2 or 3", got=got, remedy="`dimensions=3`")
         self._check_levels()
 
     def _check_levels(self) -> None:
