@@ -228,7 +228,7 @@ def test_slices_that_have_nothing_in_common():
     assert len(alone.outlook(series, prepared)) == 1
     prepared = [float(one) for one in dask.compute(*together.prepare(series))]
     _, warning = together.outlook(series, prepared)
-    assert "neighbouring slices have nothing in common (`dimensions=2`)" in warning
+    assert "neighbouring slices have nothing in common: see dimensions" in warning
 
 
 def test_lowest_level_that_is_not_zero(cases):

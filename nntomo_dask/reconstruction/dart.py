@@ -141,7 +141,7 @@ class Dart(Method):
         lines = [f"{self.name}: grey levels {words}; noise {noise:.3g}"]
         if noise > max(_BADLY * left, levels[-1] - levels[0]):
             text = f"the levels leave {noise:.3g} of the projections unexplained, SIRT {left:.3g}; there may be others"
-            alike = ", or neighbouring slices have nothing in common (`dimensions=2`)" if self.dimensions == 3 else ""
+            alike = ", or neighbouring slices have nothing in common: see dimensions" if self.dimensions == 3 else ""
             lines.append(f"{self.name}: warning: {text}{alike}")
         return lines
 

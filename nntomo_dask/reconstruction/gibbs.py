@@ -149,7 +149,7 @@ def partial_voxels(mean: Float32, levels: Float64, thickness: float) -> Float32:
     """
     values = np.full(mean.shape, levels[0], np.float32)
     offsets = np.arange(-_RADIUS, _RADIUS + 1)
-    for low, high in itertools.pairwise(levels.astype(np.float32)):
+    for low, high in itertools.pairwise(np.unique(levels.astype(np.float32))):
         share = np.clip((mean - low) / (high - low), 0, 1)
         for place, distance in enumerate((1.0, 1.0, max(thickness, 1.0))):
             if math.isinf(distance):

@@ -177,8 +177,9 @@ def _least_squares(bodies: list[Body], levels: Float64) -> Float64:
         projected = [body.project(body.share(k)).ravel().astype(np.float64) for k in range(count)]
         columns = np.stack(projected[1:], axis=1)
         measured = layout.sinogram_to_lanes(body.rows, body.width).ravel() - levels[0] * projected[0]
-        normal += columns.T @ columns
-        right += columns.T @ measured
+        # Not by BLAS, whose last bits may depend on the number of its threads.
+        normal += np.einsum("ij,ik->jk", columns, columns)
+        right += np.einsum("ij,i->j", columns, measured)
     held = np.diag(normal) > 0
     fitted = levels.copy()
     fitted[1:][held] = np.linalg.lstsq(normal[np.ix_(held, held)], right[held], rcond=None)[0]
