@@ -43,6 +43,29 @@ class NumberOrWord(click.ParamType[Any]):
             self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
 
 
+class NumbersOrWord(click.ParamType[Any]):
+    """A whole number, several numbers with commas between them, or one of some words."""
+
+    name = "numbers"
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What help shows for a value: ``NUMBER|A,B,…|auto``."""
+        return "|".join(("NUMBER", "A,B,…", *self.words))
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number, the tuple of numbers, or the word."""
+        if not isinstance(value, str) or value in self.words:
+            return value
+        try:
+            return tuple(float(part) for part in value.split(",")) if "," in value else int(value)
+        except ValueError:
+            words = "".join(f" or {word}" for word in self.words)
+            self.fail(f"{value!r} is not a whole number, nor numbers with commas between them{words}", param, ctx)
+
+
 class SettingOption(click.Option):
     """The option of a setting; `setting` is the setting's name in Python, which the option's name may differ from."""
 
@@ -251,6 +274,8 @@ def _type(one: Setting) -> Any:
     if one.kind in (int, float) and one.choices:
         words = tuple(str(choice) for choice in one.choices)
         return NumberOrWord(one.kind, (*words, _NONE) if one.optional else words)
+    if one.kind is object:
+        return NumbersOrWord(tuple(str(choice) for choice in one.choices))
     if one.choices:
         return click.Choice([str(choice) for choice in one.choices])
     return one.kind
