@@ -7,11 +7,15 @@ import nntomo_dask as nt
 from nntomo_dask.settings import settings_of
 
 PAGE = Path(__file__).parent / "reference.md"
-HEAD = """# Methods, phantoms, metrics, formats and networks
+HEAD = """# Methods, phantoms, metrics, formats, networks and noise
 
 This page is written by `make docs` from the declarations in the package; do not edit it. Python names are in the first
 column, options of the command line in the second.
 """
+
+NOISE = """`nt.noise(series)` estimates a `nt.Noise`; `nt.add_noise(series, noise=…)` adds the noise of one.
+`variance(values)` and `deviation(values)` say how large it is, `share` compares it with the brightest ray, and
+`signal_to_noise`, `is_noiseless` and `is_all_noise` say what the series is worth. All are in the series' units."""
 
 
 def rows(declaration):
@@ -81,6 +85,7 @@ def page():
                 nt.FORMATS,
                 lambda kind: f"{first_line(kind)} Suffixes: {', '.join(kind.suffixes)}.",
             ),
+            f"## Noise\n\n{NOISE}\n\n{rows(nt.Noise)}",
         ]
     )
 

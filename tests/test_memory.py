@@ -81,14 +81,15 @@ def words_of(operation, volume, series, network, output):
         "compare": ("compare", volume, "--reference", volume, "--json"),
         "fbp": ("reconstruct", series, "--method", "fbp", "-o", output),
         "sirt": ("reconstruct", series, "--method", "sirt", "--max-iterations", 2, "-o", output),
+        "tv": ("reconstruct", series, "--method", "tv", "--weight", 1, "--max-iterations", 2, "-o", output),
         "nnfbp": ("reconstruct", series, "--method", "nnfbp", "--network", network, "-o", output),
     }[operation]
 
 
-SLOWEST = ("compare", 1024)
+SLOWEST = [("compare", 1024), ("tv", 1024)]
 CASES = [
-    pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) == SLOWEST else [])
-    for operation in ("phantom", "project", "fbp", "sirt", "nnfbp", "compare")
+    pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) in SLOWEST else [])
+    for operation in ("phantom", "project", "fbp", "sirt", "tv", "nnfbp", "compare")
     for size in (128, 512, 1024)
 ]
 

@@ -14,7 +14,7 @@ from nntomo_dask.arrays import slabs
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import layout, project, total_variation as kernel
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import tv, tv_weight
+from nntomo_dask.reconstruction import tv, tv_solver as solver, tv_weight
 
 HYPOTHESIS = settings(deadline=None, max_examples=20, derandomize=True)
 ANGLES = nt.tilt_angles("tem", 8)
@@ -104,7 +104,7 @@ def test_the_steps_are_those_of_the_reference(spelling, rng, count, size):
     images, bar, *dual, back = (lanes_of(rng.random((count, size, size)), width) for _ in range(6))
     tau = rng.random(pixels, np.float32)
     dual = np.stack(dual)
-    tv._close(dual, size, count)
+    solver._close(dual, size, count)
     steps = kernel.Steps(weight=0.8, sigma=0.4, shrink=0.9, relaxation=1.5, lower=-0.1, upper=0.9, between=0.7)
     wanted = kernel.State(images.copy(), bar.copy(), dual.copy(), np.zeros((1, width)))
     moved = kernel.step_reference(wanted, back, tau, size, count, steps)
@@ -144,8 +144,8 @@ def plain(rows, angles_deg, weight, iterations, ratio):
 def test_the_objective_is_that_of_a_plain_solver(weight, ratio):
     """Both to convergence, for one block."""
     _, series = particle((5, 12, 12), noise=0.02)
-    problem = tv.Problem(weight, 0, np.inf, 0, 1, 1e-7, 6000)
-    found = tv.solve(series.values, Projector(ANGLES, 12), problem, np.ones(8))
+    problem = solver.Problem(weight, 0, np.inf, 0, 1, 1e-7, 6000)
+    found = solver.solve(series.values, Projector(ANGLES, 12), problem, np.ones(8))
     expected = plain(series.values, ANGLES, weight, 6000, ratio)
     wanted = objective(expected, series.values, ANGLES, weight)
     assert objective(found, series.values, ANGLES, weight) == pytest.approx(wanted, rel=1e-4)
@@ -182,8 +182,8 @@ def test_denoising_is_that_of_scikit_image(rng):
     clean = np.zeros((12, 20, 20), np.float32)
     clean[3:9, 5:15, 5:15] = 1
     noisy = clean + 0.2 * rng.standard_normal(clean.shape).astype(np.float32)
-    problem = tv.Problem(0.1, -np.inf, np.inf, 0, 1, 1e-7, 3000)
-    found = tv.solve(noisy, Identity(20), problem, np.ones(20))
+    problem = solver.Problem(0.1, -np.inf, np.inf, 0, 1, 1e-7, 3000)
+    found = solver.solve(noisy, Identity(20), problem, np.ones(20))
     # Of ½ ‖u - f‖² + λ TV(u) scikit-image calls λ the weight.
     expected = denoise_tv_chambolle(noisy, weight=0.1, eps=1e-9, max_num_iter=3000)
     assert np.abs(noisy - expected).max() > 0.3
@@ -214,10 +214,10 @@ def test_seams_are_invisible(monkeypatch):
     volume, series = particle((56, 32, 32), noise=0.02)
     blocks = nt.tv(series, weight=2, tolerance=1e-5).values
     level = float(nt.intensity_level(series))
-    problem = tv.Problem(2, 0, np.inf, 0, 1, 1e-5, 500)
+    problem = solver.Problem(2, 0, np.inf, 0, 1, 1e-5, 500)
     padded = np.ascontiguousarray(series.values / np.float32(level))
     monkeypatch.setattr(project, "WIDEST", 64)  # lanes of a group, so that one has the whole volume
-    whole = tv.solve(padded, Projector(ANGLES, 32), problem, np.ones(8)) * level
+    whole = solver.solve(padded, Projector(ANGLES, 32), problem, np.ones(8)) * level
     error = ((whole - volume.values) ** 2).mean(axis=(1, 2))
     difference = ((blocks - whole) ** 2).mean(axis=(1, 2))
     for seam in (24, 48):
@@ -229,9 +229,9 @@ def test_in_two_dimensions_slices_are_independent():
     options = {"weight": 1, "dimensions": 2, "max_iterations": 2000, "tolerance": 1e-6}
     level = float(nt.intensity_level(series))
     found = nt.tv(series, **options).values
-    problem = tv.Problem(1, 0, np.inf, 0, 0, 1e-6, 2000)
+    problem = solver.Problem(1, 0, np.inf, 0, 0, 1e-6, 2000)
     for z in (0, 13, 27):
-        alone = tv.solve(series.values[z : z + 1] / np.float32(level), Projector(ANGLES, 20), problem, np.ones(8))
+        alone = solver.solve(series.values[z : z + 1] / np.float32(level), Projector(ANGLES, 20), problem, np.ones(8))
         # Both have converged; how far the last iterations moved differs with the slices beside it.
         np.testing.assert_allclose(found[z], alone[0] * level, atol=1e-2)
     assert np.abs(found - nt.tv(series, **options | {"dimensions": 3}).values).max() > 0.05
@@ -259,7 +259,7 @@ def test_huber_smooths_slopes(rng):
     ramp = np.broadcast_to(np.linspace(0.2, 1, 32, dtype=np.float32), (4, 32, 32))
     noisy = ramp + 0.05 * rng.standard_normal(ramp.shape).astype(np.float32)
     steps, slope = (
-        tv.solve(noisy, Identity(32), tv.Problem(0.3, 0, np.inf, huber, 1, 1e-6, 2000), np.ones(32))
+        solver.solve(noisy, Identity(32), solver.Problem(0.3, 0, np.inf, huber, 1, 1e-6, 2000), np.ones(32))
         for huber in (0.0, 0.1)
     )
     second = [np.abs(np.diff(one[:, 8:-8, 4:-4], n=2, axis=2)).mean() for one in (steps, slope)]

@@ -35,18 +35,18 @@ class Noise:
     background
         Mean value where there is no specimen; where no such place is seen, the lowest values.
     brightest
-        The brightest ray, without its noise: the largest mean of three neighbours on the detector, less three of the
-        standard deviations that it has there.
+        The brightest ray, without its noise: the largest median of three neighbours on the detector, less three of
+        the standard deviations that it has there.
     signal_to_noise
         Standard deviation of the values that is no noise, divided by that of the noise; infinite without noise.
     is_all_noise
         Whether the values vary no more than noise alone would.
     """
 
-    gain: float = setting(0.0, help="What one count adds to a value.", least=0)
-    read_noise: float = setting(0.0, help="Standard deviation at the background.", least=0)
-    background: float = setting(0.0, help="Mean value where there is no specimen.")
-    brightest: float = setting(1.0, help="The brightest ray, without its noise.")
+    gain: float = setting(0.0, option=None, help="What one count adds to a value.", least=0)
+    read_noise: float = setting(0.0, option=None, help="Standard deviation at the background.", least=0)
+    background: float = setting(0.0, option=None, help="Mean value where there is no specimen.")
+    brightest: float = setting(1.0, option=None, help="The brightest ray, without its noise.")
     signal_to_noise: float = float("inf")
     is_all_noise: bool = False
 
@@ -114,7 +114,7 @@ def noise(series: xr.DataArray) -> Noise:
 
     Returns
     -------
-    A `Noise`, in the units of the series. A constant series has none.
+    A `Noise`, in the units of the series. A constant series has none, whatever its size.
 
     Raises
     ------
@@ -131,6 +131,14 @@ def noise(series: xr.DataArray) -> Noise:
     schema.check_tilt_series(series, who=who)
     n_z, n_angles, n_detector = series.shape
     starts, height, kept = _chosen(n_z, n_angles, n_detector)
+    places = np.argsort(series[schema.ANGLE].values, kind="stable")[kept]
+    angles = series[schema.ANGLE].values[places]
+    blocks = _read(slabs.lazy(series).data, starts, height, places)
+    for start, block in zip(starts, blocks, strict=True):
+        finite.check_slab(block, who=who, dims=schema.SERIES_DIMS, first=start)
+    if all(block.min() == block.max() == blocks[0].min() for block in blocks):
+        value = _rounded(float(blocks[0].min()))
+        return Noise(background=value, brightest=value)
     if not noise_fit.enough(len(starts), height, kept.size, n_detector):
         refuse(
             who,
@@ -138,12 +146,6 @@ def noise(series: xr.DataArray) -> Noise:
             got=f"{n_z} slices, {n_angles} projections, {n_detector} detector pixels",
             remedy="the whole series; where a network is trained for it, say what the noise is, `noise=none`",
         )
-    places = np.argsort(series[schema.ANGLE].values, kind="stable")[kept]
-    angles = series[schema.ANGLE].values[places]
-    data = slabs.lazy(series).data
-    blocks = _read(data, starts, height, places)
-    for start, block in zip(starts, blocks, strict=True):
-        finite.check_slab(block, who=who, dims=schema.SERIES_DIMS, first=start)
     found = noise_fit.fit(blocks, _repeats(angles))
     return Noise(
         gain=_rounded(found.gain),

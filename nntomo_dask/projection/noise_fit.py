@@ -30,6 +30,7 @@ _BINS, _LEAST_IN_BIN = 24, 200
 _LEAST_REPEATED = 1000  # values of repeated projections that are worth more than those of all projections
 _FLAT = 0.05  # of all values lie at the background, else the specimen leaves none
 _MEDIAN_SQUARE = 0.454936  # of a normal value
+_MEDIAN_OF_THREE = 0.67  # deviation of the median of three normal values
 _HIGH_PASS_FREEDOM = 1.94  # neighbouring second differences are correlated: one in so many is a value of its own
 
 
@@ -99,11 +100,13 @@ def fit(blocks: Sequence[Float64], repeats: Sequence[tuple[int, int]]) -> Fit:
 
 
 def _brightest(blocks: Sequence[Float64], model: _Model) -> float:
-    """The largest mean of three pixels along the detector, less what noise adds to the largest of many."""
-    means = np.concatenate([_correlated(block, np.full(3, 1 / 3), 2).ravel() for block in blocks])
-    most = float(means.max())
-    deviation = np.sqrt(model.mean_variance(np.array([most])) / 3)
-    return max(most - 3 * float(deviation), float(np.quantile(means, 0.999)))
+    """The largest median of three pixels along the detector, less what noise adds to the largest of many."""
+    medians = np.concatenate(
+        [np.median(np.lib.stride_tricks.sliding_window_view(block, 3, axis=2), axis=3).ravel() for block in blocks]
+    )
+    most = float(medians.max())
+    deviation = _MEDIAN_OF_THREE * np.sqrt(model.mean_variance(np.array([most])))
+    return max(most - 3 * float(deviation), float(np.quantile(medians, 0.999)))
 
 
 def _filters(height: int) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:

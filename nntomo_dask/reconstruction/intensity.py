@@ -14,7 +14,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.reconstruction.sirt import Sirt
-from nntomo_dask.types import Float32, Float64
+from nntomo_dask.types import Float32, Float64, Integers
 
 Scale = float | Literal["auto"]
 
@@ -39,18 +39,25 @@ def intensity_level(series: xr.DataArray) -> xr.DataArray:
     .. [1] N. Otsu, IEEE Trans. Syst. Man Cybern. 9 (1979) 62.
     """
     schema.check_tilt_series(series, who="intensity_level")
+    return xr.DataArray(lazy_level(series, who="intensity_level"), name="intensity_level")
+
+
+def lazy_level(series: xr.DataArray, *, who: str) -> da.Array:
+    """`intensity_level` as a Dask array without dims, in the name of what needs it."""
     n_z = series.sizes[schema.Z]
     chosen = np.arange(n_z)
     if n_z > _LEVEL_SLICES:
         chosen = np.unique(np.linspace(0, n_z - 1, _LEVEL_SLICES + 2).round().astype(int)[1:-1])
     own = geometry.in_own_pixels(series)
     rows = slabs.lazy(own).isel({schema.Z: chosen}).data
-    level = delayed(_level)(rows, own[schema.ANGLE].values, schema.axis_of(own))
-    return xr.DataArray(da.from_delayed(level, (), np.float32), name="intensity_level")
+    level = delayed(_level)(rows, chosen, own[schema.ANGLE].values, schema.axis_of(own), who)
+    found: da.Array = da.from_delayed(level, (), np.float32)
+    return found
 
 
-def _level(rows: Float32, angles_deg: Float64, axis: Axis) -> np.float32:
-    finite.check_slab(rows, who="intensity_level", dims=schema.SERIES_DIMS)
+def _level(rows: Float32, slices: Integers, angles_deg: Float64, axis: Axis, who: str) -> np.float32:
+    for z, one in zip(slices, rows, strict=True):
+        finite.check_slab(one[None], who=who, dims=schema.SERIES_DIMS, first=int(z))
     n_detectors = rows.shape[-1]
     factor = max(n_detectors // _LEVEL_PIXELS, 1)
     binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)

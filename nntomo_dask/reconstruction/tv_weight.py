@@ -1,9 +1,10 @@
 """The weight of total variation, from the noise of a series or by projections that are left out in turn.
 
-Noise alone decides where there is much of it: what the projections cannot tell from noise is to be flat. Backprojected
-noise grows with the root of the number of projections, and so does the weight. Where there is little noise, the weight
-is the one that predicts projections best which were left out; a little less, since all projections together leave less
-open. Both constants are measured; see docs/theory.md.
+What the projections cannot tell from noise is to be flat. Backprojected noise grows with the root of the number of
+projections, and so does the weight. What a body is within voxels acts like a little noise, in any series.
+Projections that are left out tell of everything else that a volume cannot explain: drift, alignment, intensities that
+are no line integrals. The weight that predicts them best is too large for the whole series, which leaves less open; a
+share of it is a lower bound. The constants are measured; see docs/theory.md.
 """
 
 from collections.abc import Callable
@@ -30,11 +31,11 @@ _PIXELS = 128  # a slice is binned as long as this many pixels stay
 _RUNS, _RUN_SLICES = 3, 8  # runs of neighbouring slices, spread over the volume, and slices of each after binning
 _FOLDS = 5  # projections that are left out, at most
 _STEP = 10**0.5  # from one weight of the search to the next
-_LOWEST, _HIGHEST = -6, 4  # steps from 1
+_LOWEST, _HIGHEST = -12, 8  # half steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
 _OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
-_OF_HELD_OUT = 0.6  # share of the weight that predicts best
-_NOISY = 0.5  # from this weight on, noise alone decides
+_OF_VOXELS = 0.0125  # standard deviation of what is within voxels, in intensity levels
+_OF_HELD_OUT = 0.2  # share of the weight that predicts best
 _BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 
 
@@ -42,14 +43,14 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
     """The weight for a series in its own pixels, as a lazy number.
 
     Some runs of neighbouring slices, in bins, are reconstructed without one projection each time, and predict it. The
-    weight with the least squares over all predictions is searched for in steps of √10 from 1 on; the minimum of the
-    parabola through the three best, over the logarithm, is taken. None of this happens where the noise decides.
+    weight with the least squares over all predictions is searched for in steps of √10 from 1 on, then of half that.
+    The noise may ask for more than a share of it.
     """
     factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
     starts, length = _runs(series.sizes[schema.Z], factor)
     source = slabs.lazy(series)
     runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
-    chosen = delayed(_choose)(method, runs, source[schema.ANGLE].values, level, schema.axis_of(source), factor)
+    chosen = delayed(_choose)(method, runs, starts, source[schema.ANGLE].values, level, schema.axis_of(source), factor)
     weight: da.Array = da.from_delayed(chosen, (), np.float64)
     return weight
 
@@ -69,13 +70,18 @@ def _runs(count: int, factor: int) -> tuple[list[int], int]:
 
 
 def _choose(
-    method: "TotalVariation", runs: list[Float32], angles_deg: Float64, level: float, axis: Axis, factor: int
+    method: "TotalVariation",
+    runs: list[Float32],
+    starts: list[int],
+    angles_deg: Float64,
+    level: float,
+    axis: Axis,
+    factor: int,
 ) -> np.float64:
-    for run in runs:
-        finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS)
-    of_noise = _OF_NOISE * np.sqrt(angles_deg.size) * max(_deviation(run, angles_deg) for run in runs) / level
-    if of_noise >= _NOISY:
-        return np.float64(of_noise)
+    for run, start in zip(runs, starts, strict=True):
+        finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS, first=start)
+    deviation = max(_deviation(run, angles_deg) for run in runs) / level
+    of_noise = _OF_NOISE * np.sqrt(angles_deg.size * (deviation**2 + _OF_VOXELS**2))
     where = None
     if axis != Axis.centred(runs[0].shape[-1]):
         place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in bins
@@ -83,7 +89,7 @@ def _choose(
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     binned = [_binned(run, factor) for run in runs]
     seen = [run[slabs.mirrored(len(run), method.halo)] for run in binned]
-    folds = _folds(angles_deg)
+    folds = _folds(angles_deg, method.name)
 
     def misfit(weight: float) -> float:
         """Of all runs and folds; the thickness of a bin is counted in bins, so that of a slice stays as it is."""
@@ -91,7 +97,7 @@ def _choose(
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
-    return np.float64(max(_OF_HELD_OUT * _minimum(misfit), of_noise))
+    return np.float64(max(of_noise, _OF_HELD_OUT * _minimum(misfit)))
 
 
 def _deviation(rows: Float32, angles_deg: Float64) -> float:
@@ -114,9 +120,9 @@ def _binned(rows: Float32, factor: int) -> Float32:
     return binned
 
 
-def _folds(angles_deg: Float64) -> tuple[held_out.Fold, ...]:
-    every = held_out.folds(angles_deg, who="tv")
-    return every if len(every) <= _FOLDS else held_out.folds(angles_deg, _FOLDS, who="tv")
+def _folds(angles_deg: Float64, who: str) -> tuple[held_out.Fold, ...]:
+    every = held_out.folds(angles_deg, who=who)
+    return every if len(every) <= _FOLDS else held_out.folds(angles_deg, _FOLDS, who=who)
 
 
 def _minimum(function: Callable[[float], float]) -> float:
@@ -124,16 +130,18 @@ def _minimum(function: Callable[[float], float]) -> float:
     known: dict[int, float] = {}
 
     def at(place: int) -> float:
+        """By the logarithm, in half steps, since the function rises steeply on one side."""
         if place not in known:
-            known[place] = function(_STEP**place)
+            known[place] = float(np.log(max(function(_STEP ** (place / 2)), np.finfo(np.float64).tiny)))
         return known[place]
 
     place = 0
-    while place < _HIGHEST and at(place + 1) < at(place):
-        place += 1
-    while place > _LOWEST and at(place - 1) < at(place):
-        place -= 1
+    while place < _HIGHEST and at(place + 2) < at(place):
+        place += 2
+    while place > _LOWEST and at(place - 2) < at(place):
+        place -= 2
+    place = min(place - 1, place, place + 1, key=at)
     left, middle, right = (at(place + step) for step in (-1, 0, 1))
     curvature = left - 2 * middle + right
     shift = (left - right) / (2 * curvature) if curvature > 0 else 0.0
-    return float(_STEP ** (place + min(max(shift, -0.5), 0.5)))
+    return float(_STEP ** ((place + min(max(shift, -0.5), 0.5)) / 2))

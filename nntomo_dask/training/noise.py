@@ -50,7 +50,8 @@ def _measured(series: xr.DataArray, who: str) -> Callable[[xr.DataArray, int], x
         got = f"one that varies no more than its noise, {found.read_noise:.3g}"
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
     above = found.brightest - found.background
-    if found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above:
+    is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
+    if is_template or (found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above):
         return _unchanged
     level = float(f"{float(intensity_level(own - np.float32(found.background))):.{_DIGITS}g}")
     if not level > 0:

@@ -13,6 +13,8 @@ SERIES_TO_ANY = {
     "resize": lambda series: nt.resize(series, 20),
     "fbp": nt.fbp,
     "sirt": lambda series: nt.sirt(series, max_iterations=5, minimum=0),
+    "tv": lambda series: nt.tv(series, weight=1, max_iterations=5),
+    "tv_auto": nt.tv,
     "nnfbp": None,
     "outside_training_range": None,
     "intensity_level": nt.intensity_level,

@@ -49,6 +49,7 @@ OPERATIONS = {
     "sirt": lambda series: nt.sirt(series, minimum=0, tolerance=0, max_iterations=20),
     "sirt_astra": lambda series: nt.sirt(series, tolerance=0, max_iterations=5, engine="astra"),
     "cgls": lambda series: nt.cgls(series, iterations=5),
+    "tv": lambda series: nt.tv(series, weight=1, max_iterations=10, tolerance=1e-9),
     "backproject": nt.backproject,
     "complete_wedge": lambda series: nt.complete_wedge(series).sortby("angle"),
     "resize": lambda series: nt.resize(series, 12).sortby("angle"),
