@@ -34,7 +34,7 @@ _STEP = 10**0.5  # from one weight of the search to the next
 _LOWEST, _HIGHEST = -12, 8  # half steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
 _OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
-_OF_VOXELS = 0.0125  # standard deviation of what is within voxels, in intensity levels
+_OF_VOXELS = 0.035  # standard deviation of what is within voxels, in intensity levels
 _OF_HELD_OUT = 0.2  # share of the weight that predicts best
 _BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 
