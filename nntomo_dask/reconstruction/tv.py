@@ -239,7 +239,7 @@ def tv(
     weight
         λ in units of the series' `intensity_level` times a pixel: the same number means the same for counts and for
         line integrals, and for pixels of any size. "auto" chooses it by projections that are left out: of some slices
-        in bins of at most 255 pixels, those within the tilt range are predicted from the others, and the weight with
+        in bins of at most 127 pixels, those within the tilt range are predicted from the others, and the weight with
         the least squares wins.
     minimum, maximum
         Bounds of the voxels, [u], kept in every iteration; None where there is none.
