@@ -14,7 +14,6 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
 from nntomo_dask.assessment.candidates import plain_settings
 from nntomo_dask.assessment.result import Assessment, Score
-from nntomo_dask.plotting import assessments as drawing
 from nntomo_dask.untrusted import printable
 
 RECIPE, NUMBERS, PAGE = "recipe.json", "assessment.json", "index.html"
@@ -160,6 +159,8 @@ def _times(score: Score, assessment: Assessment) -> str:
 
 def _lines(scores: tuple[Score, ...]) -> Iterator[tuple[str, str, list[float], list[float]]]:
     """For each method with a number among its settings: how its misfit depends on it, all others as in its best."""
+    from nntomo_dask.plotting import assessments as drawing  # with Matplotlib, which no help text has to wait for
+
     seen: set[tuple[str, str]] = set()
     for best in scores:
         settings = plain_settings(best.method)

@@ -207,6 +207,15 @@ class TotalVariation(Method):
             lines.append(f"note: weight {float(prepared[0]):.2g}, which follows from the series; --weight sets another")
         return lines
 
+    def strength(self, *prepared: float) -> float:
+        """The weight."""
+        return float(prepared[0])
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[TotalVariation]":
+        """The automatic weight; then weights from much noise to none."""
+        return [cls(**networks), *(cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03))]
+
 
 def tv(
     series: xr.DataArray,
