@@ -137,6 +137,8 @@ def assessment_json(assessment: Assessment) -> dict[str, Any]:
 
 
 def _figures(assessment: Assessment) -> Iterator[Any]:
+    from nntomo_dask.plotting import assessments as drawing  # with Matplotlib, which no help text has to wait for
+
     scores, shown = assessment.scores, assessment.shown
     by_title = {one.title: one for one in scores}
     captions = {
@@ -159,8 +161,6 @@ def _times(score: Score, assessment: Assessment) -> str:
 
 def _lines(scores: tuple[Score, ...]) -> Iterator[tuple[str, str, list[float], list[float]]]:
     """For each method with a number among its settings: how its misfit depends on it, all others as in its best."""
-    from nntomo_dask.plotting import assessments as drawing  # with Matplotlib, which no help text has to wait for
-
     seen: set[tuple[str, str]] = set()
     for best in scores:
         settings = plain_settings(best.method)
