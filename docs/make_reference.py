@@ -28,7 +28,7 @@ def rows(declaration):
         option = "" if one.option is None else f"`{one.flag}`"
         default = "" if one.default is None else f"`{one.default}`"
         names = ", ".join(f"`{choice}`" for choice in one.choices)
-        word = "A number, or" if one.kind in (int, float) else "One of"
+        word = "A number, or" if one.kind in (int, float) else "Numbers, or" if one.kind is object else "One of"
         choices = f" {word} {names}." if one.choices else ""
         unit = f" [{one.unit}]" if one.unit else ""
         lines.append(f"| `{one.name}` | {option} | {default} | {one.help}{unit}{choices} |")

@@ -91,6 +91,7 @@ from .projection.projector import (
 )
 from .reconstruction import METHODS as METHODS
 from .reconstruction.cgls import cgls as cgls
+from .reconstruction.dart import dart as dart
 from .reconstruction.fbp import fbp as fbp
 from .reconstruction.intensity import intensity_level as intensity_level
 from .reconstruction.jackknife import jackknife as jackknife

@@ -118,6 +118,8 @@ def check_settings(declaration: Any, *, who: str) -> None:
         if isinstance(value, str) and one.choices:
             if value not in one.choices:
                 refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)
+        elif one.kind is object:
+            continue  # a number or something else: its owner checks it
         elif one.choices and all(isinstance(choice, one.kind) for choice in one.choices):
             if value not in one.choices:
                 refuse(who, needs=f"{words} {_listed(one.choices)}", got=f"{value!r}", remedy=remedy)

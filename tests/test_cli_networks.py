@@ -89,7 +89,7 @@ def test_ensembles(call, network):
     np.testing.assert_allclose(nt.open("mean.zarr").values, single.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(nt.open("spread.zarr").values, single.std(axis=0), atol=1e-5)
     text = call(*method, both[0], both[1], "--spread", "s.zarr", "-o", "m.zarr", exit_code=2).output
-    assert "--spread needs an ensemble" in text
+    assert "needs an ensemble: --network twice or more" in text
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_toy_method_as_input_of_a_network(toy, series, volume):
     np.testing.assert_array_equal(made["input"].values, nt.reconstruct(series, "toy").values)
 
 
-@pytest.mark.parametrize(("name", "text"), [("srit", "try: sirt"), ("art", "choose one of them")])
+@pytest.mark.parametrize(("name", "text"), [("srit", "try: sirt"), ("mlem", "choose one of them")])
 def test_unknown_names_are_refused_with_those_that_are_known(series, name, text):
     with pytest.raises(nt.SchemaError, match=f"needs a method: fbp, sirt, .* got '{name}'; .*{text}"):
         nt.reconstruct(series, name)

@@ -41,7 +41,7 @@ def verb(**arguments):
         ('window="hann"', "--window hann"),
         ("window='hann'", "--window hann"),
         ('window="two words"', "--window 'two words'"),
-        ("window=None", "--window None"),
+        ("window=None", "--window none"),
         ("window=hann", "--window hann"),
         ("pixels=…", "--pixels …"),
         ("detector_mrad=(50, 80)", "--detector-mrad 50,80"),

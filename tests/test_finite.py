@@ -50,6 +50,8 @@ def spoiled(array, bad, place=(6, 3, 5), slices=4):
 
 def method_of(name, networks):
     method = nt.METHODS[name]
+    if name == "dart":
+        return method(levels=(0, 1), noise=1)  # which are estimated from slices of all slabs otherwise
     if method.network is None:
         return method()
     if name not in networks:
@@ -73,6 +75,8 @@ def test_other_slabs_are_computed(series, networks, name):
     method = dataclasses.replace(method_of(name, networks), **GIVEN.get(name, {}))
     if not all(isinstance(scalar, float) for scalar in method.prepare(series)):
         pytest.skip("the method asks the whole series, and refuses it")
+    if method.block > len(series):
+        pytest.skip("the series is one block, which is refused as a whole")
     good, lazy = (nt.reconstruct(one, method) for one in (series.chunk(z=2), spoiled(series, np.nan, slices=2)))
     np.testing.assert_array_equal(lazy.data.blocks[0].compute(), good.data.blocks[0].compute())
 

@@ -24,7 +24,7 @@ VERBS = {
     "project": (("project", "volume.zarr", "--range", "tem", "--count", "3", "-o", "out.zarr"), {}, ()),
     "reconstruct": (("reconstruct", "series.zarr", "--method", "fbp", "-o", "out [1]*.zarr"), {}, ()),
     "overwrite": (
-        ("reconstruct", "series.zarr", "--method", "fbp", "--window", "hann", "-o", "out.zarr", "--overwrite"),
+        ("reconstruct", "series.zarr", "--method", "fbp", "--window", "cosine", "-o", "out.zarr", "--overwrite"),
         {},
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "out.zarr"),),
     ),

@@ -83,6 +83,7 @@ def words_of(operation, volume, series, network, output):
         "fbp": ("reconstruct", series, "--method", "fbp", "-o", output),
         "sirt": ("reconstruct", series, "--method", "sirt", "--max-iterations", 2, "-o", output),
         "tv": ("reconstruct", series, "--method", "tv", "--weight", 1, "--max-iterations", 2, "-o", output),
+        "dart": ("reconstruct", series, "--method", "dart", "--levels", 2, "--iterations", 3, "-o", output),
         "nnfbp": ("reconstruct", series, "--method", "nnfbp", "--network", network, "-o", output),
     }[operation]
 
@@ -90,7 +91,7 @@ def words_of(operation, volume, series, network, output):
 SLOWEST = [("compare", 1024), ("tv", 1024)]
 CASES = [
     pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) in SLOWEST else [])
-    for operation in ("phantom", "project", "fbp", "sirt", "tv", "nnfbp", "compare")
+    for operation in ("phantom", "project", "fbp", "sirt", "tv", "dart", "nnfbp", "compare")
     for size in (128, 512, 1024)
 ]
 

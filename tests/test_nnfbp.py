@@ -162,7 +162,7 @@ def test_save_and_load(tmp_path, rng, binning):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "needs a network.s file; got no file at"),
+        (None, "needs a network.s file; got nothing at"),
         (b"not a network", "check the path; a network that is lost"),
         (b"", "check the path; a network that is lost"),
     ],

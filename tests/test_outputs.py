@@ -410,14 +410,14 @@ class TestOverwrite:
     @pytest.fixture
     def abandoned(self, run, series_store, tmp_path):
         run("reconstruct", series_store, "--method", "fbp", "-o", "v.zarr")
-        run("reconstruct", series_store, "--method", "fbp", "--window", "hann", "-o", "new.zarr")
+        run("reconstruct", series_store, "--method", "fbp", "--window", "cosine", "-o", "new.zarr")
         (tmp_path / "new.zarr").rename(tmp_path / ".v.zarr.new")
         (tmp_path / ".v.zarr.lock").write_text("of a run that was killed")
         return tmp_path
 
     def test_the_same_command_goes_on(self, run, abandoned):
         before = (abandoned / ".v.zarr.new/volume/c/0/0/0").stat().st_ino
-        run("reconstruct", "series.zarr", "--method", "fbp", "--window", "hann", "-o", "v.zarr", "--overwrite")
+        run("reconstruct", "series.zarr", "--method", "fbp", "--window", "cosine", "-o", "v.zarr", "--overwrite")
         assert (abandoned / "v.zarr/volume/c/0/0/0").stat().st_ino == before
         assert not [path for path in abandoned.iterdir() if path.name.startswith(".")]
 

@@ -140,7 +140,7 @@ def test_on_the_command_line(run):
     words = ("train", "--for", "series.zarr", "--slices", 8, "--samples", 300, "--hidden", 2, "--max-epochs", 2)
     said = run(*words, "-o", "auto.safetensors").output
     assert "note: the phantoms have the noise of the series: read-out" in said
-    assert "note" not in run(*words, "--noise", "none", "-o", "none.safetensors").output
+    assert "note: the phantoms" not in run(*words, "--noise", "none", "-o", "none.safetensors").output
     run(*words, "--noise", 0.02, "-o", "share.safetensors")
     models = {}
     for name in ("auto", "none", "share"):

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from nntomo_dask.types import Float64
 
@@ -17,6 +16,13 @@ from nntomo_dask.types import Float64
 # of a normal distribution up to one and two deviations; few projections need more of them (Student's t).
 _ONE, _TWO = 0.8413, 0.9772
 _LEAST = np.finfo(np.float64).tiny  # a misfit of zero is taken as this
+
+
+def _limit(probability: float, folds: int) -> float:
+    """Standard errors that a mean over some folds stays below with this probability, by Student's t."""
+    from scipy import stats  # a tenth of a second, which no help text has to wait for
+
+    return float(stats.t.ppf(probability, folds - 1))
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,12 @@ class Ratio:
     @property
     def is_tie(self) -> bool:
         """Whether it is 1 within about one standard error."""
-        return abs(self.mean) <= float(stats.t.ppf(_ONE, self.folds - 1)) * self.standard_error
+        return abs(self.mean) <= _limit(_ONE, self.folds) * self.standard_error
 
     @property
     def is_clear(self) -> bool:
         """Whether it is above 1 by more than about two standard errors."""
-        return self.mean > float(stats.t.ppf(_TWO, self.folds - 1)) * self.standard_error
+        return self.mean > _limit(_TWO, self.folds) * self.standard_error
 
 
 def ratio(first: Float64, second: Float64) -> Ratio:

@@ -14,7 +14,6 @@ from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
 from nntomo_dask.assessment.candidates import plain_settings
 from nntomo_dask.assessment.result import Assessment, Score
-from nntomo_dask.plotting import assessments as drawing
 from nntomo_dask.untrusted import printable
 
 RECIPE, NUMBERS, PAGE = "recipe.json", "assessment.json", "index.html"
@@ -138,6 +137,8 @@ def assessment_json(assessment: Assessment) -> dict[str, Any]:
 
 
 def _figures(assessment: Assessment) -> Iterator[Any]:
+    from nntomo_dask.plotting import assessments as drawing  # with Matplotlib, which no help text has to wait for
+
     scores, shown = assessment.scores, assessment.shown
     by_title = {one.title: one for one in scores}
     captions = {
@@ -160,14 +161,11 @@ def _times(score: Score, assessment: Assessment) -> str:
 
 def _lines(scores: tuple[Score, ...]) -> Iterator[tuple[str, str, list[float], list[float]]]:
     """For each method with a number among its settings: how its misfit depends on it, all others as in its best."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for best in scores:
-        if best.method.name in seen:
-            continue
-        seen.add(best.method.name)
         settings = plain_settings(best.method)
         for name, value in settings.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or (best.method.name, name) in seen:
                 continue
             others = {key: one for key, one in settings.items() if key != name}
             alike = [
@@ -178,6 +176,7 @@ def _lines(scores: tuple[Score, ...]) -> Iterator[tuple[str, str, list[float], l
                 if isinstance(there[name], int | float) and {k: v for k, v in there.items() if k != name} == others
             ]
             if len(alike) > 1:
+                seen.add((best.method.name, name))
                 places, values = zip(*sorted(alike), strict=True)
                 yield best.method.title, name.replace("_", " "), list(places), list(values)
 

@@ -22,12 +22,12 @@ _NONE = "none"
 
 
 class NumberOrWord(click.ParamType[Any]):
-    """A number, or one of some words; "none" among them is None."""
+    """A number, or one of some words; `nothing` is the one among them that is None."""
 
     name = "number"
 
-    def __init__(self, kind: type, words: tuple[str, ...]) -> None:
-        self.kind, self.words = kind, words
+    def __init__(self, kind: type, words: tuple[str, ...], nothing: str | None = None) -> None:
+        self.kind, self.words, self.nothing = kind, words, nothing
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What help shows for a value: ``NUMBER|auto``."""
@@ -36,11 +36,34 @@ class NumberOrWord(click.ParamType[Any]):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The number, or the word."""
         if value in self.words:
-            return None if value == _NONE else value
+            return None if value == self.nothing else value
         try:
             return self.kind(value)
         except ValueError:
             self.fail(f"{value!r} is not a number{''.join(f' or {word}' for word in self.words)}", param, ctx)
+
+
+class NumbersOrWord(click.ParamType[Any]):
+    """A whole number, several numbers with commas between them, or one of some words."""
+
+    name = "numbers"
+
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What help shows for a value: ``NUMBER|A,B,…|auto``."""
+        return "|".join(("NUMBER", "A,B,…", *self.words))
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The number, the tuple of numbers, or the word."""
+        if not isinstance(value, str) or value in self.words:
+            return value
+        try:
+            return tuple(float(part) for part in value.split(",")) if "," in value else int(value)
+        except ValueError:
+            words = "".join(f" or {word}" for word in self.words)
+            self.fail(f"{value!r} is not a whole number, nor numbers with commas between them{words}", param, ctx)
 
 
 class SettingOption(click.Option):
@@ -250,7 +273,9 @@ def _type(one: Setting) -> Any:
         return Name(one.registry)
     if one.kind in (int, float) and one.choices:
         words = tuple(str(choice) for choice in one.choices)
-        return NumberOrWord(one.kind, (*words, _NONE) if one.optional else words)
+        return NumberOrWord(one.kind, (*words, _NONE), _NONE) if one.optional else NumberOrWord(one.kind, words)
+    if one.kind is object:
+        return NumbersOrWord(tuple(str(choice) for choice in one.choices))
     if one.choices:
         return click.Choice([str(choice) for choice in one.choices])
     return one.kind

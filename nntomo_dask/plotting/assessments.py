@@ -51,7 +51,7 @@ def predictions(
         for axes, head in zip(grid[0], heads, strict=True):
             axes.set_title(head)
         for axes in grid[-1]:
-            axes.set_xlabel("detector; slices from top to bottom")
+            axes.set_xlabel("detector")
         figure.colorbar(grey, ax=grid[:, :2], shrink=0.8, pad=0.01, extend="both")
         figure.colorbar(colours, ax=grid[:, 2], shrink=0.8, pad=0.01, extend="both")
     return figure

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 
 from nntomo_dask.types import Float64, Integers
 
@@ -192,7 +191,9 @@ def _model(values: _Values) -> _Model:
     weights = np.sqrt(counts)
     for _ in range(3):
         columns = np.column_stack([np.ones(above.size), above]) * weights[:, None]
-        (offset, gain), _ = scipy.optimize.nnls(columns, variances * weights)
+        from scipy.optimize import nnls  # tens of milliseconds, which no help text has to wait for
+
+        (offset, gain), _ = nnls(columns, variances * weights)
         weights = np.sqrt(counts) / (offset + gain * above)
     return _Model(float(gain), float(offset), background, is_seen=False)
 

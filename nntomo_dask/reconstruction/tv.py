@@ -207,6 +207,15 @@ class TotalVariation(Method):
             lines.append(f"note: weight {float(prepared[0]):.2g}, which follows from the series; --weight sets another")
         return lines
 
+    def strength(self, *prepared: float) -> float:
+        """The weight."""
+        return float(prepared[0])
+
+    @classmethod
+    def candidates(cls, **networks: Any) -> "Sequence[TotalVariation]":
+        """The automatic weight; then weights from much noise to none."""
+        return [cls(**networks), *(cls(weight=weight, **networks) for weight in (10.0, 3.0, 1.0, 0.3, 0.1, 0.03))]
+
 
 def tv(
     series: xr.DataArray,
@@ -239,7 +248,7 @@ def tv(
     weight
         λ in units of the series' `intensity_level` times a pixel: the same number means the same for counts and for
         line integrals, and for pixels of any size. "auto" chooses it by projections that are left out: of some slices
-        in bins of at most 255 pixels, those within the tilt range are predicted from the others, and the weight with
+        in bins of at most 127 pixels, those within the tilt range are predicted from the others, and the weight with
         the least squares wins.
     minimum, maximum
         Bounds of the voxels, [u], kept in every iteration; None where there is none.

@@ -27,14 +27,14 @@ from nntomo_dask.types import Float32, Float64
 if TYPE_CHECKING:
     from nntomo_dask.reconstruction.tv import TotalVariation
 
-_PIXELS = 128  # a slice is binned as long as this many pixels stay
-_RUNS, _RUN_SLICES = 3, 8  # runs of neighbouring slices, spread over the volume, and slices of each after binning
-_FOLDS = 5  # projections that are left out, at most
+_PIXELS = 64  # a slice is binned as long as this many pixels stay
+_RUNS, _RUN_SLICES = 2, 8  # runs of neighbouring slices, spread over the volume, and slices of each after binning
+_FOLDS = 4  # projections that are left out, at most
 _STEP = 10**0.5  # from one weight of the search to the next
 _LOWEST, _HIGHEST = -12, 8  # half steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
 _OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
-_OF_VOXELS = 0.0125  # standard deviation of what is within voxels, in intensity levels
+_OF_VOXELS = 0.035  # standard deviation of what is within voxels, in intensity levels
 _OF_HELD_OUT = 0.2  # share of the weight that predicts best
 _BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 

@@ -16,7 +16,7 @@ SIZE, SLICES, INSIDE = 32, 2, 6  # pixels; the specimen lies within so many pixe
 ANGLES = nt.tilt_angles("tem", 15)
 HYPOTHESIS = settings(deadline=None, max_examples=8, derandomize=True)
 METHODS = {
-    "fbp": nt.fbp,
+    "fbp": lambda series: nt.fbp(series, window="ram-lak"),
     "sirt": lambda series: nt.sirt(series, minimum=0, tolerance=1e-4, max_iterations=100),
     "cgls": lambda series: nt.cgls(series, iterations=8),
     "tv": lambda series: nt.tv(series, weight=0.05, tolerance=1e-4),
@@ -135,8 +135,11 @@ def test_a_file_has_the_lengths_the_places_and_the_values(tmp_path_factory, six,
 def test_a_reversed_detector_is_the_same_series(whole, reconstructed):
     for name, method in METHODS.items():
         got = method(whole.isel(detector=slice(None, None, -1))).sortby(["y", "x"])
-        # Sums run the other way: rounding, carried on by iterations.
-        np.testing.assert_allclose(got.values, reconstructed[name].values, atol=1e-4 * float(reconstructed[name].max()))
+        # Sums run the other way: rounding, carried on by iterations. Total variation takes differences to the next
+        # voxel, which is now the one before.
+        tolerance = 0.05 if name == "tv" else 1e-4
+        largest = float(reconstructed[name].max())
+        np.testing.assert_allclose(got.values, reconstructed[name].values, atol=tolerance * largest)
 
 
 @pytest.mark.parametrize("dims", [("y",), ("x",), ("y", "x")])

@@ -50,6 +50,7 @@ OPERATIONS = {
     "sirt_astra": lambda series: nt.sirt(series, tolerance=0, max_iterations=5, engine="astra"),
     "cgls": lambda series: nt.cgls(series, iterations=5),
     "tv": lambda series: nt.tv(series, weight=1, max_iterations=10, tolerance=1e-9),
+    "dart": lambda series: nt.dart(series, levels=(0, 1), noise=0.2, iterations=9),
     "backproject": nt.backproject,
     "complete_wedge": lambda series: nt.complete_wedge(series).sortby("angle"),
     "resize": lambda series: nt.resize(series, 12).sortby("angle"),
