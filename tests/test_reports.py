@@ -53,6 +53,15 @@ class TestFigures:
         assert "iteration" not in told(lines, "fbp")
         assert told(lines, "cgls").endswith("; 3 iterations")
 
+    def test_what_a_method_starts_from_is_not_told(self, series):
+        """DART starts from SIRT, whose iterations are not its own; a block of TV tells those of its finest level."""
+        with nt.report() as lines:
+            nt.dart(series, levels=2, noise=0.5, iterations=3).compute()
+            nt.tv(series, weight=1, max_iterations=5, tolerance=1e-9).compute()
+        assert re.fullmatch(r"dart: 9 slices in [\d.e-]+ s", told(lines, "dart"))
+        assert "9 slices" in told(lines, "tv")
+        assert "; 5 iterations" in told(lines, "tv")
+
     def test_nobody_has_to_listen(self, series):
         nt.sirt(series, max_iterations=2).compute()
         with nt.report() as lines:

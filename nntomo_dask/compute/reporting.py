@@ -59,6 +59,16 @@ def slab(who: str) -> Iterator[Figures]:
     _tell(figures)
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Within this context nothing is told: for the start of an iteration that another method computes."""
+    outer, _inside.figures = getattr(_inside, "figures", None), None
+    try:
+        yield
+    finally:
+        _inside.figures = outer
+
+
 def add(iterations: Iterable[int], *, unfinished: Iterable[bool] = ()) -> None:
     """Iterations of some slices of the slab in work, 0 where a slice is empty; and which of them a limit has ended."""
     figures: Figures | None = getattr(_inside, "figures", None)

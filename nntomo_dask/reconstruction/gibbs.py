@@ -9,7 +9,7 @@ import numpy as np
 import scipy.ndimage
 
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import chunking, device
+from nntomo_dask.compute import chunking, device, reporting
 from nntomo_dask.kernels import discrete, layout
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction.sirt import Sirt
@@ -87,7 +87,8 @@ class Body:
         """SIRT, no voxel below the lowest level: (slice, y, x)."""
         start = Sirt(minimum=float(self.levels[0]), tolerance=1e-3, max_iterations=_START_ITERATIONS)
         axis = None if self.pair.axis == Axis.centred(self.pair.size) else self.pair.axis
-        volume: Float32 = device.to_host(start.slab(self.rows, self.pair.angles_deg, axis=axis))
+        with reporting.unheard():
+            volume: Float32 = device.to_host(start.slab(self.rows, self.pair.angles_deg, axis=axis))
         return volume
 
     def start(self, volume: Float32) -> None:
