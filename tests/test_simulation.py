@@ -477,7 +477,7 @@ class TestRefusals:
             ({"dose": 0}, "needs a dose above 0 e/Å²; got 0"),
             (
                 {"idpc": "magic"},
-                'needs idpc "center-of-mass", "segmented" or "py4dstem"; got .magic.; try: idpc=center-of-mass',
+                'needs idpc "center-of-mass", "segmented" or "py4dstem"; got .magic.; try: idpc="center-of-mass"',
             ),
             ({"algorithm": "ray"}, "needs algorithm .prism. or .multislice."),
             ({"blur_nm": -1}, "needs blur of at least 0 in nm; got -1; try: blur_nm=0"),
@@ -488,7 +488,7 @@ class TestRefusals:
             ({"detector_mrad": (50, 2000)}, "at most 400 mrad"),
             ({"phonons": -1}, "needs phonons of at least 0"),
             ({"field_of_view_nm": 0}, "needs field of view above 0 in nm; got 0; try: another field_of_view_nm"),
-            ({"drift_nm": np.inf}, "needs a finite drift_nm; got inf"),
+            ({"drift_nm": np.inf}, "needs a finite drift; got inf; try: drift_nm=0"),
         ],
     )
     def test_settings_that_do_not_go_together(self, settings, match, nothing_computes):

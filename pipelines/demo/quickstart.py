@@ -72,6 +72,7 @@ def assess(series, out: Path) -> str:
     methods = [nt.METHODS["fbp"](), nt.METHODS["sirt"](), nt.METHODS["tv"]()]
     kept = out / "network.safetensors"
     networks = {str(kept): nt.load_network(kept)} if kept.exists() else {}
+    methods += ["nnfbp"] if networks else []
     found = nt.assess(series, methods, networks=networks, folds=4, folder=out / "predictions", progress="bar")
     return found.advice(str(out / "series.zarr"))
 
