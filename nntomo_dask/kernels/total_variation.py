@@ -94,7 +94,9 @@ def dual_reference(
     rows += np.float32(relaxation) * (proposed - rows)
 
 
-def step_reference(state: State, backprojected: Float32, tau: Float32, size: int, lanes: int, steps: Steps) -> float:
+def step_reference(
+    state: State, backprojected: Float32, tau: Float32, size: int, lanes: int, steps: Steps, least: float = 0.0
+) -> float:
     """Reference implementation of `step`."""
     width = state.images.shape[1]
     inside = np.s_[layout.IMAGE_PAD : -layout.IMAGE_PAD, layout.IMAGE_PAD : -layout.IMAGE_PAD, :lanes]
@@ -121,7 +123,7 @@ def step_reference(state: State, backprojected: Float32, tau: Float32, size: int
     x += steps.relaxation * (moved - x)
     for one, value in zip(state.dual, q, strict=True):
         one.reshape(stride, stride, width)[inside] = value
-    return _relative(float(change), float(total))
+    return _relative(float(change), float(total), least)
 
 
 def dual(
@@ -142,7 +144,9 @@ def dual(
         _dual(rows, projected, measured, sigma, keep, np.float32(relaxation))
 
 
-def step(state: State, backprojected: Float32, tau: Float32, size: int, lanes: int, steps: Steps) -> float:
+def step(
+    state: State, backprojected: Float32, tau: Float32, size: int, lanes: int, steps: Steps, least: float = 0.0
+) -> float:
     """Update q, x and x̄ in place; returns how far x moved, ``‖x̃ - x‖ / ‖x̃‖``.
 
     Parameters
@@ -155,12 +159,14 @@ def step(state: State, backprojected: Float32, tau: Float32, size: int, lanes: i
         Pixels along an edge of a slice.
     lanes
         Slices in the group; the other lanes stay zero.
+    least
+        What ``‖x̃‖²`` counts as where it is less.
     """
     width = state.images.shape[1]
     between = np.full(width, steps.sigma * steps.between, np.float32)
     between[lanes - 1 :] = 0
     if device.is_on_gpu(state.images):
-        return _step_on_gpu(state, backprojected, tau, size, between, steps)
+        return _step_on_gpu(state, backprojected, tau, size, between, steps, least)
     change, total = _step_kernel(width)(
         state.images.reshape(-1),
         state.extrapolated.reshape(-1),
@@ -177,11 +183,11 @@ def step(state: State, backprojected: Float32, tau: Float32, size: int, lanes: i
         np.float32(steps.lower),
         np.float32(steps.upper),
     )
-    return _relative(change, total)
+    return _relative(change, total, least)
 
 
-def _relative(change: float, total: float) -> float:
-    return float(np.sqrt(change / total)) if total > 0 else 0.0
+def _relative(change: float, total: float, least: float) -> float:
+    return float(np.sqrt(change / max(total, least))) if change > 0 else 0.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -285,7 +291,9 @@ def _dual_on_gpu(rows: Any, projected: Any, measured: Any, sigma: Any, keep: Any
     )
 
 
-def _step_on_gpu(state: State, backprojected: Any, tau: Any, size: int, between: Float32, steps: Steps) -> float:
+def _step_on_gpu(
+    state: State, backprojected: Any, tau: Any, size: int, between: Float32, steps: Steps, least: float
+) -> float:
     xp = device.namespace(state.images)
     n_pixels, width = state.images.shape
     where = np.int64(n_pixels), np.int32(size), np.int32(width)
@@ -317,4 +325,4 @@ def _step_on_gpu(state: State, backprojected: Any, tau: Any, size: int, between:
         ),
     )
     change, total = device.to_host(parts).sum(axis=(1, 2))
-    return _relative(change, total)
+    return _relative(change, total, least)

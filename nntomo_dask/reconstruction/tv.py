@@ -27,9 +27,11 @@ from nntomo_dask.types import Float32, Float64
 
 Weight = float | Literal["auto"]
 Dimensions = Literal[2, 3]
+Tolerance = float | Literal["auto"]
 
 BLOCK = 24  # slices that are solved together; with the halo they fill the widest lane group
 _TYPICAL = 100  # iterations, for an estimate of the time
+_NOISY = 0.5  # weight from which on a series is taken for noisy
 HALO = 4  # neighbours on either side that are solved with them and thrown away
 _SAME_DEG = 1e-3  # angles this near are one, in a list of weights
 
@@ -60,9 +62,10 @@ class TotalVariation(Method):
         "slopes get no steps; 0 for bodies of one grey each.",
         least=0,
     )
-    tolerance: float = setting(
-        5e-4,
-        help="A block of slices stops when an iteration changes its voxels by this share or less.",
+    tolerance: Tolerance = setting(
+        "auto",
+        help="A block of slices stops when an iteration changes its voxels by this share or less; auto is 0.001, and "
+        "0.0005 for weights below 0.5.",
         above=0,
         below=1,
     )
@@ -170,12 +173,16 @@ class TotalVariation(Method):
             upper=upper / level,
             huber=self.huber,
             between=1 / thickness if self.dimensions == 3 else 0.0,
-            tolerance=self.tolerance,
+            tolerance=self._tolerance(weight),
             max_iterations=self.max_iterations,
         )
         factor = np.float32(level)
         volume: Float32 = solve(rows / factor, pair, problem, self._per_projection(pair.angles_deg)) * factor
         return volume
+
+    def _tolerance(self, weight: float) -> float:
+        """With noise, further iterations fit noise; without, they find edges."""
+        return self.tolerance if not isinstance(self.tolerance, str) else 1e-3 if weight >= _NOISY else 5e-4
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Of a block with its halo: six lane groups of images, five of rows, and what is written."""
@@ -225,7 +232,7 @@ def tv(
     maximum: float | None = None,
     dimensions: Dimensions = 3,
     huber: float = 0.0,
-    tolerance: float = 5e-4,
+    tolerance: Tolerance = "auto",
     max_iterations: int = 500,
     projection_weights: Sequence[float] | None = None,
     engine: EngineName = "native",
@@ -257,7 +264,8 @@ def tv(
     huber
         Gradients below this share of the intensity level count by their squares: no steps on slopes.
     tolerance
-        A block stops when an iteration moves its voxels by this share of their norm, or less.
+        A block stops when an iteration moves its voxels by this share of their norm, or less. The norm counts as that
+        of a block of which a hundredth is matter, if it is less. "auto" is 1e-3, and 5e-4 for weights below 0.5.
     max_iterations
         A block stops after so many iterations in any case.
     projection_weights

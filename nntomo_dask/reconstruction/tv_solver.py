@@ -12,6 +12,7 @@ from nntomo_dask.projection.projector import LEAST_WEIGHT, Projector
 from nntomo_dask.types import Float32, Float64, Integers
 
 _SMALLEST = 48  # pixels; a slice that is no larger has no coarser level
+_LEAST_MATTER = 0.01  # of the voxels; a block of less stops as if it had so much, since noise alone never settles
 _RELAXATION = 1.5  # over-relaxation; 1.9 oscillates
 
 
@@ -69,9 +70,10 @@ def _solve(rows: Float32, pair: Projector, problem: Problem, projection_weights:
         between=problem.between,
     )
     iterations = 0
+    least = _LEAST_MATTER * len(rows) * pair.size**2
     for iterations in range(1, problem.max_iterations + 1):  # noqa: B007
         kernel.dual(state.rows, pair.forward(state.extrapolated), measured, sigma, keep, _RELAXATION)
-        moved = kernel.step(state, pair.back(state.rows), tau, pair.size, len(rows), steps)
+        moved = kernel.step(state, pair.back(state.rows), tau, pair.size, len(rows), steps, least)
         if moved <= problem.tolerance:
             break
     return state, iterations
@@ -84,7 +86,7 @@ def _step_sizes(weight: float) -> tuple[float, float]:
     weights from 0.03 to 10; twice as large or half as large steps take up to a third more.
     """
     known = max(weight, 1e-3)
-    return 1.7 * known**0.25, 1.3 * known**0.65
+    return 1.7 * known**0.25, 1.3 * known ** (0.8 if known > 1 else 0.65)
 
 
 def _start(
