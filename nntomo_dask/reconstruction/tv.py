@@ -48,8 +48,8 @@ class TotalVariation(Method):
     weight: Weight = setting(
         "auto",
         help="Weight of the edges against the projections, without a unit: the same number means the same for counts "
-        "and for line integrals. More noise needs more: 0.1 without noise, 3 with a noise of 2 %. "
-        "auto chooses it by projections that are left out.",
+        "and for line integrals. More noise needs more; auto takes it from the noise and from projections that are left "
+        "out, and the run tells it.",
     )
     minimum: float | None = setting(0.0, help="Lower bound of the voxels; 0 for matter, which cannot be negative.")
     maximum: float | None = setting(None, help="Upper bound of the voxels, such as the value of the densest matter.")
@@ -254,9 +254,8 @@ def tv(
         Slices at equal steps; where they are thicker than a pixel, differences between them count accordingly.
     weight
         λ in units of the series' `intensity_level` times a pixel: the same number means the same for counts and for
-        line integrals, and for pixels of any size. "auto" chooses it by projections that are left out: of some slices
-        in bins of at most 127 pixels, those within the tilt range are predicted from the others, and the weight with
-        the least squares wins.
+        line integrals, and for pixels of any size. "auto" is 0.85 √n σ for n projections and noise σ, in levels; or, if
+        it is more, a fifth of the weight that predicts projections best which were left out, of some slices in bins.
     minimum, maximum
         Bounds of the voxels, [u], kept in every iteration; None where there is none.
     dimensions

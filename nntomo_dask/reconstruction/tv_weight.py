@@ -50,7 +50,8 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
     starts, length = _runs(series.sizes[schema.Z], factor)
     source = slabs.lazy(series)
     runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
-    chosen = delayed(_choose)(method, runs, starts, source[schema.ANGLE].values, level, schema.axis_of(source), factor)
+    angles, axis, thickness = source[schema.ANGLE].values, schema.axis_of(source), thickness_of(source)
+    chosen = delayed(_choose)(method, runs, starts, angles, level, axis, thickness, factor)
     weight: da.Array = da.from_delayed(chosen, (), np.float64)
     return weight
 
@@ -76,6 +77,7 @@ def _choose(
     angles_deg: Float64,
     level: float,
     axis: Axis,
+    thickness: float,
     factor: int,
 ) -> np.float64:
     for run, start in zip(runs, starts, strict=True):
@@ -92,8 +94,8 @@ def _choose(
     folds = _folds(angles_deg, method.name)
 
     def misfit(weight: float) -> float:
-        """Of all runs and folds; the thickness of a bin is counted in bins, so that of a slice stays as it is."""
-        prepared = (weight / factor**2, float(level), 1.0)
+        """Of all runs and folds. Bins have as many slices as pixels, so their thickness in bins is that of a slice."""
+        prepared = (weight / factor**2, float(level), thickness)
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
