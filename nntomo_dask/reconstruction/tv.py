@@ -48,8 +48,8 @@ class TotalVariation(Method):
     weight: Weight = setting(
         "auto",
         help="Weight of the edges against the projections, without a unit: the same number means the same for counts "
-        "and for line integrals. More noise needs more; auto takes it from the noise and from projections that are left "
-        "out, and the run tells it.",
+        "and for line integrals. More noise needs more; auto takes it from the noise and from projections that are "
+        "left out, and the run tells it.",
     )
     minimum: float | None = setting(0.0, help="Lower bound of the voxels; 0 for matter, which cannot be negative.")
     maximum: float | None = setting(None, help="Upper bound of the voxels, such as the value of the densest matter.")
