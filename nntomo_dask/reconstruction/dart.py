@@ -11,33 +11,31 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.arrays import grid, schema, slabs
+from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import discrete
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, grey_levels
+from nntomo_dask.reconstruction.blocks import BLOCK, HALO, BlockMethod, Dimensions, thickness_of
 from nntomo_dask.reconstruction.gibbs import Body, Edges, Prior, ascending, partial_voxels
 from nntomo_dask.reconstruction.grey_levels import MOST
-from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.reconstruction.method import Scalar, reconstruct
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
 Levels = int | tuple[float, ...] | Literal["auto"]
-Dimensions = Literal[2, 3]
 Noise = float | Literal["auto"]
 
-BLOCK = 24  # slices that are drawn together; with the halo they fill the widest lane group
-HALO = 4  # neighbours on either side that are drawn with them and thrown away
 _SMOOTHING = 0.7
 _BADLY = 3  # times what SIRT leaves unexplained
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class Dart(Method):
+class Dart(BlockMethod):
     """Voxels of a few grey levels, drawn from their distribution given the projections; see `dart`."""
 
     name: ClassVar[str] = "dart"
@@ -67,21 +65,9 @@ class Dart(Method):
     iterations: int = setting(60, help="Sweeps over the boundaries; the last two thirds of them are averaged.", least=3)
     seed: int = setting(0, help="Of the random numbers.", least=0, most=1_000_000)
 
-    @property
-    def block(self) -> int:
-        """Slices that are drawn together, counted from the first of the series."""
-        return BLOCK
-
-    @property
-    def halo(self) -> int:
-        """Neighbouring slices that are drawn with a block; none where slices are independent."""
-        return HALO if self.dimensions == 3 else 0
-
     def check(self, series: xr.DataArray) -> None:
         """See `Method.check`; grey levels are numbers that differ."""
         super().check(series)
-        if self.halo:
-            schema.check_even_z(series, who=self.name)
         if isinstance(self.noise, str) and self.noise != "auto":
             refuse(self.name, needs='a noise above 0, or "auto"', got=f"{self.noise!r}", remedy='`noise="auto"`')
         self._check_levels()
@@ -108,9 +94,7 @@ class Dart(Method):
         The distance is in pixels, and infinite where each slice is drawn by itself. NaN is what is not known, and
         stands where there are no more levels.
         """
-        between = math.inf
-        if self.dimensions == 3:
-            between = abs(grid.spacing(series[schema.Z].values, 1.0) / schema.pixel_size_of(series))
+        between = thickness_of(series) if self.dimensions == 3 else math.inf
         known = sorted(self.levels) if isinstance(self.levels, tuple | list) else None
         if known is not None and not isinstance(self.noise, str):
             return between, math.nan, float(self.noise), *known
@@ -185,10 +169,6 @@ class Dart(Method):
         return blocks * (chunking.WRITTEN * image + chunking.READ * rows) + max(
             Sirt().host_bytes((lanes, angles, detector)), drawing
         )
-
-    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
-        """A block: slabs are made of whole ones in any case."""
-        return self.block
 
 
 def dart(

@@ -19,26 +19,24 @@ from nntomo_dask.projection import engines
 from nntomo_dask.projection.engines import ENGINE_HELP, EngineName
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, held_out, tv_weight
+from nntomo_dask.reconstruction.blocks import BlockMethod, Dimensions, thickness_of
 from nntomo_dask.reconstruction.intensity import lazy_level
-from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.reconstruction.method import Scalar, reconstruct
 from nntomo_dask.reconstruction.tv_solver import Problem, solve
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
 Weight = float | Literal["auto"]
-Dimensions = Literal[2, 3]
 Tolerance = float | Literal["auto"]
 
-BLOCK = 24  # slices that are solved together; with the halo they fill the widest lane group
 _TYPICAL = 100  # iterations, for an estimate of the time
 _NOISY = 0.5  # weight from which on a series is taken for noisy
-HALO = 4  # neighbours on either side that are solved with them and thrown away
 _SAME_DEG = 1e-3  # angles this near are one, in a list of weights
 
 
 @METHODS.register
 @dataclass(frozen=True)
-class TotalVariation(Method):
+class TotalVariation(BlockMethod):
     """``min ½ ‖A x - y‖² + λ TV(x)`` within bounds; see `tv`."""
 
     name: ClassVar[str] = "tv"
@@ -75,16 +73,6 @@ class TotalVariation(Method):
     )
     engine: EngineName = setting("native", help=ENGINE_HELP)
 
-    @property
-    def block(self) -> int:
-        """Slices that are solved together, counted from the first of the series."""
-        return BLOCK
-
-    @property
-    def halo(self) -> int:
-        """Neighbouring slices that are solved with a block; none where slices are independent."""
-        return HALO if self.dimensions == 3 else 0
-
     def check(self, series: xr.DataArray) -> None:
         """See `Method.check`; the bounds may not cross, and weights fit the projections."""
         schema.check_tilt_series(series, who=self.name)
@@ -105,8 +93,6 @@ class TotalVariation(Method):
                 remedy="other `minimum` and `maximum`; None is no bound",
             )
         self._check_projection_weights(series)
-        if self.halo:
-            schema.check_even_z(series, who=self.name)
 
     def _check_projection_weights(self, series: xr.DataArray) -> None:
         if not self.projection_weights:
@@ -146,7 +132,7 @@ class TotalVariation(Method):
         """The weight, the intensity level of which it is counted, and a slice's thickness in pixels."""
         level = lazy_level(series, who=self.name)
         level = da.where(level > 0, level, np.float32(1))
-        thickness = tv_weight.thickness_of(series)
+        thickness = thickness_of(series)
         weight = tv_weight.lazy_choice(self, series, level) if isinstance(self.weight, str) else float(self.weight)
         return weight, level, thickness
 
@@ -198,10 +184,6 @@ class TotalVariation(Method):
         _, angles, detector = shape
         between = 9 * streams.bordered_image_bytes(detector) + 6 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
-
-    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
-        """A block: slabs are made of whole ones in any case."""
-        return self.block
 
     def parameters(self) -> dict[str, Any]:
         """What a recipe says of the settings."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -19,9 +18,9 @@ from dask.delayed import delayed
 
 from nntomo_dask.arrays import finite, grid, schema, slabs
 from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.errors import SchemaError
-from nntomo_dask.projection.noise import noise
+from nntomo_dask.projection import noise_fit
 from nntomo_dask.reconstruction import held_out
+from nntomo_dask.reconstruction.blocks import thickness_of
 from nntomo_dask.types import Float32, Float64
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _PIXELS = 64  # a slice is binned as long as this many pixels stay
 _RUNS, _RUN_SLICES = 2, 8  # runs of neighbouring slices, spread over the volume, and slices of each after binning
+_NOISE_SLICES = 24  # in the middle of a run that tell its noise, at most
 _FOLDS = 4  # projections that are left out, at most
 _STEP = 10**0.5  # from one weight of the search to the next
 _LOWEST, _HIGHEST = -12, 8  # half steps from 1
@@ -54,11 +54,6 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
     chosen = delayed(_choose)(method, runs, starts, angles, level, axis, thickness, factor)
     weight: da.Array = da.from_delayed(chosen, (), np.float64)
     return weight
-
-
-def thickness_of(series: xr.DataArray) -> float:
-    """The distance of two slices in pixels."""
-    return abs(grid.spacing(series[schema.Z].values, 1.0)) / schema.pixel_size_of(series)
 
 
 def _runs(count: int, factor: int) -> tuple[list[int], int]:
@@ -104,13 +99,14 @@ def _choose(
 
 def _deviation(rows: Float32, angles_deg: Float64) -> float:
     """Root mean square of the noise in the rays that cross the specimen; 0 where too few are known to tell."""
-    with dask.config.set(scheduler="synchronous"):
-        try:
-            found = noise(schema.tilt_series(rows, angles_deg))
-        except SchemaError:
-            return 0.0
-    bright = rows[rows - found.background >= _BRIGHT * (found.brightest - found.background)]
-    return float(np.sqrt(found.variance(bright).mean())) if bright.size else 0.0
+    middle = rows[max(len(rows) - _NOISE_SLICES, 0) // 2 :][:_NOISE_SLICES]
+    if not noise_fit.enough(1, *middle.shape):
+        return 0.0
+    ascending = np.asarray(middle, np.float64)[:, np.argsort(angles_deg, kind="stable")]
+    found = noise_fit.fit([ascending], [])
+    above = np.maximum(ascending - found.background, 0)
+    bright = above[above >= _BRIGHT * (found.brightest - found.background)]
+    return float(np.sqrt(found.read_noise**2 + found.gain * bright.mean())) if bright.size else 0.0
 
 
 def _binned(rows: Float32, factor: int) -> Float32:
