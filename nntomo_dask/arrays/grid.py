@@ -71,6 +71,14 @@ def depth_zero(place: float, count: int) -> float:
     return place + round((count - 1) / 2 - place)
 
 
+def in_bins(axis: Axis, size: int, factor: int) -> Axis | None:
+    """Where the tilt axis lies in bins of `factor` of `size` pixels; None where it is in the middle of these."""
+    if axis == Axis.centred(size):
+        return None
+    place = (axis.x + 0.5) / factor - 0.5
+    return Axis(depth_zero(place, size // factor), place)
+
+
 def check_positions(positions: npt.ArrayLike, *, dim: str, kind: str, who: str, even: bool = True) -> None:
     """Raise a SchemaError unless a coordinate holds finite numbers, and where `even` in equal steps."""
     values = np.asarray(positions)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from nntomo_dask.arrays import angles as angles_room, geometry
 from nntomo_dask.arrays.grid import Axis
+from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection import project as projecting
 from nntomo_dask.reconstruction.method import Method
@@ -103,7 +104,7 @@ def without(
     `prepared` is what ``method.prepare`` gives, as numbers; `axis` where the tilt axis is unless it is in the middle.
     """
     where: dict[str, Any] = {} if axis is None else {"axis": axis}
-    kept = np.ascontiguousarray(rows[:, fold.kept])
+    kept = device.namespace(rows).ascontiguousarray(rows[:, fold.kept])
     return method.slab(kept, np.asarray(angles_deg, np.float64)[fold.kept], *prepared, **where)
 
 

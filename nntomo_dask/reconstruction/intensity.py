@@ -63,10 +63,7 @@ def _level(rows: Float32, slices: Integers, angles_deg: Float64, axis: Axis, who
     binned = rows[..., : n_detectors // factor * factor].reshape(*rows.shape[:2], -1, factor).mean(axis=-1)
     # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
     estimate = Sirt(tolerance=0, max_iterations=_LEVEL_ITERATIONS, minimum=0)
-    where = None
-    if axis != Axis.centred(n_detectors):
-        place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in binned pixels
-        where = Axis(grid.depth_zero(place, binned.shape[-1]), place)
+    where = grid.in_bins(axis, n_detectors, factor)
     volume: Float32 = device.to_host(estimate.slab(binned / np.float32(factor), angles_deg, axis=where))
     if volume.max() <= 0:
         return np.float32(0)

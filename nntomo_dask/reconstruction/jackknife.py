@@ -11,6 +11,8 @@ from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
+from nntomo_dask.reconstruction import held_out
+from nntomo_dask.reconstruction.held_out import Fold
 from nntomo_dask.reconstruction.method import Method, Scalar, checked_axis, method_of, reconstruct
 from nntomo_dask.types import Float32, Float64
 
@@ -62,11 +64,11 @@ class Jackknife(Method):
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Standard errors (slice, y, x) of rows (slice, angle, detector), one reconstruction after the other."""
-        where: dict[str, Any] = {} if axis is None else {"axis": axis}
         xp, count = device.namespace(rows), len(angles_deg)
-        for number, left_out in enumerate(np.argsort(angles_deg, kind="stable")):  # in any order of the projections
-            kept = np.delete(np.arange(count), left_out)
-            volume = self.method.slab(xp.ascontiguousarray(rows[:, kept]), angles_deg[kept], *prepared, **where)
+        ascending = np.argsort(angles_deg, kind="stable")  # in any order of the projections
+        folds = [Fold(np.array([one]), np.delete(np.arange(count), one)) for one in ascending]
+        volumes = held_out.reconstructions(self.method, rows, angles_deg, folds=folds, prepared=prepared, axis=axis)
+        for number, volume in enumerate(volumes):
             if number == 0:
                 mean, squares = volume, xp.zeros_like(volume)
                 continue

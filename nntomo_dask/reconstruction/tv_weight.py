@@ -79,10 +79,7 @@ def _choose(
         finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS, first=start)
     deviation = max(_deviation(run, angles_deg) for run in runs) / level
     of_noise = _OF_NOISE * np.sqrt(angles_deg.size * (deviation**2 + _OF_VOXELS**2))
-    where = None
-    if axis != Axis.centred(runs[0].shape[-1]):
-        place = (axis.x + 0.5) / factor - 0.5  # of the tilt axis, in bins
-        where = Axis(grid.depth_zero(place, runs[0].shape[-1] // factor), place)
+    where = grid.in_bins(axis, runs[0].shape[-1], factor)
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     binned = [_binned(run, factor) for run in runs]
     seen = [run[slabs.mirrored(len(run), method.halo)] for run in binned]
