@@ -19,7 +19,7 @@ LAYERS = [
     {"networks", "reconstruction"},
     {"training"},
     {"store", "formats", "plotting"},
-    {"assessment"},
+    {"assessment", "alignment"},
     {"cli", "pipelines"},
 ]
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
@@ -37,8 +37,12 @@ ROOM_OF_PACKAGE = {
     "dask_cuda": {"compute/workers"},
     "distributed": {"compute/cluster", "compute/workers"},
     "mrcfile": {"formats"},
+    "h5py": {"formats"},
+    "rsciio": {"formats"},
+    "tifffile": {"formats"},
+    "yaozarrs": {"formats"},
     "matplotlib": {"plotting"},
-    "zarr": {"store"},
+    "zarr": {"store", "formats"},
     "click": {"cli"},
 }
 

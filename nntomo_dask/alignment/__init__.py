@@ -1,0 +1,1 @@
+"""Alignment of measured series: where each projection lies, found step by step and applied once."""
