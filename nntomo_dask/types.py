@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+Complex64 = npt.NDArray[np.complex64]
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
