@@ -237,7 +237,7 @@ def tv(
     weight
         λ in units of the series' `intensity_level` times a pixel: the same number means the same for counts and for
         line integrals, and for pixels of any size. "auto" is 0.85 √n σ for n projections and noise σ, in levels; or, if
-        it is more, a fifth of the weight that predicts projections best which were left out, of some slices in bins.
+        it is more, 1.5 times the weight that predicts projections best which were left out, of some slices.
     minimum, maximum
         Bounds of the voxels, [u], kept in every iteration; None where there is none.
     dimensions
