@@ -301,16 +301,18 @@ class TestSignals:
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
     def test_while_it_computes(self, slow, tmp_path, number, code):
-        """Within two seconds; on a machine that does much else, in one of three tries."""
-        for _ in range(3):
+        """It unwinds; on a busy machine, in one of five tries. The others leave a lock that holds nothing."""
+        for _ in range(5):
             process = self.begin(slow, tmp_path)
             assert process.stderr.readline().startswith("a.zarr: 0 of ")
             process.send_signal(number)
             seconds = self.ended(process, code)
-            assert [entry.name for entry in tmp_path.iterdir()] == ["a.zarr"]
-            if seconds < 2:
+            left = {entry.name for entry in tmp_path.iterdir()}
+            assert left - {".a.zarr.lock"} == {"a.zarr"}
+            if seconds < interruption.GRACE_SECONDS:
+                assert left == {"a.zarr"}
                 return
-        pytest.fail(f"it took {seconds:.1f} s in the last of three tries")
+        pytest.fail(f"it took {seconds:.1f} s in the last of five tries")
 
     @pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0])
     def test_while_it_imports(self, slow, tmp_path, seconds):

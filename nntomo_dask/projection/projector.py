@@ -12,7 +12,7 @@ from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, project as kernel
-from nntomo_dask.projection import engines
+from nntomo_dask.projection import conditioning, engines
 from nntomo_dask.types import Float32, Float64
 
 # A ray or a pixel whose weights sum to less lies outside the field of view and has no part in an iteration.
@@ -124,6 +124,13 @@ class Projector:
         rows, columns = (xp.asarray(_inverse(one)) for one in self._sums)
         return rows, columns
 
+    def frequency_steps(self, like: Any) -> Float32:
+        """(angle, frequency), where `like` lies; see `conditioning.frequency_steps`."""
+        steps: Float32 = device.namespace(like).asarray(
+            _frequency_steps(self._name, tuple(self.angles_deg.tolist()), self.size, self.axis)
+        )
+        return steps
+
     def zeros(self, measured: Float32) -> Float32:
         """Images (pixel, lane) of zeros for a lane group of sinograms."""
         pixels = (self.size + 2 * layout.IMAGE_PAD) ** 2
@@ -168,6 +175,12 @@ def _sums(engine: str, angles_deg: tuple[float, ...], size: int, axis: Axis) -> 
     ones = layout.sinogram_to_lanes(np.ones((1, len(angles_deg), size), np.float32), width).reshape(-1, width)
     columns = np.ascontiguousarray(pair.back(ones)[:, 0])
     return rows, columns
+
+
+@functools.lru_cache(maxsize=32)
+def _frequency_steps(engine: str, angles_deg: tuple[float, ...], size: int, axis: Axis) -> Float32:
+    pair = Projector(np.asarray(angles_deg), size, engine, axis)
+    return conditioning.frequency_steps(pair.angles_deg, size, pair.forward, pair.back)
 
 
 def _inverse(sums: Float32) -> Float32:

@@ -29,7 +29,7 @@ from nntomo_dask.types import Float32, Float64
 Weight = float | Literal["auto"]
 Tolerance = float | Literal["auto"]
 
-_TYPICAL = 100  # iterations, for an estimate of the time
+_TYPICAL = 40  # iterations, for an estimate of the time
 _NOISY = 0.5  # weight from which on a series is taken for noisy
 _SAME_DEG = 1e-3  # angles this near are one, in a list of weights
 
@@ -62,8 +62,8 @@ class TotalVariation(BlockMethod):
     )
     tolerance: Tolerance = setting(
         "auto",
-        help="A block of slices stops when an iteration changes its voxels by this share or less; auto is 0.001, and "
-        "0.0005 for weights below 0.5.",
+        help="A block of slices stops when an iteration changes its voxels by this share or less; auto is 0.0025, and "
+        "0.0004 for weights below 0.5.",
         above=0,
         below=1,
     )
@@ -168,7 +168,7 @@ class TotalVariation(BlockMethod):
 
     def _tolerance(self, weight: float) -> float:
         """With noise, further iterations fit noise; without, they find edges."""
-        return self.tolerance if not isinstance(self.tolerance, str) else 1e-3 if weight >= _NOISY else 5e-4
+        return self.tolerance if not isinstance(self.tolerance, str) else 2.5e-3 if weight >= _NOISY else 4e-4
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Of a block with its halo: six lane groups of images, five of rows, and what is written."""
@@ -237,7 +237,7 @@ def tv(
     weight
         λ in units of the series' `intensity_level` times a pixel: the same number means the same for counts and for
         line integrals, and for pixels of any size. "auto" is 0.85 √n σ for n projections and noise σ, in levels; or, if
-        it is more, a fifth of the weight that predicts projections best which were left out, of some slices in bins.
+        it is more, 1.5 times the weight that predicts projections best which were left out, of some slices.
     minimum, maximum
         Bounds of the voxels, [u], kept in every iteration; None where there is none.
     dimensions
@@ -246,7 +246,7 @@ def tv(
         Gradients below this share of the intensity level count by their squares: no steps on slopes.
     tolerance
         A block stops when an iteration moves its voxels by this share of their norm, or less. The norm counts as that
-        of a block of which a hundredth is matter, if it is less. "auto" is 1e-3, and 5e-4 for weights below 0.5.
+        of a block of which a hundredth is matter, if it is less. "auto" is 2.5e-3, and 4e-4 for weights below 0.5.
     max_iterations
         A block stops after so many iterations in any case.
     projection_weights

@@ -1,10 +1,10 @@
-"""The weight of total variation, from the noise of a series or by projections that are left out in turn.
+"""The weight of total variation, from the noise of a series and by projections that are left out in turn.
 
 What the projections cannot tell from noise is to be flat. Backprojected noise grows with the root of the number of
-projections, and so does the weight. What a body is within voxels acts like a little noise, in any series.
-Projections that are left out tell of everything else that a volume cannot explain: drift, alignment, intensities that
-are no line integrals. The weight that predicts them best is too large for the whole series, which leaves less open; a
-share of it is a lower bound. The constants are measured; see docs/theory.md.
+projections, and so does the weight. Projections that are left out tell of everything else that a volume cannot explain:
+what a body is within voxels, drift, alignment, intensities that are no line integrals. The weight that predicts them
+best is a little too small for sharp bodies, and in bins, where voxels show less of a body, a little too large. Of the
+two weights the larger one is taken. The constants are measured; see docs/theory.md.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,11 @@ _RUNS, _RUN_SLICES = 2, 8  # runs of neighbouring slices, spread over the volume
 _NOISE_SLICES = 24  # in the middle of a run that tell its noise, at most
 _FOLDS = 4  # projections that are left out, at most
 _STEP = 10**0.5  # from one weight of the search to the next
-_LOWEST, _HIGHEST = -12, 8  # half steps from 1
+_LOWEST, _HIGHEST = -9, 8  # half steps from 1
 _TOLERANCE, _ITERATIONS = 1e-3, 200  # a rougher solution ranks the weights as a fine one does
 _OF_NOISE = 0.85  # weight for a standard deviation of one intensity level and one projection
-_OF_VOXELS = 0.035  # standard deviation of what is within voxels, in intensity levels
-_OF_HELD_OUT = 0.2  # share of the weight that predicts best
+_ROUGHNESS = 0.05  # standard deviation up to which surfaces of voxels look like noise, in intensity levels
+_OF_HELD_OUT = 1.5  # weight for one that predicts best, in bins of one pixel
 _BRIGHT = 0.1  # of the brightest ray: rays above it show the specimen
 
 
@@ -44,7 +44,7 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
 
     Some runs of neighbouring slices, in bins, are reconstructed without one projection each time, and predict it. The
     weight with the least squares over all predictions is searched for in steps of √10 from 1 on, then of half that.
-    The noise may ask for more than a share of it.
+    The noise may ask for more than that.
     """
     factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
     starts, length = _runs(series.sizes[schema.Z], factor)
@@ -78,7 +78,7 @@ def _choose(
     for run, start in zip(runs, starts, strict=True):
         finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS, first=start)
     deviation = max(_deviation(run, angles_deg) for run in runs) / level
-    of_noise = _OF_NOISE * np.sqrt(angles_deg.size * (deviation**2 + _OF_VOXELS**2))
+    of_noise = _OF_NOISE * np.sqrt(angles_deg.size * max(deviation**2 - _ROUGHNESS**2, 0))
     where = grid.in_bins(axis, runs[0].shape[-1], factor)
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     binned = [_binned(run, factor) for run in runs]
@@ -91,7 +91,7 @@ def _choose(
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
-    return np.float64(max(of_noise, _OF_HELD_OUT * _minimum(misfit)))
+    return np.float64(max(of_noise, _OF_HELD_OUT / np.sqrt(factor) * _minimum(misfit)))
 
 
 def _deviation(rows: Float32, angles_deg: Float64) -> float:
