@@ -22,8 +22,8 @@ from .formats.format import Format as Format
 from .formats.mrc import (
     read_mrc_series as read_mrc_series,
     read_mrc_volume as read_mrc_volume,
-    write_mrc as write_mrc,
 )
+from .formats.mrc_writing import write_mrc as write_mrc
 from .formats.tilt_angles import (
     read_tilt_angles as read_tilt_angles,
     write_tilt_angles as write_tilt_angles,

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 FORMATS: "Registry[type[Format]]" = Registry(
     "format",
     package=__name__,
-    modules=("mrc",),
+    modules=("mrc", "tiff", "ome_zarr", "hspy", "npy"),
     group="nntomo_dask.formats",
 )

@@ -1,0 +1,209 @@
+"""What the writers of all formats share: blocks of slices in turn, where voxels lie, and what a file says of its axes."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask import aside
+from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays.grid import spacing
+from nntomo_dask.errors import refuse
+from nntomo_dask.formats import mrc_grid
+from nntomo_dask.formats.tilt_angles import text_of
+from nntomo_dask.types import Float32
+from nntomo_dask.untrusted import canonical_json
+
+BLOCK_BYTES = 32 * 2**20  # of the slices that are gathered until they make a row of chunks
+BLOCK_SLICES = 32
+_SIDECAR_BYTES = 2**26  # of a text beside a file, when it is compared with what would be written
+
+# What every export says of its axes. One place: files, pages and messages take it from here.
+VOLUME_AXES = (
+    "Axes (z, y, x). z runs along the tilt axis; y along the beam at a tilt of 0 degrees; x across both. A projection at "
+    "the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the angles "
+    "have the sign that this formula gives them; angles of the other sign mirror y. Positions ascend with the indices."
+)
+SERIES_AXES = (
+    "Axes (angle, z, detector), images whose tilt axis is vertical. z runs along the tilt axis; the detector coordinate "
+    "of a voxel is t = x cos a + y sin a, with the beam along y at the tilt angle a = 0 degrees."
+)
+VOLUME_LABEL = "axes (z,y,x): z tilt axis, y beam at 0 deg; t = x cos a + y sin a"
+SERIES_LABEL = "axes (angle,z,detector): z tilt axis, vertical; t = x cos a + y sin a"
+
+
+class Place(NamedTuple):
+    """Where pixels lie along a dim: their step and the position of the first, in a unit."""
+
+    dim: str
+    step: float
+    first: float
+    unit: str
+
+
+def is_series(array: xr.DataArray) -> bool:
+    """Whether an array is a tilt series; else it is a volume."""
+    return schema.ANGLE in array.dims
+
+
+def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
+    """The array as files hold it: positions ascend at equal steps, line integrals are counted in its own pixels.
+
+    Raises
+    ------
+    SchemaError
+        It is neither volume nor tilt series, or its slices are not at equal steps.
+    """
+    if isinstance(array, xr.DataArray) and is_series(array):
+        schema.check_tilt_series(array, who=who)
+    else:
+        schema.check_volume(array, who=who)
+    return mrc_grid.as_written(array, who=who)
+
+
+def file_dims(array: xr.DataArray) -> tuple[str, ...]:
+    """The order of the dims in files: volumes (z, y, x), series image by image (angle, z, detector)."""
+    return (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series(array) else schema.VOLUME_DIMS
+
+
+def file_shape(array: xr.DataArray) -> tuple[int, int, int]:
+    """Sizes along `file_dims`."""
+    first, second, third = (array.sizes[dim] for dim in file_dims(array))
+    return first, second, third
+
+
+def places(array: xr.DataArray) -> tuple[Place, ...]:
+    """Where pixels lie along each of the `file_dims`; angles have their mean step, in degrees."""
+    across, found = schema.pixel_size_of(array), []
+    for dim in file_dims(array):
+        values = array[dim].values
+        if dim == schema.ANGLE:
+            found.append(Place(dim, float(values[-1] - values[0]) / (values.size - 1), float(values[0]), "degree"))
+        else:
+            unit = str(array.attrs["units"])
+            found.append(Place(dim, abs(spacing(values, across)), float(values[0]), unit))
+    return tuple(found)
+
+
+def axes_text(array: xr.DataArray) -> str:
+    """What a file says of the axes of an array."""
+    return SERIES_AXES if is_series(array) else VOLUME_AXES
+
+
+def about(array: xr.DataArray) -> dict[str, Any]:
+    """What a file says of an array beside its values, as JSON holds it: axes, steps, angles, and how it was made."""
+    found: dict[str, Any] = {
+        "written_by": "nntomo_dask",
+        "kind": "tilt series" if is_series(array) else "volume",
+        "axes": list(file_dims(array)),
+        "about_axes": axes_text(array),
+        "units": array.attrs["units"],
+        "step": [place.step for place in places(array)],
+        "first": [place.first for place in places(array)],
+    }
+    if is_series(array):
+        found["angles_deg"] = [float(angle) for angle in array[schema.ANGLE].values]
+    kept = ("tilt_axis_deg", "voltage_kv", "magnification", "detector", "quantity")
+    found |= {key: array.attrs[key] for key in kept if isinstance(array.attrs.get(key), int | float | str)}
+    recipe = recipes.recipe_of(array)
+    parsed: dict[str, Any] = json.loads(canonical_json(found | {"recipe": recipe}))
+    return parsed
+
+
+def slabs_of(array: xr.DataArray) -> Iterator[tuple[int, Float32]]:
+    """Each slab of slices in turn, with the number of its first slice; one is in memory at a time."""
+    first = 0
+    for slices in slabs.lazy(array).data.chunks[0]:
+        yield first, np.asarray(array.isel({schema.Z: slice(first, first + slices)}).values, np.float32)
+        first += slices
+
+
+def block_slices(shape: Sequence[int]) -> int:
+    """Slices of a row of chunks of an array (z, …): a power of two up to 32, at most 32 MiB of float32."""
+    slice_bytes = 4 * int(np.prod(shape[1:]))
+    slices = 1
+    while 2 * slices <= min(BLOCK_SLICES, shape[0]) and 2 * slices * slice_bytes <= BLOCK_BYTES:
+        slices *= 2
+    return slices
+
+
+def blocks_of(array: xr.DataArray, slices: int) -> Iterator[tuple[int, Float32]]:
+    """Blocks of so many slices in turn, whatever the slabs are; the last may have fewer.
+
+    So that files have the same bytes with any memory.
+    """
+    count = array.sizes[schema.Z]
+    block, filled, begin = np.empty((min(slices, count), *array.shape[1:]), np.float32), 0, 0
+    for _, slab in slabs_of(array):
+        taken = 0
+        while taken < len(slab):
+            part = min(len(slab) - taken, len(block) - filled, count - begin - filled)
+            block[filled : filled + part] = slab[taken : taken + part]
+            taken, filled = taken + part, filled + part
+            if filled == min(len(block), count - begin):
+                yield begin, block[:filled]
+                begin, filled = begin + filled, 0
+
+
+def write_values(
+    array: xr.DataArray,
+    file: IO[bytes],
+    offset: int,
+    convert: Callable[[Float32, int], npt.NDArray[Any]],
+    *,
+    itemsize: int,
+) -> None:
+    """Write the values of an array into a file from a byte on, in the order of its `file_dims`, slab by slab."""
+    for first, slab in slabs_of(array):
+        values = convert(slab, first)
+        if not is_series(array):
+            file.seek(offset + first * itemsize * values[0].size)
+            file.write(np.ascontiguousarray(values).data)
+            continue
+        image_bytes = itemsize * array.sizes[schema.Z] * array.sizes[schema.DETECTOR]
+        for image in range(values.shape[1]):
+            file.seek(offset + image * image_bytes + first * itemsize * values.shape[2])
+            file.write(np.ascontiguousarray(values[:, image]).data)
+
+
+def angle_file(path: Path, suffixes: Sequence[str]) -> Path:
+    """The name of the file with .rawtlt in place of one of some suffixes, or else behind it."""
+    for suffix in sorted(suffixes, key=len, reverse=True):
+        if path.name.lower().endswith(suffix) and len(path.name) > len(suffix):
+            return path.with_name(f"{path.name[: -len(suffix)]}.rawtlt")
+    return path.with_name(f"{path.name}.rawtlt")
+
+
+def beside(array: xr.DataArray, path: Path, suffixes: Sequence[str]) -> dict[Path, str]:
+    """The text files beside a file: of a series that of its angles."""
+    return {angle_file(path, suffixes): text_of(array[schema.ANGLE].values)} if is_series(array) else {}
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file holds just a text.
+
+    Texts are written before the file that they belong to. Where a run is killed in between, they do not stand in the
+    way of the next.
+    """
+    try:
+        return path.stat().st_size < _SIDECAR_BYTES and path.read_bytes() == text.encode()
+    except OSError:
+        return False
+
+
+def write_beside(texts: dict[Path, str]) -> None:
+    """Write the text files beside a file, just before the file itself appears."""
+    for place, text in texts.items():
+        if not holds(place, text):
+            with aside.written(place) as partial:
+                partial.write_bytes(text.encode())
+
+
+def check_finite_range(low: float, high: float, *, who: str) -> None:
+    """Raise a SchemaError where a range of values is none that can be scaled."""
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        refuse(who, needs="a range LOW,HIGH of values", got=f"{low:g},{high:g}", remedy="`range=(0, 1)`, two values")
