@@ -68,8 +68,8 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
 def written_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of a folder to write; when that is done, its files are flushed and it becomes `path`.
 
-    A folder that is there already is replaced: whoever calls this has made sure that it may be. If an exception ends the
-    writing, `path` stays as it was. A process that is killed between the two renames at the end leaves no folder there.
+    A folder that is there already is replaced: whoever calls this has made sure that it may be. If an exception ends
+    the writing, `path` stays as it was. A process that is killed between the two renames at the end leaves no folder.
 
     Raises
     ------

@@ -10,11 +10,11 @@ import dask
 import xarray as xr
 
 import nntomo_dask as nt
+from nntomo_dask.arrays.blocks import BLOCK_BYTES
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.formats import FORMATS
 from nntomo_dask.formats.format import Format, format_to_write, host_bytes, is_written
-from nntomo_dask.formats.writing import BLOCK_BYTES
 from nntomo_dask.settings import check_settings
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
@@ -51,13 +51,13 @@ class Export(options.Chooser):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What the verb does, and the formats with their suffixes."""
         super().format_help_text(ctx, formatter)
+        rows = [(name, f"{_first_line(FORMATS[name])} {', '.join(FORMATS[name].suffixes)}") for name in WRITERS]
         with formatter.section("Formats"):
-            formatter.write_dl(
-                [
-                    (name, f"{(FORMATS[name].__doc__ or '').strip().splitlines()[0]} {', '.join(FORMATS[name].suffixes)}")
-                    for name in WRITERS
-                ]
-            )
+            formatter.write_dl(rows)
+
+
+def _first_line(kind: type[Format]) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0]
 
 
 @click.command(cls=Export)

@@ -61,10 +61,10 @@ class Format(ABC):
         refuse("import", needs="a format that holds volumes", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod
-    def write(cls, array: xr.DataArray, path: Path, **settings: Any) -> list[Path]:
+    def write(cls, array: xr.DataArray, path: Path, *, how: Any = None) -> list[Path]:
         """Write a volume or a tilt series by `aside.written`; returns the files. `outputs` have been checked before.
 
-        Where the format has settings of writing, it is given an instance of `writing` as `how`.
+        Where the format has settings of writing, `how` is an instance of `writing`.
         """
         refuse("export", needs="a format that can be written", got=cls.title, remedy="another suffix")
 

@@ -1,18 +1,19 @@
 """HyperSpy's files, written slab by slab: .hspy, which is HDF5, and .zspy, a folder in Zarr's format 2.
 
-Both have one layout, that of RosettaSciIO's version 3.3: the signal under ``Experiments/TITLE``, its axes and metadata as
+Both have one layout, version 3.3 of RosettaSciIO: the signal under ``Experiments/TITLE``, its axes and metadata as
 attributes of groups. RosettaSciIO's own writers would need Zarr 2, or the array in memory.
 """
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import schema
+from nntomo_dask.arrays.blocks import block_slices, blocks_of, slabs_of
 from nntomo_dask.formats import writing
 from nntomo_dask.formats.format import Format
 from nntomo_dask.store import zarr_settings
@@ -20,14 +21,13 @@ from nntomo_dask.store import zarr_settings
 SUFFIXES = (".hspy", ".zspy")
 _VERSION = "3.3"  # of the layout
 _MARK = "nntomo_dask_export"
-_EVEN_DEG = 1e-6  # angles are at equal steps where they differ from these by less
 
 
 class HspyWriting(Format):
     """How the format is written; its reader derives from this."""
 
     @classmethod
-    def write(cls, array: xr.DataArray, path: Path, **settings: Any) -> list[Path]:
+    def write(cls, array: xr.DataArray, path: Path, *, how: None = None) -> list[Path]:
         """The array with its axes and metadata, the angles of a series among them."""
         stored = writing.as_written(array, who="export")
         if cls.is_folder(path):
@@ -58,17 +58,12 @@ def _axes(array: xr.DataArray) -> list[dict[str, Any]]:
     for number, (place, size) in enumerate(zip(writing.places(array), writing.file_shape(array), strict=True)):
         axis: dict[str, Any] = {"name": place.dim, "units": place.unit, "navigate": number == 0, "is_binned": False}
         uniform = {"_type": "UniformDataAxis", "size": size, "scale": place.step, "offset": place.first}
-        if place.dim != schema.ANGLE:
+        angles = array[schema.ANGLE].values.astype(np.float64) if place.dim == schema.ANGLE else np.arange(2.0)
+        ordered = (np.diff(angles) > 0).all() or (np.diff(angles) < 0).all()
+        if not place.unit and ordered:  # unequal steps
+            found.append(axis | {"units": "degree", "_type": "DataAxis", "axis": angles})
+        else:  # angles in disorder are counted, and stand in the metadata alone
             found.append(axis | uniform)
-            continue
-        angles = array[schema.ANGLE].values.astype(np.float64)
-        steps = np.diff(angles)
-        if np.abs(steps - place.step).max() < _EVEN_DEG:
-            found.append(axis | uniform)
-        elif (steps > 0).all() or (steps < 0).all():
-            found.append(axis | {"_type": "DataAxis", "axis": angles})
-        else:  # the angles stand in the metadata alone
-            found.append(axis | {"units": "", **uniform, "scale": 1.0, "offset": 0.0})
     return found
 
 
@@ -91,7 +86,7 @@ def _metadata(array: xr.DataArray) -> dict[str, Any]:
 
 
 def _groups(array: xr.DataArray) -> dict[str, dict[str, Any]]:
-    """All groups of the layout but the arrays of values, by path, with their attributes; arrays among these are data."""
+    """All groups of the layout by path, with their attributes; arrays among these are stored as arrays."""
     title = str(array.name).replace("/", "-") or "__unnamed__"
     root = f"Experiments/{title}"
     groups: dict[str, dict[str, Any]] = {
@@ -129,11 +124,11 @@ def _write_hspy(array: xr.DataArray, path: Path) -> None:
             group = file.require_group(name) if name else file
             for key, value in attributes.items():
                 if isinstance(value, np.ndarray):
-                    group.create_dataset(key, data=value)
+                    group.create_dataset(key, data=value, chunks=value.shape)  # lazy readers look for chunks
                 else:
                     group.attrs[key] = value
         data = file[_root(groups)].create_dataset("data", shape, "<f4", chunks=(1, *shape[1:]))
-        for first, slab in writing.slabs_of(array):
+        for first, slab in slabs_of(array):
             if writing.is_series(array):
                 for image in range(shape[0]):
                     data[image, first : first + len(slab)] = slab[:, image]
@@ -149,7 +144,7 @@ def _write_zspy(array: xr.DataArray, folder: Path) -> None:
 
     groups, shape = _groups(array), writing.file_shape(array)
     groups[""]["file_format"] = "ZSpy"
-    slices = writing.block_slices(array.shape)
+    slices = block_slices(array.shape)
     packed = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
     made: Any = {}
     for name, attributes in groups.items():
@@ -164,7 +159,7 @@ def _write_zspy(array: xr.DataArray, folder: Path) -> None:
     data = made[_root(groups)].create_array(
         "data", shape=shape, dtype="<f4", chunks=chunks, compressors=packed, chunk_key_encoding=_KEYS
     )
-    for first, block in writing.blocks_of(array, slices):
+    for first, block in blocks_of(array, slices):
         if is_series:
             data[:, first : first + len(block)] = np.moveaxis(block, 0, 1)
         else:

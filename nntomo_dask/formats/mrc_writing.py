@@ -1,7 +1,7 @@
 """MRC files of volumes and tilt series, written slab by slab.
 
-Sections are images (y, x) whose first line is the lowest, as 3dmod of IMOD shows them: of a volume those across the tilt
-axis, as IMOD's `tilt` writes them before they are turned; of a series the projections, with the tilt axis upright.
+Sections are images (y, x) whose first line is the lowest, as 3dmod of IMOD shows them: of a volume those across the
+tilt axis, as IMOD's `tilt` writes them before they are turned; of a series the projections, the tilt axis upright.
 """
 
 import mmap
@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from nntomo_dask import aside
-from nntomo_dask.arrays import schema, slabs
+from nntomo_dask.arrays.blocks import slabs_of
 from nntomo_dask.formats import mrc_grid, mrc_statistics, writing
 from nntomo_dask.formats.numbers import Numbers, Stored
 
@@ -76,18 +76,16 @@ def _write(array: xr.DataArray, path: Path, numbers: Stored) -> None:
     with mrcfile.new_mmap(path, shape=shape, mrc_mode=_MODES[numbers.type], overwrite=True) as mrc:
         mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
         _take_room(path)
-        first = 0
         statistics = mrc_statistics.Statistics()
         values = mrc.data.view(np.uint8) if numbers.type == "uint8" else mrc.data
-        for slices in slabs.lazy(array).data.chunks[0]:
-            slab = numbers.convert(array.isel({schema.Z: slice(first, first + slices)}).values, first)
+        for first, read in slabs_of(array):
+            slab = numbers.convert(read, first)
             if is_series:
-                values[:, first : first + slices] = np.moveaxis(slab, 0, 1)
+                values[:, first : first + len(slab)] = np.moveaxis(slab, 0, 1)
             else:
-                values[first : first + slices] = slab
+                values[first : first + len(slab)] = slab
             statistics.add(slab)
             _let_go(mrc.data)
-            first += slices
         if is_series:
             mrc.set_image_stack()
         statistics.write(mrc.header)

@@ -1,4 +1,4 @@
-"""The type of the values in a file that is written: as they are, or scaled to integers by a range that the file states."""
+"""The type of the values in a file: as they are, or scaled to integers by a range that the file states."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,13 +31,14 @@ class Numbers:
     """
 
     type: NumberType = setting(
-        "float32", help="Type of the stored values. Integers are scaled by --range; float32 keeps the values as they are."
+        "float32",
+        help="Type of the stored values. Integers are scaled by --range; float32 keeps the values as they are.",
     )
     range: float | tuple[float, float] | RangeWord = setting(
         "minmax",
         help="Values that become the least and the largest integer; what lies outside becomes one of these. LOW,HIGH; "
         "minmax: the least and the largest of all values; percentiles: a thousandth of all values lies below and a "
-        "thousandth above; none: values are rounded, not scaled. The file says by what its integers are to be multiplied.",
+        "thousandth above; none: values are rounded, not scaled. The file says how values follow from its integers.",
     )
 
     def stored(self, array: xr.DataArray, *, who: str) -> "Stored":
@@ -53,7 +54,7 @@ class Numbers:
             if self.range != "minmax":
                 remedy = '`type="uint16"`, or leave `range` out'
                 refuse(who, needs="a type of integers for a range", got="float32", remedy=remedy)
-            return Stored("float32", 1.0, 0.0, -np.inf, np.inf, False)
+            return Stored("float32", 1.0, 0.0, -np.inf, np.inf, scaled=False)
         kind = np.iinfo(self.type)
         if self.range == "none":
             low, high = range_of(slabs.lazy(array).data)
@@ -64,7 +65,7 @@ class Numbers:
                     got=f"values from {low:g} to {high:g}",
                     remedy='`range="minmax"`, which scales them',
                 )
-            return Stored(self.type, 1.0, 0.0, low, high, False)
+            return Stored(self.type, 1.0, 0.0, low, high, scaled=False)
         if isinstance(self.range, tuple):
             if len(self.range) != 2:
                 refuse(who, needs="a range LOW,HIGH", got=f"{len(self.range)} values", remedy="`range=(0, 1)`")
@@ -79,7 +80,7 @@ class Numbers:
         if not low < high:  # one value everywhere
             high = low + 1.0
         step = (high - low) / (kind.max - kind.min)
-        return Stored(self.type, step, low - step * kind.min, low, high, True)
+        return Stored(self.type, step, low - step * kind.min, low, high, scaled=True)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Stored:
         return np.dtype(self.type).newbyteorder("<")
 
     def convert(self, slab: Float32, first: int = 0) -> npt.NDArray[Any]:
-        """Values of a slab (z, …) as they are stored, where they become integers only numbers; `first` is for errors."""
+        """Values of a slab (z, …) as they are stored; integers are made of finite ones. `first` is for errors."""
         if self.type == "float32":
             return slab
         finite.check_slab(slab, who="export", dims=(schema.Z, "row", "column"), first=first)

@@ -1,7 +1,7 @@
 """OME-Zarr 0.5, written slab by slab: an image in Zarr's format 3 at several scales, for napari, Fiji and neuroglancer.
 
 All levels are written in one pass over the array. Two neighbouring slices of a level make one of the next, whose voxels
-are the means of 2 × 2 × 2; of a series 2 × 2 pixels, the angles stay. Each level gathers the slices of one row of its chunks.
+are the means of 2 × 2 × 2; of a series 2 × 2 pixels, the angles stay. Each level gathers the slices of a row of chunks.
 """
 
 import json
@@ -15,6 +15,7 @@ import xarray as xr
 
 from nntomo_dask import aside
 from nntomo_dask.arrays import schema
+from nntomo_dask.arrays.blocks import block_slices, halved, slabs_of
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import writing
 from nntomo_dask.formats.format import Format
@@ -44,8 +45,8 @@ class OmeZarrSettings(Numbers):
         None,
         least=1,
         most=_MOST_LEVELS,
-        help="Number of scales of the image, the whole one and halves of it. Default: until its longest side has at most "
-        f"{_SMALLEST} pixels.",
+        help="Number of scales of the image, the whole one and halves of it. Default: until its longest side has at "
+        f"most {_SMALLEST} pixels.",
     )
 
 
@@ -113,11 +114,7 @@ def metadata(array: xr.DataArray, name: str, shapes: list[tuple[int, int, int]],
         factors = [1 if place.dim == schema.ANGLE else 2**level for place in places]
         scale = [place.step * factor for place, factor in zip(places, factors, strict=True)]
         # A voxel lies where the middle of those lies of which it is the mean.
-        moved = [
-            place.first + place.step * (factor - 1) / 2 for place, factor in zip(places, factors, strict=True)
-        ]
-        if any(step == 0 for step in scale):  # angles whose first and last are one: their step says nothing
-            scale = [step or 1.0 for step in scale]
+        moved = [place.first + place.step * (factor - 1) / 2 for place, factor in zip(places, factors, strict=True)]
         transformations = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": moved}]
         datasets.append({"path": str(level), "coordinateTransformations": transformations})
         assert len(shape) == len(axes)
@@ -136,9 +133,7 @@ def metadata(array: xr.DataArray, name: str, shapes: list[tuple[int, int, int]],
 
 
 @zarr_settings.ours()
-def _write(
-    array: xr.DataArray, folder: Path, name: str, shapes: list[tuple[int, int, int]], numbers: Stored
-) -> None:
+def _write(array: xr.DataArray, folder: Path, name: str, shapes: list[tuple[int, int, int]], numbers: Stored) -> None:
     import zarr
 
     is_series = writing.is_series(array)
@@ -146,14 +141,14 @@ def _write(
     for number, shape in reversed(list(enumerate(shapes))):
         levels.insert(0, _Level(folder / str(number), shape, numbers, array, levels[0] if levels else None))
     least, largest = np.inf, -np.inf
-    for _, slab in writing.slabs_of(array):
+    for _, slab in slabs_of(array):
         with np.errstate(invalid="ignore"):
             least, largest = float(np.fmin(least, slab.min())), float(np.fmax(largest, slab.max()))
         levels[0].add(np.moveaxis(slab, 0, 1) if is_series else slab)
     levels[0].end()
     window = _window(least, largest, numbers)
     said = writing.about(array) | ({"values": numbers.text} if numbers.text else {})
-    attributes = {"ome": metadata(array, name.removesuffix(SUFFIXES[0]), shapes, window), _MARK: said}
+    attributes: Any = {"ome": metadata(array, name.removesuffix(SUFFIXES[0]), shapes, window), _MARK: said}
     root: Any = str(folder)
     zarr.open_group(root, mode="a", zarr_format=3, attributes=attributes)
 
@@ -178,7 +173,8 @@ class _Level:
 
         self.is_series, self.following, self.numbers = writing.is_series(array), following, numbers
         self.along = 1 if self.is_series else 0  # the axis of the slices
-        slices = writing.block_slices([shape[self.along], *np.delete(shape, self.along)])
+        self.halved = (1, 2) if self.is_series else (0, 1, 2)
+        slices = block_slices([shape[self.along], *np.delete(shape, self.along)])
         self.block = np.empty([slices if axis == self.along else size for axis, size in enumerate(shape)], np.float32)
         self.filled, self.first, self.count = 0, 0, shape[self.along]
         self.left: Float32 | None = None  # a slice that waits for its neighbour
@@ -213,7 +209,7 @@ class _Level:
             even = joined.shape[self.along] // 2 * 2
             self.left = None if even == joined.shape[self.along] else _cut(joined, self.along, even, even + 1).copy()
             if even:
-                self.following.add(halved(_cut(joined, self.along, 0, even), is_series=self.is_series))
+                self.following.add(halved(_cut(joined, self.along, 0, even), axes=self.halved))
 
     def end(self) -> None:
         """Write what is left, here and in the levels that follow."""
@@ -221,7 +217,7 @@ class _Level:
             self._write()
         if self.following is not None:
             if self.left is not None:
-                self.following.add(halved(self.left, is_series=self.is_series))
+                self.following.add(halved(self.left, axes=self.halved))
             self.following.end()
 
     def _of_block(self, begin: int, end: int) -> Any:
@@ -240,16 +236,3 @@ class _Level:
 
 def _cut(array: npt.NDArray[Any], axis: int, begin: int, end: int) -> Any:
     return array[:, begin:end] if axis == 1 else array[begin:end]
-
-
-def halved(values: Float32, *, is_series: bool) -> Float32:
-    """Means of 2 neighbours along each axis, of a series not along that of the angles; a last one alone stays itself."""
-    result: Float32 = values
-    for axis in (2, 1) if is_series else (2, 1, 0):
-        size = result.shape[axis]
-        pairs = np.moveaxis(result, axis, 0)
-        means = (pairs[: size // 2 * 2 : 2] + pairs[1 : size // 2 * 2 : 2]) * np.float32(0.5)
-        if size % 2:
-            means = np.concatenate([means, pairs[-1:]])
-        result = np.moveaxis(means, 0, axis)
-    return np.ascontiguousarray(result)

@@ -1,7 +1,7 @@
-"""What the writers of all formats share: blocks of slices in turn, where voxels lie, and what a file says of its axes."""
+"""What the writers of all formats share: the order of values, where voxels lie, and what a file says of its axes."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask import aside
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays.blocks import slabs_of
 from nntomo_dask.arrays.grid import spacing
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import mrc_grid
@@ -18,19 +19,18 @@ from nntomo_dask.formats.tilt_angles import text_of
 from nntomo_dask.types import Float32
 from nntomo_dask.untrusted import canonical_json
 
-BLOCK_BYTES = 32 * 2**20  # of the slices that are gathered until they make a row of chunks
-BLOCK_SLICES = 32
+_EVEN_DEG = 1e-6  # angles are at equal steps where these differ by less
 _SIDECAR_BYTES = 2**26  # of a text beside a file, when it is compared with what would be written
 
 # What every export says of its axes. One place: files, pages and messages take it from here.
 VOLUME_AXES = (
-    "Axes (z, y, x). z runs along the tilt axis; y along the beam at a tilt of 0 degrees; x across both. A projection at "
-    "the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the angles "
+    "Axes (z, y, x). z runs along the tilt axis; y along the beam at a tilt of 0 degrees; x across both. A projection "
+    "at the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the angles "
     "have the sign that this formula gives them; angles of the other sign mirror y. Positions ascend with the indices."
 )
 SERIES_AXES = (
-    "Axes (angle, z, detector), images whose tilt axis is vertical. z runs along the tilt axis; the detector coordinate "
-    "of a voxel is t = x cos a + y sin a, with the beam along y at the tilt angle a = 0 degrees."
+    "Axes (angle, z, detector), images whose tilt axis is vertical. z runs along the tilt axis; the detector "
+    "coordinate of a voxel is t = x cos a + y sin a, with the beam along y at the tilt angle a = 0 degrees."
 )
 VOLUME_LABEL = "axes (z,y,x): z tilt axis, y beam at 0 deg; t = x cos a + y sin a"
 SERIES_LABEL = "axes (angle,z,detector): z tilt axis, vertical; t = x cos a + y sin a"
@@ -77,12 +77,14 @@ def file_shape(array: xr.DataArray) -> tuple[int, int, int]:
 
 
 def places(array: xr.DataArray) -> tuple[Place, ...]:
-    """Where pixels lie along each of the `file_dims`; angles have their mean step, in degrees."""
+    """Where pixels lie along each of the `file_dims`; angles at unequal steps are counted, without a unit."""
     across, found = schema.pixel_size_of(array), []
     for dim in file_dims(array):
         values = array[dim].values
         if dim == schema.ANGLE:
-            found.append(Place(dim, float(values[-1] - values[0]) / (values.size - 1), float(values[0]), "degree"))
+            step = float(values[-1] - values[0]) / (values.size - 1)
+            even = np.abs(np.diff(values) - step).max() < _EVEN_DEG
+            found.append(Place(dim, step, float(values[0]), "degree") if even else Place(dim, 1.0, 0.0, ""))
         else:
             unit = str(array.attrs["units"])
             found.append(Place(dim, abs(spacing(values, across)), float(values[0]), unit))
@@ -112,41 +114,6 @@ def about(array: xr.DataArray) -> dict[str, Any]:
     recipe = recipes.recipe_of(array)
     parsed: dict[str, Any] = json.loads(canonical_json(found | {"recipe": recipe}))
     return parsed
-
-
-def slabs_of(array: xr.DataArray) -> Iterator[tuple[int, Float32]]:
-    """Each slab of slices in turn, with the number of its first slice; one is in memory at a time."""
-    first = 0
-    for slices in slabs.lazy(array).data.chunks[0]:
-        yield first, np.asarray(array.isel({schema.Z: slice(first, first + slices)}).values, np.float32)
-        first += slices
-
-
-def block_slices(shape: Sequence[int]) -> int:
-    """Slices of a row of chunks of an array (z, …): a power of two up to 32, at most 32 MiB of float32."""
-    slice_bytes = 4 * int(np.prod(shape[1:]))
-    slices = 1
-    while 2 * slices <= min(BLOCK_SLICES, shape[0]) and 2 * slices * slice_bytes <= BLOCK_BYTES:
-        slices *= 2
-    return slices
-
-
-def blocks_of(array: xr.DataArray, slices: int) -> Iterator[tuple[int, Float32]]:
-    """Blocks of so many slices in turn, whatever the slabs are; the last may have fewer.
-
-    So that files have the same bytes with any memory.
-    """
-    count = array.sizes[schema.Z]
-    block, filled, begin = np.empty((min(slices, count), *array.shape[1:]), np.float32), 0, 0
-    for _, slab in slabs_of(array):
-        taken = 0
-        while taken < len(slab):
-            part = min(len(slab) - taken, len(block) - filled, count - begin - filled)
-            block[filled : filled + part] = slab[taken : taken + part]
-            taken, filled = taken + part, filled + part
-            if filled == min(len(block), count - begin):
-                yield begin, block[:filled]
-                begin, filled = begin + filled, 0
 
 
 def write_values(
