@@ -75,6 +75,10 @@ from .plotting.figures import (
     save_figure as save_figure,
     training_curve as training_curve,
 )
+from .plotting.scroll import (
+    Scroll as Scroll,
+    scroll as scroll,
+)
 from .projection.add_noise import add_noise as add_noise
 from .projection.noise import (
     Noise as Noise,

@@ -69,7 +69,7 @@ def _write(array: xr.DataArray, path: Path, numbers: Stored) -> None:
         else:
             axes = "TYX" if writing.is_series(array) else "ZYX"
             keywords["metadata"] = {"axes": axes, "loop": False, **described}
-        offset, _ = tiff.write(
+        placed: Any = tiff.write(
             shape=shape,
             dtype=numbers.dtype,
             photometric="minisblack",
@@ -78,7 +78,7 @@ def _write(array: xr.DataArray, path: Path, numbers: Stored) -> None:
             returnoffset=True,
             **keywords,
         )
-        byteorder = tiff.tiff.byteorder
+        byteorder, (offset, _) = tiff.tiff.byteorder, placed
     with path.open("r+b") as file:
         writing.write_values(
             array,

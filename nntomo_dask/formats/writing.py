@@ -25,8 +25,9 @@ _SIDECAR_BYTES = 2**26  # of a text beside a file, when it is compared with what
 # What every export says of its axes. One place: files, pages and messages take it from here.
 VOLUME_AXES = (
     "Axes (z, y, x). z runs along the tilt axis; y along the beam at a tilt of 0 degrees; x across both. A projection "
-    "at the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the angles "
-    "have the sign that this formula gives them; angles of the other sign mirror y. Positions ascend with the indices."
+    "at the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the "
+    "angles have the sign that this formula gives them; angles of the other sign mirror y. Positions ascend with the "
+    "indices."
 )
 SERIES_AXES = (
     "Axes (angle, z, detector), images whose tilt axis is vertical. z runs along the tilt axis; the detector "

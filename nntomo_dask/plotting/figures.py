@@ -146,7 +146,7 @@ def _label(volume: xr.DataArray) -> str:
     return f"{name} ({quantity}, per voxel)" if quantity else name
 
 
-def _draw_length(axes: Any, pixels: int, pixel: float, unit: str) -> None:
+def _draw_length(axes: Any, pixels: float, pixel: float, unit: str) -> None:
     """A bar of a round length, about a quarter of an image of so many pixels."""
     wanted = pixels * pixel / 4
     power = 10.0 ** np.floor(np.log10(wanted))
