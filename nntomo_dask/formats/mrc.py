@@ -205,13 +205,16 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         mrc_grid.warn_of_slices(mrc, path)
         shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
         places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
+        descends = mrc_grid.is_from_the_viewer(mrc)
     if len(shape) != 3:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
+    if descends:
+        places[1] = 0.0 - places[1][::-1]
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
-        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
+        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None, descends=descends,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
     return volume
@@ -226,9 +229,10 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     ----------
     array
         Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
-        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
-        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
-        are not finite stay as they are.
+        coordinates in Å. Axes in the file are right-handed, as a label in the header says: x and z ascend, and y of a
+        volume descends; `read_mrc_volume` turns it back. Line integrals are counted in pixels of the file. Where the
+        tilt axis is not in the middle, another label says where it is, and `read_mrc_series` reads it. Values that are
+        not finite stay as they are.
 
     Raises
     ------
@@ -358,6 +362,7 @@ def _lazy(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool = False,
 ) -> xr.DataArray:
     chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
     data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
@@ -371,6 +376,7 @@ def _lazy(
         projections=projections,
         background=background,
         fill=fill,
+        descends=descends,
     )
     return slabs.label(
         data,
@@ -390,8 +396,11 @@ def _read_slab(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool,
 ) -> Float32:
     rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
     slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
+    if descends:  # y of a volume, in the file
+        slab = slab[:, ::-1]
     values = slab - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))
