@@ -204,13 +204,11 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         mrc_grid.check_square(mrc, path, who="read_mrc_volume")
         mrc_grid.warn_of_slices(mrc, path)
         shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
         descends = mrc_grid.is_from_the_viewer(mrc)
+        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
-    if descends:
-        places[1] = 0.0 - places[1][::-1]
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
@@ -250,10 +248,8 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
 
 def _as_written(array: xr.DataArray) -> xr.DataArray:
     """The array as the file will hold it; a SchemaError where it cannot."""
-    if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
-        schema.check_tilt_series(array, who="write_mrc")
-    else:
-        schema.check_volume(array, who="write_mrc")
+    is_series = isinstance(array, xr.DataArray) and schema.ANGLE in array.dims
+    (schema.check_tilt_series if is_series else schema.check_volume)(array, who="write_mrc")
     return mrc_grid.as_written(array, who="write_mrc")
 
 
@@ -400,7 +396,5 @@ def _read_slab(
 ) -> Float32:
     rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
     slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
-    if descends:  # y of a volume, in the file
-        slab = slab[:, ::-1]
-    values = slab - np.float32(background)
+    values = (slab[:, ::-1] if descends else slab) - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

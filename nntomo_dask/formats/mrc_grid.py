@@ -71,7 +71,10 @@ def positions(mrc: Any, axis: int, pixel_size: float) -> Float64:
     step = pixel_size * _ratio(mrc, "zyx"[axis])
     if found is None:
         return schema.centred(count, step)
-    return np.asarray((np.arange(count) - float(found[3 - axis])) * step, np.float64)
+    zero = float(found[3 - axis])
+    if axis == 1 and is_from_the_viewer(mrc):  # rows are read from the other end
+        zero = count - 1 - zero
+    return np.asarray((np.arange(count) - zero) * step, np.float64)
 
 
 def is_from_the_viewer(mrc: Any) -> bool:
