@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import angles as angles_room, grid, labels
+from nntomo_dask.arrays import angles as angles_room, grid, labels, order
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -93,10 +93,11 @@ def tilt_series(
     Raises
     ------
     SchemaError
-        The array does not have three dims, the numbers of angles and projections differ, or `check_angles` refuses the
-        angles.
+        The array does not have three dims, its projections lie along another axis, the numbers of angles and
+        projections differ, or `check_angles` refuses the angles.
     """
     labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
+    order.check_order(labelled.shape, angles_deg)
     angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)

@@ -55,8 +55,9 @@ class HspyWriting(Format):
 def _axes(array: xr.DataArray) -> list[dict[str, Any]]:
     """HyperSpy's description of the axes; it has a place for unequal steps, as long as angles ascend or descend."""
     found = []
+    names = writing.file_names(array)
     for number, (place, size) in enumerate(zip(writing.places(array), writing.file_shape(array), strict=True)):
-        axis: dict[str, Any] = {"name": place.dim, "units": place.unit, "navigate": number == 0, "is_binned": False}
+        axis: dict[str, Any] = {"name": names[number], "units": place.unit, "navigate": number == 0, "is_binned": False}
         uniform = {"_type": "UniformDataAxis", "size": size, "scale": place.step, "offset": place.first}
         angles = array[schema.ANGLE].values.astype(np.float64) if place.dim == schema.ANGLE else np.arange(2.0)
         ordered = (np.diff(angles) > 0).all() or (np.diff(angles) < 0).all()

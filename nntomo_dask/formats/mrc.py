@@ -177,6 +177,7 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         mrc_grid.check_square(mrc, path, who="read_mrc_volume")
         mrc_grid.warn_of_slices(mrc, path)
         shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
+        descends = mrc_grid.is_from_the_viewer(mrc)
         places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
     if len(shape) != 3:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
@@ -184,7 +185,7 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
-        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
+        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None, descends=descends,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume")
     return volume
@@ -257,6 +258,7 @@ def _lazy(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool = False,
 ) -> xr.DataArray:
     chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
     data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
@@ -270,6 +272,7 @@ def _lazy(
         projections=projections,
         background=background,
         fill=fill,
+        descends=descends,
     )
     return slabs.label(
         data,
@@ -289,8 +292,9 @@ def _read_slab(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool,
 ) -> Float32:
     rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
     slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
-    values = slab - np.float32(background)
+    values = (slab[:, ::-1] if descends else slab) - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

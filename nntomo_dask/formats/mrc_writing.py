@@ -35,9 +35,10 @@ def write_mrc(array: xr.DataArray, path: str | os.PathLike[str]) -> Path:
     ----------
     array
         Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
-        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
-        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
-        are not finite stay as they are.
+        coordinates in Å. Axes in the file are right-handed, as a label in the header says: x and z ascend, and y of a
+        volume descends; `read_mrc_volume` turns it back. Line integrals are counted in pixels of the file. Where the
+        tilt axis is not in the middle, another label says where it is, and `read_mrc_series` reads it. Values that are
+        not finite stay as they are.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def write_mrc(array: xr.DataArray, path: str | os.PathLike[str]) -> Path:
     OSError
         The place cannot be written.
     """
-    stored = writing.as_written(array, who="write_mrc")
+    stored = writing.as_written(array, who="write_mrc", first_line="bottom")
     numbers = Numbers().stored(stored, who="write_mrc")
     with aside.written(path) as partial:
         _write(stored, partial, numbers)
@@ -56,7 +57,7 @@ def write_mrc(array: xr.DataArray, path: str | os.PathLike[str]) -> Path:
 
 def write(array: xr.DataArray, path: Path, how: Numbers) -> list[Path]:
     """Write the array, and of a series its angles beside it; returns the files."""
-    stored = writing.as_written(array, who="export")
+    stored = writing.as_written(array, who="export", first_line="bottom")
     numbers, texts = how.stored(stored, who="export"), beside(array, path)
     with aside.written(path) as partial:
         _write(stored, partial, numbers)
@@ -90,7 +91,6 @@ def _write(array: xr.DataArray, path: Path, numbers: Stored) -> None:
             mrc.set_image_stack()
         statistics.write(mrc.header)
         mrc_grid.write_header(mrc, array)
-        mrc.add_label(writing.SERIES_LABEL if is_series else writing.VOLUME_LABEL)
         if numbers.text:
             mrc.add_label(f"nntomo_dask: value = {numbers.zero:.9g} + {numbers.step:.9g} * stored")
     if numbers.type == "uint8":

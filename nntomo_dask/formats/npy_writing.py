@@ -25,7 +25,7 @@ class NpyWriting(Format):
         """The array in the order of `writing.file_dims`, a JSON file beside it, and of a series its angles."""
         stored = writing.as_written(array, who="export")
         numbers = (how or Numbers()).stored(stored, who="export")
-        texts = _beside(array, path, numbers)
+        texts = _beside(stored, path, numbers)
         header = {"descr": numbers.dtype.str, "fortran_order": False, "shape": writing.file_shape(stored)}
         with aside.written(path) as partial:
             with partial.open("wb") as file:

@@ -106,7 +106,7 @@ def metadata(array: xr.DataArray, name: str, shapes: list[tuple[int, int, int]],
     units = {"nm": "nanometer", "degree": "degree"}
     # A series is images of two axes in space, with their angles along an axis of its own kind.
     axes: list[dict[str, Any]] = []
-    for place, label in zip(places, ("angle", "y", "x") if writing.is_series(array) else "zyx", strict=True):
+    for place, label in zip(places, writing.file_names(array), strict=True):
         axis = {"name": label, "type": "angle" if place.dim == schema.ANGLE else "space"}
         axes.append(axis | ({"unit": units[place.unit]} if place.unit in units else {}))
     datasets = []
@@ -182,7 +182,6 @@ class _Level:
         chunks[self.along] = slices
         if self.is_series:
             chunks[0] = 1
-        names = ["angle", "y", "x"] if self.is_series else ["z", "y", "x"]
         store: Any = str(place)
         self.stored: Any = zarr.create_array(
             store,
@@ -190,7 +189,7 @@ class _Level:
             dtype=numbers.type,
             chunks=tuple(chunks),
             compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
-            dimension_names=names,
+            dimension_names=writing.file_names(array),
             zarr_format=3,
             config={"write_empty_chunks": True},
         )

@@ -10,31 +10,18 @@ import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask import aside
-from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays import geometry, recipes, schema
 from nntomo_dask.arrays.blocks import slabs_of
 from nntomo_dask.arrays.grid import spacing
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import mrc_grid
+from nntomo_dask.formats import orientation
+from nntomo_dask.formats.images import FirstLine
 from nntomo_dask.formats.tilt_angles import text_of
 from nntomo_dask.types import Float32
 from nntomo_dask.untrusted import canonical_json
 
 _EVEN_DEG = 1e-6  # angles are at equal steps where these differ by less
 _SIDECAR_BYTES = 2**26  # of a text beside a file, when it is compared with what would be written
-
-# What every export says of its axes. One place: files, pages and messages take it from here.
-VOLUME_AXES = (
-    "Axes (z, y, x). z runs along the tilt axis; y along the beam at a tilt of 0 degrees; x across both. A projection "
-    "at the tilt angle a has the detector coordinate t = x cos a + y sin a. x, y and z are right-handed where the "
-    "angles have the sign that this formula gives them; angles of the other sign mirror y. Positions ascend with the "
-    "indices."
-)
-SERIES_AXES = (
-    "Axes (angle, z, detector), images whose tilt axis is vertical. z runs along the tilt axis; the detector "
-    "coordinate of a voxel is t = x cos a + y sin a, with the beam along y at the tilt angle a = 0 degrees."
-)
-VOLUME_LABEL = "axes (z,y,x): z tilt axis, y beam at 0 deg; t = x cos a + y sin a"
-SERIES_LABEL = "axes (angle,z,detector): z tilt axis, vertical; t = x cos a + y sin a"
 
 
 class Place(NamedTuple):
@@ -51,24 +38,28 @@ def is_series(array: xr.DataArray) -> bool:
     return schema.ANGLE in array.dims
 
 
-def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
-    """The array as files hold it: positions ascend at equal steps, line integrals are counted in its own pixels.
+def as_written(array: xr.DataArray, *, who: str, first_line: FirstLine = "top") -> xr.DataArray:
+    """The array as files hold it, see `orientation.as_file`; line integrals are counted in its own pixels.
 
     Raises
     ------
     SchemaError
         It is neither volume nor tilt series, or its slices are not at equal steps.
     """
-    if isinstance(array, xr.DataArray) and is_series(array):
-        schema.check_tilt_series(array, who=who)
-    else:
-        schema.check_volume(array, who=who)
-    return mrc_grid.as_written(array, who=who)
+    tilted = isinstance(array, xr.DataArray) and is_series(array)
+    (schema.check_tilt_series if tilted else schema.check_volume)(array, who=who)
+    schema.check_even_z(array, who=who)
+    return orientation.as_file(geometry.in_own_pixels(array) if tilted else array, first_line=first_line)
 
 
 def file_dims(array: xr.DataArray) -> tuple[str, ...]:
     """The order of the dims in files: volumes (z, y, x), series image by image (angle, z, detector)."""
     return (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series(array) else schema.VOLUME_DIMS
+
+
+def file_names(array: xr.DataArray) -> tuple[str, str, str]:
+    """What the axes of a file are called; those of images are x and y, where y runs down."""
+    return ("angle", "y", "x") if is_series(array) else ("z", "y", "x")
 
 
 def file_shape(array: xr.DataArray) -> tuple[int, int, int]:
@@ -78,7 +69,11 @@ def file_shape(array: xr.DataArray) -> tuple[int, int, int]:
 
 
 def places(array: xr.DataArray) -> tuple[Place, ...]:
-    """Where pixels lie along each of the `file_dims`; angles at unequal steps are counted, without a unit."""
+    """Where pixels lie along each of the `file_dims`; angles at unequal steps are counted, without a unit.
+
+    Lengths ascend in the file: where a coordinate descends, they are counted the other way. So those along the axes x,
+    y and z of a volume are right-handed.
+    """
     across, found = schema.pixel_size_of(array), []
     for dim in file_dims(array):
         values = array[dim].values
@@ -87,23 +82,22 @@ def places(array: xr.DataArray) -> tuple[Place, ...]:
             even = np.abs(np.diff(values) - step).max() < _EVEN_DEG
             found.append(Place(dim, step, float(values[0]), "degree") if even else Place(dim, 1.0, 0.0, ""))
         else:
-            unit = str(array.attrs["units"])
-            found.append(Place(dim, abs(spacing(values, across)), float(values[0]), unit))
+            step, first = spacing(values, across), float(values[0])
+            found.append(Place(dim, abs(step), first if step > 0 else 0.0 - first, str(array.attrs["units"])))
     return tuple(found)
 
 
-def axes_text(array: xr.DataArray) -> str:
-    """What a file says of the axes of an array."""
-    return SERIES_AXES if is_series(array) else VOLUME_AXES
-
-
 def about(array: xr.DataArray) -> dict[str, Any]:
-    """What a file says of an array beside its values, as JSON holds it: axes, steps, angles, and how it was made."""
+    """What a file says of an array beside its values, as JSON holds it: axes, steps, angles, and how it was made.
+
+    `array` is `as_written`, with the first line of its images at the top.
+    """
     found: dict[str, Any] = {
         "written_by": "nntomo_dask",
         "kind": "tilt series" if is_series(array) else "volume",
         "axes": list(file_dims(array)),
-        "about_axes": axes_text(array),
+        "about_axes": orientation.statement(array),
+        "first_line": "top",
         "units": array.attrs["units"],
         "step": [place.step for place in places(array)],
         "first": [place.first for place in places(array)],

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import cluster
-from nntomo_dask.errors import refuse
 from nntomo_dask.plotting import figures
 from nntomo_dask.plotting.grey import grey_of, window_of
 
@@ -52,7 +51,7 @@ def show_volume(
         It is no volume, there is no such slice, or the window is empty.
     """
     schema.check_volume(volume, who="show")
-    _check_view(volume, window, {schema.Z: z, schema.Y: y, schema.X: x})
+    figures.check_view(volume, window, {schema.Z: z, schema.Y: y, schema.X: x}, who="show")
     found = grey_of(volume)
     low, high = window or found.window
     places = {
@@ -86,14 +85,14 @@ def show_volume(
             axes.set_ylabel(up)
             for other, line in ((up, axes.axhline), (right, axes.axvline)):
                 line((places[other] + 0.5) * _step(volume, other), color=_LINE, linewidth=0.6, alpha=0.7)
-        figures._draw_length(drawn[0], across, 1.0, str(volume.attrs["units"]))
+        figures.draw_length(drawn[0], across, 1.0, str(volume.attrs["units"]))
         if surface is not None:
             axes3d: Any = figure.add_subplot(grid[1, 1], projection="3d")
-            figures._draw_surface(axes3d, thin, surface)
+            figures.draw_surface(axes3d, thin, surface)
             axes3d.set_title(f"surface at {surface:.3g}")
-        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures._label(volume))
+        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures.grey_label(volume))
         if surface is not None:
-            bar.ax.axhline(surface, color=figures._SURFACE_COLOUR, linewidth=2)
+            bar.ax.axhline(surface, color=figures.SURFACE_COLOUR, linewidth=2)
         bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
@@ -120,7 +119,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
         It is no tilt series, there is no such slice, or the window is empty.
     """
     schema.check_tilt_series(series, who="show")
-    _check_view(series, window, {schema.Z: z})
+    figures.check_view(series, window, {schema.Z: z}, who="show")
     low, high = window or window_of(slabs.lazy(series).data)
     place = series.sizes[schema.Z] // 2 if z is None else z
     angles = series[schema.ANGLE].values
@@ -139,16 +138,16 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
         for column, number in enumerate(chosen):
             axes = figure.add_subplot(grid[0, column])
             drawn.append(axes)
-            image = figures._with_fewer_pixels(found["images"][:, column])
+            image = figures.thinned(found["images"][:, column])
             shown = _draw(axes, image, width, height, (low, high))
             axes.axhline((place + 0.5) * _step(series, schema.Z), color=_LINE, linewidth=0.6, alpha=0.7)
             axes.set_title(f"{angles[number]:g}°")
             if column == 0:
                 axes.set_ylabel("z, along the tilt axis")
-        figures._draw_length(drawn[0], width, 1.0, str(series.attrs["units"]))
+        figures.draw_length(drawn[0], width, 1.0, str(series.attrs["units"]))
         axes = figure.add_subplot(grid[1, :])
         drawn.append(axes)
-        sinogram = figures._with_fewer_pixels(found["sinogram"][order])
+        sinogram = figures.thinned(found["sinogram"][order])
         # A row for each projection, whatever the steps of the angles are.
         axes.imshow(
             sinogram, cmap="gray", vmin=low, vmax=high, aspect="auto", interpolation="nearest", origin="lower",
@@ -160,7 +159,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
         axes.set_title(f"sinogram of slice z = {place}")
         axes.set_xlabel("detector")
         axes.set_ylabel("tilt angle")
-        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures._label(series))
+        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures.grey_label(series))
         bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
@@ -198,11 +197,11 @@ def _planes(
     data = slabs.lazy(volume)
     parts = {dim: data.isel({dim: place}) for dim, place in places.items()}
     if surface:
-        step = figures._surface_step(volume.shape)
+        step = figures.surface_step(volume.shape)
         parts["thin"] = data.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS})
     found = _computed(**parts)
     thin = found.pop("thin", np.empty((0, 0, 0)))
-    return {dim: figures._with_fewer_pixels(image) for dim, image in found.items()}, thin
+    return {dim: figures.thinned(image) for dim, image in found.items()}, thin
 
 
 def _computed(**parts: xr.DataArray) -> dict[str, npt.NDArray[Any]]:
@@ -212,14 +211,3 @@ def _computed(**parts: xr.DataArray) -> dict[str, npt.NDArray[Any]]:
     )
     (computed,) = cluster.load(named, description="slices", progress="none")
     return {name: np.asarray(computed[name].values) for name in parts}
-
-
-def _check_view(array: xr.DataArray, window: tuple[float, float] | None, places: dict[str, int | None]) -> None:
-    """Raise a SchemaError where a slice does not exist, or a window is empty."""
-    if window is not None and not window[0] < window[1]:
-        refuse("show", needs="a window from black to white", got=f"{window}", remedy="`window=(0, 1)`")
-    for dim, place in places.items():
-        size = array.sizes[dim]
-        if place is not None and not 0 <= place < size:
-            needs = f"a slice {dim} from 0 to {size - 1}"
-            refuse("show", needs=needs, got=f"{place}", remedy=f"slice {size // 2}, the middle one")
