@@ -157,7 +157,7 @@ class TestTiff:
 
 
 class TestHyperSpy:
-    """By RosettaSciIO, which reads .hspy; .zspy needs Zarr 2 there, so that its layout is compared with that of .hspy."""
+    """By RosettaSciIO, which reads .hspy; .zspy needs Zarr 2 there: its layout is compared with that of .hspy."""
 
     @pytest.mark.parametrize("lazy", [False, True])
     def test_axes_and_values(self, an_array, tmp_path, lazy):

@@ -14,6 +14,7 @@ from nntomo_dask.cli import options, report, support
 from nntomo_dask.cli.compare import Window
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.formats import orientation
 from nntomo_dask.formats.format import host_bytes
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
@@ -89,7 +90,9 @@ def show(
       nntomo show sirt.zarr -o sirt.pdf --slice 40,64,64 --window 0,1
     """
     if scale is not None:
-        support.check_free("output", "cut", "level", "overwrite", because="is for a figure, not for --napari")
+        support.check_free("output", "level", "overwrite", because="is for a figure, not for --napari")
+        if cut is not None:
+            raise click.UsageError("--slice is for a figure, not for --napari")
         _open_in_napari(store, scale, window)
         return
     target = output or Path(f"{store.resolve().name.removesuffix('.zarr')}.png")
@@ -138,7 +141,8 @@ def _open_in_napari(store: Path, scale: int, window: tuple[float, float] | None)
     if step > min(array.sizes[dim] for dim in array.dims if dim != schema.ANGLE):
         got = f"--napari {scale} of {dict(array.sizes)}"
         refuse("show", needs="a scale at which there is something left", got=got, remedy="--napari 0")
-    thin = array.isel({dim: slice(None, None, step) for dim in array.dims if dim != schema.ANGLE})
+    upright = orientation.as_file(array, first_line="top")  # the first line of an image is shown at the top
+    thin = upright.isel({dim: slice(None, None, step) for dim in array.dims if dim != schema.ANGLE})
     if schema.ANGLE in array.dims:
         thin = thin.transpose(schema.ANGLE, schema.Z, schema.DETECTOR)
     positions = [thin[dim].values for dim in thin.dims]

@@ -9,7 +9,7 @@ import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
-from nntomo_dask.cli import support
+from nntomo_dask.cli import interruption, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.formats.format import host_bytes
 from nntomo_dask.untrusted import printable
@@ -68,7 +68,8 @@ def view(store: Path, level: int | None, port: int, open_browser: bool, memory: 
         click.echo("this machine alone can open the page; Ctrl-C ends the viewer", err=True)
         if open_browser:
             webbrowser.open(viewer.address)
-        try:
-            viewer.serve()
-        except KeyboardInterrupt:
-            click.echo("the viewer has ended", err=True)
+        with interruption.expected():
+            try:
+                viewer.serve()
+            except KeyboardInterrupt:
+                click.echo("the viewer has ended", err=True)

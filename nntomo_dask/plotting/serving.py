@@ -162,7 +162,7 @@ def level_for(array: xr.DataArray, most_bytes: int = COPY_BYTES) -> int:
 def host_bytes(array: xr.DataArray, level: int) -> int:
     """Bytes that the viewer holds beside the slabs that are read: the copy, and a block on its way to it."""
     shape: tuple[int, ...] = array.shape
-    block = 2**level * 4 * shape[1] * shape[2]
+    block = (1 << level) * 4 * shape[1] * shape[2]
     copy: int = 2 * math.prod(_shape(array, level))
     return copy + 4 * block + 24 * shape[1] * shape[2]
 
