@@ -10,7 +10,7 @@ import dask
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask.arrays.blocks import BLOCK_BYTES
+from nntomo_dask.arrays.blocks import BLOCK_BYTES, BLOCK_SLICES
 from nntomo_dask.cli import options, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.formats import FORMATS
@@ -90,7 +90,7 @@ def export(
     def slices(array: xr.DataArray) -> int:
         shape = (array.shape[0], array.shape[1], array.shape[2])
         limit = support.budget(memory)
-        plan = chunking.plan(limit, _host_bytes(kind, target, shape), shape=shape, workers=1, who="export")
+        plan = chunking.plan(limit, host_bytes_of(target, shape), shape=shape, workers=1, who="export")
         return min(plan.slices, chunking.slab_slices(shape))
 
     array = nt.open(store, slices=slices)
@@ -114,10 +114,10 @@ def export(
             click.echo(printable(str(path)))
 
 
-def _host_bytes(kind: type[Format], target: Path, whole: chunking.SlabShape) -> chunking.HostBytes:
-    """Bytes of a slab; of a folder of chunks also those that gather slices until they fill a row of chunks."""
-    row = 4 * whole[1] * whole[2]
-    gathered = 0 if not kind.is_folder(target) else 3 * max(min(BLOCK_BYTES, 32 * row), row)
+def host_bytes_of(target: str | Path, whole: tuple[int, ...]) -> chunking.HostBytes:
+    """Bytes of a slab; of a folder of chunks also those that gather slices until they fill rows of chunks."""
+    kind, row = format_to_write(Path(target), who="export"), 4 * whole[1] * whole[2]
+    gathered = 3 * max(min(BLOCK_BYTES, BLOCK_SLICES * row), row) if kind.is_folder(Path(target)) else 0
 
     def needed(shape: chunking.SlabShape) -> int:
         return host_bytes(shape) + gathered
