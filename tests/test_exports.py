@@ -13,7 +13,7 @@ import zarr
 
 import nntomo_dask as nt
 from nntomo_dask import aside
-from nntomo_dask.arrays import blocks
+from nntomo_dask.arrays import blocks, recipes
 from nntomo_dask.formats import tiff_writing, writing
 from nntomo_dask.formats.format import format_to_write
 from nntomo_dask.formats.numbers import Numbers
@@ -370,6 +370,7 @@ def test_every_export_says_where_its_positions_are(a_volume, tmp_path):
     said = writing.about(writing.as_written(a_volume, who="test"))
     assert said["first"] == [a_volume.z.values[0], -a_volume.y.values[-1], a_volume.x.values[0]]
     assert said["step"] == [0.5] * 3
+    assert said["recipe"] == recipes.recipe_of(a_volume)
 
 
 class TestOnTheCommandLine:

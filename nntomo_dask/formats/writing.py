@@ -21,6 +21,7 @@ from nntomo_dask.types import Float32
 from nntomo_dask.untrusted import canonical_json
 
 _EVEN_DEG = 1e-6  # angles are at equal steps where these differ by less
+_MADE_BY = "made_by"  # the attribute of an array on its way to a file that keeps its recipe
 _SIDECAR_BYTES = 2**26  # of a text beside a file, when it is compared with what would be written
 
 
@@ -49,7 +50,9 @@ def as_written(array: xr.DataArray, *, who: str, first_line: FirstLine = "top") 
     tilted = isinstance(array, xr.DataArray) and is_series(array)
     (schema.check_tilt_series if tilted else schema.check_volume)(array, who=who)
     schema.check_even_z(array, who=who)
-    return orientation.as_file(geometry.in_own_pixels(array) if tilted else array, first_line=first_line)
+    made_by = recipes.recipe_of(array)
+    stored = orientation.as_file(geometry.in_own_pixels(array) if tilted else array, first_line=first_line)
+    return stored.assign_attrs({_MADE_BY: made_by})  # what turns axes around is no operation of its own
 
 
 def file_dims(array: xr.DataArray) -> tuple[str, ...]:
@@ -106,8 +109,7 @@ def about(array: xr.DataArray) -> dict[str, Any]:
         found["angles_deg"] = [float(angle) for angle in array[schema.ANGLE].values]
     kept = ("tilt_axis_deg", "voltage_kv", "magnification", "detector", "quantity")
     found |= {key: array.attrs[key] for key in kept if isinstance(array.attrs.get(key), int | float | str)}
-    recipe = recipes.recipe_of(array)
-    parsed: dict[str, Any] = json.loads(canonical_json(found | {"recipe": recipe}))
+    parsed: dict[str, Any] = json.loads(canonical_json(found | {"recipe": array.attrs[_MADE_BY]}))
     return parsed
 
 
