@@ -287,7 +287,8 @@ class TestShow:
     def test_what_napari_is_given(self, run, a_volume, a_series, monkeypatch):
         """Its own window cannot be opened here: what is handed to it is looked at."""
         calls = []
-        viewer = SimpleNamespace(add_image=lambda data, **keywords: calls.append((data, keywords)))
+        camera = SimpleNamespace(orientation=("towards", "down", "right"))
+        viewer = SimpleNamespace(add_image=lambda data, **keywords: calls.append((data, keywords)), camera=camera)
         fake = SimpleNamespace(Viewer=lambda: viewer, run=lambda: calls.append("run"))
         monkeypatch.setattr(extras, "require", lambda module, who: fake)
         nt.save(a_volume.chunk(z=11), "v.zarr")
@@ -296,6 +297,7 @@ class TestShow:
         assert ended == "run"
         np.testing.assert_array_equal(np.asarray(data), a_volume.values[::2, ::-2, ::2])
         assert keywords["scale"] == [1.0, 1.0, 1.0]
+        assert camera.orientation == ("away", "down", "right")
         assert keywords["contrast_limits"] == (0, 1)
         calls.clear()
         nt.save(a_series.chunk(z=10), "s.zarr")

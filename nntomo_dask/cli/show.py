@@ -150,5 +150,7 @@ def _open_in_napari(store: Path, scale: int, window: tuple[float, float] | None)
     if schema.ANGLE in array.dims:
         steps[0] = steps[1]  # projections lie behind each other
     viewer = napari.Viewer()
+    if hasattr(viewer.camera, "orientation"):  # from 0.6 on its 3D view would mirror right-handed axes x, y, z
+        viewer.camera.orientation = ("away", "down", "right")
     viewer.add_image(thin.data, name=store.name, scale=steps, contrast_limits=window, axis_labels=thin.dims)
     napari.run()
