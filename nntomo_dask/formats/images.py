@@ -36,6 +36,8 @@ class Said:
         Of each image: seconds, and electrons per square ångström.
     order
         The place of each image in the order of acquisition, from 0 on.
+    holds
+        "series" or "volume", where the file says which of them it is; a format of volumes says "volume".
     places
         Where these were found, by name of the attribute: ``{"angles_deg": "the FEI extended header"}``.
     """
@@ -49,6 +51,7 @@ class Said:
     exposure_s: tuple[float, ...] | None = None
     dose_e_per_a2: tuple[float, ...] | None = None
     order: tuple[int, ...] | None = None
+    holds: Literal["series", "volume"] | None = None
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,6 +70,9 @@ class Images(ABC):
         What the file says of them.
     sources
         All files that are read, for recipes.
+    reads
+        What it takes to read some lines of an image: "lines" these alone, "images" the whole image, as where it is
+        compressed.
     """
 
     shape: tuple[int, int, int]
@@ -74,6 +80,7 @@ class Images(ABC):
     first_line: FirstLine
     said: Said
     sources: Sequence[Source]
+    reads: Literal["lines", "images"] = "lines"
 
     @abstractmethod
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
