@@ -77,7 +77,8 @@ def _opened(path: Path, dataset: str | None) -> Opened:
     image_bytes = image.dtype.itemsize * image.shape[1] * image.shape[2]
     offsets = tuple(image.offset + index * image_bytes for index in range(count))
     return Opened(
-        StoredImages(image.shape, image.dtype, "top", said, (source,), offsets), (time,) if count == 1 else (None,) * count
+        StoredImages(image.shape, image.dtype, "top", said, (source,), offsets),
+        (time,) if count == 1 else (None,) * count,
     )
 
 
@@ -87,7 +88,9 @@ def _images(tree: Tree) -> list[Tree]:
     if not isinstance(listed, dict):
         raise FaultError("it has no list of images")
     thumbnails = at(tree, "Thumbnails") or {}
-    small = {int(index) for one in thumbnails.values() if (index := quantities.finite(at(one, "ImageIndex"))) is not None}
+    small = {
+        int(index) for one in thumbnails.values() if (index := quantities.finite(at(one, "ImageIndex"))) is not None
+    }
     return [tags for number, tags in enumerate(listed.values()) if number not in small and isinstance(tags, dict)]
 
 
@@ -141,7 +144,9 @@ def _said(image: _Image) -> tuple[Said, float | None]:
     if pixel is not None:
         places["pixel_nm"] = "the calibration of the image"
     volts = quantities.positive(at(microscope, "Voltage"))
-    exposure = _first(tags, ("DataBar", "Exposure Time (s)"), ("Acquisition", "Parameters", "High Level", "Exposure (s)"))
+    exposure = _first(
+        tags, ("DataBar", "Exposure Time (s)"), ("Acquisition", "Parameters", "High Level", "Exposure (s)")
+    )
     detector = next(
         (
             str(name)
@@ -186,7 +191,10 @@ def _angles(image: _Image) -> tuple[tuple[float, ...] | None, str]:
         if (angles := _numbers(at(tags, *path), count)) is not None:
             return angles, _FOUND_TILTS
     listed = at(tags, "Meta Data", "Dimension info", "2") or {}
-    if "tilt" in str(listed.get("Label", "")).casefold() and (angles := _numbers(listed.get("Data"), count)) is not None:
+    if (
+        "tilt" in str(listed.get("Label", "")).casefold()
+        and (angles := _numbers(listed.get("Data"), count)) is not None
+    ):
         return angles, _FOUND_TILTS
     if len(image.dims) > 2:
         step, origin = (quantities.finite(image.dims[2].get(key)) for key in ("Scale", "Origin"))

@@ -146,9 +146,7 @@ class Source:
             self._check(file)
         return slab
 
-    def image(
-        self, dtype: npt.DTypeLike, offset: int, width: int, lines: slice, columns: slice
-    ) -> npt.NDArray[Any]:
+    def image(self, dtype: npt.DTypeLike, offset: int, width: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
         """Read a part of an image, (line, column), in its own type.
 
         Parameters

@@ -1,0 +1,60 @@
+"""NumPy's .npy files of images or of a volume. They say nothing but their numbers."""
+
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from nntomo_dask.formats import FORMATS, stored
+from nntomo_dask.formats.faults import FaultError, reading
+from nntomo_dask.formats.format import Format
+from nntomo_dask.formats.images import Images, Said
+from nntomo_dask.formats.source import Source
+from nntomo_dask.formats.stored import StoredImages
+
+_MAGIC = b"\x93NUMPY"
+_NEEDS = "a whole .npy file of numbers, (image, line, column)"
+
+
+@FORMATS.register
+class Npy(Format):
+    """Arrays (image, line, column), or volumes (z, y, x), of real numbers. Indices ascend with positions."""
+
+    name: ClassVar[str] = "npy"
+    title: ClassVar[str] = "NPY"
+    suffixes: ClassVar[tuple[str, ...]] = (".npy",)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """By the first bytes."""
+        try:
+            with path.open("rb") as file:
+                return file.read(len(_MAGIC)) == _MAGIC
+        except OSError:
+            return False
+
+    @classmethod
+    def open_images(cls, path: Path) -> Images:
+        """See `Format.open_images`. Objects, which would have to be unpickled, are refused with all that is no number."""
+        with reading(path, _NEEDS):
+            source = Source.of(path)
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                if version not in readers:
+                    raise FaultError(f"its version is {version}, which is not read")
+                sizes, is_fortran, dtype = readers[version](file)
+                offset = file.tell()
+            if dtype.kind not in "iuf" or dtype.hasobject or dtype.itemsize > 8:
+                raise FaultError(f"its values are of type {dtype}, not real numbers")
+            if is_fortran:
+                raise FaultError("its order is that of Fortran; save numpy.ascontiguousarray(array)")
+            shape = (1, *sizes) if len(sizes) == 2 else sizes
+            if not stored.is_shape(shape):
+                raise FaultError(f"its shape is {sizes}")
+            if prod(shape) * dtype.itemsize > source.size - offset:
+                raise FaultError("it ends before its values do")
+        image_bytes = dtype.itemsize * shape[1] * shape[2]
+        offsets = tuple(offset + index * image_bytes for index in range(shape[0]))
+        return StoredImages(shape, dtype, "bottom", Said(), (source,), offsets)
