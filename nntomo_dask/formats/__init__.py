@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 FORMATS: "Registry[type[Format]]" = Registry(
     "format",
     package=__name__,
-    modules=("mrc", "dm", "ser", "npy"),
+    modules=("mrc", "dm", "emd", "ser", "npy"),
     group="nntomo_dask.formats",
 )

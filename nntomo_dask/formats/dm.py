@@ -38,7 +38,7 @@ class DigitalMicrograph(Format):
         return stored.is_folder_of(path, _SUFFIXES, dm_tags.is_dm) or dm_tags.is_dm(path)
 
     @classmethod
-    def open_images(cls, path: Path, *, dataset: str | None = None) -> Images:
+    def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. A folder is a series, in the order of the names of its files."""
         if path.is_dir():
             files = stored.in_folder(path, _SUFFIXES)
@@ -109,14 +109,12 @@ def _image(tags: Tree) -> _Image | str:
     sizes = [int(size) for size in dims.values()]
     if len(sizes) not in (2, 3):
         return f"data of {len(sizes)} dims"
-    shape = (sizes[2] if len(sizes) == 3 else 1, sizes[1], sizes[0])
-    if not stored.is_shape(shape):
-        raise FaultError(f"its images have sizes {shape}")
+    shape = stored.shape_of(sizes[::-1])
     if not isinstance(data, Stretch):
         raise FaultError("an image has no pixels")
     dtype = np.dtype(data.dtype.str[0] + _PIXELS[int(kind)])
-    if data.dtype.itemsize != dtype.itemsize or data.count != prod(shape):
-        raise FaultError(f"it has {data.count} pixels of {data.dtype}, not {shape} of {dtype}")
+    if data.dtype.itemsize != dtype.itemsize or data.values != prod(shape):
+        raise FaultError(f"it has {data.values} pixels of {data.dtype}, not {shape} of {dtype}")
     calibrations = at(tags, "ImageData", "Calibrations", "Dimension") or {}
     return _Image(
         name=str(tags.get("Name") or "unnamed"),

@@ -1,8 +1,8 @@
 """The tags of DigitalMicrograph's files of versions 3 and 4, read within bounds.
 
-A file is a tree of groups, whose leaves are numbers, texts, structures and arrays. Every size is compared with what is left
-of the file before anything is read, and large arrays, among them the pixels, are passed over: only where they lie is
-kept. The layout is described by B. Schaffer, "How to script… Digital Micrograph", and by C. Boothroyd's notes on the format.
+A file is a tree of groups, whose leaves are numbers, texts, structures and arrays. Every size is compared with what is
+left of the file before anything is read, and large arrays, among them the pixels, are passed over: only where they lie
+is kept. The layout is described by C. Boothroyd, https://personal.ntu.edu.sg/cbb/info/dmformat/.
 """
 
 import struct
@@ -33,7 +33,7 @@ class Stretch(NamedTuple):
 
     offset: int
     dtype: "np.dtype[Any]"
-    count: int
+    values: int
 
 
 def is_dm(path: Path) -> bool:
@@ -148,7 +148,7 @@ class _Parser:
         return np.dtype(self.order + _TYPES[code])
 
     def fields(self, info: list[int]) -> list["np.dtype[Any]"]:
-        """Types of the fields of a structure: the length of its name, their number, and length of name and type of each."""
+        """Types of the fields of a structure, whose description has two numbers, and two more for each field."""
         if len(info) < 2 or len(info) != 2 + 2 * info[1]:
             raise FaultError("the description of a structure does not fit its fields")
         return [self.simple(code) for code in info[3::2]]

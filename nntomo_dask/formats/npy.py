@@ -2,7 +2,7 @@
 
 from math import prod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class Npy(Format):
             return False
 
     @classmethod
-    def open_images(cls, path: Path) -> Images:
-        """See `Format.open_images`. Objects, which would have to be unpickled, are refused with all that is no number."""
+    def open_images(cls, path: Path, **options: Any) -> Images:
+        """See `Format.open_images`. Objects, which would have to be unpickled, are refused."""
         with reading(path, _NEEDS):
             source = Source.of(path)
             with path.open("rb") as file:
@@ -50,9 +50,7 @@ class Npy(Format):
                 raise FaultError(f"its values are of type {dtype}, not real numbers")
             if is_fortran:
                 raise FaultError("its order is that of Fortran; save numpy.ascontiguousarray(array)")
-            shape = (1, *sizes) if len(sizes) == 2 else sizes
-            if not stored.is_shape(shape):
-                raise FaultError(f"its shape is {sizes}")
+            shape = stored.shape_of(sizes)
             if prod(shape) * dtype.itemsize > source.size - offset:
                 raise FaultError("it ends before its values do")
         image_bytes = dtype.itemsize * shape[1] * shape[2]

@@ -98,7 +98,7 @@ def finite(value: object) -> float | None:
 
 
 def order_of(times: Sequence[float | None]) -> tuple[int, ...] | None:
-    """The place of each image in the order of acquisition; None where times are missing, or where they are all equal."""
+    """The place of each image in the order of acquisition; None where times are missing or all equal."""
     if len(times) < 2 or any(time is None for time in times) or len(set(times)) == 1:
         return None
     places = np.empty(len(times), int)

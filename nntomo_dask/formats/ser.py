@@ -1,7 +1,7 @@
 """TIA's .ser files of images, with the .emi file beside them.
 
-RosettaSciIO reads all pixels before it tells their shape, so the headers are read here. The layout is that of C. Boothroyd's
-description, https://personal.ntu.edu.sg/cbb/info/TIAformat/.
+RosettaSciIO reads all pixels before it tells their shape, so the headers are read here. The layout is described by
+C. Boothroyd, https://personal.ntu.edu.sg/cbb/info/TIAformat/.
 """
 
 import re
@@ -46,7 +46,7 @@ class Ser(Format):
         return stored.is_folder_of(path, _SUFFIXES, _is_ser) or _is_ser(path)
 
     @classmethod
-    def open_images(cls, path: Path, *, dataset: str | None = None) -> Images:
+    def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. Of an .emi file the .ser files beside it are the datasets, by name."""
         if path.is_dir():
             return stored.joined(path, stored.in_folder(path, _SUFFIXES), _opened).images
@@ -91,9 +91,7 @@ def _opened(path: Path) -> Opened:
         first = elements[0]
         if any(one._replace(offset=0) != first._replace(offset=0) for one in elements):
             raise FaultError("its images differ in size, type or magnification")
-        shape = (len(elements), first.height, first.width)
-        if not stored.is_shape(shape):
-            raise FaultError(f"its images have sizes {shape}")
+        shape = stored.shape_of((len(elements), first.height, first.width))
         emi, facts = _facts(path)
         said = _said(first, shape[0], facts, times)
         offsets = tuple(one.offset for one in elements)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import quantities
+from nntomo_dask.formats.faults import FaultError
 from nntomo_dask.formats.images import FirstLine, Images, Said
 from nntomo_dask.formats.source import Source
 
@@ -51,9 +52,18 @@ def part_of(shape: tuple[int, int, int], lines: slice, columns: slice) -> tuple[
     return one, other
 
 
-def is_shape(shape: Sequence[int]) -> bool:
-    """Whether a shape is one that images of this package can have."""
-    return len(shape) == 3 and all(1 <= size <= LONGEST_EDGE for size in shape)
+def shape_of(sizes: Sequence[int]) -> tuple[int, int, int]:
+    """A shape (image, line, column), of a stack or of one image.
+
+    Raises
+    ------
+    FaultError
+        It is neither, or it is larger than images can be.
+    """
+    if len(sizes) not in (2, 3) or not all(1 <= size <= LONGEST_EDGE for size in sizes):
+        raise FaultError(f"its shape is {tuple(int(size) for size in sizes)}, which is none of images")
+    height, width = sizes[-2:]
+    return (int(sizes[0]) if len(sizes) == 3 else 1, int(height), int(width))
 
 
 class Opened(NamedTuple):
