@@ -29,7 +29,7 @@ _MICROSCOPE = ("metadata", "Acquisition_instrument", "TEM")
 
 @FORMATS.register
 class Hspy(Format):
-    """Signals of HyperSpy and ETSpy. ETSpy has moved and turned the images by the shifts and the angle that it states."""
+    """Signals of HyperSpy and ETSpy. ETSpy has moved and turned the images by what it states already."""
 
     name: ClassVar[str] = "hspy"
     title: ClassVar[str] = "HyperSpy"

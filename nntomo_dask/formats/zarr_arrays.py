@@ -223,7 +223,8 @@ class ZarrImages(Images):
         """See `Images.read`."""
         lines, columns = stored.part_of(self.shape, lines, columns)
         chosen: list[int | slice] = [0] * len(self.array.shape)
-        for axis, part in zip(self.axes, (image, lines, columns), strict=True):
+        parts: tuple[int | slice, ...] = (image, lines, columns)
+        for axis, part in zip(self.axes, parts, strict=True):
             if axis >= 0:
                 chosen[axis] = part
         self.sources[0].check()
@@ -305,9 +306,8 @@ def read_part(
     with zarr_settings.ours():
         store = zarr.storage.LocalStore(folder, read_only=True)
         opened: Any = zarr.open_array(store, mode="r", zarr_format=array.zarr_format)
-        if tuple(opened.shape) != array.shape or np.dtype(opened.dtype) != array.dtype.newbyteorder("="):
-            if np.dtype(opened.dtype).newbyteorder("=") != array.dtype.newbyteorder("="):
-                raise FaultError("its metadata have changed since it was opened")
+        if tuple(opened.shape) != array.shape:
+            raise FaultError("its metadata have changed since it was opened")
         return np.asarray(opened[chosen])
 
 
@@ -341,23 +341,26 @@ def _check_chunk(path: Path, array: Described) -> None:
         raise FaultError(f"its chunk {path.name} is of a size that it cannot have")
     with path.open("rb") as file:
         head = file.read(18)
-        if array.compressor is None:
-            made = size
-        elif array.compressor == "blosc":
-            made = int.from_bytes(head[4:8], "little")
-            if int.from_bytes(head[12:16], "little") != size:
-                made = -1
-        elif array.compressor == "lz4":
-            made = int.from_bytes(head[:4], "little")
-        elif array.compressor == "zstd":
-            made = _zstd_size(head)
-            if made is None:
-                made = _decoded_by_zstd(path, array)
-        else:
-            file.seek(0)
-            made = _inflated(file, wanted, size)
+        file.seek(0)
+        made = _size_of(file, head, size, array)
     if made != wanted:
         raise FaultError(f"its chunk {path.name} is damaged")
+
+
+def _size_of(file: Any, head: bytes, size: int, array: Described) -> int:
+    """How many bytes a chunk of so many bytes becomes; -1 where it is damaged."""
+    match array.compressor:
+        case None:
+            return size
+        case "blosc":
+            return int.from_bytes(head[4:8], "little") if int.from_bytes(head[12:16], "little") == size else -1
+        case "lz4":
+            return int.from_bytes(head[:4], "little")
+        case "zstd":
+            stated = _zstd_size(head)
+            return _decoded_by_zstd(file.read(size), array.chunk_bytes) if stated is None else stated
+        case _:
+            return _inflated(file, array.chunk_bytes, size)
 
 
 def _zstd_size(head: bytes) -> int | None:
@@ -375,11 +378,10 @@ def _zstd_size(head: bytes) -> int | None:
     return int.from_bytes(head[begin : begin + length], "little") + (256 if length == 2 else 0)
 
 
-def _decoded_by_zstd(path: Path, array: Described) -> int:
+def _decoded_by_zstd(content: bytes, wanted: int) -> int:
     from imagecodecs import zstd_decode
 
-    content = path.read_bytes()
-    return len(zstd_decode(content[: len(content) - array.tail], out=array.chunk_bytes))
+    return len(zstd_decode(content, out=wanted))
 
 
 def _inflated(file: Any, wanted: int, size: int) -> int:
