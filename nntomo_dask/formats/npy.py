@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nntomo_dask.formats import FORMATS, stored
+from nntomo_dask.formats import FORMATS, ours, stored
 from nntomo_dask.formats.faults import FaultError, reading
 from nntomo_dask.formats.format import Format
-from nntomo_dask.formats.images import Images, Said
+from nntomo_dask.formats.images import FirstLine, Images, Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import StoredImages
+from nntomo_dask.untrusted import LONGEST_JSON
 
 _MAGIC = b"\x93NUMPY"
 _NEEDS = "a whole .npy file of numbers, (image, line, column)"
@@ -53,6 +54,17 @@ class Npy(Format):
             shape = stored.shape_of(sizes)
             if prod(shape) * dtype.itemsize > source.size - offset:
                 raise FaultError("it ends before its values do")
-        image_bytes = dtype.itemsize * shape[1] * shape[2]
-        offsets = tuple(offset + index * image_bytes for index in range(shape[0]))
-        return StoredImages(shape, dtype, "bottom", Said(), (source,), offsets)
+            image_bytes = dtype.itemsize * shape[1] * shape[2]
+            offsets = tuple(offset + index * image_bytes for index in range(shape[0]))
+            said, first_line, beside = _beside(path, shape)
+        return StoredImages(shape, dtype, first_line, said, (source, *beside), offsets)
+
+
+def _beside(path: Path, shape: tuple[int, int, int]) -> tuple[Said, FirstLine, tuple[Source, ...]]:
+    """What the text says that an export writes beside an array."""
+    text = path.with_name(f"{path.name}.json")
+    if not text.is_file() or text.stat().st_size > LONGEST_JSON:
+        return Said(), "bottom", ()
+    source = Source.of(text)
+    found = ours.said_of(text.read_bytes(), shape)
+    return (Said(), "bottom", ()) if found is None else (*found, (source,))

@@ -115,6 +115,9 @@ def _opened(path: Path, dataset: str | None) -> Opened:
         with _tiff(source) as tiff:
             if len(tiff.pages) > _MOST_PAGES:
                 raise FaultError(f"it has more than {_MOST_PAGES} images")
+            text = tiff.ome_metadata or ""
+            if len(text) > _MOST_TEXT or "<!DOCTYPE" in text or "<!ENTITY" in text:  # no entities of its own
+                raise FaultError("its description is none of OME")
             series = list(tiff.series)
             if not series:
                 raise FaultError("it has no images")
@@ -226,10 +229,7 @@ def _edge(tiff: Any, axis: str, unit: object) -> float | None:
 
 
 def _of_ome(tiff: Any, series: Any) -> tuple[float | None, str]:
-    text = tiff.ome_metadata or ""
-    if len(text) > _MOST_TEXT or "<!DOCTYPE" in text or "<!ENTITY" in text:  # no entities of its own
-        raise FaultError("its description is none of OME")
-    pixels = ElementTree.fromstring(text).findall(".//{*}Pixels")
+    pixels = ElementTree.fromstring(tiff.ome_metadata).findall(".//{*}Pixels")
     number = list(tiff.series).index(series)
     if number >= len(pixels):
         return None, ""
