@@ -212,6 +212,15 @@ def ncem_stack(folder, data=None):
     return folder / "n.emd"
 
 
+def ncem_by_hyperspy(folder, data=None, **settings):
+    """In HyperSpy's order, images last."""
+    from rsciio.emd import file_writer
+
+    data = images() if data is None else data
+    file_writer(str(folder / "h.emd"), signal(data, **settings))
+    return folder / "h.emd"
+
+
 # --- HyperSpy ----------------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +238,7 @@ def signal(data, *, title="a series", units="degrees", tilts=None, kind="", tilt
         metadata["Tomography"] = {"tilts": np.asarray(tilts, float), "tiltaxis": tiltaxis or 0}
     return {
         "data": data, "axes": kept, "metadata": metadata, "original_metadata": {}, "learning_results": {},
-        "package": "hyperspy", "package_version": "2.5.0", "attributes": {"_lazy": False, "ragged": False}, "models": {},
+        "package_info": {"package": "hyperspy", "package_version": "2.5.0"}, "attributes": {"_lazy": False, "ragged": False}, "models": {},
         "tmp_parameters": {},
     }  # fmt: skip
 
@@ -392,6 +401,7 @@ MAKERS = {
     "SER, narrow": lambda folder, data=None: ser_stack(folder, data, wide=False),
     "EMD of Velox": velox_stack,
     "EMD of NCEM": ncem_stack,
+    "EMD of HyperSpy": ncem_by_hyperspy,
     "hspy": hspy_stack,
     "zspy": zspy_stack,
     "TIFF of ImageJ": tiff_stack,
