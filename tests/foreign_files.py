@@ -17,7 +17,7 @@ def images(dtype="<u2", shape=(3, 5, 7)):
     return np.random.default_rng(5).integers(0, 100, shape).astype(dtype)
 
 
-# --- DigitalMicrograph -------------------------------------------------------------------------------------------------
+# DigitalMicrograph
 
 DM_TYPES = {"i2": 2, "i4": 3, "u2": 4, "u4": 5, "f4": 6, "f8": 7, "u1": 8, "i8": 11, "u8": 12}
 
@@ -119,7 +119,7 @@ def dm_folder(folder, data=None):
     return place
 
 
-# --- TIA ---------------------------------------------------------------------------------------------------------------
+# TIA
 
 SER_TYPES = {"u1": 1, "u2": 2, "u4": 3, "i1": 4, "i2": 5, "i4": 6, "f4": 7, "f8": 8}
 EMI = """binary<ObjectInfo><Uuid>x</Uuid><ExperimentalDescription><Root>
@@ -160,7 +160,7 @@ def ser_stack(folder, data=None, **settings):
     return ser_file(folder / "a_1.ser", data, **settings)
 
 
-# --- EMD ---------------------------------------------------------------------------------------------------------------
+# EMD
 
 
 def velox_record(alpha_deg, time):
@@ -205,7 +205,10 @@ def ncem_stack(folder, data=None):
         group = file.create_group("data/stack")
         group.attrs["emd_group_type"] = 1
         group["data"] = data
-        vectors = [(10.0 * np.arange(len(data)) - 10, "[deg]"), *((2.5 * np.arange(size), "[n_m]") for size in data.shape[1:])]
+        vectors = [
+            (10.0 * np.arange(len(data)) - 10, "[deg]"),
+            *((2.5 * np.arange(size), "[n_m]") for size in data.shape[1:]),
+        ]
         for index, (values, units) in enumerate(vectors):
             group[f"dim{index + 1}"] = values
             group[f"dim{index + 1}"].attrs["units"] = units
@@ -221,7 +224,7 @@ def ncem_by_hyperspy(folder, data=None, **settings):
     return folder / "h.emd"
 
 
-# --- HyperSpy ----------------------------------------------------------------------------------------------------------
+# HyperSpy
 
 
 def signal(data, *, title="a series", units="degrees", tilts=None, kind="", tiltaxis=None):
@@ -238,8 +241,8 @@ def signal(data, *, title="a series", units="degrees", tilts=None, kind="", tilt
         metadata["Tomography"] = {"tilts": np.asarray(tilts, float), "tiltaxis": tiltaxis or 0}
     return {
         "data": data, "axes": kept, "metadata": metadata, "original_metadata": {}, "learning_results": {},
-        "package_info": {"package": "hyperspy", "package_version": "2.5.0"}, "attributes": {"_lazy": False, "ragged": False}, "models": {},
-        "tmp_parameters": {},
+        "package_info": {"package": "hyperspy", "package_version": "2.5.0"}, "models": {}, "tmp_parameters": {},
+        "attributes": {"_lazy": False, "ragged": False},
     }  # fmt: skip
 
 
@@ -251,7 +254,7 @@ def hspy_stack(folder, data=None, **settings):
     return folder / "a.hspy"
 
 
-def zspy_stack(folder, data=None, *, compressor=None, tilts=(-10.0, 0.0, 10.0), **array):
+def zspy_stack(folder, data=None, *, tilts=(-10.0, 0.0, 10.0)):
     """The same as a folder of Zarr's format 2, laid out by hand."""
     data = images() if data is None else data
     root = folder / "a.zspy"
@@ -274,13 +277,13 @@ def zspy_stack(folder, data=None, *, compressor=None, tilts=(-10.0, 0.0, 10.0), 
         place.mkdir(parents=True)
         (place / ".zgroup").write_text('{"zarr_format": 2}')
         (place / ".zattrs").write_text(json.dumps(attributes))
-    packed = compressor or numcodecs.Blosc(cname="zstd", clevel=1)
-    zarr_2(base / "data", data, chunks=(1, 3, 7), compressor=packed, **array)
+    chunks = (1, -(-data.shape[1] // 2), data.shape[2])
+    zarr_2(base / "data", data, chunks=chunks, compressor=numcodecs.Blosc(cname="zstd", clevel=1))
     zarr_2(base / "metadata/Tomography/_sig_tilts/data", np.array(tilts)[:, None], chunks=(len(tilts), 1))
     return root
 
 
-def zarr_2(place, data, *, chunks, compressor=None, separator="/", **keys):
+def zarr_2(place, data, *, chunks, compressor=None, separator="/"):
     """An array in Zarr's format 2."""
     place.mkdir(parents=True)
     metadata = {
@@ -288,7 +291,7 @@ def zarr_2(place, data, *, chunks, compressor=None, separator="/", **keys):
         "filters": None, "compressor": compressor.get_config() if compressor else None,
         "dimension_separator": separator,
     }  # fmt: skip
-    (place / ".zarray").write_text(json.dumps(metadata | keys))
+    (place / ".zarray").write_text(json.dumps(metadata))
     for grid in np.ndindex(*(-(-size // chunk) for size, chunk in zip(data.shape, chunks, strict=True))):
         part = data[tuple(slice(index * chunk, (index + 1) * chunk) for index, chunk in zip(grid, chunks, strict=True))]
         whole = np.zeros(chunks, data.dtype)
@@ -298,14 +301,12 @@ def zarr_2(place, data, *, chunks, compressor=None, separator="/", **keys):
         path.write_bytes(compressor.encode(whole) if compressor else whole.tobytes())
 
 
-# --- TIFF, NumPy, OME-Zarr ----------------------------------------------------------------------------------------------
+# TIFF, NumPy, OME-Zarr
 
 
 def tiff_stack(folder, data=None):
     data = images() if data is None else data
-    tifffile.imwrite(
-        folder / "a.tif", data, imagej=True, resolution=(0.4, 0.4), metadata={"unit": "nm", "axes": "TYX"}
-    )
+    tifffile.imwrite(folder / "a.tif", data, imagej=True, resolution=(0.4, 0.4), metadata={"unit": "nm", "axes": "TYX"})
     return folder / "a.tif"
 
 
@@ -343,7 +344,7 @@ def ome_axes(units="nanometer", depth="z"):
     return [{"name": depth, "type": kinds[depth]}, *({"name": name, "type": "space", "unit": units} for name in "yx")]
 
 
-def ome_zarr_04(folder, data=None, *, depth="z", compressor=None, scale=(2.5, 2.5, 2.5), units="nanometer"):
+def ome_zarr_04(folder, data=None, *, depth="z", scale=(2.5, 2.5, 2.5), units="nanometer"):
     data = images() if data is None else data
     root = folder / "a.ome.zarr"
     root.mkdir()
@@ -356,11 +357,16 @@ def ome_zarr_04(folder, data=None, *, depth="z", compressor=None, scale=(2.5, 2.
         image["axes"][0]["unit"] = units
     (root / ".zgroup").write_text('{"zarr_format": 2}')
     (root / ".zattrs").write_text(json.dumps({"multiscales": [image]}))
-    zarr_2(root / "0", data, chunks=(2, 5, 4), compressor=compressor or numcodecs.Blosc(cname="lz4"))
+    chunks = (2, data.shape[1], -(-data.shape[2] // 2))
+    zarr_2(root / "0", data, chunks=chunks, compressor=numcodecs.Blosc(cname="lz4"))
     return root
 
 
-def ome_zarr_05(folder, data=None, *, depth="angle", codecs=None, encode=None, **keys):
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+GZIP = {"name": "gzip", "configuration": {"level": 1}}
+
+
+def ome_zarr_05(folder, data=None, *, depth="angle", codecs=(BYTES, GZIP), encode=None, **keys):
     """Zarr's format 3, laid out by hand."""
     data = images() if data is None else data
     root = folder / "b.ome.zarr"
@@ -375,8 +381,7 @@ def ome_zarr_05(folder, data=None, *, depth="angle", codecs=None, encode=None, *
         "zarr_format": 3, "node_type": "array", "shape": data.shape, "data_type": data.dtype.name, "fill_value": 0,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "codecs": codecs or [{"name": "bytes", "configuration": {"endian": "little"}},
-                             {"name": "gzip", "configuration": {"level": 1}}],
+        "codecs": codecs,
         "attributes": {}, "dimension_names": [depth, "y", "x"],
     }  # fmt: skip
     (root / "0/zarr.json").write_text(json.dumps(array | keys))
@@ -419,7 +424,8 @@ def opened(path: Path, **options):
     from nntomo_dask.formats.format import format_of
 
     kind = format_of(path)
-    assert kind is not None and kind.recognises(path), path
+    assert kind is not None, path
+    assert kind.recognises(path), path
     return kind.open_images(path, **options)
 
 

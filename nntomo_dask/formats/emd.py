@@ -83,9 +83,9 @@ def _velox(file: Any, path: Path, source: Source, dataset: str | None) -> Opened
     found = [one for key in hdf5.children(group) if (one := _recorded(group, key)) is not None]
     if not found:
         refuse("import", needs="images", got=f"none in {path}", remedy="a file that was not pruned of them")
-    longest = max(one.images for one in found)
-    if dataset is None and longest > 1:  # a survey image beside the series is none
-        found = [one for one in found if one.images > 1]
+    stacks = [one for one in found if one.images > 1]
+    if stacks and (dataset is None or dataset in _unique(stacks)):  # a survey image beside the series is none
+        found = stacks
     taken = found[choose(path, _unique(found), dataset, what="signal of the file")]
     records = _records(hdf5.node(group, taken.key, "Metadata"), taken.images) or [taken.record] * taken.images
     said, times = _said_by_velox(taken.name, records)

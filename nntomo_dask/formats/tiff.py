@@ -1,5 +1,8 @@
 """TIFF: stacks of ImageJ, OME-TIFF and others, and folders of TIFFs, by tifffile."""
 
+import logging
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,10 +73,36 @@ def _tiff(source: Source) -> Iterator[Any]:
     import tifffile
 
     source.check()
-    # Other files of a multi-file OME-TIFF are not opened.
-    with tifffile.TiffFile(source.path, _multifile=False) as tiff:
-        yield tiff
+    faults = _Faults()
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(faults)
+    try:
+        # Other files of a multi-file OME-TIFF are not opened.
+        with tifffile.TiffFile(source.path, _multifile=False) as tiff:
+            yield tiff
+    finally:
+        logger.removeHandler(faults)
+    faults.refuse()
     source.check()
+
+
+class _Faults(logging.Handler):
+    """What tifffile says of the pages while this thread reads a file: it leaves out pages that it cannot read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.thread, self.found = threading.get_ident(), ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the first remark on a page."""
+        text = record.getMessage()
+        if record.thread == self.thread and re.search(r"TiffPage|TiffFrame|corrupted", text):
+            self.found = self.found or text
+
+    def refuse(self) -> None:
+        """Raise a FaultError where there was one."""
+        if self.found:
+            raise FaultError(self.found)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ decoded.
 """
 
 import math
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -269,14 +271,16 @@ def images_of(
 
 def chunks_of(folder: Path, array: Described) -> dict[str, Source]:
     """The files of all chunks that are there, by name."""
-    found = {}
+    found, whole = {}, folder.resolve()
     for place in np.ndindex(array.grid):
-        key = array.key(place)
-        path = folder / key
-        if path.is_symlink():
-            raise FaultError(f"its chunk {key} leads to another place")
-        if path.is_file():
-            found[key] = Source.of(path)
+        path = str(whole / (key := array.key(place)))
+        try:
+            status = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise FaultError(f"its chunk {key} leads to another place, or is no file")
+        found[key] = Source(path, status.st_size, status.st_mtime_ns)
     return found
 
 
