@@ -1,5 +1,6 @@
 """Readers of all formats but MRC, on files that are made here and on measured ones."""
 
+import importlib
 import json
 import pickle
 import shutil
@@ -13,7 +14,7 @@ import pytest
 import tifffile
 
 import nntomo_dask as nt
-from nntomo_dask.formats import FORMATS, zarr_arrays
+from nntomo_dask.formats import FORMATS, zarr_arrays, zarr_forms
 from nntomo_dask.formats.format import format_of
 from tests import foreign_files as made
 from tests.foreign_files import MAKERS, images, opened, values
@@ -126,20 +127,27 @@ def dm(folder, tree, **settings):
     return made.dm_file(folder / "x.dm3", tree, **settings)
 
 
+def planned(first, last, step):
+    ends = {"Minimum tilt angle (deg)": first, "Maximum tilt angle (deg)": last}
+    return {"Tomography": {"Tomography setup": {"Tilt angles": ends | {"Tilt angle step (deg)": step}}}}
+
+
+def listed(label, **tilts):
+    return {"Meta Data": {"Dimension info": {"2": {"Label": label, "Data": tilts}}}}
+
+
 @pytest.mark.parametrize(
     ("tags", "angles"),
     [
         ({"Tilt Angles": np.array([1.0, 2.0, 4.0])}, (1, 2, 4)),
-        ({"Meta Data": {"Dimension info": {"2": {"Label": "Tilt angle (deg)", "Data": {"0": 1.0, "10": 4.0, "2": 2.0}}}}},
-         (1, 2, 4)),
-        ({"Tomography": {"Tomography setup": {"Tilt angles": {"Minimum tilt angle (deg)": -3.0, "Maximum tilt angle (deg)": 3.0,
-                                                              "Tilt angle step (deg)": 3.0}}}}, (-3, 0, 3)),
-        ({"Tomography": {"Tomography setup": {"Tilt angles": {"Minimum tilt angle (deg)": -9.0, "Maximum tilt angle (deg)": 9.0,
-                                                              "Tilt angle step (deg)": 3.0}}}}, None),
+        (listed("Tilt angle (deg)", **{"0": 1.0, "10": 4.0, "2": 2.0}), (1, 2, 4)),  # sorted as text in the file
+        (listed("Energy (eV)", **{"0": 1.0, "1": 4.0, "2": 2.0}), None),
+        (planned(-3.0, 3.0, 3.0), (-3, 0, 3)),
+        (planned(-9.0, 9.0, 3.0), None),
         ({"Tilt Angles": np.array([1.0, np.nan, 4.0])}, None),
         ({"Tilt Angles": np.array([1.0, 2.0])}, None),
     ],
-)  # fmt: skip
+)
 def test_tilts_in_tags_of_dm(tags, angles, tmp_path):
     assert opened(dm(tmp_path, made.dm_image(images(), tags=tags))).said.angles_deg == angles
 
@@ -336,7 +344,7 @@ COMPRESSORS = {
 def test_codecs_of_zarr_2(name, separator, tmp_path):
     data = images("<f4", (4, 9, 11))
     made.zarr_2(tmp_path / "a", data, chunks=(2, 4, 6), compressor=COMPRESSORS[name], separator=separator)
-    array, _ = zarr_arrays.described(tmp_path / "a")
+    array, _ = zarr_forms.described(tmp_path / "a")
     chunks = zarr_arrays.chunks_of(tmp_path / "a", array)
     part = (slice(1, 3), slice(3, 9), slice(5, 7))
     np.testing.assert_array_equal(zarr_arrays.read_part(tmp_path / "a", array, chunks, part), data[part])
@@ -346,11 +354,11 @@ def test_codecs_of_zarr_2(name, separator, tmp_path):
 def test_a_chunk_that_becomes_too_large_is_not_decoded(name, tmp_path):
     data = images("<f4", (4, 9, 11))
     made.zarr_2(tmp_path / "a", data, chunks=(4, 9, 11), compressor=COMPRESSORS[name])
-    array, _ = zarr_arrays.described(tmp_path / "a")
+    array, _ = zarr_forms.described(tmp_path / "a")
     bomb = COMPRESSORS[name].encode(np.zeros(2**26, np.uint8))
     (tmp_path / "a/0/0/0").write_bytes(bomb)
     chunks = zarr_arrays.chunks_of(tmp_path / "a", array)
-    with pytest.raises(ValueError, match="is damaged|of a size that it cannot have"):
+    with pytest.raises(ValueError, match=r"is damaged|of a size that it cannot have"):
         zarr_arrays.read_part(tmp_path / "a", array, chunks, (slice(None),) * 3)
 
 
@@ -456,7 +464,7 @@ def test_units_and_slices_of_ome_zarr(tmp_path):
     micro = opened(made.ome_zarr_04(tmp_path, units="micrometer", scale=(0.0025,) * 3))
     assert micro.said.pixel_nm == pytest.approx(2.5)
     shutil.rmtree(tmp_path / "a.ome.zarr")
-    with pytest.raises(nt.SchemaError, match="slices are 5 nm apart and its pixels 2.5 nm wide"):
+    with pytest.raises(nt.SchemaError, match=r"slices are 5 nm apart and its pixels 2.5 nm wide"):
         opened(made.ome_zarr_04(tmp_path, scale=(5, 2.5, 2.5)))
 
 
@@ -604,7 +612,25 @@ def test_what_our_exports_say_is_read(place, kind, holds, tmp_path):
     assert found.said.tilt_axis_deg == (0 if angles else None)
 
 
-# Measured files
+# Other readers, and measured files
+
+
+@pytest.mark.parametrize(
+    ("name", "plugin"),
+    [
+        ("DM3", "digitalmicrograph"), ("DM4", "digitalmicrograph"), ("SER", "tia"), ("SER, narrow", "tia"),
+        ("EMD of Velox", "emd"), ("EMD of HyperSpy", "emd"), ("hspy", "hspy"),
+    ],
+)  # fmt: skip
+def test_rosettasciio_reads_the_same(name, plugin, tmp_path):
+    """Also that the first line of .ser files is the lowest: it turns them over."""
+    path = MAKERS[name](tmp_path)
+    read = importlib.import_module(f"rsciio.{plugin}").file_reader(str(path))[-1]
+    found = opened(path)
+    lines = slice(None, None, -1 if found.first_line == "bottom" else 1)
+    np.testing.assert_array_equal(values(found)[:, lines], read["data"])
+    across = read["axes"][-1]
+    assert {"nm": 1, "µm": 1000}[across["units"]] * across["scale"] == pytest.approx(found.said.pixel_nm)
 
 
 @NEEDS_SHARED
@@ -628,7 +654,10 @@ def test_a_measured_folder_of_dm3():
     assert found.said.order == (2, 1, 0)  # the plug-in tilted from 0 down
     assert found.said.pixel_nm == pytest.approx(19.1087)
     assert found.said.voltage_kv == 300
-    assert all(np.isfinite(image).all() and image.std() > 0 for image in values(found))
+    read = importlib.import_module("rsciio.digitalmicrograph").file_reader
+    first = read(str(SHARED / "tilt-etspy/DM_Series_Test/BF_001.dm3"))[-1]
+    np.testing.assert_array_equal(values(found)[0], first["data"])
+    assert first["axes"][-1]["scale"] * 1000 == pytest.approx(found.said.pixel_nm)
 
 
 def test_the_needle_lies_in_no_other_format():

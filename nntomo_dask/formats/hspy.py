@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, hdf5, ours, quantities, zarr_arrays
+from nntomo_dask.formats import FORMATS, hdf5, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
 from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import FirstLine, Images, Said
@@ -134,7 +134,7 @@ class _Folder:
         folder = self._at(place)
         if folder is None or not (folder / ".zattrs").is_file():
             return None
-        return zarr_arrays.json_of(folder / ".zattrs").get(name)
+        return zarr_forms.json_of(folder / ".zattrs").get(name)
 
     def numbers(self, *place: str) -> npt.NDArray[Any] | None:
         folder = self._at(place)
@@ -144,7 +144,7 @@ class _Folder:
         folder = self._at(place)
         if folder is None or not (folder / ".zarray").is_file():
             return ()
-        return zarr_arrays.described(folder)[0].shape
+        return zarr_forms.described(folder)[0].shape
 
     def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said, first_line: FirstLine) -> Images:
         folder = self._at(place)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, ours, quantities, zarr_arrays
+from nntomo_dask.formats import FORMATS, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
 from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import FirstLine, Images, Said
@@ -43,7 +43,7 @@ class OmeZarr(Format):
             names = [str(one.get("name") or number) for number, one in enumerate(images)]
             image = images[choose(path, names, dataset, what="image of the folder")]
             folder, scales = _finest(path, image)
-            array, _ = zarr_arrays.described(folder)
+            array, _ = zarr_forms.described(folder)
             order, said, first_line = _said(image, scales, array.shape, attributes)
             others = (Source.of(metadata),)
             return zarr_arrays.images_of(folder, order, said, first_line, others=others, missing="filled")
@@ -53,11 +53,11 @@ def _multiscales(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], Path
     """The images of a folder, its attributes, and the file of these."""
     metadata = path / "zarr.json"
     if metadata.is_file():
-        attributes = zarr_arrays.json_of(metadata).get("attributes")
+        attributes = zarr_forms.json_of(metadata).get("attributes")
         described = attributes.get("ome") if isinstance(attributes, dict) else None
     else:
         metadata = path / ".zattrs"
-        described = attributes = zarr_arrays.json_of(metadata)
+        described = attributes = zarr_forms.json_of(metadata)
     found = described.get("multiscales") if isinstance(described, dict) else None
     images = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     return images, attributes if isinstance(attributes, dict) else {}, metadata
