@@ -7,13 +7,13 @@ from nntomo_dask.formats.images import FirstLine, Said
 from nntomo_dask.untrusted import MOST_ANGLES, parsed_object
 
 MARK = "nntomo_dask_export"
-_PLACE = "the file, which nntomo_dask wrote"
+_PLACE = "nntomo_dask's description in the file"
 
 
 def said_of(about: Any, shape: tuple[int, int, int]) -> tuple[Said, FirstLine] | None:
     """What an export says of its axes, and that its lines ascend; None where it is no such description.
 
-    A series that was exported lies with its tilt axis vertical.
+    A series that was exported lies with its tilt axis along y but for the angle that is stated.
     """
     if isinstance(about, str | bytes):
         try:
