@@ -227,9 +227,9 @@ def ncem_by_hyperspy(folder, data=None, **settings):
 # HyperSpy
 
 
-def signal(data, *, title="a series", units="degrees", tilts=None, kind="", tiltaxis=None):
+def signal(data, *, title="a series", units="degrees", step=10.0, tilts=None, kind="", tiltaxis=None):
     """A signal as RosettaSciIO's writers take it."""
-    axes = [{"name": "tilt", "units": units, "navigate": True, "scale": 10.0, "offset": -10.0}]
+    axes = [{"name": "tilt", "units": units, "navigate": True, "scale": step, "offset": -step}]
     axes += [{"name": name, "units": "nm", "navigate": False, "scale": 2.5, "offset": 0.0} for name in "yx"]
     kept = axes[-data.ndim :]
     for index, (axis, size) in enumerate(zip(kept, data.shape, strict=True)):

@@ -164,6 +164,8 @@ def test_a_volume_of_dm(tmp_path):
     found = opened(dm(tmp_path, made.dm_image(images(), third=(0.0, 2.5, "nm"))))
     assert found.said.holds == "volume"
     assert found.said.angles_deg is None
+    with pytest.raises(nt.SchemaError, match=r"slices are 5 nm apart"):
+        opened(dm(tmp_path, made.dm_image(images(), third=(0.0, 5.0, "nm"))))
 
 
 @pytest.mark.parametrize(("kind", "message"), [(23, "got colours"), (3, "got complex values"), (99, "type 99")])
@@ -322,8 +324,13 @@ def test_etspy_has_the_tilt_axis_along_x(tmp_path):
     assert said.holds == "series"
 
 
-def test_a_volume_of_hyperspy(tmp_path):
-    assert opened(made.hspy_stack(tmp_path, units="nm")).said.holds == "volume"
+@pytest.mark.parametrize("make", [made.hspy_stack, made.ncem_by_hyperspy])
+def test_a_volume_of_hyperspy(make, tmp_path):
+    path = make(tmp_path, units="nm", step=2.5)
+    assert opened(path).said.holds == "volume"
+    path.unlink()
+    with pytest.raises(nt.SchemaError, match=r"slices are 10 nm apart and its pixels 2.5 nm wide"):
+        opened(make(tmp_path, units="nm", step=10.0))
 
 
 def test_one_image_of_hyperspy(tmp_path):

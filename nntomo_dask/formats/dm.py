@@ -155,6 +155,8 @@ def _said(image: _Image) -> tuple[Said, float | None]:
     )
     depth = _unit(image.dims[2]) if len(image.dims) > 2 else ""
     is_volume = angles is None and image.shape[0] > 1 and quantities.is_length(depth)
+    if is_volume:
+        quantities.check_slices(quantities.nm_of(quantities.finite(image.dims[2].get("Scale")) or 0.0, depth), pixel)
     said = Said(
         angles_deg=angles,
         pixel_nm=pixel,

@@ -229,17 +229,21 @@ def _said_by_ncem(group: Any, data: Any, *, by_hyperspy: bool) -> tuple[tuple[in
         axes = (2, 1, 0) if image == 2 else (0, 1, 2)
         listed = vectors[image]
         angles = quantities.degrees_of(listed, units[image]) if listed is not None else None
-    steps = [
-        quantities.nm_of(abs(vector[1] - vector[0]), units[axis]) if vector is not None and len(vector) > 1 else None
-        for axis, vector in ((axis, vectors[axis]) for axis in axes[1:])
-    ]
+    steps = [_step(vectors[axis], units[axis]) for axis in axes[1:]]
     pixel = quantities.square(*steps)
     places = {} if pixel is None else {"pixel_nm": "the vectors of the dims"}
     if angles is not None:
         places["angles_deg"] = "the vector of the dim of angles"
     is_volume = data.ndim == 3 and angles is None and quantities.is_length(units[axes[0]])
+    if is_volume:
+        quantities.check_slices(_step(vectors[axes[0]], units[axes[0]]), pixel)
     said = Said(angles_deg=angles, pixel_nm=pixel, places=places)
     return axes, replace(said, holds="volume" if is_volume else "series" if angles is not None else None)
+
+
+def _step(vector: list[float] | None, unit: str) -> float | None:
+    """The distance of neighbours along a dim in nm; None where it says none."""
+    return quantities.nm_of(abs(vector[1] - vector[0]), unit) if vector is not None and len(vector) > 1 else None
 
 
 def _vector(dim: Any, size: int) -> list[float] | None:

@@ -115,7 +115,7 @@ def check_stored(dataset: Any) -> None:
         raise FaultError("it does not hold all of its images")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Hdf5Images(Images):
     """Images in a dataset of an HDF5 file.
 

@@ -206,8 +206,7 @@ def _said(
     angles, at = _angles(tree, place, axes, sizes[0])
     if angles is not None:
         places["angles_deg"] = at
-    steps = [quantities.nm_of(abs(axis.values[1] - axis.values[0]), axis.units) if len(axis.values) > 1 else None
-             for axis in (axes[order[2]], axes[order[1]])]  # fmt: skip
+    steps = [_step(axes[order[2]]), _step(axes[order[1]])]
     pixel = quantities.square(*steps)
     if pixel is not None:
         places["pixel_nm"] = "the axes of the signal"
@@ -216,6 +215,8 @@ def _said(
     if by_etspy and angles is not None:
         places["tilt_axis_deg"] = "ETSpy's convention, the tilt axis along x"
     is_volume = kind == "RecStack" or (angles is None and len(shape) == 3 and quantities.is_length(axes[0].units))
+    if is_volume and len(shape) == 3:
+        quantities.check_slices(_step(axes[0]), pixel)
     said = Said(
         angles_deg=angles,
         tilt_axis_deg=90.0 if by_etspy and angles is not None else None,
@@ -227,6 +228,11 @@ def _said(
         places=places,
     )
     return order, said, "top"
+
+
+def _step(axis: _Axis) -> float | None:
+    """The distance of neighbours along an axis in nm; None where it says none."""
+    return quantities.nm_of(abs(axis.values[1] - axis.values[0]), axis.units) if len(axis.values) > 1 else None
 
 
 def _detector(tree: _Tree, place: Sequence[str]) -> str | None:

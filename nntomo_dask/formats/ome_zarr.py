@@ -122,9 +122,7 @@ def _said(
     places = {} if pixel is None else {"pixel_nm": "the scale of the axes"}
     is_tilt = depth >= 0 and {str(axes[depth].get("type")).casefold(), names[depth]} & _TILTS
     is_volume = depth >= 0 and names[depth] == "z" and not is_tilt
-    if is_volume and pixel is not None:
-        apart = quantities.nm_of(scales[depth], axes[depth].get("unit") or "")
-        if apart is not None and abs(apart - pixel) > 1e-3 * pixel:
-            raise FaultError(f"its slices are {apart:g} nm apart and its pixels {pixel:g} nm wide; resample them")
+    if is_volume:
+        quantities.check_slices(quantities.nm_of(scales[depth], axes[depth].get("unit") or ""), pixel)
     said = Said(pixel_nm=pixel, holds="volume" if is_volume else "series" if is_tilt else None, places=places)
     return order, said, "bottom"

@@ -73,6 +73,12 @@ def square(across: float | None, down: float | None) -> float | None:
     return across
 
 
+def check_slices(apart: float | None, pixel: float | None) -> None:
+    """Raise a FaultError where the slices of a volume are not as far apart as its pixels are wide."""
+    if apart is not None and pixel is not None and abs(apart - pixel) > _EQUAL * pixel:
+        raise FaultError(f"its slices are {apart:g} nm apart and its pixels {pixel:g} nm wide; resample them")
+
+
 def positive(value: object) -> float | None:
     """A number above zero, or a text that begins with one ("300kV"); None where it is none."""
     if isinstance(value, bytes):

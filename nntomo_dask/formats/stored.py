@@ -21,7 +21,7 @@ _PER_IMAGE = ("angles_deg", "exposure_s", "dose_e_per_a2")
 _PER_FILE = ("tilt_axis_deg", "voltage_kv", "magnification", "detector")
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoredImages(Images):
     """Images that lie in a file without compression, each from a byte on.
 
@@ -73,7 +73,7 @@ class Opened(NamedTuple):
     times: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class JoinedImages(Images):
     """The images of several files one after another."""
 

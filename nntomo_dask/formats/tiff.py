@@ -105,7 +105,7 @@ class _Faults(logging.Handler):
             raise FaultError(self.found)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PagedImages(Images):
     """Images of a TIFF that are compressed, or lie in the file in pieces: each is read as a whole.
 

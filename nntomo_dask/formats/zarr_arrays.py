@@ -25,7 +25,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _BLOCK = 2**20
 
 
-@dataclass(frozen=True)
+@dataclass
 class ZarrImages(Images):
     """Images in an array of Zarr.
 
