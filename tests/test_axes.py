@@ -132,6 +132,26 @@ def test_files_are_right_handed_as_imod_makes_them(stack, tmp_path):
     assert handedness("ZYX") == 1
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.5])
+def test_mrc_volumes_lie_so_and_come_back(stack, tmp_path, offset):
+    volume = nt.fbp(nt.tilt_series(np.moveaxis(stack, 0, 1), ANGLES)).compute()
+    volume = volume.assign_coords(y=volume.y + offset, z=volume.z + 2 * offset)
+    path = nt.write_mrc(volume, tmp_path / "volume.mrc")
+    with mrcfile.open(path) as mrc:
+        assert places(mrc.data) == places(imod_tilt(stack, ANGLES))
+        assert orientation.label(volume) in mrc.get_labels()
+    back = nt.read_mrc_volume(path)
+    np.testing.assert_array_equal(back.values, volume.values)
+    for dim in volume.dims:
+        assert back[dim].values.tobytes() == volume[dim].values.tobytes()
+
+
+def test_volumes_of_other_programs_stay_as_they_are(tmp_path):
+    data = np.random.default_rng(7).random((3, 4, 4), np.float32)
+    mrcfile.write(tmp_path / "other.mrc", data)
+    np.testing.assert_array_equal(nt.read_mrc_volume(tmp_path / "other.mrc").values, data)
+
+
 def test_files_are_as_etspy_makes_volumes(stack):
     lies = of_images("x", first_line="bottom")
     horizontal = np.swapaxes(stack, 1, 2)  # the same object with its axis along the lines, seen from the far side
@@ -234,3 +254,16 @@ def test_files_say_how_their_axes_lie():
     simulated = volume.assign_attrs(recipe={"operation": "fbp", "inputs": [{"operation": "specimen", "inputs": []}]})
     assert "mirror image of its structure file" in orientation.statement(simulated)
     assert "mirror image" not in orientation.statement(volume)
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"), [((5, 6, 7), "data.swapaxes(0, 1)"), ((6, 7, 5), "np.moveaxis(data, 2, 1)")]
+)
+def test_axes_in_another_order_are_named_so(shape, remedy):
+    with pytest.raises(SchemaError, match=r"needs an array with axes \(z, angle, detector\)") as error:
+        nt.tilt_series(np.zeros(shape), np.arange(5))
+    assert remedy in str(error.value)
+    data = np.zeros(shape)
+    nt.tilt_series(eval(remedy, {"np": np, "data": data}), np.arange(5))  # the remedy is one
+    with pytest.raises(SchemaError, match="one angle per projection"):
+        nt.tilt_series(data, np.arange(4))

@@ -210,7 +210,7 @@ def read(path: Path) -> Mdoc:
             titles.append(title[1])
         elif section := _SECTION.match(line):
             number = section[2] if section[1].lower() == "zvalue" else None
-            if number is not None and not number.isascii() or number == "" or (number and not number.isdecimal()):
+            if (number is not None and not number.isascii()) or number == "" or (number and not number.isdecimal()):
                 refuse("import", needs="numbers of images", got=f"ZValue = {number[:40]!r} in {path}", remedy="correct it")
             values = {}
             sections.append(Section(None if number is None else min(int(number[:9]), 2**31), values))

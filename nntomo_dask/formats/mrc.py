@@ -14,7 +14,11 @@ from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.formats import FORMATS, mrc_grid, mrc_header, mrc_images, mrc_statistics
 from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import Images
-from nntomo_dask.formats.mrc_arrays import MrcPath, read_mrc_series as read_mrc_series, read_mrc_volume as read_mrc_volume
+from nntomo_dask.formats.mrc_arrays import (
+    MrcPath,
+    read_mrc_series as read_mrc_series,
+    read_mrc_volume as read_mrc_volume,
+)
 from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
 
 _LABEL = "Written by nntomo_dask"
@@ -98,9 +102,10 @@ def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
     ----------
     array
         Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
-        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
-        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
-        are not finite stay as they are.
+        coordinates in Å. Axes in the file are right-handed, as a label in the header says: x and z ascend, and y of a
+        volume descends; `read_mrc_volume` turns it back. Line integrals are counted in pixels of the file. Where the
+        tilt axis is not in the middle, another label says where it is, and `read_mrc_series` reads it. Values that are
+        not finite stay as they are.
 
     Raises
     ------

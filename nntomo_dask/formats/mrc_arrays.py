@@ -119,10 +119,13 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
     if len(shape) != 3:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
+    descends = mrc_grid.is_from_the_viewer(header)
+    if descends:
+        places[1] = 0.0 - places[1][::-1]
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
-        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
+        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None, descends=descends,
     )  # fmt: skip
     schema.check_volume(volume, who="read_mrc_volume", slices="any")
     return volume
@@ -183,6 +186,7 @@ def _lazy(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool = False,
 ) -> xr.DataArray:
     chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
     data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
@@ -196,6 +200,7 @@ def _lazy(
         projections=projections,
         background=background,
         fill=fill,
+        descends=descends,
     )
     return slabs.label(
         data,
@@ -215,8 +220,11 @@ def _read_slab(
     projections: npt.NDArray[np.intp] | None,
     background: float,
     fill: float | None,
+    descends: bool,
 ) -> Float32:
     rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
     slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
+    if descends:  # y of a volume, in the file
+        slab = slab[:, ::-1]
     values = slab - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

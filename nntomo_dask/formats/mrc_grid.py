@@ -13,6 +13,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import geometry, grid, schema
 from nntomo_dask.errors import refuse
+from nntomo_dask.formats import orientation
 from nntomo_dask.formats.mrc_header import Header
 from nntomo_dask.types import Float64
 
@@ -25,18 +26,16 @@ _PATTERN = re.compile(rf"nntomo_dask: zero at pixel x={_NUMBER} y={_NUMBER} z={_
 
 
 def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
-    """The array as a file holds it: positions ascend at equal steps, and line integrals are counted in its pixels."""
+    """The array as a file holds it: at equal steps, in right-handed axes, and line integrals counted in its pixels."""
     schema.check_even_z(array, who=who)
     is_series = schema.DETECTOR in array.dims
     if is_series:
         array = geometry.in_own_pixels(array)
-    dims = [dim for dim in array.dims if dim != schema.ANGLE]
-    descending = {dim: slice(None, None, -1) for dim in dims if array[dim].values[-1] < array[dim].values[0]}
-    return array.isel(descending) if descending else array
+    return orientation.as_file(array)
 
 
 def write_header(mrc: Any, array: xr.DataArray) -> None:
-    """Pixel sizes and origin in Å where the unit is nm; a label where coordinates are not centred."""
+    """Pixel sizes and origin in Å where the unit is nm; labels of axes, and of a zero that is not centred."""
     is_series = schema.DETECTOR in array.dims
     # Dims of the array along x, y and z of the file; z of a series counts its projections.
     dims = (schema.DETECTOR, schema.Z, None) if is_series else (schema.X, schema.Y, schema.Z)
@@ -47,6 +46,7 @@ def write_header(mrc: Any, array: xr.DataArray) -> None:
         centre if dim is None else grid.zero(array[dim].values, across)
         for dim, centre in zip(dims, centres, strict=True)
     ]
+    mrc.add_label(orientation.label(array))
     if array.attrs["units"] == "nm":
         mrc.voxel_size = tuple(step * ANGSTROM_PER_NM for step in steps)
     uneven = array.attrs["units"] == "nm" and not all(grid.is_same_length(step, across) for step in steps)
@@ -72,6 +72,11 @@ def positions(header: Header, axis: int, pixel_size: float) -> Float64:
     if found is None:
         return schema.centred(count, step)
     return np.asarray((np.arange(count) - found[2 - axis]) * step, np.float64)
+
+
+def is_from_the_viewer(header: Header) -> bool:
+    """Whether the rows of a volume begin at the viewer, as this package writes them, so that y descends along them."""
+    return orientation.is_from_the_viewer(header.labels)
 
 
 def check_square(header: Header, path: Any, *, who: str) -> None:

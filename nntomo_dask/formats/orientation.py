@@ -6,6 +6,7 @@ the right, z up along the tilt axis, and y towards whoever looks at the untilted
 axes are left-handed; files get y from the other end, so that their axes are right-handed. See docs/howto/axes.md.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,8 @@ from nntomo_dask.types import Float64
 TiltAxis = Literal["x", "y"] | float
 TiltSign = Literal["right-handed", "left-handed"]
 
+_VOLUME_LABEL = "nntomo_dask: right-handed axes; x right, y from the viewer, z up the tilt axis"
+_SERIES_LABEL = "nntomo_dask: tilt axis up; positive tilts turn the right half from the viewer"
 _TURN_DEG = 90.0
 # (along, across) the tilt axis in images as they are shown, (right, up) counted positive, after quarter turns of the
 # axis from the vertical, counterclockwise.
@@ -199,9 +202,12 @@ def statement(array: xr.DataArray) -> str:
 
 def label(array: xr.DataArray) -> str:
     """The `statement` in the 80 characters of a label of an MRC header."""
-    if schema.ANGLE in array.dims:
-        return "Tilt axis: up. Positive tilt: right-handed, right half away from the viewer."
-    return "Right-handed: x right, y from the viewer, z along tilt axis, if tilts are."
+    return _SERIES_LABEL if schema.ANGLE in array.dims else _VOLUME_LABEL
+
+
+def is_from_the_viewer(labels: Iterable[str]) -> bool:
+    """Whether the labels of an MRC header say that y of a volume runs from the viewer, as `as_file` has it."""
+    return _VOLUME_LABEL in (one.strip() for one in labels)
 
 
 def _reversed(array: xr.DataArray, dim: str) -> xr.DataArray:
