@@ -24,6 +24,7 @@ from .formats.mrc import (
     read_mrc_volume as read_mrc_volume,
     write_mrc as write_mrc,
 )
+from .formats.reading import read as read
 from .formats.tilt_angles import (
     read_tilt_angles as read_tilt_angles,
     write_tilt_angles as write_tilt_angles,

@@ -82,8 +82,8 @@ def of_values(values: Float64) -> Background:
     """Decide from values.
 
     Where a specimen does not fill the images, the pixels beside it make a peak in the histogram. It lies at the dark
-    end in dark field, at the bright end in bright field. Its place is the mean of the values about the peak, so that
-    noise about the background stays noise about zero.
+    end in dark field, at the bright end in bright field. Its place is the mean of the values in it, so that noise about
+    the background stays noise about zero.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -100,7 +100,12 @@ def of_values(values: Float64) -> Background:
     counts, edges = np.histogram(finite, np.arange(low - width / 2, high + 1.5 * width, width))
     smooth = np.convolve(counts, np.ones(5) / 5, "same")
     peak = int(smooth.argmax())
-    near = finite[(finite >= edges[max(peak - 2, 0)]) & (finite < edges[min(peak + 3, counts.size)])]
+    first = last = peak  # where the peak has half its height
+    while first > 0 and smooth[first - 1] >= smooth[peak] / 2:
+        first -= 1
+    while last < counts.size - 1 and smooth[last + 1] >= smooth[peak] / 2:
+        last += 1
+    near = finite[(finite >= edges[first]) & (finite < edges[last + 1])]
     most = float(near.mean())
     place = (most - low) / (high - low)
     if place > _HIGH:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,7 +107,8 @@ class Mdoc:
         if len(size) == 2 and all(_NUMBER.fullmatch(word) for word in size):
             lines, columns = shape[1:]
             if [int(float(word)) for word in size] != [columns, lines]:
-                self._refuse_other(f"images of {' x '.join(size)} in {self.path}, and of {columns} x {lines} in {stack}")
+                there = f"images of {' x '.join(size)} in {self.path}"
+                self._refuse_other(f"{there}, and of {columns} x {lines} in {stack}")
 
     def _refuse_other(self, got: str) -> NoReturn:
         refuse(
@@ -210,8 +212,9 @@ def read(path: Path) -> Mdoc:
             titles.append(title[1])
         elif section := _SECTION.match(line):
             number = section[2] if section[1].lower() == "zvalue" else None
-            if (number is not None and not number.isascii()) or number == "" or (number and not number.isdecimal()):
-                refuse("import", needs="numbers of images", got=f"ZValue = {number[:40]!r} in {path}", remedy="correct it")
+            if number is not None and not (number.isascii() and number.isdecimal()):
+                got = f"ZValue = {number[:40]!r} in {path}"
+                refuse("import", needs="numbers of images", got=got, remedy="correct the file")
             values = {}
             sections.append(Section(None if number is None else min(int(number[:9]), 2**31), values))
         elif pair := _PAIR.match(line):
@@ -222,7 +225,7 @@ def read(path: Path) -> Mdoc:
     numbered = [one for one in sections if one.image is not None]
     if numbered:  # a file may have sections of both kinds; those of images count
         numbered.sort(key=lambda one: one.image or 0)
-        for one, other in zip(numbered, numbered[1:], strict=False):
+        for one, other in pairwise(numbered):
             if one.image == other.image:
                 got = f"ZValue = {one.image} twice in {path}"
                 refuse("import", needs="one section for each image", got=got, remedy="correct the file")

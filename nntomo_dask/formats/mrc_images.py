@@ -35,20 +35,24 @@ class MrcImages(Images):
         self.said = said
         self._source = Source.of(path)
         self.sources: Sequence[Source] = (self._source,)
-        self._offset, self._line_bytes = header.offset, header.line_bytes
+        self._offset, self.line_bytes = header.offset, header.line_bytes
         self._half = header.mode == HALF_BYTES
         zeros = mrc_grid.zeros(header)
         self.zero = None if zeros is None else (zeros[1], zeros[0])
         self.line_step = mrc_grid.ratio(header, "y") if zeros is not None else 1.0
 
+    def with_beside(self, path: Path) -> Said:
+        """What is known of the images where SerialEM's file lies beside another path, such as that of a packed file."""
+        return joined(beside_of(path, self.shape), self.said)
+
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
         """See `Images.read`; whole lines are read."""
         first, last, _ = lines.indices(self.shape[1])
         count = max(last - first, 0)
-        start = self._offset + (image * self.shape[1] + first) * self._line_bytes
+        start = self._offset + (image * self.shape[1] + first) * self.line_bytes
         if self._half:
-            packed = self._source.block(np.uint8, start, (count, self._line_bytes))
-            pixels = np.empty((count, 2 * self._line_bytes), np.uint8)
+            packed = self._source.block(np.uint8, start, (count, self.line_bytes))
+            pixels = np.empty((count, 2 * self.line_bytes), np.uint8)
             pixels[:, 0::2], pixels[:, 1::2] = packed & 15, packed >> 4  # the first pixel in the lower half
             return pixels[:, : self.shape[2]][:, columns]
         return self._source.block(self.dtype, start, (count, self.shape[2]))[:, columns]
@@ -102,7 +106,7 @@ def _of_file(path: Path, byte_kind: ByteKind | None) -> MrcImages:
     if byte_kind is not None and header.dtype != "|i1":
         got = f"`byte_kind={byte_kind!r}` and pixels of {np.dtype(header.dtype)} in {path}"
         refuse("import", needs="a file of bytes where signed or unsigned is said", got=got, remedy="leave it out")
-    said = _joined(beside_of(path, shape), mrc_extended.said(path, header), _of_header(path, header))
+    said = joined(beside_of(path, shape), mrc_extended.said(path, header), _of_header(path, header))
     return MrcImages(path, header, mrc_bytes.dtype_of(path, header, byte_kind), said)
 
 
@@ -147,7 +151,7 @@ def _of_header(path: Path, header: Header) -> Said:
     return replace(Said(), **found, places=places)
 
 
-def _joined(*found: Said) -> Said:
+def joined(*found: Said) -> Said:
     """What several places say of a file; the first that says something wins, except for what `.ali` is."""
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
