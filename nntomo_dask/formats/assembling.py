@@ -247,7 +247,7 @@ def volume(
     depth = images.shape[0] // window.bin
     shape = (depth, *window.shape)
     y = positions(images.shape[1], None, window.lines, window.bin)
-    coords = {
+    coords: dict[Any, Any] = {
         schema.Z: positions(images.shape[0], None, slice(0, depth * window.bin), window.bin) * pixel_size,
         schema.Y: (0.0 - y[::-1] if images.first_line == "top" else y) * pixel_size,
         schema.X: positions(images.shape[2], None, window.columns, window.bin) * pixel_size,

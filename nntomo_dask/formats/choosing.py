@@ -112,7 +112,9 @@ def chosen(
         found = _nearest(found, np.asarray(keep_deg, np.float64), who)
     sizes = sorted({len(one.images) for one in found})
     if together == "sum" and len(sizes) > 1:
-        notes.append(f"summed projections are of {' and '.join(map(str, sizes))} images: `repeats=mean` keeps one level")
+        notes.append(
+            f"summed projections are of {' and '.join(map(str, sizes))} images: `repeats=mean` keeps one level"
+        )
     if len(found) < 2:
         refuse(
             who,
@@ -142,7 +144,11 @@ def _frames(angles_deg: Float64, kept: Sequence[int], files: object) -> list[lis
     for image in kept:
         last = runs[-1][-1] if runs else image
         apart = abs(angles_deg[image] - angles_deg[last])
-        same = apart == 0 and image - last == 1 if file_of is None else apart <= _SAME_DEG and file_of[image] == file_of[last]
+        same = (
+            apart == 0 and image - last == 1
+            if file_of is None
+            else apart <= _SAME_DEG and file_of[image] == file_of[last]
+        )
         if runs and same:
             runs[-1].append(image)
         else:
@@ -177,7 +183,9 @@ def _repeats(
     if not repeated:
         return several, []
     if repeats in (None, "refuse"):
-        angles = ", ".join(f"{angles_deg[group[0]]:g}° (images {', '.join(str(k + 1) for k in group)})" for group in repeated[:5])
+        angles = ", ".join(
+            f"{angles_deg[group[0]]:g}° (images {', '.join(str(k + 1) for k in group)})" for group in repeated[:5]
+        )
         refuse(
             who,
             needs="every angle once",

@@ -254,7 +254,8 @@ def _time(text: str) -> datetime | None:
         if found := _DATE.search(text):
             year = int(found[3])
             month = _MONTHS[found[2].lower()]
-            return datetime(year + 2000 if year < 100 else year, month, int(found[1]), *map(int, found.groups()[3:]))
+            hour, minute, second = (int(one) for one in found.groups()[3:])
+            return datetime(year + 2000 if year < 100 else year, month, int(found[1]), hour, minute, second)
         if found := _ISO.search(text):
             return datetime(*map(int, found.groups()))  # type: ignore[arg-type]
     except (ValueError, KeyError):

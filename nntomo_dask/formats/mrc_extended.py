@@ -17,22 +17,10 @@ from nntomo_dask.formats.mrc_header import HEADER_BYTES, Header
 
 _NM, _A2_PER_M2 = 1e9, 1e-20
 _OLD_FEI_BLOCKS, _OLD_FEI_BLOCK = 1024, 128
-_OLD_FEI = np.dtype(
-    {
-        "names": ["angle", "exposure", "axis", "pixel", "magnification", "voltage"],
-        "formats": ["f4"] * 6,
-        "offsets": [0, 32, 40, 44, 48, 52],
-        "itemsize": _OLD_FEI_BLOCK,
-    }
-)
-# FEI1 and FEI2 agree up to here. What nobody filled in is zero.
-_FEI = np.dtype(
-    {
-        "names": ["voltage", "dose", "angle", "axis", "pixel", "magnification", "exposure", "camera", "detector"],
-        "formats": ["f8", "f8", "f8", "f8", "f8", "f8", "f8", "S16", "S16"],
-        "offsets": [84, 92, 100, 140, 156, 289, 419, 435, 519],
-        "itemsize": 768,
-    }
+_OLD_FEI_FIELDS = (
+    ("voltage", "dose", "angle", "axis", "pixel", "magnification", "exposure", "camera", "detector"),
+    ("f8", "f8", "f8", "f8", "f8", "f8", "f8", "S16", "S16"),
+    (84, 92, 100, 140, 156, 289, 419, 435, 519),
 )
 _FEI_BYTES = {"FEI1": 768, "FEI2": 888}
 # SerialEM: bytes of what each bit of the flags announces, in this order.
@@ -88,7 +76,8 @@ def _of_fei(raw: bytes, header: Header, block: int) -> Said:
     first = struct.unpack_from(f"{header.order}i", raw)[0] if len(raw) >= 4 else 0
     if first != block and 600 <= first <= 4096:  # a later version says how long its blocks are
         block = first
-    table = _table(raw, np.dtype({**_fields(_FEI), "itemsize": max(block, _FEI.itemsize)}), header)
+    fields = {"names": _FEI_FIELDS[0], "formats": _FEI_FIELDS[1], "offsets": _FEI_FIELDS[2]}
+    table = _table(raw, np.dtype({**fields, "itemsize": max(block, _FEI_BYTES["FEI1"])}), header)  # type: ignore[call-overload]
     if table is None:
         return Said()
     pixel, axis, dose = _one(table["pixel"]), _one(table["axis"]), _positives(table["dose"])
@@ -168,16 +157,6 @@ def _table(raw: bytes, kind: "np.dtype[Any]", header: Header) -> Any:
     if len(raw) < ordered.itemsize * header.sections:
         return None
     return np.frombuffer(raw, ordered, header.sections)
-
-
-def _fields(kind: "np.dtype[Any]") -> dict[str, Any]:
-    fields = kind.fields or {}
-    names = list(fields)
-    return {
-        "names": names,
-        "formats": [fields[name][0] for name in names],
-        "offsets": [fields[name][1] for name in names],
-    }
 
 
 def _angles(values: Any) -> tuple[float, ...] | None:

@@ -2,40 +2,36 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays import schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import (
-    FORMATS,
     angle_sources,
     assembling,
     axis_of_images,
     background as background_room,
     choosing,
-    frames,
-    mdoc,
+    opening,
     orientation,
-    unpacking,
+    read_recipes,
 )
 from nntomo_dask.formats.angle_sources import Disagreement, Given
 from nntomo_dask.formats.assembling import Crop, Window
 from nntomo_dask.formats.choosing import Repeats
-from nntomo_dask.formats.format import Format, format_of
+from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import Images, Said
-from nntomo_dask.formats.joining import Joined
 from nntomo_dask.formats.mrc_bytes import ByteKind
-from nntomo_dask.formats.mrc_images import MrcImages
+from nntomo_dask.formats.opening import Opened, Paths
 from nntomo_dask.formats.orientation import TiltAxis, TiltSign
 from nntomo_dask.untrusted import printable
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Kind = Literal["series", "volume"]
 Counts = Literal["auto", "none"] | float
 
@@ -43,17 +39,6 @@ _WHO = "import"
 _KEPT = ("voltage_kv", "magnification", "detector")
 _ALONG = ("exposure_s", "dose_e_per_a2")
 _ALIGNED = ("from nntomo", "from IMOD")  # which write series that are aligned
-_PACKED_OTHERWISE = (".xz", ".zst", ".zip", ".7z")
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """What a path holds: images, or a volume that a format makes itself."""
-
-    images: Images
-    kind: type[Format]
-    path: Path
-    beside: angle_sources.Beside
 
 
 def read(
@@ -134,7 +119,9 @@ def read(
         The file is damaged or of no known format; angles, or the direction of the tilt axis, are not known; sources
         contradict each other; or a parameter does not fit.
     """
-    opened = _open(path, byte_kind=byte_kind, dataset=dataset, unpack_to=unpack_to, kind=kind, angles=angles)
+    options = {"byte_kind": byte_kind, "dataset": dataset}
+    is_series = kind == "series" or angles is not None
+    opened = opening.opened(path, options, unpack_to=unpack_to, is_series=is_series)
     if isinstance(opened, xr.DataArray):
         return opened
     images, beside = opened.images, opened.beside
@@ -154,7 +141,7 @@ def read(
         _check_unused(angles=angles, tilt_axis=tilt_axis, keep_deg=keep_deg, repeats=repeats, exclude=exclude or None)
         return _volume(opened, window, pixel_size_nm, background, fill)
     if source is None:
-        _refuse_angles(opened)
+        opening.refuse_angles(opened.path, opened.images)
     choice = choosing.chosen(
         source.angles_deg, files=images, order=images.said.order, repeats=repeats, keep_deg=keep_deg,
         exclude=exclude, who=_WHO,
@@ -163,7 +150,11 @@ def read(
     placed = orientation.of_images(axis, first_line=images.first_line, tilt_sign=tilt_sign, who=_WHO)
     projections = _signed(choice.projections, placed.angle_sign)
     counts, counts_text = _background(
-        background, images, [one.images[0] for one in projections], window, sums=max(len(one.images) for one in projections)
+        background,
+        images,
+        [one.images[0] for one in projections],
+        window,
+        sums=max(len(one.images) for one in projections),
     )
     pixel, units, pixel_place = _pixel(images.said, beside.said, pixel_size_nm)
     angles_deg = np.array([one.angle_deg for one in projections])
@@ -203,76 +194,12 @@ def read(
         units=units,
         attrs=attrs,
         beside=_coordinates(projections, said),
-        recipe=_recipe(opened, arranged, angles_deg, axis, byte_kind),
+        recipe=read_recipes.of_series(arranged, angles_deg, byte_kind),
     )
 
 
-def _open(
-    path: Paths, *, byte_kind: ByteKind | None, dataset: str | None, unpack_to: Any, kind: Kind | None, angles: Given
-) -> _Opened | xr.DataArray:
-    """The images of a file, a folder or several files; the volume of a format that knows only these."""
-    options = {"byte_kind": byte_kind, "dataset": dataset}
-    given = {name: value for name, value in options.items() if value is not None}
-    if not isinstance(path, str | os.PathLike):
-        places = [Path(one) for one in path]
-        if not places:
-            refuse(_WHO, needs="a file", got="none", remedy="give the path of a file or a folder")
-        if len(places) > 1:
-            opened = [_open_one(place, given, unpack_to, kind, angles) for place in places]
-            parts = [one for one in opened if isinstance(one, _Opened)]
-            if len(parts) < len(opened):
-                refuse(_WHO, needs="files of images", got="a volume among them", remedy="give one file")
-            notes = tuple(note for one in parts for note in one.beside.notes)
-            images = [_with_neighbours(one) for one in parts]
-            beside = angle_sources.Beside(None, parts[0].beside.said, notes)
-            return _Opened(Joined(images), parts[0].kind, places[0], beside)
-        path = places[0]
-    return _open_one(Path(path), given, unpack_to, kind, angles)
-
-
-def _with_neighbours(opened: _Opened) -> Images:
-    """The images of one of several files; the angles beside it, where it says none itself."""
-    images = opened.images
-    if images.said.angles_deg is None and opened.beside.angles is not None:
-        angles, place = tuple(map(float, opened.beside.angles.angles_deg)), opened.beside.angles.place
-        if len(angles) == images.shape[0]:
-            places = images.said.places | {"angles_deg": place}
-            images.said = replace(images.said, angles_deg=angles, places=places)
-    return images
-
-
-def _open_one(
-    path: Path, given: dict[str, Any], unpack_to: Any, kind: Kind | None, angles: Given
-) -> _Opened | xr.DataArray:
-    source = path
-    if path.is_file() and unpacking.kind(path) is not None:
-        source = unpacking.unpacked(path, None if unpack_to is None else Path(unpack_to))
-    found = format_of(source)
-    if found is None and mdoc.is_mdoc(source):
-        images, found = frames.opened(source, given)
-        return _Opened(images, found, path, angle_sources.Beside(None, Said(), ()))
-    if found is None:
-        refuse_source(path)
-    unused = [name for name in given if name not in found.options]
-    if unused:
-        got = f"`{unused[0]}` for {found.title}, {path}"
-        refuse(_WHO, needs=f"options that {found.title} has", got=got, remedy=f"leave `{unused[0]}` out")
-    if not _opens_images(found):
-        if kind == "series" or angles is not None:
-            refuse(_WHO, needs="a format that holds tilt series", got=f"{found.title}, {path}", remedy="another file")
-        return found.read_volume(source)
-    images = found.open_images(source, **given)
-    if source != path and isinstance(images, MrcImages):  # its .mdoc lies beside the packed file
-        images.said = images.with_beside(path)
-    return _Opened(images, found, path, angle_sources.beside(path, images.shape[0]))
-
-
-def _opens_images(kind: type[Format]) -> bool:
-    return kind.open_images.__func__ is not Format.open_images.__func__  # type: ignore[attr-defined]
-
-
 def _volume(
-    opened: _Opened, window: Window, pixel_size_nm: float | None, background: Counts, fill: float | None
+    opened: Opened, window: Window, pixel_size_nm: float | None, background: Counts, fill: float | None
 ) -> xr.DataArray:
     images, said = opened.images, opened.images.said
     own = opened.kind.read_volume.__func__ is not Format.read_volume.__func__  # type: ignore[attr-defined]
@@ -283,66 +210,11 @@ def _volume(
     pixel, units, _ = _pixel(said, Said(), pixel_size_nm)
     if images.shape[0] < window.bin:
         refuse(_WHO, needs=f"at least {window.bin} slices", got=f"{images.shape[0]}", remedy="a lower `bin`")
-    parameters = {
-        "sources": [source.identity() for source in images.sources],
-        "window": _window(window),
-        "background": counts,
-        "fill": fill,
-        "first_line": images.first_line,
-        "dtype": str(images.dtype),
-    }
     attrs = {name: value for name in _KEPT if (value := getattr(said, name)) is not None}
+    stacked = assembling.Stacked(images, window, counts, fill)
     return assembling.volume(
-        assembling.Stacked(images, window, counts, fill),
-        pixel_size=pixel,
-        units=units,
-        attrs=attrs,
-        recipe=recipes.record("read_volume", parameters),
+        stacked, pixel_size=pixel, units=units, attrs=attrs, recipe=read_recipes.of_volume(stacked)
     )
-
-
-def _recipe(
-    opened: _Opened, arranged: assembling.Arranged, angles_deg: npt.NDArray[Any], axis: TiltAxis, byte_kind: Any
-) -> recipes.Recipe:
-    """How a series was read: as `read_mrc_series` has it where that function reads the same."""
-    images, placed = arranged.images, arranged.orientation
-    in_order = [group[0] for group in arranged.groups]
-    is_plain = (
-        isinstance(images, MrcImages)
-        and images.dtype.itemsize * images.shape[2] == images.line_bytes
-        and arranged.window.is_whole(images)
-        and all(len(group) == 1 for group in arranged.groups)
-        and in_order == sorted(in_order)
-        and placed.angle_sign == 1
-        and byte_kind is None
-    )
-    turned = {(False, False, False): "y", (True, False, False): "x"}.get(
-        (placed.transposed, placed.reversed_along, placed.reversed_across)
-    )
-    if is_plain and turned is not None:
-        parameters = {"tilt_axis": turned, "angles_deg": angles_deg}
-        parameters |= {"background": arranged.background, "fill": arranged.fill}
-        return recipes.record("read_mrc", images.sources[0].identity() | parameters)
-    parameters = {
-        "sources": [source.identity() for source in images.sources],
-        "images": [list(group) for group in arranged.groups],
-        "together": "mean" if arranged.means else "sum",
-        "angles_deg": angles_deg,
-        "turned": [placed.transposed, placed.reversed_along, placed.reversed_across],
-        "window": _window(arranged.window),
-        "background": arranged.background,
-        "fill": arranged.fill,
-        "dtype": str(images.dtype),
-    }
-    return recipes.record("read", parameters)
-
-
-def _window(window: Window) -> dict[str, Any]:
-    return {
-        "lines": [window.lines.start, window.lines.stop],
-        "columns": [window.columns.start, window.columns.stop],
-        "bin": window.bin,
-    }
 
 
 def _axis(
@@ -360,7 +232,7 @@ def _axis(
             _WHO,
             needs="the direction of the tilt axis in the images",
             got=f"none in the metadata, and images that do not show it ({found})",
-            remedy="`tilt_axis=y` where it is vertical, `tilt_axis=x` where it is horizontal, or degrees from the vertical",
+            remedy="`tilt_axis=y` where it is vertical, `tilt_axis=x` where it is horizontal, or degrees",
         )
     return found.axis, f"by the images ({found}); `tilt_axis` decides otherwise".replace("`tilt_axis`", "--tilt-axis")
 
@@ -417,9 +289,8 @@ def _coordinates(projections: Sequence[choosing.Projection], said: Said) -> dict
         values = getattr(said, name)
         if values is not None:
             each = np.asarray(values, np.float64)
-            found[name] = np.array(
-                [each[list(one.images)].mean() if one.together == "mean" else each[list(one.images)].sum() for one in projections]
-            )
+            parts = [(each[list(one.images)], one.together) for one in projections]
+            found[name] = np.array([part.mean() if together == "mean" else part.sum() for part, together in parts])
     return found
 
 
@@ -447,31 +318,3 @@ def _check_unused(**given: Any) -> None:
         if value is not None:
             remedy = "`kind=series`, or leave it out"
             refuse(_WHO, needs=f"a tilt series for `{name}`", got="a volume", remedy=remedy)
-
-
-def _refuse_angles(opened: _Opened) -> NoReturn:
-    """Raise a SchemaError: no source says the tilt angles."""
-    stem = (opened.path.with_suffix("") if opened.path.suffix.lower() in unpacking.SUFFIXES else opened.path).stem
-    looked = f"no file {stem}.rawtlt, .tlt, .txt, .csv or .mdoc beside it, and none in its metadata"
-    refuse(
-        _WHO,
-        needs="the tilt angles of the images",
-        got=f"{opened.images.shape[0]} images in {opened.path}, {looked}",
-        remedy="`angles=FILE`; or `kind=volume`, if the images are slices of a volume",
-    )
-
-
-def refuse_source(source: Path) -> NoReturn:
-    """Raise a SchemaError: what was given is of no known format."""
-    titles = ", ".join(one.title for one in FORMATS.values())
-    got, remedy = f"{source}, which is none", f"save it as {titles} by the program that made it"
-    if (source / "zarr.json").is_file():
-        got, remedy = f"{source}, which is a store already", "use it as it is"
-    elif source.is_dir():
-        got = f"{source}, which is a folder without images of one known format"
-        remedy = "give the files of one series, FILE FILE …"
-    elif not source.exists():
-        got, remedy = f"nothing at {source}", "check the path"
-    elif source.suffix.lower() in _PACKED_OTHERWISE:
-        got, remedy = f"{source}, which is compressed", "unpack it first"
-    refuse(_WHO, needs=f"a file of a known format ({titles})", got=got, remedy=remedy)

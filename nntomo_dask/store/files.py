@@ -236,7 +236,10 @@ def _attributes(array: xr.DataArray) -> dict[str, Any]:
     along = {
         str(name): [str(coord.dims[0]), coord.values.tolist()]
         for name, coord in array.coords.items()
-        if name not in array.dims and len(coord.dims) == 1 and coord.dims[0] in COORDINATES and coord.dtype.kind in "iuf"
+        if name not in array.dims
+        and len(coord.dims) == 1
+        and coord.dims[0] in COORDINATES
+        and coord.dtype.kind in "iuf"
     }
     return found | {ALONG: along} if along and array.name in (SERIES, VOLUME) else found
 
