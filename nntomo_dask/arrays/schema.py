@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import angles as angles_room, grid, labels
+from nntomo_dask.arrays import angles as angles_room, grid, labels, order
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -98,7 +98,7 @@ def tilt_series(
         projections differ, or `check_angles` refuses the angles.
     """
     labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
-    _check_order(labelled, angles_deg)
+    order.check_order(labelled.shape, angles_deg)
     angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
@@ -106,28 +106,6 @@ def tilt_series(
     labelled = labels.with_labels(labelled.assign_coords(coords))
     check_tilt_series(labelled, who="tilt_series")
     return labelled
-
-
-def _check_order(labelled: xr.DataArray, angles_deg: npt.ArrayLike) -> None:
-    """Raise a SchemaError where there are as many angles as the array has elements along another axis than its second.
-
-    Stacks of images have their projections first, (angle, z, detector) or (angle, detector, z).
-    """
-    try:
-        count = len(np.asarray(angles_deg, np.float64))
-    except (TypeError, ValueError):  # no list of angles
-        return
-    others = [axis for axis in (0, 2) if labelled.shape[axis] == count]
-    if count == labelled.sizes[ANGLE] or not others:
-        return
-    moved = f"np.moveaxis(data, {others[0]}, 1)" if others[0] else "data.swapaxes(0, 1)"
-    along = "; of a stack whose tilt axis lies along the lines, np.transpose(data, (2, 0, 1))" if not others[0] else ""
-    refuse(
-        "tilt_series",
-        needs="an array with axes (z, angle, detector), z along the tilt axis",
-        got=f"{count} angles and an array of shape {labelled.shape}, whose axis {others[0]} has as many",
-        remedy=f"{moved}{along}",
-    )
 
 
 def _label(

@@ -120,8 +120,6 @@ def read_mrc_volume(path: MrcPath) -> xr.DataArray:
         remedy = "give a file of one volume, or the stack of a tilt series with its angles"
         refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
     descends = mrc_grid.is_from_the_viewer(header)
-    if descends:
-        places[1] = 0.0 - places[1][::-1]
     coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
     volume = _lazy(
         source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
@@ -224,7 +222,5 @@ def _read_slab(
 ) -> Float32:
     rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
     slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
-    if descends:  # y of a volume, in the file
-        slab = slab[:, ::-1]
-    values = slab - np.float32(background)
+    values = (slab[:, ::-1] if descends else slab) - np.float32(background)
     return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))

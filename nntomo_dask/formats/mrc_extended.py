@@ -17,7 +17,16 @@ from nntomo_dask.formats.mrc_header import HEADER_BYTES, Header
 
 _NM, _A2_PER_M2 = 1e9, 1e-20
 _OLD_FEI_BLOCKS, _OLD_FEI_BLOCK = 1024, 128
-_OLD_FEI_FIELDS = (
+_OLD_FEI = np.dtype(
+    {
+        "names": ["angle", "exposure", "axis", "pixel", "magnification", "voltage"],
+        "formats": ["f4"] * 6,
+        "offsets": [0, 32, 40, 44, 48, 52],
+        "itemsize": _OLD_FEI_BLOCK,
+    }
+)
+# FEI1 and FEI2 agree up to here. What nobody filled in is zero.
+_FEI_FIELDS = (
     ("voltage", "dose", "angle", "axis", "pixel", "magnification", "exposure", "camera", "detector"),
     ("f8", "f8", "f8", "f8", "f8", "f8", "f8", "S16", "S16"),
     (84, 92, 100, 140, 156, 289, 419, 435, 519),
@@ -76,8 +85,10 @@ def _of_fei(raw: bytes, header: Header, block: int) -> Said:
     first = struct.unpack_from(f"{header.order}i", raw)[0] if len(raw) >= 4 else 0
     if first != block and 600 <= first <= 4096:  # a later version says how long its blocks are
         block = first
-    fields = {"names": _FEI_FIELDS[0], "formats": _FEI_FIELDS[1], "offsets": _FEI_FIELDS[2]}
-    table = _table(raw, np.dtype({**fields, "itemsize": max(block, _FEI_BYTES["FEI1"])}), header)  # type: ignore[call-overload]
+    names, formats, offsets = _FEI_FIELDS
+    size = max(block, _FEI_BYTES["FEI1"])
+    kind = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+    table = _table(raw, kind, header)
     if table is None:
         return Said()
     pixel, axis, dose = _one(table["pixel"]), _one(table["axis"]), _positives(table["dose"])

@@ -71,7 +71,10 @@ def positions(header: Header, axis: int, pixel_size: float) -> Float64:
     step = pixel_size * ratio(header, "zyx"[axis])
     if found is None:
         return schema.centred(count, step)
-    return np.asarray((np.arange(count) - found[2 - axis]) * step, np.float64)
+    zero = found[2 - axis]
+    if axis == 1 and is_from_the_viewer(header):  # rows are read from the other end
+        zero = count - 1 - zero
+    return np.asarray((np.arange(count) - zero) * step, np.float64)
 
 
 def is_from_the_viewer(header: Header) -> bool:
