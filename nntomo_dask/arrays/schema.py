@@ -18,7 +18,7 @@ _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS,
 Units = Literal["px", "nm"]
 Slices = Literal["square", "any"]
 # What to try on the command line where values are not finite.
-FILLED = "import the series with --fill VALUE; a volume must be filled by the program that made it"
+FILLED = "import the file with --fill VALUE"
 # Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
 # this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
 _SAME_PLACE, _SAME_STEP = 0.1, 0.01

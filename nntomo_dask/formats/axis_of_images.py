@@ -60,7 +60,7 @@ def _filled(image: Float64) -> Float64:
 def _decided(along_x: float, along_y: float) -> Literal["x", "y"] | None:
     """A rod along the axis agrees both ways, and tells nothing."""
     best, other = max(along_x, along_y), min(along_x, along_y)
-    if best < _LEAST or 1 - other < _APART * (1 - best):
+    if best < _LEAST or 1 - other <= _APART * (1 - best) + 1e-6:
         return None
     return "x" if along_x == best else "y"
 

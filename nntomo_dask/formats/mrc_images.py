@@ -16,7 +16,7 @@ from nntomo_dask.formats.mrc_bytes import ByteKind
 from nntomo_dask.formats.mrc_header import HALF_BYTES, Header
 from nntomo_dask.formats.source import Source
 
-_OURS = "Written by nntomo_dask"
+_OURS = ("Written by nntomo_dask", "nntomo_dask:")  # how labels begin
 _STACKS = (".mrc", ".mrcs", ".st")  # of which a folder may be a series
 _MOST_FILES = 4096
 _IMOD_ALIGNED, _IMOD_VOLUME = ".ali", ".rec"
@@ -139,13 +139,13 @@ def _of_header(path: Path, header: Header) -> Said:
         found["pixel_nm"], places["pixel_nm"] = pixel, "the MRC header"
     axis = mdoc.axis_in(header.labels)
     suffix = path.suffix.lower()
-    ours = _OURS in header.labels
+    ours = any(label.startswith(_OURS) for label in header.labels)
     if ours or suffix == _IMOD_ALIGNED:
         found["tilt_axis_deg"] = 0.0
         places["tilt_axis_deg"] = "nntomo, which writes it along y" if ours else "IMOD, whose .ali have it along y"
     elif axis is not None:
         found["tilt_axis_deg"], places["tilt_axis_deg"] = axis, "a title in the MRC header"
-    if (ours and header.space_group == 1) or suffix == _IMOD_VOLUME:
+    if (ours and header.space_group == 1) or mrc_grid.is_from_the_viewer(header) or suffix == _IMOD_VOLUME:
         found["holds"] = "volume"
         places["holds"] = "nntomo wrote a volume" if ours else "IMOD's .rec are reconstructions"
     return replace(Said(), **found, places=places)
