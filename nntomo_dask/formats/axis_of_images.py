@@ -20,7 +20,7 @@ from nntomo_dask.types import Float64
 _PROJECTIONS = 9  # that are compared
 _DRIFT = 0.1  # of the length of a profile, by which projections may be shifted
 _LEAST = 0.95  # correlation along the axis
-_APART = 3.0  # by which the lack of correlation must be larger across the axis
+_APART = 2.0  # by which the lack of correlation must be larger across the axis
 _TILT_DEG = 20.0  # a narrower range changes too little
 
 

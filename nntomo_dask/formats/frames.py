@@ -49,8 +49,9 @@ def _stack_of(path: Path, said: mdoc.Mdoc) -> Path | None:
         return None
     names = [path.with_suffix("").name, *(f"{path.stem}{suffix}" for suffix in _SUFFIXES)]
     names += [said.image_file] if said.image_file else []
-    places = [path.with_name(name) for name in names if name not in ("", ".", "..")]
-    return next((one for one in places if one != path and one.is_file() and not mdoc.is_mdoc(one)), None)
+    there = {one.name.lower(): one for one in path.parent.iterdir() if one.is_file() and one != path}
+    places = [there[name.lower()] for name in names if name.lower() in there]
+    return next((one for one in places if not mdoc.is_mdoc(one)), None)
 
 
 def _found(folder: Path, name: str, source: Path) -> Path:
