@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
@@ -65,22 +64,8 @@ class Format(ABC):
         refuse("import", needs="a format that holds images", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod
-    def read_series(
-        cls,
-        path: Path,
-        angles_deg: npt.ArrayLike,
-        *,
-        tilt_axis: TiltAxis,
-        keep_deg: npt.ArrayLike | None,
-        background: float,
-        fill: float | None,
-    ) -> xr.DataArray:
-        """A lazy tilt series; the parameters are those of `mrc.read_mrc_series`."""
-        refuse("import", needs="a format that holds tilt series", got=f"{cls.title}, {path}", remedy="another file")
-
-    @classmethod
     def read_volume(cls, path: Path) -> xr.DataArray:
-        """A lazy volume."""
+        """A lazy volume, where a format knows more of it than its images say; by default they are stacked."""
         refuse("import", needs="a format that holds volumes", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod
