@@ -25,6 +25,7 @@ from .formats.mrc import (
     read_mrc_volume as read_mrc_volume,
 )
 from .formats.mrc_writing import write_mrc as write_mrc
+from .formats.reading import read as read
 from .formats.tilt_angles import (
     read_tilt_angles as read_tilt_angles,
     write_tilt_angles as write_tilt_angles,

@@ -433,3 +433,28 @@ class TestOnTheCommandLine:
         text = run("export", store, name, "--memory", "300MiB", exit_code=2).output
         assert "try: raise --memory to" in text
         run("export", store, name, "--memory", "600MiB")
+
+
+class TestReadAgain:
+    """By this package: values, pixel size and angles without an option, whatever way up the file is."""
+
+    @pytest.mark.parametrize("name", ["a.mrc", *NAMES])
+    def test_a_volume(self, a_volume, tmp_path, name):
+        write(a_volume, tmp_path / name)
+        again = nt.read(tmp_path / name)
+        assert again.dims == ("z", "y", "x")
+        np.testing.assert_array_equal(again.values, a_volume.values)
+        assert again.attrs["pixel_size"] == 0.5
+        assert again.attrs["units"] == "nm"
+        np.testing.assert_allclose(np.diff(again.y), np.diff(a_volume.y))
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_series(self, a_series, tmp_path, name):
+        write(a_series, tmp_path / name)
+        again = nt.read(tmp_path / name, background=0)
+        order = np.argsort(a_series.angle.values)
+        np.testing.assert_array_equal(again.sortby("angle").values, a_series.values[:, order])
+        np.testing.assert_allclose(
+            np.sort(again.angle), a_series.angle.values[order], atol=1e-4
+        )  # four digits of a text
+        assert again.attrs["pixel_size"] == 0.5

@@ -49,7 +49,7 @@ def view(store: Path, level: int | None, port: int, open_browser: bool, memory: 
         if schema.ANGLE in array.dims:
             schema.check_tilt_series(array, who="view")
         else:
-            schema.check_volume(array, who="view")
+            schema.check_volume(array, who="view", slices="any")
         shape = (array.shape[0], array.shape[1], array.shape[2])
         limit, halvings = support.budget(memory), serving.level_for(array) if level is None else level
         apart = chunking.Budget(limit.size - serving.host_bytes(array, halvings), limit.origin)

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats.images import Images
 
 TiltAxis = Literal["x", "y"]
 
 
 class Format(ABC):
-    """A file format. Subclasses override what they can do: reading volumes or series, writing.
+    """A file format. Subclasses override what they can do: opening images, writing.
 
     Attributes
     ----------
@@ -29,35 +29,46 @@ class Format(ABC):
         How the names of its files end, in lower case; the first is the usual one.
     writing
         The declaration of the settings of `write`, a dataclass; None where it has none.
+    options
+        Names of the keywords that `open_images` takes: "dataset", which of several series in a file; "byte_kind",
+        whether bytes are signed.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     writing: ClassVar[type | None] = None
+    options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether a file is of this format by its content; where that cannot tell, its name decides."""
+        """Whether a file, or a folder, is of this format by its content; where that cannot tell, its name decides."""
         return False
 
     @classmethod
-    def read_series(
-        cls,
-        path: Path,
-        angles_deg: npt.ArrayLike,
-        *,
-        tilt_axis: TiltAxis,
-        keep_deg: npt.ArrayLike | None,
-        background: float,
-        fill: float | None,
-    ) -> xr.DataArray:
-        """A lazy tilt series; the parameters are those of `mrc.read_mrc_series`."""
-        refuse("import", needs="a format that holds tilt series", got=f"{cls.title}, {path}", remedy="another file")
+    def open_images(cls, path: Path, **options: Any) -> Images:
+        """Open a file, or a folder, as images in its own order, with what it says of them.
+
+        Nothing but headers and metadata is read, and no memory is taken for sizes that the file does not have.
+
+        Parameters
+        ----------
+        path
+            A file or a folder that `recognises` took.
+        **options
+            Those among `options` that the user gave.
+
+        Raises
+        ------
+        SchemaError
+            It is damaged, of another version, or holds no images; or it holds several series, and `dataset` does not
+            say which (the error names them).
+        """
+        refuse("import", needs="a format that holds images", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod
     def read_volume(cls, path: Path) -> xr.DataArray:
-        """A lazy volume."""
+        """A lazy volume, where a format knows more of it than its images say; by default they are stacked."""
         refuse("import", needs="a format that holds volumes", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod

@@ -48,7 +48,10 @@ def as_written(array: xr.DataArray, *, who: str, first_line: FirstLine = "top") 
         It is neither volume nor tilt series, or its slices are not at equal steps.
     """
     tilted = isinstance(array, xr.DataArray) and is_series(array)
-    (schema.check_tilt_series if tilted else schema.check_volume)(array, who=who)
+    if tilted:
+        schema.check_tilt_series(array, who=who)
+    else:
+        schema.check_volume(array, who=who, slices="any")
     schema.check_even_z(array, who=who)
     made_by = recipes.recipe_of(array)
     stored = orientation.as_file(geometry.in_own_pixels(array) if tilted else array, first_line=first_line)

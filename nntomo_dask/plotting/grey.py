@@ -43,7 +43,7 @@ def grey_of(volume: xr.DataArray) -> Grey:
     voxels are far from all others. Where matter fills less than a thousandth of the volume, the window reaches to the
     largest value.
     """
-    schema.check_volume(volume, who="grey_of")
+    schema.check_volume(volume, who="grey_of", slices="any")
     data = slabs.lazy(volume).data
     found = _computed(low=data.min(), z=data.max(axis=(1, 2)), y=data.max(axis=(0, 2)))
     low, high = float(found["low"]), float(found["z"].max())

@@ -128,7 +128,7 @@ def scroll(
     if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
         schema.check_tilt_series(array, who="scroll")
     else:
-        schema.check_volume(array, who="scroll")
+        schema.check_volume(array, who="scroll", slices="any")
     chosen = axis or (schema.ANGLE if schema.ANGLE in array.dims else schema.Z)
     if chosen not in array.dims:
         names = " or ".join(f'"{dim}"' for dim in array.dims)

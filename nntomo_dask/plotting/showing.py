@@ -50,7 +50,7 @@ def show_volume(
     SchemaError
         It is no volume, there is no such slice, or the window is empty.
     """
-    schema.check_volume(volume, who="show")
+    schema.check_volume(volume, who="show", slices="any")
     figures.check_view(volume, window, {schema.Z: z, schema.Y: y, schema.X: x}, who="show")
     found = grey_of(volume)
     low, high = window or found.window
