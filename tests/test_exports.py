@@ -404,6 +404,14 @@ class TestOnTheCommandLine:
             assert (tmp_path / name).stat().st_ino != before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.zarr", "a.zspy", "mine.ome.zarr", "v.zarr"]
 
+    def test_the_description_of_a_killed_run_is_in_nobodys_way(self, run, store, tmp_path):
+        run("export", store, "a.npy")
+        (tmp_path / "a.npy").unlink()
+        run("export", store, "a.npy")  # its description is there already
+        (tmp_path / "a.npy").unlink()
+        (tmp_path / "a.npy.json").write_text("{}")
+        assert "a.npy.json, which exists" in run("export", store, "a.npy", exit_code=2).output
+
     def test_a_store_is_no_place_for_an_export(self, run, store):
         assert "needs a name that ends in" in run("export", store, "b.zarr", exit_code=2).output
         assert "inside the store" in run("export", store, "v.zarr/a.ome.zarr", exit_code=2).output
