@@ -23,8 +23,8 @@ from .formats.format import Format as Format
 from .formats.mrc import (
     read_mrc_series as read_mrc_series,
     read_mrc_volume as read_mrc_volume,
-    write_mrc as write_mrc,
 )
+from .formats.mrc_writing import write_mrc as write_mrc
 from .formats.reading import read as read
 from .formats.tilt_angles import (
     read_tilt_angles as read_tilt_angles,
@@ -76,6 +76,10 @@ from .plotting.figures import (
     compare_volumes as compare_volumes,
     save_figure as save_figure,
     training_curve as training_curve,
+)
+from .plotting.scroll import (
+    Scroll as Scroll,
+    scroll as scroll,
 )
 from .plotting.views import (
     plot_fsc as plot_fsc,

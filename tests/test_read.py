@@ -286,7 +286,9 @@ class TestAngles:
 
     def test_sources_that_differ(self, put):
         path = put(extended=old_fei(ANGLES + np.eye(9)[4]), angles=ANGLES)
-        with pytest.raises(SchemaError, match=r"0° in a\.rawtlt and 1° in the FEI extended header for image 5 \(1 of 9"):
+        with pytest.raises(
+            SchemaError, match=r"0° in a\.rawtlt and 1° in the FEI extended header for image 5 \(1 of 9"
+        ):
             nt.read(path)
         np.testing.assert_allclose(nt.read(path, disagreement="ignore", tilt_axis="y").angle, ANGLES)
         path = put(extended=old_fei(), angles=ANGLES[:8])
@@ -296,7 +298,9 @@ class TestAngles:
     def test_without_angles_a_stack_is_no_volume(self, put, run, tmp_path):
         path = put(angles=None)
         for call in (lambda: nt.read(path), lambda: nt.read(path, kind="series")):
-            with pytest.raises(SchemaError, match=r"needs the tilt angles of the images; got 9 images .*, no file a\.rawtlt"):
+            with pytest.raises(
+                SchemaError, match=r"needs the tilt angles of the images; got 9 images .*, no file a\.rawtlt"
+            ):
                 call()
         assert "--as volume, if the images are slices" in run("import", path, "-o", "v.zarr", exit_code=2).output
         run("import", path, "--as", "volume", "-o", "v.zarr")
@@ -449,7 +453,9 @@ class TestAssembling:
         monkeypatch.setattr("nntomo_dask.compute.chunking.TALL_SLAB_BYTES", 4 * 9 * 160 * 64)
         read = []
         block = Source.block
-        monkeypatch.setattr(Source, "block", lambda self, *args: read.append(block(self, *args).nbytes) or block(self, *args))
+        monkeypatch.setattr(
+            Source, "block", lambda self, *args: read.append(block(self, *args).nbytes) or block(self, *args)
+        )
         for tilt_axis, times in {"y": 1, "x": 3}.items():
             series = nt.read(path, tilt_axis=tilt_axis, background="none")
             read.clear()
@@ -477,7 +483,9 @@ class TestAssembling:
 
     def test_the_axis_is_not_guessed(self, put, rng):
         path = put(data=rng.integers(0, 100, SHAPE).astype(np.int16))
-        with pytest.raises(SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=y where it is vertical"):
+        with pytest.raises(
+            SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=y where it is vertical"
+        ):
             nt.read(path)
         assert "next" not in nt.read(path, tilt_axis="y").attrs
 
@@ -490,7 +498,9 @@ class TestAssembling:
             images = np.stack([np.roll(one, noise.integers(-3, 4, 2), (0, 1)) for one in images])
             images += noise.normal(0, 0.02 * images.max(), images.shape).astype(np.float32)
             for axis, data in {"y": images, "x": np.swapaxes(images, 1, 2)}.items():
-                series = nt.read(put(data=np.ascontiguousarray(data)), angles=np.linspace(-70, 70, 15), disagreement="ignore")
+                series = nt.read(
+                    put(data=np.ascontiguousarray(data)), angles=np.linspace(-70, 70, 15), disagreement="ignore"
+                )
                 assert series.attrs["found"]["tilt_axis"].startswith(f"along {axis} of the images, by the images")
 
 

@@ -27,6 +27,8 @@ class Format(ABC):
         What messages call it: "MRC".
     suffixes
         How the names of its files end, in lower case; the first is the usual one.
+    writing
+        The declaration of the settings of `write`, a dataclass; None where it has none.
     options
         Names of the keywords that `open_images` takes: "dataset", which of several series in a file; "byte_kind",
         whether bytes are signed.
@@ -35,6 +37,7 @@ class Format(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    writing: ClassVar[type | None] = None
     options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -69,9 +72,22 @@ class Format(ABC):
         refuse("import", needs="a format that holds volumes", got=f"{cls.title}, {path}", remedy="another file")
 
     @classmethod
-    def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
-        """Write a volume or a tilt series by `aside.written`; returns the files. `outputs` have been checked before."""
+    def write(cls, array: xr.DataArray, path: Path, *, how: Any = None) -> list[Path]:
+        """Write a volume or a tilt series by `aside.written`; returns the files. `outputs` have been checked before.
+
+        Where the format has settings of writing, `how` is an instance of `writing`.
+        """
         refuse("export", needs="a format that can be written", got=cls.title, remedy="another suffix")
+
+    @classmethod
+    def is_folder(cls, path: Path) -> bool:
+        """Whether what `write` makes at a path is a folder, by `aside.written_folder`."""
+        return False
+
+    @classmethod
+    def may_replace(cls, path: Path) -> bool:
+        """Whether the folder at a path was made by `write`, so that it may be replaced."""
+        return False
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
@@ -92,18 +108,24 @@ def format_of(path: Path) -> type[Format] | None:
     return next(by_content, None) or next(by_name, None)
 
 
+def is_written(kind: type[Format]) -> bool:
+    """Whether files of a format can be written."""
+    return kind.write.__func__ is not Format.write.__func__  # type: ignore[attr-defined]
+
+
 def format_to_write(path: Path, *, who: str) -> type[Format]:
     """The format by the suffix of a name.
 
     Raises
     ------
     SchemaError
-        No format has this suffix.
+        No format that can be written has this suffix.
     """
-    for kind in FORMATS.values():
-        if path.suffix.lower() in kind.suffixes:
+    kinds = [kind for kind in FORMATS.values() if is_written(kind)]
+    for kind in kinds:
+        if path.name.lower().endswith(kind.suffixes):
             return kind
-    suffixes = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
+    suffixes = ", ".join(suffix for kind in kinds for suffix in kind.suffixes)
     refuse(who, needs=f"a name that ends in {suffixes}", got=str(path), remedy="another suffix")
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, hdf5, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
-from nntomo_dask.formats.format import Format
+from nntomo_dask.formats.hspy_writing import HspyWriting
 from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import shape_of
@@ -28,7 +28,7 @@ _MICROSCOPE = ("metadata", "Acquisition_instrument", "TEM")
 
 
 @FORMATS.register
-class Hspy(Format):
+class Hspy(HspyWriting):
     """Signals of HyperSpy and ETSpy. ETSpy has moved and turned the images by what it states already."""
 
     name: ClassVar[str] = "hspy"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import geometry, grid, schema
+from nntomo_dask.arrays import grid, schema
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import orientation
 from nntomo_dask.formats.mrc_header import Header
@@ -23,15 +23,6 @@ _ROUNDED = 0.01  # pixel sizes that differ by less than this share are one, sinc
 _LABEL = "nntomo_dask: zero at pixel x={x:.9g} y={y:.9g} z={z:.9g}"
 _NUMBER = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?)"
 _PATTERN = re.compile(rf"nntomo_dask: zero at pixel x={_NUMBER} y={_NUMBER} z={_NUMBER}")
-
-
-def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
-    """The array as a file holds it: at equal steps, in right-handed axes, and line integrals counted in its pixels."""
-    schema.check_even_z(array, who=who)
-    is_series = schema.DETECTOR in array.dims
-    if is_series:
-        array = geometry.in_own_pixels(array)
-    return orientation.as_file(array)
 
 
 def write_header(mrc: Any, array: xr.DataArray) -> None:

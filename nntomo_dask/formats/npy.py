@@ -8,8 +8,8 @@ import numpy as np
 
 from nntomo_dask.formats import FORMATS, ours, stored
 from nntomo_dask.formats.faults import FaultError, reading
-from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import Images, Said
+from nntomo_dask.formats.npy_writing import NpyWriting
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import StoredImages
 from nntomo_dask.untrusted import LONGEST_JSON
@@ -19,7 +19,7 @@ _NEEDS = "a whole .npy file of numbers, (image, line, column)"
 
 
 @FORMATS.register
-class Npy(Format):
+class Npy(NpyWriting):
     """Arrays (image, line, column), or volumes (z, y, x), as programs show arrays: the first line at the top."""
 
     name: ClassVar[str] = "npy"

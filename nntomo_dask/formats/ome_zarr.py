@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
-from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import Images, Said
+from nntomo_dask.formats.ome_zarr_writing import OmeZarrWriting
 from nntomo_dask.formats.source import Source
 
 _NEEDS = "a whole OME-Zarr of version 0.4 or 0.5"
@@ -16,7 +16,7 @@ _TILTS = {"angle", "tilt"}  # types and names of an axis of tilts
 
 
 @FORMATS.register
-class OmeZarr(Format):
+class OmeZarr(OmeZarrWriting):
     """OME-Zarr 0.4 and 0.5, as programs show it: the first line at the top."""
 
     name: ClassVar[str] = "ome_zarr"

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, ours, quantities, stored
 from nntomo_dask.formats.faults import FaultError, choose, reading
-from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import FirstLine, Images, Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import Opened, StoredImages
+from nntomo_dask.formats.tiff_writing import TiffWriting
 
 _SUFFIXES = (".tif", ".tiff")
 _NEEDS = "a whole TIFF of grey images"
@@ -37,7 +37,7 @@ _LARGEST_NM = 1000.0  # a pixel for which a resolution in dots is that of a micr
 
 
 @FORMATS.register
-class Tiff(Format):
+class Tiff(TiffWriting):
     """Grey TIFFs: one of several images, or a folder of TIFFs in the order of the numbers in their names."""
 
     name: ClassVar[str] = "tiff"

@@ -30,7 +30,7 @@ _TRIANGLE_BYTES, _DRAWN_BYTES = 200, 1100  # that matplotlib takes for a triangl
 _FIGURE_BYTES = 48 * 2**20  # of the figure itself and of the libraries that draw it
 _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
 _HEADER_BYTES = 1024
-_SURFACE_COLOUR = "#9dbfe3"
+SURFACE_COLOUR = "#9dbfe3"
 FONTS: Any = {"font.size": 9, "axes.titlesize": 10}
 
 
@@ -121,7 +121,7 @@ def compare_volumes(
                     -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
                 )
         bar = figure.colorbar(shown, ax=grids, shrink=0.6, pad=0.01, extend="both", label=grey_label(main))
-        bar.ax.axhline(level, color=_SURFACE_COLOUR, linewidth=2)
+        bar.ax.axhline(level, color=SURFACE_COLOUR, linewidth=2)
         bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
@@ -145,7 +145,7 @@ def grey_label(volume: xr.DataArray) -> str:
     return f"{name} ({quantity}, per voxel)" if quantity else name
 
 
-def draw_length(axes: Any, pixels: int, pixel: float, unit: str) -> None:
+def draw_length(axes: Any, pixels: float, pixel: float, unit: str) -> None:
     """A bar of a round length, about a quarter of an image of so many pixels."""
     wanted = pixels * pixel / 4
     power = 10.0 ** np.floor(np.log10(wanted))
@@ -170,7 +170,7 @@ def host_bytes(shape: tuple[int, ...], count: int) -> int:
     """Bytes that `compare_volumes` and `save_figure` hold for so many volumes, beside the slabs that are read."""
     z, y, x = shape
     read = 4 * max(y * x, z * x)
-    step = _surface_step(shape)
+    step = surface_step(shape)
     images = 4 * (_pixels_left(y) * _pixels_left(x) + _pixels_left(z) * _pixels_left(x))
     thin = 4 * (-(-z // step)) * (-(-y // step)) * (-(-x // step))
     # Of one volume at a time: a slice as it is read and scaled to greys, the voxels of its surface in double precision.
@@ -228,13 +228,14 @@ def is_ours(path: Path) -> bool:
 
 def voxels_of(volume: xr.DataArray, *, who: str) -> npt.NDArray[Any]:
     """Every n-th voxel, for the isosurface, read slab by slab."""
-    step = _surface_step(volume.shape)
+    step = surface_step(volume.shape)
     thin = np.asarray(volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values)
     finite.check_slab(thin, who=who, dims=schema.VOLUME_DIMS)
     return thin
 
 
-def _surface_step(shape: tuple[int, ...]) -> int:
+def surface_step(shape: tuple[int, ...]) -> int:
+    """The step between the voxels of which an isosurface is made."""
     return -(-max(shape) // _SURFACE_VOXELS)
 
 
@@ -280,7 +281,7 @@ def draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
         return
     padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
     vertices, faces = _surface(padded[:, ::-1], level)
-    surface = _Surface(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
+    surface = _Surface(vertices[:, ::-1][faces], facecolors=SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
         getattr(axes, f"set_{dim}lim")(0, size)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from nntomo_dask.arrays import finite, labels, schema, slabs
+from nntomo_dask.arrays import finite, grid, labels, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.metrics.fsc import FREQUENCY, resolution
 from nntomo_dask.plotting.figures import FONTS, check_view, draw_length, draw_surface, grey_label, thinned, voxels_of
@@ -179,8 +179,9 @@ def plot_sinogram(
     finite.check_slab(image, who="plot_sinogram", dims=schema.SERIES_DIMS)
     angles, rows = series[schema.ANGLE].values[order], image[0][order]
     black, white = np.quantile(rows, [_SHARE, 1 - _SHARE]) if window is None else window
-    pixel, unit = schema.pixel_size_of(series), str(series.attrs["units"])
-    places = np.append(series[schema.DETECTOR].values - pixel / 2, series[schema.DETECTOR].values[-1] + pixel / 2)
+    unit, detector = str(series.attrs["units"]), series[schema.DETECTOR].values
+    half = grid.spacing(detector, float(series.attrs["pixel_size"])) / 2
+    places = np.append(detector - half, detector[-1] + half)
     with mpl.rc_context(FONTS):
         axes = _figure((5.2, 3.6)).add_subplot() if axes is None else axes
         shown = axes.pcolormesh(places, _between(angles), rows, cmap="gray", vmin=black, vmax=white, rasterized=True)
@@ -230,7 +231,7 @@ def plot_fsc(
         for title, one in several.items():
             inverse = str(one[FREQUENCY].attrs.get("units", ""))
             unit = inverse.removeprefix("1/")
-            lengths = ", ".join(f"{resolution(one, threshold=threshold):.3g}" for threshold in _THRESHOLDS)
+            lengths = ", ".join(_length(one, threshold) for threshold in _THRESHOLDS)
             axes.plot(one[FREQUENCY].values, one.values, label=f"{title}: {lengths} {unit}".removeprefix(": "))
         for threshold, style in _THRESHOLDS.items():
             axes.axhline(threshold, color="0.5", linewidth=0.8, linestyle=style)
@@ -242,6 +243,12 @@ def plot_fsc(
         )
         axes.legend(title=f"falls below {' and '.join(map(str, _THRESHOLDS))} at", frameon=False)
     return cast("Figure", axes.figure)
+
+
+def _length(correlation: xr.DataArray, threshold: float) -> str:
+    """Where a curve falls below a threshold; that it does so beyond the last frequency, where it does not."""
+    beyond = bool((correlation.values >= threshold).all())
+    return f"{'<' if beyond else ''}{resolution(correlation, threshold=threshold):.3g}"
 
 
 def _figure(inches: tuple[float, float]) -> Figure:
