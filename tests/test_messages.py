@@ -226,7 +226,10 @@ class TestHeaders:
     @pytest.mark.parametrize(
         ("replaced", "message"),
         [
-            ([(12, struct.pack("<i", 16))], r"its mode is 16, colour, which is not read here\); try: check the path, or save"),
+            (
+                [(12, struct.pack("<i", 16))],
+                r"its mode is 16, colour, which is not read here\); try: check the path, or save",
+            ),
             ([(0, struct.pack("<i", -3))], r"which no stack has\); try: check the path, or save"),
             (
                 [(40, struct.pack("<3f", 60, 80, 30))],

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import pickle
 import shutil
 import struct
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import SchemaError
 from nntomo_dask.formats import mrc_extended, mrc_images
 from nntomo_dask.formats.source import Source
@@ -286,7 +288,9 @@ class TestAngles:
 
     def test_sources_that_differ(self, put):
         path = put(extended=old_fei(ANGLES + np.eye(9)[4]), angles=ANGLES)
-        with pytest.raises(SchemaError, match=r"0° in a\.rawtlt and 1° in the FEI extended header for image 5 \(1 of 9"):
+        with pytest.raises(
+            SchemaError, match=r"0° in a\.rawtlt and 1° in the FEI extended header for image 5 \(1 of 9"
+        ):
             nt.read(path)
         np.testing.assert_allclose(nt.read(path, disagreement="ignore", tilt_axis="y").angle, ANGLES)
         path = put(extended=old_fei(), angles=ANGLES[:8])
@@ -296,7 +300,9 @@ class TestAngles:
     def test_without_angles_a_stack_is_no_volume(self, put, run, tmp_path):
         path = put(angles=None)
         for call in (lambda: nt.read(path), lambda: nt.read(path, kind="series")):
-            with pytest.raises(SchemaError, match=r"needs the tilt angles of the images; got 9 images .*, no file a\.rawtlt"):
+            with pytest.raises(
+                SchemaError, match=r"needs the tilt angles of the images; got 9 images .*, no file a\.rawtlt"
+            ):
                 call()
         assert "--as volume, if the images are slices" in run("import", path, "-o", "v.zarr", exit_code=2).output
         run("import", path, "--as", "volume", "-o", "v.zarr")
@@ -449,7 +455,9 @@ class TestAssembling:
         monkeypatch.setattr("nntomo_dask.compute.chunking.TALL_SLAB_BYTES", 4 * 9 * 160 * 64)
         read = []
         block = Source.block
-        monkeypatch.setattr(Source, "block", lambda self, *args: read.append(block(self, *args).nbytes) or block(self, *args))
+        monkeypatch.setattr(
+            Source, "block", lambda self, *args: read.append(block(self, *args).nbytes) or block(self, *args)
+        )
         for tilt_axis, times in {"y": 1, "x": 3}.items():
             series = nt.read(path, tilt_axis=tilt_axis, background="none")
             read.clear()
@@ -477,7 +485,9 @@ class TestAssembling:
 
     def test_the_axis_is_not_guessed(self, put, rng):
         path = put(data=rng.integers(0, 100, SHAPE).astype(np.int16))
-        with pytest.raises(SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=y where it is vertical"):
+        with pytest.raises(
+            SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=y where it is vertical"
+        ):
             nt.read(path)
         assert "next" not in nt.read(path, tilt_axis="y").attrs
 
@@ -490,14 +500,16 @@ class TestAssembling:
             images = np.stack([np.roll(one, noise.integers(-3, 4, 2), (0, 1)) for one in images])
             images += noise.normal(0, 0.02 * images.max(), images.shape).astype(np.float32)
             for axis, data in {"y": images, "x": np.swapaxes(images, 1, 2)}.items():
-                series = nt.read(put(data=np.ascontiguousarray(data)), angles=np.linspace(-70, 70, 15), disagreement="ignore")
+                series = nt.read(
+                    put(data=np.ascontiguousarray(data)), angles=np.linspace(-70, 70, 15), disagreement="ignore"
+                )
                 assert series.attrs["found"]["tilt_axis"].startswith(f"along {axis} of the images, by the images")
 
 
 class TestBackground:
     def test_offset_of_a_detector(self, put, counts):
         series = nt.read(put(data=counts - 31_900, angles=ANGLES), tilt_axis="y")
-        # The background is uniform noise from 0 to 19, whose mean is 9.5; the feet of the body make it some counts more.
+        # The background is uniform noise from 0 to 19, with a mean of 9.5; the feet of the body add some counts.
         np.testing.assert_allclose(images_of(series), counts - 9.5, atol=4)
         assert "counts subtracted, the most frequent value at the dark end" in series.attrs["found"]["background"]
 
@@ -533,6 +545,23 @@ class TestVolumes:
         wanted = counts[:8, 4:20, :10].reshape(4, 2, 8, 2, 5, 2).mean(axis=(1, 3, 5))
         np.testing.assert_allclose(volume.values, wanted, rtol=3e-7)
         assert volume.attrs["pixel_size"] == 2
+
+
+def test_the_recipe_is_that_of_the_older_function(put):
+    """Where both read the same, so that stores of version 0.1.0 are recognised."""
+    path = put()
+    for tilt_axis in ("x", "y"):
+        older = nt.read_mrc_series(path, ANGLES, tilt_axis=tilt_axis, background=7, keep_deg=[-60, 0, 60])
+        newer = nt.read(path, tilt_axis=tilt_axis, background=7, keep_deg=[-60, 0, 60])
+        assert recipes.same(newer.attrs["recipe"], older.attrs["recipe"])
+        np.testing.assert_array_equal(newer.values, older.values)
+        assert not recipes.same(nt.read(path, tilt_axis=tilt_axis, bin=2).attrs["recipe"], older.attrs["recipe"])
+
+
+def test_slabs_go_to_other_processes(put):
+    series = nt.read(put())
+    again = pickle.loads(pickle.dumps(series.data))
+    np.testing.assert_array_equal(again.compute(), series.values)
 
 
 def test_a_series_that_was_exported_comes_back(series, tmp_path, run):
