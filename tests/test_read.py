@@ -393,6 +393,8 @@ class TestChoice:
             ({"crop": ((5, 5), (0, 20))}, "needs columns from 0 to 24"),
             ({"pixel_size_nm": -1}, "needs a pixel size above zero"),
             ({"background": float("nan")}, "needs a background that is a number"),
+            ({"contrast": "dark"}, 'needs a contrast "as-is" or "bright-field"'),
+            ({"contrast": "bright-field", "background": -3}, "needs bright counts above zero"),
             ({"background": "some"}, "needs a background that is a number"),
             ({"fill": float("inf")}, "needs a finite value to fill with"),
             ({"tilt_axis": "z"}, "needs a tilt axis along x or y"),
@@ -516,7 +518,14 @@ class TestBackground:
     def test_bright_field(self, put, counts):
         series = nt.read(put(data=1000 - counts), tilt_axis="y")
         np.testing.assert_array_equal(images_of(series), 1000 - counts)
-        assert "this is bright field" in series.attrs["found"]["background"]
+        assert "this is bright field; --contrast bright-field" in series.attrs["found"]["background"]
+        line_integrals = nt.read(put(data=1000 - counts), tilt_axis="y", contrast="bright-field", background=1000)
+        # The logarithm is taken in double precision, and rounded once.
+        np.testing.assert_allclose(images_of(line_integrals), np.log(1000 / (1000 - counts.astype(float))), rtol=1e-6)
+        found = nt.read(put(data=1000 - counts), tilt_axis="y", contrast="bright-field")
+        assert abs(float(found.isel(detector=slice(0, 3)).mean())) < 0.01
+        with pytest.raises(SchemaError, match="needs the bright level beside the specimen"):
+            nt.read(put(), contrast="bright-field", tilt_axis="y")
 
     def test_nothing_to_subtract(self, put, counts):
         data = np.where(counts > 25, counts, 0).astype(np.int16)
