@@ -260,11 +260,13 @@ def volume(
     images, window = stacked.images, stacked.window
     depth = images.shape[0] // window.bin
     shape = (depth, *window.shape)
-    y = positions(images.shape[1], None, window.lines, window.bin)
+    zeros = images.zero or (None, None)
+    z = positions(images.shape[0], images.slice_zero, slice(0, depth * window.bin), window.bin) * images.slice_step
+    y = positions(images.shape[1], zeros[0], window.lines, window.bin)
     coords: dict[Any, Any] = {
-        schema.Z: positions(images.shape[0], None, slice(0, depth * window.bin), window.bin) * pixel_size,
+        schema.Z: z * pixel_size,
         schema.Y: (0.0 - y[::-1] if images.first_line == "top" else y) * pixel_size,
-        schema.X: positions(images.shape[2], None, window.columns, window.bin) * pixel_size,
+        schema.X: positions(images.shape[2], zeros[1], window.columns, window.bin) * pixel_size,
     }
     return slabs.label(
         _mapped(stacked.slab, shape, chunking.slab_slices(shape)),

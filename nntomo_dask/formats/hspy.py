@@ -62,6 +62,8 @@ class Hspy(HspyWriting):
             shape, axes = tree.shape(*place, "data"), _axes(tree, place)
             order, said = _said(tree, place, shape, axes)
             images = tree.images((*place, "data"), order, said)
+            if said.holds == "volume" and len(shape) == 3:
+                images.slice_step = quantities.ratio(_step(axes[0]), said.pixel_nm)
             ours.apply(images, tree.attribute((*place, "original_metadata", "nntomo_dask"), "json"))
             return images
 
@@ -213,8 +215,6 @@ def _said(
     if by_etspy and angles is not None:
         places["tilt_axis_deg"] = "ETSpy's convention, the tilt axis along x"
     is_volume = kind == "RecStack" or (angles is None and len(shape) == 3 and quantities.is_length(axes[0].units))
-    if is_volume and len(shape) == 3:
-        quantities.check_slices(_step(axes[0]), pixel)
     said = Said(
         angles_deg=angles,
         tilt_axis_deg=90.0 if by_etspy and angles is not None else None,

@@ -46,6 +46,9 @@ class OmeZarr(OmeZarrWriting):
             order, said = _said(image, scales, array.shape)
             others = (Source.of(metadata),)
             found = zarr_arrays.images_of(folder, order, said, others=others, missing="filled")
+            if said.holds == "volume":
+                unit = _axes(image)[order[0]].get("unit") or ""
+                found.slice_step = quantities.ratio(quantities.nm_of(scales[order[0]], unit), said.pixel_nm)
             ours.apply(found, attributes.get(ours.MARK))
             return found
 
@@ -117,7 +120,5 @@ def _said(image: dict[str, Any], scales: list[float], shape: tuple[int, ...]) ->
     places = {} if pixel is None else {"pixel_nm": "the scale of the axes"}
     is_tilt = depth >= 0 and {str(axes[depth].get("type")).casefold(), names[depth]} & _TILTS
     is_volume = depth >= 0 and names[depth] == "z" and not is_tilt
-    if is_volume:
-        quantities.check_slices(quantities.nm_of(scales[depth], axes[depth].get("unit") or ""), pixel)
     said = Said(pixel_nm=pixel, holds="volume" if is_volume else "series" if is_tilt else None, places=places)
     return order, said

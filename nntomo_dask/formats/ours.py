@@ -15,11 +15,6 @@ def apply(images: Images, about: Any) -> None:
     """Put what an export says into images; nothing where it is no such description, or none of these images.
 
     A series that was exported lies with its tilt axis along y but for the angle that is stated.
-
-    Raises
-    ------
-    FaultError
-        It is the description of a volume whose slices are at other distances than its pixels.
     """
     if isinstance(about, str | bytes):
         try:
@@ -30,11 +25,9 @@ def apply(images: Images, about: Any) -> None:
         return
     steps, firsts = (_three(about.get(name)) for name in ("step", "first"))
     is_series = about.get("kind") == "tilt series"
-    if steps is None or firsts is None or min(steps[1:]) <= 0:
+    if steps is None or firsts is None or min(steps[0 if not is_series else 1 :]) <= 0:
         return
     pixel = steps[2] if about.get("units") == "nm" else None
-    if not is_series:
-        quantities.check_slices(abs(steps[0]) if pixel else None, pixel)
     angles = _angles(about.get("angles_deg"), images.shape[0]) if is_series else None
     if is_series and angles is None:
         return
@@ -53,6 +46,8 @@ def apply(images: Images, about: Any) -> None:
     images.first_line = "bottom" if about.get("first_line") == "bottom" else "top"
     images.zero = (-firsts[1] / steps[1], -firsts[2] / steps[2])
     images.line_step = steps[1] / steps[2]
+    if not is_series:
+        images.slice_step, images.slice_zero = steps[0] / steps[2], -firsts[0] / steps[0]
 
 
 def _three(value: Any) -> list[float] | None:

@@ -164,6 +164,12 @@ def _opened(path: Path, dataset: str | None) -> Opened:
             else:
                 found = series[0]
             images = _images(tiff, found, source)
+            if tiff.is_imagej:  # of a volume; ImageJ calls any stack one of slices
+                described = tiff.imagej_metadata or {}
+                apart = quantities.nm_of(
+                    quantities.positive(described.get("spacing")) or 0.0, described.get("unit", "")
+                )
+                images.slice_step = quantities.ratio(apart, images.said.pixel_nm)
             ours.apply(images, _about(tiff))
     return Opened(images, (None,) * images.shape[0])
 
