@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import pickle
 import shutil
 import struct
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import SchemaError
 from nntomo_dask.formats import mrc_extended, mrc_images
 from nntomo_dask.formats.source import Source
@@ -391,6 +393,8 @@ class TestChoice:
             ({"crop": ((5, 5), (0, 20))}, "needs columns from 0 to 24"),
             ({"pixel_size_nm": -1}, "needs a pixel size above zero"),
             ({"background": float("nan")}, "needs a background that is a number"),
+            ({"contrast": "dark"}, 'needs a contrast "as-is" or "bright-field"'),
+            ({"contrast": "bright-field", "background": -3}, "needs bright counts above zero"),
             ({"background": "some"}, "needs a background that is a number"),
             ({"fill": float("inf")}, "needs a finite value to fill with"),
             ({"tilt_axis": "z"}, "needs a tilt axis along x or y"),
@@ -507,14 +511,21 @@ class TestAssembling:
 class TestBackground:
     def test_offset_of_a_detector(self, put, counts):
         series = nt.read(put(data=counts - 31_900, angles=ANGLES), tilt_axis="y")
-        # The background is uniform noise from 0 to 19, whose mean is 9.5; the feet of the body make it some counts more.
+        # The background is uniform noise from 0 to 19, with a mean of 9.5; the feet of the body add some counts.
         np.testing.assert_allclose(images_of(series), counts - 9.5, atol=4)
         assert "counts subtracted, the most frequent value at the dark end" in series.attrs["found"]["background"]
 
     def test_bright_field(self, put, counts):
         series = nt.read(put(data=1000 - counts), tilt_axis="y")
         np.testing.assert_array_equal(images_of(series), 1000 - counts)
-        assert "this is bright field" in series.attrs["found"]["background"]
+        assert "this is bright field; --contrast bright-field" in series.attrs["found"]["background"]
+        line_integrals = nt.read(put(data=1000 - counts), tilt_axis="y", contrast="bright-field", background=1000)
+        # The logarithm is taken in double precision, and rounded once.
+        np.testing.assert_allclose(images_of(line_integrals), np.log(1000 / (1000 - counts.astype(float))), rtol=1e-6)
+        found = nt.read(put(data=1000 - counts), tilt_axis="y", contrast="bright-field")
+        assert abs(float(found.isel(detector=slice(0, 3)).mean())) < 0.01
+        with pytest.raises(SchemaError, match="needs the bright level beside the specimen"):
+            nt.read(put(), contrast="bright-field", tilt_axis="y")
 
     def test_nothing_to_subtract(self, put, counts):
         data = np.where(counts > 25, counts, 0).astype(np.int16)
@@ -543,6 +554,23 @@ class TestVolumes:
         wanted = counts[:8, 4:20, :10].reshape(4, 2, 8, 2, 5, 2).mean(axis=(1, 3, 5))
         np.testing.assert_allclose(volume.values, wanted, rtol=3e-7)
         assert volume.attrs["pixel_size"] == 2
+
+
+def test_the_recipe_is_that_of_the_older_function(put):
+    """Where both read the same, so that stores of version 0.1.0 are recognised."""
+    path = put()
+    for tilt_axis in ("x", "y"):
+        older = nt.read_mrc_series(path, ANGLES, tilt_axis=tilt_axis, background=7, keep_deg=[-60, 0, 60])
+        newer = nt.read(path, tilt_axis=tilt_axis, background=7, keep_deg=[-60, 0, 60])
+        assert recipes.same(newer.attrs["recipe"], older.attrs["recipe"])
+        np.testing.assert_array_equal(newer.values, older.values)
+        assert not recipes.same(nt.read(path, tilt_axis=tilt_axis, bin=2).attrs["recipe"], older.attrs["recipe"])
+
+
+def test_slabs_go_to_other_processes(put):
+    series = nt.read(put())
+    again = pickle.loads(pickle.dumps(series.data))
+    np.testing.assert_array_equal(again.compute(), series.values)
 
 
 def test_a_series_that_was_exported_comes_back(series, tmp_path, run):

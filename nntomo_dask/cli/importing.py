@@ -21,6 +21,7 @@ from nntomo_dask.formats.choosing import Repeats
 from nntomo_dask.formats.format import host_bytes
 from nntomo_dask.formats.mrc_bytes import ByteKind
 from nntomo_dask.formats.orientation import TiltSign
+from nntomo_dask.formats.reading import Contrast
 from nntomo_dask.formats.source import as_in_0_1_0
 from nntomo_dask.store import outputs, saving
 from nntomo_dask.untrusted import printable
@@ -165,6 +166,14 @@ class _Keep(click.ParamType[Any]):
     show_default=True,
     help="Counts where there is no specimen, to be subtracted. auto decides from the images: the most frequent value "
     "at the dark end; nothing in bright field.",
+)
+@click.option(
+    "--contrast",
+    type=click.Choice(get_args(Contrast)),
+    default="as-is",
+    show_default=True,
+    help="bright-field makes line integrals of bright-field images, ln(background / counts); --background is then the "
+    "bright level beside the specimen.",
 )
 @click.option(
     "--keep", "keep_deg", type=_Keep(), help="Keep the projections nearest to the angles from START to STOP, both "

@@ -24,6 +24,7 @@ from nntomo_dask.types import Float32, Float64
 
 Crop = tuple[tuple[int, int], tuple[int, int]]
 
+_DARKEST = 1e-4  # of the counts without a specimen, below which a bright-field image says no more
 _BAND_BYTES = 2**22  # of lines that are read together where columns are wanted
 
 
@@ -92,6 +93,9 @@ class Arranged:
         The part of an image, and how it becomes a projection.
     background, fill
         Counts to be subtracted; a value for what is not finite, None to leave it.
+    bright
+        Counts without a specimen where projections become ``ln(bright / counts)``, by Beer and Lambert; None where
+        they stay.
     """
 
     images: Images
@@ -101,6 +105,7 @@ class Arranged:
     orientation: Orientation
     background: float
     fill: float | None
+    bright: float | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -119,18 +124,21 @@ class Arranged:
     def _projection(self, group: Sequence[int], rows: slice) -> Float32:
         """Rows (z, detector) of one projection."""
         background = np.float32(self.background)
-        if len(group) == 1:
+        if self.bright is not None:
+            values = _attenuation(self._mean(group, rows), self.bright)
+        elif len(group) == 1:
             values = self._image(group[0], rows) - background
+        elif self.means:
+            values = self._mean(group, rows).astype(np.float32) - background
         else:
-            total = np.zeros((rows.stop - rows.start, self.shape[2]), np.float64)
-            for image in group:
-                total += self._image(image, rows)
-            if self.means:
-                total /= len(group)
-                values = total.astype(np.float32) - background
-            else:
-                values = (total - np.float64(background) * len(group)).astype(np.float32)
+            values = ((self._mean(group, rows) - np.float64(background)) * len(group)).astype(np.float32)
         return values if self.fill is None else np.where(np.isfinite(values), values, np.float32(self.fill))
+
+    def _mean(self, group: Sequence[int], rows: slice) -> Float64:
+        total = np.zeros((rows.stop - rows.start, self.shape[2]), np.float64)
+        for image in group:
+            total += self._image(image, rows)
+        return total / len(group)
 
     def _image(self, image: int, rows: slice) -> Float32:
         height, width = self.window.shape
@@ -152,6 +160,12 @@ class Arranged:
             stored = self.images.read(image, _unbinned(part, self.window.lines.start, factor), stored_columns)
             parts.append(binned(stored, factor))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _attenuation(counts: Float64, bright: float) -> Float32:
+    """``ln(bright / counts)``; counts are at least a ten thousandth of the bright ones."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.log(bright / np.maximum(counts, bright * _DARKEST)), np.float32)
 
 
 def _unbinned(part: slice, start: int, factor: int) -> slice:
@@ -246,11 +260,13 @@ def volume(
     images, window = stacked.images, stacked.window
     depth = images.shape[0] // window.bin
     shape = (depth, *window.shape)
-    y = positions(images.shape[1], None, window.lines, window.bin)
+    zeros = images.zero or (None, None)
+    z = positions(images.shape[0], images.slice_zero, slice(0, depth * window.bin), window.bin) * images.slice_step
+    y = positions(images.shape[1], zeros[0], window.lines, window.bin)
     coords: dict[Any, Any] = {
-        schema.Z: positions(images.shape[0], None, slice(0, depth * window.bin), window.bin) * pixel_size,
+        schema.Z: z * pixel_size,
         schema.Y: (0.0 - y[::-1] if images.first_line == "top" else y) * pixel_size,
-        schema.X: positions(images.shape[2], None, window.columns, window.bin) * pixel_size,
+        schema.X: positions(images.shape[2], zeros[1], window.columns, window.bin) * pixel_size,
     }
     return slabs.label(
         _mapped(stacked.slab, shape, chunking.slab_slices(shape)),

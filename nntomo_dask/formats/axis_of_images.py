@@ -33,6 +33,8 @@ class Found:
     along_y: float
 
     def __str__(self) -> str:
+        if self.along_x == self.along_y == 0:
+            return f"their angles differ by less than {_TILT_DEG:g}°, or they are flat"
         return f"profiles of mass along x agree to {self.along_x:.3f}, along y to {self.along_y:.3f}"
 
 

@@ -43,8 +43,8 @@ class Background:
         if self.kind == "bright field":
             return (
                 f"nothing subtracted: the background is bright (most pixels have about {self.counts_of_most:g} counts, "
-                f"{self.low:g} to {self.high:g} in all), so this is bright field, whose projections are no line "
-                "integrals as they are"
+                f"{self.low:g} to {self.high:g} in all), so this is bright field; --contrast bright-field makes line "
+                "integrals of it"
             )
         if self.kind == "unclear":
             if self.counts:

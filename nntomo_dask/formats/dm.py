@@ -76,10 +76,11 @@ def _opened(path: Path, dataset: str | None) -> Opened:
     count = image.shape[0]
     image_bytes = image.dtype.itemsize * image.shape[1] * image.shape[2]
     offsets = tuple(image.offset + index * image_bytes for index in range(count))
-    return Opened(
-        StoredImages(image.shape, image.dtype, "top", said, (source,), offsets),
-        (time,) if count == 1 else (None,) * count,
-    )
+    stack = StoredImages(image.shape, image.dtype, "top", said, (source,), offsets)
+    if said.holds == "volume":
+        apart = quantities.nm_of(quantities.finite(image.dims[2].get("Scale")) or 0.0, _unit(image.dims[2]))
+        stack.slice_step = quantities.ratio(apart, said.pixel_nm)
+    return Opened(stack, (time,) if count == 1 else (None,) * count)
 
 
 def _images(tree: Tree) -> list[Tree]:
@@ -155,8 +156,6 @@ def _said(image: _Image) -> tuple[Said, float | None]:
     )
     depth = _unit(image.dims[2]) if len(image.dims) > 2 else ""
     is_volume = angles is None and image.shape[0] > 1 and quantities.is_length(depth)
-    if is_volume:
-        quantities.check_slices(quantities.nm_of(quantities.finite(image.dims[2].get("Scale")) or 0.0, depth), pixel)
     said = Said(
         angles_deg=angles,
         pixel_nm=pixel,

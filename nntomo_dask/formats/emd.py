@@ -190,10 +190,10 @@ def _ncem(file: Any, path: Path, source: Source, dataset: str | None) -> Opened:
     names = ["/".join(place[:-1]) for place in found]
     place = found[choose(path, names, dataset, what="dataset of the file")]
     data = hdf5.node(file, *place)
-    axes, said = _said_by_ncem(hdf5.node(file, *place[:-1]), data, by_hyperspy=place[0] == "signals")
-    return Opened(
-        hdf5.images_of(data, place, axes, said, (source,)), (None,) * (data.shape[axes[0]] if axes[0] >= 0 else 1)
-    )
+    axes, said, slice_step = _said_by_ncem(hdf5.node(file, *place[:-1]), data, by_hyperspy=place[0] == "signals")
+    images = hdf5.images_of(data, place, axes, said, (source,))
+    images.slice_step = slice_step
+    return Opened(images, (None,) * images.shape[0])
 
 
 def _datasets(group: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[str, ...]]:
@@ -210,8 +210,8 @@ def _datasets(group: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[
             yield from _datasets(member, (*place, name), depth + 1)
 
 
-def _said_by_ncem(group: Any, data: Any, *, by_hyperspy: bool) -> tuple[tuple[int, int, int], Said]:
-    """The axes that are image, line and column, and what the vectors of the dims say.
+def _said_by_ncem(group: Any, data: Any, *, by_hyperspy: bool) -> tuple[tuple[int, int, int], Said, float]:
+    """The axes that are image, line and column; what the vectors of the dims say; the distance of slices over pixels.
 
     The description has the dims in the order of the array; HyperSpy writes them the other way round. An axis of angles
     is that of the images wherever it is.
@@ -235,10 +235,10 @@ def _said_by_ncem(group: Any, data: Any, *, by_hyperspy: bool) -> tuple[tuple[in
     if angles is not None:
         places["angles_deg"] = "the vector of the dim of angles"
     is_volume = data.ndim == 3 and angles is None and quantities.is_length(units[axes[0]])
-    if is_volume:
-        quantities.check_slices(_step(vectors[axes[0]], units[axes[0]]), pixel)
+    apart = _step(vectors[axes[0]], units[axes[0]]) if is_volume else None
     said = Said(angles_deg=angles, pixel_nm=pixel, places=places)
-    return axes, replace(said, holds="volume" if is_volume else "series" if angles is not None else None)
+    said = replace(said, holds="volume" if is_volume else "series" if angles is not None else None)
+    return axes, said, quantities.ratio(apart, pixel)
 
 
 def _step(vector: list[float] | None, unit: str) -> float | None:

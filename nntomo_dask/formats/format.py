@@ -4,10 +4,8 @@ from abc import ABC
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS
@@ -129,32 +127,7 @@ def format_to_write(path: Path, *, who: str) -> type[Format]:
     refuse(who, needs=f"a name that ends in {suffixes}", got=str(path), remedy="another suffix")
 
 
-_SLICES, _COPIES = 64, 4  # of which the range of intensities is taken; the copies of them that a percentile makes
-
-
 def host_bytes(shape: chunking.SlabShape) -> int:
     """Bytes of a slab (slices, angles, detector) that is read from a file and written to a store."""
     slices, angles, detector = shape
     return slices * (chunking.READ + chunking.WRITTEN) * chunking.rows_bytes(angles, detector)
-
-
-def intensity_range(series: xr.DataArray) -> tuple[float, float]:
-    """What the dimmest 5 % and the brightest 1 % of the pixels reach, over some slices; reads those.
-
-    These are 64 slices, or fewer of a large series, so that they take no more memory than two default slabs.
-    """
-    slice_bytes = chunking.rows_bytes(series.sizes[schema.ANGLE], series.sizes[schema.DETECTOR])
-    count = min(max(2 * chunking.SLAB_BYTES // (_COPIES * slice_bytes), 1), _SLICES)
-    slices = np.unique(np.linspace(0, series.sizes[schema.Z] - 1, count).round().astype(int))
-    values, first = [], 0
-    for height in slabs.lazy(series).data.chunks[0]:  # one after another: together they would be the whole series
-        wanted = slices[(slices >= first) & (slices < first + height)] - first
-        if wanted.size:
-            values.append(series.isel({schema.Z: slice(first, first + height)}).values[wanted])
-        first += height
-    finite = np.concatenate(values)
-    finite = finite[np.isfinite(finite)]
-    if not finite.size:
-        return 0.0, 0.0
-    dim, bright = np.percentile(finite, [5, 99])
-    return float(dim), float(bright)

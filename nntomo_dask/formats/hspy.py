@@ -6,7 +6,7 @@ version 3 is read here, from both kinds of file by the same steps.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -17,7 +17,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, hdf5, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
 from nntomo_dask.formats.hspy_writing import HspyWriting
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import shape_of
 
@@ -60,8 +60,12 @@ class Hspy(HspyWriting):
                 )
             place = ("Experiments", names[choose(path, names, dataset, what="signal of the file")])
             shape, axes = tree.shape(*place, "data"), _axes(tree, place)
-            order, said, first_line = _said(tree, place, shape, axes)
-            return tree.images((*place, "data"), order, said, first_line)
+            order, said = _said(tree, place, shape, axes)
+            images = tree.images((*place, "data"), order, said)
+            if said.holds == "volume" and len(shape) == 3:
+                images.slice_step = quantities.ratio(_step(axes[0]), said.pixel_nm)
+            ours.apply(images, tree.attribute((*place, "original_metadata", "nntomo_dask"), "json"))
+            return images
 
 
 class _Tree(Protocol):
@@ -76,7 +80,7 @@ class _Tree(Protocol):
     def shape(self, *place: str) -> tuple[int, ...]:
         """Of an array of numbers; empty where there is none."""
 
-    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said, first_line: FirstLine) -> Images: ...
+    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said) -> Images: ...
 
 
 @contextmanager
@@ -110,9 +114,8 @@ class _File:
     def shape(self, *place: str) -> tuple[int, ...]:
         return tuple(getattr(hdf5.node(self.file, *place), "shape", None) or ())
 
-    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said, first_line: FirstLine) -> Images:
-        found = hdf5.images_of(hdf5.node(self.file, *place), place, axes, said, (self.source,))
-        return replace(found, first_line=first_line)
+    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said) -> Images:
+        return hdf5.images_of(hdf5.node(self.file, *place), place, axes, said, (self.source,))
 
 
 @dataclass(frozen=True)
@@ -146,13 +149,13 @@ class _Folder:
             return ()
         return zarr_forms.described(folder)[0].shape
 
-    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said, first_line: FirstLine) -> Images:
+    def images(self, place: Sequence[str], axes: tuple[int, int, int], said: Said) -> Images:
         folder = self._at(place)
         if folder is None:
             raise FaultError("it has no images where they should be")
         texts = [file for file in sorted(self._signal(place).rglob(".zattrs")) if not file.is_symlink()]
         others = [Source.of(file) for file in texts[:_MOST_NAMES]]
-        return zarr_arrays.images_of(folder, axes, said, first_line, others=others, missing="refused")
+        return zarr_arrays.images_of(folder, axes, said, others=others, missing="refused")
 
     def _signal(self, place: Sequence[str]) -> Path:
         return self.root.joinpath(*place[:2])
@@ -195,13 +198,10 @@ def _axes(tree: _Tree, place: Sequence[str]) -> list[_Axis]:
 
 def _said(
     tree: _Tree, place: Sequence[str], shape: tuple[int, ...], axes: list[_Axis]
-) -> tuple[tuple[int, int, int], Said, FirstLine]:
-    """Axes that are image, line and column; what the metadata say; and where the first line belongs."""
+) -> tuple[tuple[int, int, int], Said]:
+    """Axes that are image, line and column, and what the metadata say."""
     sizes = shape_of(shape)
     order = (0, 1, 2) if len(shape) == 3 else (-1, 0, 1)
-    own = tree.attribute((*place, "original_metadata", "nntomo_dask"), "json")
-    if own is not None and (found := ours.said_of(own, sizes)) is not None:
-        return order, *found
     places = {}
     angles, at = _angles(tree, place, axes, sizes[0])
     if angles is not None:
@@ -215,8 +215,6 @@ def _said(
     if by_etspy and angles is not None:
         places["tilt_axis_deg"] = "ETSpy's convention, the tilt axis along x"
     is_volume = kind == "RecStack" or (angles is None and len(shape) == 3 and quantities.is_length(axes[0].units))
-    if is_volume and len(shape) == 3:
-        quantities.check_slices(_step(axes[0]), pixel)
     said = Said(
         angles_deg=angles,
         tilt_axis_deg=90.0 if by_etspy and angles is not None else None,
@@ -227,7 +225,7 @@ def _said(
         holds="volume" if is_volume else "series" if angles is not None and sizes[0] > 1 else None,
         places=places,
     )
-    return order, said, "top"
+    return order, said
 
 
 def _step(axis: _Axis) -> float | None:

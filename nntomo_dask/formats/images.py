@@ -81,6 +81,9 @@ class Images(ABC):
         Where along lines and columns coordinates are zero, [px] from the first; None for the middle.
     line_step
         Distance of lines over that of columns. Only files of this package have others than 1.
+    slice_step, slice_zero
+        Of images that are slices of a volume: their distance over that of columns, and where their coordinate is zero,
+        [slices] from the first; None for the middle.
     """
 
     shape: tuple[int, int, int]
@@ -91,6 +94,8 @@ class Images(ABC):
     reads: Literal["lines", "images"] = "lines"
     zero: tuple[float, float] | None = None
     line_step: float = 1.0
+    slice_step: float = 1.0
+    slice_zero: float | None = None
 
     @abstractmethod
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:

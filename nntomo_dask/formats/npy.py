@@ -8,7 +8,7 @@ import numpy as np
 
 from nntomo_dask.formats import FORMATS, ours, stored
 from nntomo_dask.formats.faults import FaultError, reading
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.npy_writing import NpyWriting
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import StoredImages
@@ -20,7 +20,7 @@ _NEEDS = "a whole .npy file of numbers, (image, line, column)"
 
 @FORMATS.register
 class Npy(NpyWriting):
-    """Arrays (image, line, column), or volumes (z, y, x), of real numbers. Indices ascend with positions."""
+    """Arrays (image, line, column), or volumes (z, y, x), as programs show arrays: the first line at the top."""
 
     name: ClassVar[str] = "npy"
     title: ClassVar[str] = "NPY"
@@ -56,15 +56,14 @@ class Npy(NpyWriting):
                 raise FaultError("it ends before its values do")
             image_bytes = dtype.itemsize * shape[1] * shape[2]
             offsets = tuple(offset + index * image_bytes for index in range(shape[0]))
-            said, first_line, beside = _beside(path, shape)
-        return StoredImages(shape, dtype, first_line, said, (source, *beside), offsets)
+            images = StoredImages(shape, dtype, "top", Said(), (source,), offsets)
+            _take_beside(images, path)
+        return images
 
 
-def _beside(path: Path, shape: tuple[int, int, int]) -> tuple[Said, FirstLine, tuple[Source, ...]]:
+def _take_beside(images: StoredImages, path: Path) -> None:
     """What the text says that an export writes beside an array."""
     text = path.with_name(f"{path.name}.json")
-    if not text.is_file() or text.stat().st_size > LONGEST_JSON:
-        return Said(), "bottom", ()
-    source = Source.of(text)
-    found = ours.said_of(text.read_bytes(), shape)
-    return (Said(), "bottom", ()) if found is None else (*found, (source,))
+    if text.is_file() and text.stat().st_size <= LONGEST_JSON:
+        images.sources = (*images.sources, Source.of(text))
+        ours.apply(images, text.read_bytes())

@@ -6,10 +6,9 @@ from typing import Any, ClassVar
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, ours, quantities, zarr_arrays, zarr_forms
 from nntomo_dask.formats.faults import FaultError, choose, reading
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.ome_zarr_writing import OmeZarrWriting
 from nntomo_dask.formats.source import Source
-from nntomo_dask.formats.stored import shape_of
 
 _NEEDS = "a whole OME-Zarr of version 0.4 or 0.5"
 _MOST_AXES = 6
@@ -18,7 +17,7 @@ _TILTS = {"angle", "tilt"}  # types and names of an axis of tilts
 
 @FORMATS.register
 class OmeZarr(OmeZarrWriting):
-    """OME-Zarr 0.4 and 0.5. Indices ascend with positions, so the first line lies at the bottom as in MRC."""
+    """OME-Zarr 0.4 and 0.5, as programs show it: the first line at the top."""
 
     name: ClassVar[str] = "ome_zarr"
     title: ClassVar[str] = "OME-Zarr"
@@ -44,9 +43,14 @@ class OmeZarr(OmeZarrWriting):
             image = images[choose(path, names, dataset, what="image of the folder")]
             folder, scales = _finest(path, image)
             array, _ = zarr_forms.described(folder)
-            order, said, first_line = _said(image, scales, array.shape, attributes)
+            order, said = _said(image, scales, array.shape)
             others = (Source.of(metadata),)
-            return zarr_arrays.images_of(folder, order, said, first_line, others=others, missing="filled")
+            found = zarr_arrays.images_of(folder, order, said, others=others, missing="filled")
+            if said.holds == "volume":
+                unit = _axes(image)[order[0]].get("unit") or ""
+                found.slice_step = quantities.ratio(quantities.nm_of(scales[order[0]], unit), said.pixel_nm)
+            ours.apply(found, attributes.get(ours.MARK))
+            return found
 
 
 def _multiscales(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], Path]:
@@ -97,10 +101,8 @@ def _axes(image: dict[str, Any]) -> list[dict[str, Any]]:
     return axes
 
 
-def _said(
-    image: dict[str, Any], scales: list[float], shape: tuple[int, ...], attributes: dict[str, Any]
-) -> tuple[tuple[int, int, int], Said, FirstLine]:
-    """Axes that are image, line and column; what the metadata say; and where the first line belongs."""
+def _said(image: dict[str, Any], scales: list[float], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], Said]:
+    """Axes that are image, line and column, and what the metadata say."""
     axes = _axes(image)
     if len(shape) != len(axes):
         raise FaultError("its array has not as many axes as it says")
@@ -113,16 +115,10 @@ def _said(
         raise FaultError(f"it has several axes beside y and x: {several}; save one channel and time alone")
     depth = others[0] if others else next((i for i, name in enumerate(names[:-2]) if name == "z"), -1)
     order = (depth, len(shape) - 2, len(shape) - 1)
-    sizes = shape_of([shape[index] for index in order if index >= 0])
-    own = ours.said_of(attributes.get(ours.MARK), sizes)
-    if own is not None:
-        return order, *own
     steps = [quantities.nm_of(scales[index], axes[index].get("unit") or "") for index in order[2:0:-1]]
     pixel = quantities.square(*steps)
     places = {} if pixel is None else {"pixel_nm": "the scale of the axes"}
     is_tilt = depth >= 0 and {str(axes[depth].get("type")).casefold(), names[depth]} & _TILTS
     is_volume = depth >= 0 and names[depth] == "z" and not is_tilt
-    if is_volume:
-        quantities.check_slices(quantities.nm_of(scales[depth], axes[depth].get("unit") or ""), pixel)
     said = Said(pixel_nm=pixel, holds="volume" if is_volume else "series" if is_tilt else None, places=places)
-    return order, said, "bottom"
+    return order, said

@@ -73,10 +73,11 @@ def square(across: float | None, down: float | None) -> float | None:
     return across
 
 
-def check_slices(apart: float | None, pixel: float | None) -> None:
-    """Raise a FaultError where the slices of a volume are not as far apart as its pixels are wide."""
-    if apart is not None and pixel is not None and abs(apart - pixel) > _EQUAL * pixel:
-        raise FaultError(f"its slices are {apart:g} nm apart and its pixels {pixel:g} nm wide; resample them")
+def ratio(apart: float | None, pixel: float | None) -> float:
+    """The distance of slices over that of pixels; 1 where one of them is not known, or where they are equal."""
+    if apart is None or pixel is None or abs(apart - pixel) <= _EQUAL * pixel:
+        return 1.0
+    return apart / pixel
 
 
 def positive(value: object) -> float | None:

@@ -21,6 +21,7 @@ def of_series(arranged: Arranged, angles_deg: npt.NDArray[Any], byte_kind: Any) 
         and in_order == sorted(in_order)
         and placed.angle_sign == 1
         and byte_kind is None
+        and arranged.bright is None
     )
     turned = {(False, False, False): "y", (True, False, False): "x"}.get(
         (placed.transposed, placed.reversed_along, placed.reversed_across)
@@ -40,6 +41,8 @@ def of_series(arranged: Arranged, angles_deg: npt.NDArray[Any], byte_kind: Any) 
         "fill": arranged.fill,
         "dtype": str(images.dtype),
     }
+    if arranged.bright is not None:
+        parameters["bright"] = arranged.bright
     return recipes.record("read", parameters)
 
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from nntomo_dask.untrusted import printable
 
 Kind = Literal["series", "volume"]
 Counts = Literal["auto", "none"] | float
+Contrast = Literal["as-is", "bright-field"]
 
 _WHO = "import"
 _KEPT = ("voltage_kv", "magnification", "detector")
@@ -50,6 +51,7 @@ def read(
     tilt_sign: TiltSign = "right-handed",
     pixel_size_nm: float | None = None,
     background: Counts = "auto",
+    contrast: Contrast = "as-is",
     fill: float | None = None,
     keep_deg: npt.ArrayLike | None = None,
     exclude: Sequence[int] = (),
@@ -84,6 +86,10 @@ def read(
         Edge of a pixel of the file, [nm]. By default what the metadata say; without it lengths are in pixels.
     background
         Counts where there is no specimen, subtracted; "auto" decides from the images, "none" subtracts nothing.
+    contrast
+        "bright-field" makes ``ln(background / counts)`` of the counts, which are line integrals where the specimen
+        attenuates by its mass (Beer and Lambert); `background` is then the bright level beside the specimen. "as-is"
+        leaves the counts.
     fill
         Replaces values that are not finite, after that; without it they stay.
     keep_deg
@@ -154,8 +160,10 @@ def read(
         images,
         [one.images[0] for one in projections],
         window,
+        contrast,
         sums=max(len(one.images) for one in projections),
     )
+    bright = counts if contrast == "bright-field" else None
     pixel, units, pixel_place = _pixel(images.said, beside.said, pixel_size_nm)
     angles_deg = np.array([one.angle_deg for one in projections])
     schema.check_angles(angles_deg, who=_WHO)
@@ -165,8 +173,9 @@ def read(
         any(one.together == "mean" for one in projections),
         window,
         placed,
-        counts,
+        counts if bright is None else 0.0,
         fill,
+        bright,
     )
     said = _of_all(images.said, beside.said)
     found = {
@@ -250,15 +259,32 @@ def _signed(projections: Sequence[choosing.Projection], sign: int) -> tuple[choo
 
 
 def _background(
-    wanted: Counts, images: Images, chosen: Sequence[int], window: Window, *, sums: int
+    wanted: Counts, images: Images, chosen: Sequence[int], window: Window, contrast: Contrast, *, sums: int
 ) -> tuple[float, str]:
-    if wanted == "none":
+    """Counts to be subtracted, or of the bright background, and what that is in words."""
+    if contrast not in get_args(Contrast):
+        needs, got = 'a contrast "as-is" or "bright-field"', f"{contrast!r}"
+        refuse(_WHO, needs=needs, got=got, remedy="`contrast=bright-field`")
+    is_bright = contrast == "bright-field"
+    if wanted == "none" and not is_bright:
         return 0.0, "nothing subtracted, as given"
-    if wanted == "auto":
+    if wanted not in ("auto", "none"):
+        counts, text = float(wanted), "as given"
+        if is_bright and counts <= 0:
+            refuse(_WHO, needs="bright counts above zero", got=f"{counts:g}", remedy="`background=auto`")
+    else:
         found = background_room.found(images, chosen, window.lines, window.columns)
-        each = ", from each image" if sums > 1 and found.counts else ""
-        return found.counts, f"{found}{each}"
-    return float(wanted), f"{float(wanted):g} counts subtracted, as given"
+        if not is_bright:
+            each = ", from each image" if sums > 1 and found.counts else ""
+            return found.counts, f"{found}{each}"
+        if wanted == "none" or found.kind != "bright field" or found.counts_of_most <= 0:
+            got = "`background=none`" if wanted == "none" else f"images from {found.low:g} to {found.high:g} counts"
+            needs = "the bright level beside the specimen for bright field"
+            refuse(_WHO, needs=needs, got=got, remedy="`background=1000`, the counts without a specimen")
+        counts, text = found.counts_of_most, "the most frequent value"
+    if is_bright:
+        return counts, f"ln({counts:g} / counts), where {counts:g} is without a specimen, {text}"
+    return counts, f"{counts:g} counts subtracted, {text}"
 
 
 def _pixel(said: Said, beside: Said, given: float | None) -> tuple[float, schema.Units, str]:

@@ -159,32 +159,6 @@ class Source:
             self._check(file)
         return slab
 
-    def image(self, dtype: npt.DTypeLike, offset: int, width: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
-        """Read a part of an image, (line, column), in its own type.
-
-        Parameters
-        ----------
-        dtype, offset, width
-            Of the stored image: values of this type from this byte on, line by line, each of so many columns.
-        lines, columns
-            What is read, with start and stop.
-
-        Raises
-        ------
-        SchemaError
-            The file has changed since it was opened.
-        """
-        kind = np.dtype(dtype)
-        out = np.empty((lines.stop - lines.start, columns.stop - columns.start), kind)
-        band = max(_BLOCK_BYTES // (width * kind.itemsize), 1)
-        with self._opened() as file:
-            for line in range(0, len(out), band):
-                part = out[line : line + band]
-                values = self._read(file, kind, offset, (lines.start + line) * width, (len(part), width))
-                part[...] = values[:, columns]
-            self._check(file)
-        return out
-
     def check(self) -> None:
         """Look whether the file is as it was when it was opened.
 

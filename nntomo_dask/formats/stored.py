@@ -41,7 +41,9 @@ class StoredImages(Images):
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
         """See `Images.read`; the first of the sources holds the pixels."""
         lines, columns = part_of(self.shape, lines, columns)
-        return self.sources[0].image(self.dtype, self.offsets[image], self.shape[2], lines, columns)
+        width, count = self.shape[2], lines.stop - lines.start
+        start = self.offsets[image] + lines.start * width * self.dtype.itemsize
+        return np.ascontiguousarray(self.sources[0].block(self.dtype, start, (count, width))[:, columns])
 
 
 def part_of(shape: tuple[int, int, int], lines: slice, columns: slice) -> tuple[slice, slice]:

@@ -164,6 +164,13 @@ def _opened(path: Path, dataset: str | None) -> Opened:
             else:
                 found = series[0]
             images = _images(tiff, found, source)
+            if tiff.is_imagej:  # of a volume; ImageJ calls any stack one of slices
+                described = tiff.imagej_metadata or {}
+                apart = quantities.nm_of(
+                    quantities.positive(described.get("spacing")) or 0.0, described.get("unit", "")
+                )
+                images.slice_step = quantities.ratio(apart, images.said.pixel_nm)
+            ours.apply(images, _about(tiff))
     return Opened(images, (None,) * images.shape[0])
 
 
@@ -174,7 +181,7 @@ def _images(tiff: Any, series: Any, source: Source) -> Images:
     shape = stored.shape_of(sizes)
     if shape[1:] != (first.imagelength, first.imagewidth):
         raise FaultError(f"its axes are {series.axes}, whose last are not y and x")
-    said, first_line = _said(tiff, series, shape)
+    said = _said(tiff, series)
     dtype = np.dtype(first.dtype).newbyteorder(tiff.byteorder)
     image_bytes = dtype.itemsize * shape[1] * shape[2]
     if series.dataoffset is not None:  # all images lie one after another, as ImageJ writes them
@@ -182,7 +189,7 @@ def _images(tiff: Any, series: Any, source: Source) -> Images:
         if not 0 <= begin <= source.size - prod(shape) * dtype.itemsize:
             raise FaultError("it ends before its images do")
         offsets = tuple(begin + index * image_bytes for index in range(shape[0]))
-        return StoredImages(shape, dtype, first_line, said, (source,), offsets)
+        return StoredImages(shape, dtype, "top", said, (source,), offsets)
     pages = list(series.pages)
     if len(pages) != shape[0] or any(page is None for page in pages):
         raise FaultError(f"it has {len(pages)} images, not {shape[0]}")
@@ -195,8 +202,8 @@ def _images(tiff: Any, series: Any, source: Source) -> Images:
         begins = tuple(int(page.dataoffsets[0]) for page in pages)
         if any(not 0 <= begin <= source.size - image_bytes for begin in begins):
             raise FaultError("it ends before its images do")
-        return StoredImages(shape, dtype, first_line, said, (source,), begins)
-    return PagedImages(shape, dtype, first_line, said, (source,), tuple(int(page.offset) for page in pages))
+        return StoredImages(shape, dtype, "top", said, (source,), begins)
+    return PagedImages(shape, dtype, "top", said, (source,), tuple(int(page.offset) for page in pages))
 
 
 def _check_page(page: Any, size: int) -> None:
@@ -217,11 +224,9 @@ def _check_page(page: Any, size: int) -> None:
         raise FaultError("it ends before its images do")
 
 
-def _said(tiff: Any, series: Any, shape: tuple[int, int, int]) -> tuple[Said, FirstLine]:
-    if (own := ours.said_of(_about(tiff), shape)) is not None:
-        return own
+def _said(tiff: Any, series: Any) -> Said:
     pixel, place = _of_ome(tiff, series) if tiff.is_ome else _of_imagej(tiff) if tiff.is_imagej else _of_dots(tiff)
-    return Said(pixel_nm=pixel, places={} if pixel is None else {"pixel_nm": place}), "top"
+    return Said(pixel_nm=pixel, places={} if pixel is None else {"pixel_nm": place})
 
 
 def _about(tiff: Any) -> Any:

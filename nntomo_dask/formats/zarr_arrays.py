@@ -70,7 +70,6 @@ def images_of(
     folder: Path,
     axes: tuple[int, int, int],
     said: Said,
-    first_line: FirstLine,
     *,
     others: Sequence[Source] = (),
     missing: Literal["refused", "filled"],
@@ -91,7 +90,7 @@ def images_of(
     return ZarrImages(
         shape=stored.shape_of([array.shape[axis] for axis in axes if axis >= 0]),
         dtype=array.dtype,
-        first_line=first_line,
+        first_line="top",
         said=said,
         sources=(Source.of(metadata), *others, *chunks.values()),
         folder=str(folder),
