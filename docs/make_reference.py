@@ -35,12 +35,17 @@ def rows(declaration):
     return "\n".join(lines) + "\n"
 
 
-def section(title, text, registry, say):
-    """One registry: a heading, and each of its things with its settings."""
+def table(declaration):
+    """The rows of a declaration; empty where it is none."""
+    return rows(declaration) if hasattr(declaration, "__dataclass_fields__") else ""
+
+
+def section(title, text, registry, say, settings=lambda thing: thing):
+    """One registry: a heading, and each of its things with its settings, those of itself or of what it names."""
     parts = [f"## {title}\n\n{text}\n"]
     for name in registry:
         thing = registry[name]
-        parts.append(f"### `{name}`\n\n{say(thing)}\n\n{rows(thing) if hasattr(thing, '__dataclass_fields__') else ''}")
+        parts.append(f"### `{name}`\n\n{say(thing)}\n\n{table(settings(thing))}")
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -81,9 +86,10 @@ def page():
             ),
             section(
                 "Formats",
-                "`nntomo import` and `nntomo export`.",
+                "`nntomo import` and `nntomo export`, whose options are in the tables.",
                 nt.FORMATS,
                 lambda kind: f"{first_line(kind)} Suffixes: {', '.join(kind.suffixes)}.",
+                settings=lambda kind: kind.writing,
             ),
             f"## Noise\n\n{NOISE}\n\n{rows(nt.Noise)}",
         ]

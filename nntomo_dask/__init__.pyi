@@ -1,5 +1,6 @@
 """The public names and the modules that hold them: for the lazy import in `__init__`, and for type checkers."""
 
+from .arrays.detector import with_axis_position as with_axis_position
 from .arrays.geometry import (
     angular_cells as angular_cells,
     complete_wedge as complete_wedge,
@@ -22,8 +23,9 @@ from .formats.format import Format as Format
 from .formats.mrc import (
     read_mrc_series as read_mrc_series,
     read_mrc_volume as read_mrc_volume,
-    write_mrc as write_mrc,
 )
+from .formats.mrc_writing import write_mrc as write_mrc
+from .formats.reading import read as read
 from .formats.tilt_angles import (
     read_tilt_angles as read_tilt_angles,
     write_tilt_angles as write_tilt_angles,
@@ -74,6 +76,16 @@ from .plotting.figures import (
     compare_volumes as compare_volumes,
     save_figure as save_figure,
     training_curve as training_curve,
+)
+from .plotting.scroll import (
+    Scroll as Scroll,
+    scroll as scroll,
+)
+from .plotting.views import (
+    plot_fsc as plot_fsc,
+    plot_isosurface as plot_isosurface,
+    plot_sinogram as plot_sinogram,
+    plot_slices as plot_slices,
 )
 from .projection.add_noise import add_noise as add_noise
 from .projection.noise import (

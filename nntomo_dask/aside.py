@@ -13,6 +13,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -46,8 +47,7 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     place = resolved(path)
     check_file(place, who="save")
-    mark = f"{_host()}-{os.getpid()}-{_start()}-{uuid.uuid4().hex[:8]}"
-    partial = place.with_name(f"{_before(place)}{mark}{_SUFFIX}")
+    partial = place.with_name(f"{_before(place)}{_mark()}{_SUFFIX}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place)
@@ -62,6 +62,50 @@ def written(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # it is gone already, or an error of the same cause is on its way
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give the path of a folder to write; when that is done, its files are flushed and it becomes `path`.
+
+    A folder that is there already is replaced: whoever calls this has made sure that it may be. If an exception ends
+    the writing, `path` stays as it was. A process that is killed between the two renames at the end leaves no folder.
+
+    Raises
+    ------
+    SchemaError
+        A folder cannot be written at `path`: it is a file, or lies inside a Zarr store.
+    OSError
+        The place cannot be written; `filename` says which.
+    """
+    place = resolved(path)
+    check_folder(place, who="save")
+    partial, old = (place.with_name(f"{_before(place)}{_mark()}{_SUFFIX}") for _ in range(2))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place)
+        partial.mkdir()
+        yield partial
+        for folder, _, names in os.walk(partial):
+            for name in names:
+                flush(Path(folder, name))
+            flush_folder(Path(folder))
+        if place.exists():
+            place.rename(old)
+        partial.rename(place)
+        flush_folder(place.parent)
+    except OSError as error:
+        if error.filename is not None and not str(error.filename).startswith(str(partial)):
+            raise
+        raise _named(error, place) from error
+    finally:
+        for folder_to_remove in (partial, old):
+            shutil.rmtree(folder_to_remove, ignore_errors=True)
+
+
+def _mark() -> str:
+    """What stands in the name of a partial file or folder: who writes it, and a token."""
+    return f"{_host()}-{os.getpid()}-{_start()}-{uuid.uuid4().hex[:8]}"
 
 
 def resolved(path: str | os.PathLike[str]) -> Path:
@@ -86,8 +130,24 @@ def check_file(place: Path, *, who: str) -> None:
         refuse(who, needs="the path of a file to write", got=f"{place}, which is a folder", remedy="give another path")
     if place.exists() and not place.is_file():
         refuse(who, needs="the path of a file to write", got=f"{place}, a device or pipe", remedy="give another path")
+    _check_is_in_no_store(place, who=who)
+
+
+def check_folder(place: Path, *, who: str) -> None:
+    """Raise a SchemaError where no folder may be written at a resolved path."""
+    here = Path.cwd()
+    if not place.name or place == here or place in here.parents:
+        got = f"{place}, in which this command runs" if place.name else f"{place}"
+        refuse(who, needs="the path of a folder to write", got=got, remedy="give a path with a name of its own")
+    if place.exists() and not place.is_dir():
+        got = f"{place}, which is a file"
+        refuse(who, needs="the path of a folder to write", got=got, remedy="give another path")
+    _check_is_in_no_store(place, who=who)
+
+
+def _check_is_in_no_store(place: Path, *, who: str) -> None:
     for parent in place.parents:
-        if (parent / "zarr.json").is_file():
+        if any((parent / name).is_file() for name in ("zarr.json", ".zgroup")):
             refuse(
                 who,
                 needs="a path outside of stores",
@@ -138,14 +198,17 @@ def flush_folder(folder: Path) -> None:
 
 
 def remove_leftovers(place: Path) -> None:
-    """Remove the files that processes which have ended were writing for a resolved path."""
+    """Remove the files and folders that processes which have ended were writing for a resolved path."""
     before = _before(place)
     with contextlib.suppress(OSError):
         for entry in list(place.parent.iterdir()):
             if entry.name.startswith(before) and entry.name.endswith(_SUFFIX):
                 mark = _MARK.fullmatch(entry.name[len(before) : -len(_SUFFIX)])
                 if mark is not None and not _may_be_written(entry, mark):
-                    entry.unlink(missing_ok=True)
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry, ignore_errors=True)
+                    else:
+                        entry.unlink(missing_ok=True)
 
 
 def _before(place: Path) -> str:

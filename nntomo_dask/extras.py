@@ -15,6 +15,7 @@ PACKAGES = {
     "cupy": ("CuPy", "cuda13"),
     "dask_cuda": ("dask-cuda", "cuda13"),
     "gemmi": ("gemmi", "simulation"),
+    "napari": ("napari", "napari"),
     "py4DSTEM": ("py4DSTEM", "simulation"),
     "torch": ("PyTorch", "deep"),
 }

@@ -183,7 +183,7 @@ class TestExport:
 
         before = sorted(tmp_path.iterdir())
         with monkeypatch.context() as patch:
-            patch.setattr("nntomo_dask.formats.mrc._write", full)
+            patch.setattr("nntomo_dask.formats.mrc_writing._write", full)
             assert "No space left" in run("export", series_store, "a.mrc", exit_code=2).output
         assert sorted(tmp_path.iterdir()) == before
         run("export", series_store, "a.mrc")

@@ -9,9 +9,12 @@ import psutil
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.cli.export import host_bytes_of as export_bytes
 from nntomo_dask.compute import chunking
+from nntomo_dask.formats.format import host_bytes as format_bytes
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.plotting import showing
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.training.nnfbp import training_bytes
 from tests import measured
@@ -54,6 +57,13 @@ def peak_bytes_of_tree(*words, processes=0) -> int:
     assert process.returncode == 0
     assert processes <= len(peaks) - 1
     return sum(peaks.values())
+
+
+@pytest.fixture(scope="module")
+def runner_alone():
+    """The same for verbs that have no workers."""
+    with measured.runner() as runner:
+        yield runner
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +240,31 @@ def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
     )  # fmt: skip
     predicted = chunking.PROCESS_BYTES + WORKERS * needed.worker_bytes
     assert held <= predicted, f"{held / 2**20:.0f} MiB of {predicted / 2**20:.0f}"
+
+
+EXPORTED = ["a.mrc", "a.tif", "a.npy", "a.hspy", "a.zspy", "a.ome.zarr"]
+
+
+@pytest.mark.parametrize("size", [256, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_export_keeps_to_its_memory(stores, runner_alone, tmp_path, name, size):
+    """Whatever the format: the plan of the verb with the default slab, and what gathers rows of chunks."""
+    volume, _, _ = stores(size, 128 if size < 1024 else 16)
+    shape = nt.open(volume).shape
+    slices = chunking.slab_slices(shape)
+    predicted = chunking.peak_bytes(export_bytes(name, shape)((slices, *shape[1:])), workers=1)
+    held = runner_alone.peak_bytes("export", volume, tmp_path / name, "--memory", predicted)
+    print(name, size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert held <= predicted
+
+
+@pytest.mark.parametrize("size", [256, pytest.param(1024, marks=pytest.mark.slow)])
+def test_showing_keeps_to_its_memory(stores, runner_alone, tmp_path, size):
+    volume, series, _ = stores(size, 128 if size < 1024 else 16)
+    for store in (volume, series):
+        array = nt.open(store)
+        slab = format_bytes((chunking.slab_slices(array.shape), *array.shape[1:]))
+        predicted = chunking.peak_bytes(slab + showing.host_bytes(array.shape), workers=1)
+        held = runner_alone.peak_bytes("show", store, "-o", tmp_path / f"{store.stem}.png", "--memory", predicted)
+        print(store.stem, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+        assert held <= predicted

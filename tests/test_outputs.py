@@ -95,7 +95,7 @@ def test_what_is_in_the_way_is_refused_first(places, run, monkeypatch, words, me
     (places / "folder.mrc").mkdir()
     before = listed(places)
     monkeypatch.setattr(saving, "_write_all", None)
-    monkeypatch.setattr("nntomo_dask.formats.mrc._write", None)
+    monkeypatch.setattr("nntomo_dask.formats.mrc_writing._write", None)
     monkeypatch.setattr("nntomo_dask.arrays.schema.check_finite", None)
     result = run(*words, exit_code=2)
     assert message in result.output

@@ -85,7 +85,7 @@ def test_a_repaired_file_is_imported_anew(run, tmp_path):
     path = tmp_path / "a.mrc"
     write(path)
     (tmp_path / "a.rawtlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
-    words = ("import", "a.mrc", "--angles", "a.rawtlt", "-o", "s.zarr")
+    words = ("import", "a.mrc", "--tilt-axis", "y", "--background", "none", "-o", "s.zarr")
     run(*words)
     change(path, path.stat().st_size // 2 + 2**16 + 100)
     assert "parameters.crc32c is" in run(*words, exit_code=2).output
@@ -102,7 +102,7 @@ def test_what_version_0_1_0_imported_from_a_large_file(run, tmp_path):
     path = tmp_path / "a.mrc"
     write(path)
     (tmp_path / "a.rawtlt").write_text("".join(f"{angle}\n" for angle in ANGLES))
-    words = ("import", "a.mrc", "--angles", "a.rawtlt", "-o", "s.zarr")
+    words = ("import", "a.mrc", "--tilt-axis", "y", "--background", "none", "-o", "s.zarr")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "_ALL_SAMPLED_BYTES", 2**60)
         patch.setattr(source, "_known", {})  # a slow machine would remember this checksum

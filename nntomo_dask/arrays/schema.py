@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask.arrays import angles as angles_room, grid, labels
+from nntomo_dask.arrays import angles as angles_room, grid, labels, order
 from nntomo_dask.errors import refuse
 
 Z, Y, X, ANGLE, DETECTOR = "z", "y", "x", "angle", "detector"
@@ -16,8 +16,9 @@ VOLUME_DIMS = (Z, Y, X)
 SERIES_DIMS = (Z, ANGLE, DETECTOR)
 _OTHER_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {VOLUME_DIMS: SERIES_DIMS, SERIES_DIMS: VOLUME_DIMS}
 Units = Literal["px", "nm"]
+Slices = Literal["square", "any"]
 # What to try on the command line where values are not finite.
-FILLED = "import the series with --fill VALUE; a volume must be filled by the program that made it"
+FILLED = "import the file with --fill VALUE"
 # Voxels are at the same place where their positions differ by less than this many pixels, and their sizes by less than
 # this share: headers of files round pixel sizes. A length in pixels and one in nm are compared by their pixels alone.
 _SAME_PLACE, _SAME_STEP = 0.1, 0.01
@@ -93,10 +94,11 @@ def tilt_series(
     Raises
     ------
     SchemaError
-        The array does not have three dims, the numbers of angles and projections differ, or `check_angles` refuses the
-        angles.
+        The array does not have three dims, its projections lie along another axis, the numbers of angles and
+        projections differ, or `check_angles` refuses the angles.
     """
     labelled = _label("tilt_series", data, SERIES_DIMS, pixel_size, units, name)
+    order.check_order(labelled.shape, angles_deg)
     angles = check_angles(angles_deg, who="tilt_series", count=labelled.sizes[ANGLE])
     coords = series_coords(
         centred(labelled.sizes[Z], pixel_size), angles, centred(labelled.sizes[DETECTOR], pixel_size)
@@ -175,10 +177,13 @@ def check_angles(angles_deg: npt.ArrayLike, *, who: str, count: int | None = Non
     return angles
 
 
-def check_volume(array: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError unless `array` is a volume: dims, coordinates, units, dtype, chunks, square slices."""
+def check_volume(array: xr.DataArray, *, who: str, slices: Slices = "square") -> None:
+    """Raise a SchemaError unless `array` is a volume: dims, coordinates, units, dtype, chunks, square slices.
+
+    Files and stores hold volumes with "any" slices: other programs reconstruct thin specimens into thin volumes.
+    """
     _check(array, VOLUME_DIMS, "volume", who)
-    if array.sizes[Y] != array.sizes[X]:
+    if slices == "square" and array.sizes[Y] != array.sizes[X]:
         size = max(array.sizes[Y], array.sizes[X])
         refuse(
             who,

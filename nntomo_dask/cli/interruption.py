@@ -42,6 +42,21 @@ def handled() -> Iterator[None]:
         restore()
 
 
+@contextlib.contextmanager
+def expected() -> Iterator[None]:
+    """Within this context Ctrl-C raises KeyboardInterrupt, for a command that runs until then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    woken = signal.set_wakeup_fd(-1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+
+
 def end_if_asked() -> None:
     """End the process where a signal has asked for it, once all has been unwound."""
     if _received:

@@ -29,6 +29,8 @@ _VERBS = {
     "compare": ("compare", "Compare volumes with a reference."),
     "info": ("info", "Say what a store or a network is, and how it was made."),
     "export": ("export", "Write a store to a file for other programs."),
+    "show": ("show", "Draw a store: slices and a surface, or projections and a sinogram."),
+    "view": ("view", "Scroll through a store in a browser."),
 }
 
 

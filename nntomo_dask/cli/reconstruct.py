@@ -1,6 +1,7 @@
 """The verb `reconstruct`."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,12 @@ import xarray as xr
 from dask.base import compute
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import detector, schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.jackknife import Jackknife
-from nntomo_dask.reconstruction.method import Method, mean_and_spread
+from nntomo_dask.reconstruction.method import Method, mean_and_spread, padded_host_bytes, prepared_for
 from nntomo_dask.reconstruction.report import misfit, report as reported
 from nntomo_dask.store import outputs, saving
 
@@ -43,6 +44,22 @@ from nntomo_dask.store import outputs, saving
     "many reconstructions more.",
 )
 @click.option(
+    "--axis-position",
+    type=float,
+    metavar="PX",
+    help="Where the tilt axis lies on the detector, in pixels from the middle of the first one; by default where the "
+    "series says, which is the middle unless it was aligned or imported otherwise.",
+)
+@click.option(
+    "--pad",
+    type=options.NumberOrWord(int, ("auto",)),
+    default="0",
+    show_default=True,
+    metavar="PIXELS|auto",
+    help="For a specimen larger than the field of view across the tilt axis: projections are extended by so many "
+    "pixels at either end, falling to zero there, and the slices cropped; auto is half of the detector.",
+)
+@click.option(
     "--report",
     "as_published",
     is_flag=True,
@@ -56,6 +73,8 @@ def reconstruct(
     method: str,
     network_paths: tuple[Path, ...],
     spread: Path | None,
+    axis_position: float | None,
+    pad: detector.Pad,
     as_published: bool,  # noqa: FBT001
     output: Path,
     memory: int | None,
@@ -76,10 +95,19 @@ def reconstruct(
     inputs = [series, *network_paths]
     with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
         chosen = _method(method, network_paths, arguments, as_published=as_published)
-        _reconstruct(series, chosen, stores, memory, overwrite=overwrite)
+        _reconstruct(series, chosen, stores, memory, axis_position=axis_position, pad=pad, overwrite=overwrite)
 
 
-def _reconstruct(series: Path, chosen: Method, stores: list[Path], memory: int | None, *, overwrite: bool) -> None:
+def _reconstruct(
+    series: Path,
+    chosen: Method,
+    stores: list[Path],
+    memory: int | None,
+    *,
+    axis_position: float | None,
+    pad: detector.Pad,
+    overwrite: bool,
+) -> None:
     jackknife = Jackknife(chosen) if len(stores) > 1 and chosen.network is None else None
     largest = jackknife or chosen
     whole: xr.DataArray | None = None  # the series in the store's own chunks; a lower slab reads all of a chunk again
@@ -89,22 +117,31 @@ def _reconstruct(series: Path, chosen: Method, stores: list[Path], memory: int |
         whole = stored
         largest.check(stored)
         shape = stored.sizes[schema.Z], stored.sizes[schema.ANGLE], stored.sizes[schema.DETECTOR]
-        wanted = largest.wanted_slices(shape)
-        return support.slices_within_memory(largest.host_bytes, shape, memory, wanted=wanted, who=chosen.name)
+        wide = (*shape[:2], shape[2] + 2 * detector.padding(pad, stored, who=chosen.name))
+        wanted = largest.wanted_slices(wide)
+        need = partial(padded_host_bytes, largest, pad=(wide[2] - shape[2]) // 2)
+        return support.slices_within_memory(need, shape, memory, wanted=wanted, who=chosen.name)
 
     source = nt.open(series, slices=slices)
+    if axis_position is not None:
+        assert whole is not None
+        source, whole = (nt.with_axis_position(one, axis_position) for one in (source, whole))
     cluster.expect(source.data.numblocks[0])
     silent: Method = chosen
     if hasattr(chosen, "warns"):
         silent = dataclasses.replace(chosen, warns=False)  # type: ignore[type-var]
-    saving.check_together(_volumes(source, silent, jackknife, stores), overwrite=overwrite)
+    saving.check_together(_volumes(source, silent, jackknife, stores, pad=pad), overwrite=overwrite)
     assert whole is not None
     nt.check_finite(whole, who=chosen.name)
-    prepared = tuple(float(one) for one in compute(*chosen.prepare(whole)))
+    prepared = tuple(float(one) for one in compute(*prepared_for(whole, chosen, pad=pad)))
+    pixels = detector.padding(pad, whole, who=chosen.name)
+    if pixels == 0 and detector.reaches_the_ends(whole.isel({schema.Z: [whole.sizes[schema.Z] // 2]}).values):
+        click.echo("note: matter reaches the ends of the detector; --pad auto extends the projections there", err=True)
+    wide = detector.extended(whole, pixels)
     for method in (chosen, jackknife):
-        for line in method.outlook(whole, prepared) if method is not None else ():
+        for line in method.widened(pixels).outlook(wide, prepared) if method is not None else ():
             click.echo(line, err=True)
-    volumes = _volumes(source, silent, jackknife, stores, prepared=prepared)
+    volumes = _volumes(source, silent, jackknife, stores, pad=pad, prepared=prepared)
     with reported() as lines:
         saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")
     if lines:  # something was computed
@@ -135,13 +172,15 @@ def _volumes(
     jackknife: Jackknife | None,
     stores: list[Path],
     *,
+    pad: detector.Pad,
     prepared: tuple[float, ...] | None = None,
 ) -> dict[Path, xr.DataArray]:
     """The lazy volume for each store: the volume alone, or with its spread."""
     if len(stores) == 1 or jackknife is not None:
         methods = (method,) if jackknife is None else (method, jackknife)
-        return {path: nt.reconstruct(source, one, prepared=prepared) for path, one in zip(stores, methods, strict=True)}
-    return dict(zip(stores, mean_and_spread(source, method, prepared=prepared), strict=True))
+        arguments: dict[str, Any] = {"pad": pad, "prepared": prepared}
+        return {path: nt.reconstruct(source, one, **arguments) for path, one in zip(stores, methods, strict=True)}
+    return dict(zip(stores, mean_and_spread(source, method, pad=pad, prepared=prepared), strict=True))
 
 
 def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:

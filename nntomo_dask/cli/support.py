@@ -137,14 +137,17 @@ def use_workers(workers: int, limit: chunking.Budget) -> None:
 
 
 @contextlib.contextmanager
-def slabs_within_memory(host_bytes: chunking.HostBytes, memory: int | None, *, who: str) -> Iterator[None]:
+def slabs_within_memory(
+    host_bytes: chunking.HostBytes, memory: int | None, *, who: str, wanted: int = chunking.SLAB_SLICES
+) -> Iterator[None]:
     """Arrays that are made, or read from a file, within this context come in slabs that keep to the memory.
 
     A slab is lower than the default where it has to be. Fewer workers compute where not even one slice a worker fits.
+    `wanted` are slices beyond which the operation gains nothing.
     """
 
     def highest(shape: chunking.SlabShape) -> int:
-        return slices_within_memory(host_bytes, shape, memory, wanted=chunking.SLAB_SLICES, who=who)
+        return slices_within_memory(host_bytes, shape, memory, wanted=wanted, who=who)
 
     with chunking.lower_slabs(highest):
         yield

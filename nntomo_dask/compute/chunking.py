@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nntomo_dask.errors import refuse
 
 SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task's overhead, small beside a memory
+TALL_SLAB_BYTES = 8 * SLAB_BYTES  # of a slab for which a whole file has to be read
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
 WORKER_BYTES = 320 * 2**20  # a Dask worker process with the same, before it has a slab, measured
@@ -53,6 +54,19 @@ def slab_slices(shape: tuple[int, ...]) -> int:
     if highest is None or len(shape) != 3:
         return slices
     return min(slices, highest((shape[0], shape[1], shape[2])))
+
+
+def tall_slab_slices(shape: SlabShape) -> int:
+    """Slices of a slab where every slab needs the whole file: up to 256 MiB, or what `lower_slabs` allows.
+
+    So a series of 1024² and 61 angles is read once, and one of 2048² and 121 angles eight times.
+    """
+    slices = slab_slices(shape)
+    highest = _highest.get()
+    most = shape[0] if highest is None else max(highest(shape), slices)
+    while slices < min(shape[0], most) and 2 * slices * rows_bytes(*shape[1:]) <= TALL_SLAB_BYTES:
+        slices *= 2
+    return min(slices, most, shape[0])
 
 
 @contextlib.contextmanager

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 FORMATS: "Registry[type[Format]]" = Registry(
     "format",
     package=__name__,
-    modules=("mrc",),
+    modules=("mrc", "dm", "emd", "ser", "hspy", "tiff", "npy", "ome_zarr"),
     group="nntomo_dask.formats",
 )

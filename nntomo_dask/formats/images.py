@@ -36,6 +36,11 @@ class Said:
         Of each image: seconds, and electrons per square ångström.
     order
         The place of each image in the order of acquisition, from 0 on.
+    acquired
+        When each image was taken, [s] since some time that the files of a series have in common; by it the order over
+        several files is known.
+    holds
+        "series" or "volume", where the file says which of them it is; a format of volumes says "volume".
     places
         Where these were found, by name of the attribute: ``{"angles_deg": "the FEI extended header"}``.
     """
@@ -49,6 +54,8 @@ class Said:
     exposure_s: tuple[float, ...] | None = None
     dose_e_per_a2: tuple[float, ...] | None = None
     order: tuple[int, ...] | None = None
+    acquired: tuple[float, ...] | None = None
+    holds: Literal["series", "volume"] | None = None
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,6 +74,16 @@ class Images(ABC):
         What the file says of them.
     sources
         All files that are read, for recipes.
+    reads
+        What it takes to read some lines of an image: "lines" these alone, "images" the whole image, as where it is
+        compressed.
+    zero
+        Where along lines and columns coordinates are zero, [px] from the first; None for the middle.
+    line_step
+        Distance of lines over that of columns. Only files of this package have others than 1.
+    slice_step, slice_zero
+        Of images that are slices of a volume: their distance over that of columns, and where their coordinate is zero,
+        [slices] from the first; None for the middle.
     """
 
     shape: tuple[int, int, int]
@@ -74,6 +91,11 @@ class Images(ABC):
     first_line: FirstLine
     said: Said
     sources: Sequence[Source]
+    reads: Literal["lines", "images"] = "lines"
+    zero: tuple[float, float] | None = None
+    line_step: float = 1.0
+    slice_step: float = 1.0
+    slice_zero: float | None = None
 
     @abstractmethod
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:

@@ -1,34 +1,18 @@
 """MRC files: aligned stacks in, volumes and series out."""
 
-import mmap
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import dask.array as da
-import mrcfile
-import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
-from nntomo_dask import aside
-from nntomo_dask.arrays import recipes, schema, slabs
-from nntomo_dask.compute import chunking, configuration
-from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, mrc_bytes, mrc_grid, mrc_header, mrc_statistics
-from nntomo_dask.formats.format import Format, TiltAxis
-from nntomo_dask.formats.source import Source
-from nntomo_dask.formats.tilt_angles import text_of, write_tilt_angles
-from nntomo_dask.types import Float32
-
-MrcPath = str | os.PathLike[str]
-
-_LABEL = "Written by nntomo_dask"
-# Axes of an MRC stack (tilt, y, x) that become ours (z, angle, detector).
-_SERIES_AXES: dict[TiltAxis, tuple[int, int, int]] = {"x": (2, 0, 1), "y": (1, 0, 2)}
+from nntomo_dask.formats import FORMATS, mrc_header, mrc_images, mrc_writing, writing
+from nntomo_dask.formats.format import Format
+from nntomo_dask.formats.images import Images
+from nntomo_dask.formats.mrc_arrays import (
+    read_mrc_series as read_mrc_series,
+    read_mrc_volume as read_mrc_volume,
+)
+from nntomo_dask.formats.numbers import Numbers
 
 
 @FORMATS.register
@@ -37,32 +21,22 @@ class Mrc(Format):
 
     name: ClassVar[str] = "mrc"
     title: ClassVar[str] = "MRC"
-    suffixes: ClassVar[tuple[str, ...]] = (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali")
+    suffixes: ClassVar[tuple[str, ...]] = mrc_writing.SUFFIXES
+    writing: ClassVar[type | None] = Numbers
+    options: ClassVar[tuple[str, ...]] = ("byte_kind",)
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """By the map label in the header; older files have none."""
-        try:
-            with path.open("rb") as file:
-                return file.read(212)[208:212] == b"MAP "
-        except OSError:
-            return False
+        """By the map string in the header, or, since older files have none, by sizes that fit the file.
+
+        A folder is recognised where it holds such files, and none of the other formats.
+        """
+        return mrc_images.is_folder(path) if path.is_dir() else mrc_header.is_mrc(path)
 
     @classmethod
-    def read_series(
-        cls,
-        path: Path,
-        angles_deg: npt.ArrayLike,
-        *,
-        tilt_axis: TiltAxis,
-        keep_deg: npt.ArrayLike | None,
-        background: float,
-        fill: float | None,
-    ) -> xr.DataArray:
-        """See `read_mrc_series`."""
-        return read_mrc_series(
-            path, angles_deg, tilt_axis=tilt_axis, keep_deg=keep_deg, background=background, fill=fill
-        )
+    def open_images(cls, path: Path, **options: Any) -> Images:
+        """A stack, or a folder of stacks of one series; `byte_kind` says whether bytes are signed."""
+        return mrc_images.opened(path, **options)
 
     @classmethod
     def read_volume(cls, path: Path) -> xr.DataArray:
@@ -70,328 +44,17 @@ class Mrc(Format):
         return read_mrc_volume(path)
 
     @classmethod
-    def write(cls, array: xr.DataArray, path: Path) -> list[Path]:
+    def write(cls, array: xr.DataArray, path: Path, *, how: Numbers | None = None) -> list[Path]:
         """The array, and of a series its angles beside it."""
-        if schema.ANGLE not in array.dims:
-            return [write_mrc(array, path)]
-        stored = _as_written(array)
-        angles = _angle_file(path)
-        with aside.written(path) as partial:
-            _write(stored, partial)
-            # Just before the array appears: either both are new, or the next run finds nothing in its way.
-            if not _holds(angles, array):
-                write_tilt_angles(array[schema.ANGLE].values, angles)
-        return [path, angles]
+        return mrc_writing.write(array, path, how or Numbers())
 
     @classmethod
     def outputs(cls, array: xr.DataArray, path: Path) -> list[Path]:
         """The file, and of a series the file of its angles."""
-        return [path] if schema.ANGLE not in array.dims else [path, _angle_file(path)]
+        return [path, *mrc_writing.beside(array, path)]
 
     @classmethod
     def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
-        """Whether the file of the angles holds just these.
-
-        It appears before the array does. Where a run is killed in between, it does not stand in the way of the next.
-        """
-        return schema.ANGLE in array.dims and output == _angle_file(path) and _holds(output, array)
-
-
-def _angle_file(path: Path) -> Path:
-    """The name of the file with .rawtlt in place of the suffix, if that is one of MRC files; else behind it."""
-    return path.with_suffix(".rawtlt") if path.suffix.lower() in Mrc.suffixes else Path(f"{path}.rawtlt")
-
-
-def _holds(angles: Path, array: xr.DataArray) -> bool:
-    """Whether a file holds the angles of a series, as they would be written."""
-    wanted = text_of(array[schema.ANGLE].values)
-    try:
-        return angles.stat().st_size == len(wanted) and angles.read_text() == wanted
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def read_mrc_series(
-    path: MrcPath,
-    angles_deg: npt.ArrayLike,
-    *,
-    tilt_axis: TiltAxis = "y",
-    keep_deg: npt.ArrayLike | None = None,
-    background: float = 0.0,
-    fill: float | None = None,
-) -> xr.DataArray:
-    """Read an aligned tilt series from an MRC stack (tilt, y, x).
-
-    Lazy: the file is read slab by slab when the series is saved.
-
-    Parameters
-    ----------
-    path
-        An MRC2014 file of any real mode.
-    angles_deg
-        One for each projection, in degrees.
-    tilt_axis
-        Image axis along which the specimen was tilted: "y" as in IMOD, or "x".
-    keep_deg
-        Keep only the projections nearest to these angles.
-    background
-        Counts where there is no specimen, [counts]; subtracted.
-    fill
-        Replaces values that are not finite, after the background is subtracted; without it they stay.
-
-    Returns
-    -------
-    Dims (z, angle, detector), float32; in nm where the file says how large a pixel is, else in px.
-
-    Raises
-    ------
-    SchemaError
-        No file, no MRC, a truncated or complex one, no stack; pixels that are not square; or angles that do not fit it.
-    """
-    with _mapped(path, "read_mrc_series") as mrc:
-        source = _Stored.of(path, mrc)
-        mrc_grid.check_square(mrc, path, who="read_mrc_series")
-        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
-    if len(shape) != 3 or shape[0] < 2:
-        refuse(
-            "read_mrc_series",
-            needs="a stack of at least 2 projections",
-            got=f"{'an image' if len(shape) == 2 else 'data'} of shape {shape} in {path}",
-            remedy="save one of the stacks to a file of its own"
-            if len(shape) > 3
-            else "join the projections into one stack",
-        )
-    if tilt_axis not in _SERIES_AXES:
-        refuse("read_mrc_series", needs='tilt_axis "x" or "y"', got=f"{tilt_axis!r}", remedy='`tilt_axis="y"`')
-    angles = schema.check_angles(angles_deg, who="read_mrc_series", count=shape[0])
-    kept = np.arange(angles.size) if keep_deg is None else _nearest(angles, np.asarray(keep_deg, np.float64))
-    if kept.size < 2:
-        refuse(
-            "read_mrc_series",
-            needs="at least 2 projections near the angles to keep",
-            got=f"one, at {angles[kept][0]:g}°",
-            remedy="other `keep_deg`, or leave it out to keep all",
-            command="a wider --keep START:STOP:STEP, or leave it out to keep all",
-        )
-    angles = schema.check_angles(angles[kept], who="read_mrc_series")
-    axes = _SERIES_AXES[tilt_axis]
-    n_z, _, n_detectors = (shape[axis] for axis in axes)
-    coords = schema.series_coords(places[axes[0]], angles, places[axes[2]])
-    parameters = {"tilt_axis": tilt_axis, "angles_deg": angles, "background": background, "fill": fill}
-    return _lazy(
-        source, axes, parameters, dims=schema.SERIES_DIMS, coords=coords, units=units, name="tilt_series",
-        shape=(n_z, angles.size, n_detectors), pixel_size=pixel_size, projections=kept, background=background,
-        fill=fill,
-    )  # fmt: skip
-
-
-def read_mrc_volume(path: MrcPath) -> xr.DataArray:
-    """Read a volume from an MRC file (z, y, x). Lazy.
-
-    Returns
-    -------
-    Dims (z, y, x), float32; in nm where the file says how large a voxel is, else in px. Slices that are further apart,
-    or closer, than pixels are wide keep their own distance, and a warning says so.
-
-    Raises
-    ------
-    SchemaError
-        No file, no MRC, a truncated or complex one; or slices or pixels that are not square.
-    """
-    with _mapped(path, "read_mrc_volume") as mrc:
-        source = _Stored.of(path, mrc)
-        mrc_grid.check_square(mrc, path, who="read_mrc_volume")
-        mrc_grid.warn_of_slices(mrc, path)
-        shape, pixel_size, units = mrc.data.shape, *mrc_grid.pixel_size(mrc)
-        places = [mrc_grid.positions(mrc, axis, pixel_size) for axis in range(3)] if len(shape) == 3 else []
-    if len(shape) != 3:
-        remedy = "give a file of one volume, or the stack of a tilt series with its angles"
-        refuse("read_mrc_volume", needs="three axes", got=f"shape {shape} in {path}", remedy=remedy)
-    coords = dict(zip(schema.VOLUME_DIMS, places, strict=True))
-    volume = _lazy(
-        source, (0, 1, 2), {}, dims=schema.VOLUME_DIMS, coords=coords, units=units, name="volume",
-        shape=shape, pixel_size=pixel_size, projections=None, background=0.0, fill=None,
-    )  # fmt: skip
-    schema.check_volume(volume, who="read_mrc_volume")
-    return volume
-
-
-def write_mrc(array: xr.DataArray, path: MrcPath) -> Path:
-    """Write a volume (z, y, x) or a tilt series (tilt, y, x) with the tilt axis along y to an MRC file, slab by slab.
-
-    The file appears when it is complete; one that was there is replaced.
-
-    Parameters
-    ----------
-    array
-        Volume or tilt series, float32, slices at equal steps. Where its units are nm the header gets the steps of the
-        coordinates in Å. Positions ascend in the file, and line integrals are counted in its pixels. Where the tilt
-        axis is not in the middle, a label in the header says where it is, and `read_mrc_series` reads it. Values that
-        are not finite stay as they are.
-
-    Raises
-    ------
-    SchemaError
-        `array` is neither, or its slices are not at equal steps; or `path` is a folder or a device, or lies inside a
-        store.
-    OSError
-        The place cannot be written.
-    """
-    stored = _as_written(array)
-    with aside.written(path) as partial:
-        _write(stored, partial)
-    return Path(path)
-
-
-def _as_written(array: xr.DataArray) -> xr.DataArray:
-    """The array as the file will hold it; a SchemaError where it cannot."""
-    if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
-        schema.check_tilt_series(array, who="write_mrc")
-    else:
-        schema.check_volume(array, who="write_mrc")
-    return mrc_grid.as_written(array, who="write_mrc")
-
-
-def _write(array: xr.DataArray, path: Path) -> None:
-    is_series = schema.ANGLE in array.dims
-    dims = (schema.ANGLE, schema.Z, schema.DETECTOR) if is_series else schema.VOLUME_DIMS
-    shape = tuple(array.sizes[dim] for dim in dims)
-    with mrcfile.new_mmap(path, shape=shape, mrc_mode=2, overwrite=True) as mrc:
-        mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
-        _take_room(path)
-        first = 0
-        statistics = mrc_statistics.Statistics()
-        for slices in slabs.lazy(array).data.chunks[0]:
-            slab = array.isel({schema.Z: slice(first, first + slices)}).values
-            if is_series:
-                mrc.data[:, first : first + slices] = np.moveaxis(slab, 0, 1)
-            else:
-                mrc.data[first : first + slices] = slab
-            statistics.add(slab)
-            _let_go(mrc.data)
-            first += slices
-        if is_series:
-            mrc.set_image_stack()
-        statistics.write(mrc.header)
-        mrc_grid.write_header(mrc, array)
-
-
-def _let_go(mapped: Any) -> None:
-    """Take what was written to a mapped file out of this process's memory; the system writes it to the disk."""
-    pages = getattr(mapped, "_mmap", None)
-    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _take_room(path: Path) -> None:
-    """Take the room on the disk that a file says it has; writing to a map of a file on a full disk kills a process."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _nearest(angles_deg: npt.NDArray[np.float64], wanted_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
-    """Indices of the angles nearest to some, in the order of the file, none twice."""
-    return np.unique(np.abs(angles_deg[:, None] - wanted_deg).argmin(axis=0))
-
-
-class _Stored(NamedTuple):
-    """The array that lies in a file: where, of which type, and how large."""
-
-    source: Source
-    dtype: str
-    offset: int
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, path: MrcPath, mrc: Any) -> "_Stored":
-        """The array of an open file."""
-        return cls(
-            Source.of(path), mrc_bytes.dtype_of(mrc), mrc_header.HEADER_BYTES + int(mrc.header.nsymbt), mrc.data.shape
-        )
-
-
-@contextmanager
-def _mapped(path: MrcPath, who: str) -> Iterator[Any]:
-    """An MRC file over a memory map, or a SchemaError that says what is wrong with it."""
-    source = Path(path)
-    if not source.is_file():
-        refuse(who, needs="an MRC file", got=f"nothing at {source}", remedy="check the path")
-    try:
-        mrc_header.check(source)  # mrcfile takes the memory that a header asks for
-        with warnings.catch_warnings():  # what is too long has been told
-            warnings.filterwarnings("ignore", "MRC file is .* larger than expected", RuntimeWarning)
-            mrc = mrcfile.mmap(source, mode="r")
-    except mrc_header.SizeError as error:
-        remedy = "copy the file again, or save it as MRC again by the program that made it"
-        refuse(who, needs="a whole MRC2014 file", got=f"{source} ({error})", remedy=remedy)
-    except mrc_header.HeaderError as error:
-        remedy = "check the path, or save the file as MRC again by the program that made it"
-        refuse(who, needs="an MRC2014 file", got=f"{source} ({error})", remedy=remedy)
-    except (ValueError, OverflowError) as error:
-        lacking = mrc_header.lacking(source)
-        refuse(
-            who,
-            needs="the header of an MRC2014 file",
-            got=f"{source}, whose header has {' and '.join(lacking)}" if lacking else f"{source} ({error})",
-            remedy="write it anew by a program that reads such headers, such as newstack FILE NEW of IMOD",
-        )
-    with mrc:
-        if mrc.data.dtype.kind == "c":
-            refuse(who, needs="real values", got=f"complex ones in {source}", remedy="save the magnitude instead")
-        yield mrc
-
-
-@configuration.ours()
-def _lazy(
-    stored: _Stored,
-    axes: tuple[int, int, int],
-    parameters: dict[str, Any],
-    *,
-    dims: tuple[str, ...],
-    coords: Any,
-    units: schema.Units,
-    name: str,
-    shape: tuple[int, ...],
-    pixel_size: float,
-    projections: npt.NDArray[np.intp] | None,
-    background: float,
-    fill: float | None,
-) -> xr.DataArray:
-    chunks = chunking.slab_chunks(shape[0], chunking.slab_slices(shape))
-    data = da.arange(shape[0], chunks=(chunks,)).map_blocks(
-        _read_slab,
-        dtype=np.float32,
-        new_axis=[1, 2],
-        chunks=(chunks, *((size,) for size in shape[1:])),
-        meta=np.empty((0,) * 3, np.float32),
-        stored=stored,
-        axes=axes,
-        projections=projections,
-        background=background,
-        fill=fill,
-    )
-    return slabs.label(
-        data,
-        dims=dims,
-        coords=coords,
-        attrs={"units": units, "pixel_size": pixel_size},
-        recipe=recipes.record("read_mrc", stored.source.identity() | parameters),
-        name=name,
-    )
-
-
-def _read_slab(
-    z_indices: npt.NDArray[np.int64],
-    *,
-    stored: _Stored,
-    axes: tuple[int, int, int],
-    projections: npt.NDArray[np.intp] | None,
-    background: float,
-    fill: float | None,
-) -> Float32:
-    rows = slice(int(z_indices[0]), int(z_indices[-1]) + 1)
-    slab = stored.source.slab(stored.dtype, stored.offset, stored.shape, axes, rows, projections)
-    values = slab - np.float32(background)
-    return values if fill is None else np.where(np.isfinite(values), values, np.float32(fill))
+        """Whether the file of the angles holds just these."""
+        texts = mrc_writing.beside(array, path)
+        return output in texts and writing.holds(output, texts[output])

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import geometry, grid, schema
+from nntomo_dask.arrays import grid, schema
 from nntomo_dask.errors import refuse
+from nntomo_dask.formats import orientation
+from nntomo_dask.formats.mrc_header import Header
 from nntomo_dask.types import Float64
 
 ANGSTROM_PER_NM = 10.0
@@ -23,19 +25,8 @@ _NUMBER = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?)"
 _PATTERN = re.compile(rf"nntomo_dask: zero at pixel x={_NUMBER} y={_NUMBER} z={_NUMBER}")
 
 
-def as_written(array: xr.DataArray, *, who: str) -> xr.DataArray:
-    """The array as a file holds it: positions ascend at equal steps, and line integrals are counted in its pixels."""
-    schema.check_even_z(array, who=who)
-    is_series = schema.DETECTOR in array.dims
-    if is_series:
-        array = geometry.in_own_pixels(array)
-    dims = [dim for dim in array.dims if dim != schema.ANGLE]
-    descending = {dim: slice(None, None, -1) for dim in dims if array[dim].values[-1] < array[dim].values[0]}
-    return array.isel(descending) if descending else array
-
-
 def write_header(mrc: Any, array: xr.DataArray) -> None:
-    """Pixel sizes and origin in Å where the unit is nm; a label where coordinates are not centred."""
+    """Pixel sizes and origin in Å where the unit is nm; labels of axes, and of a zero that is not centred."""
     is_series = schema.DETECTOR in array.dims
     # Dims of the array along x, y and z of the file; z of a series counts its projections.
     dims = (schema.DETECTOR, schema.Z, None) if is_series else (schema.X, schema.Y, schema.Z)
@@ -46,6 +37,7 @@ def write_header(mrc: Any, array: xr.DataArray) -> None:
         centre if dim is None else grid.zero(array[dim].values, across)
         for dim, centre in zip(dims, centres, strict=True)
     ]
+    mrc.add_label(orientation.label(array))
     if array.attrs["units"] == "nm":
         mrc.voxel_size = tuple(step * ANGSTROM_PER_NM for step in steps)
     uneven = array.attrs["units"] == "nm" and not all(grid.is_same_length(step, across) for step in steps)
@@ -56,59 +48,73 @@ def write_header(mrc: Any, array: xr.DataArray) -> None:
             mrc.header.origin = tuple(0.0 if dim is None else first for dim, first in zip(dims, firsts, strict=True))
 
 
-def pixel_size(mrc: Any) -> tuple[float, schema.Units]:
+def pixel_size(header: Header) -> tuple[float, schema.Units]:
     """The pixel size along x, and its unit; 1 px where the header has none."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # a header may leave the number of pixels at zero
-        angstrom = float(mrc.voxel_size.x)
+    angstrom = header.pixel_angstrom[0]
     return (angstrom / ANGSTROM_PER_NM, "nm") if np.isfinite(angstrom) and angstrom > 0 else (1.0, "px")
 
 
-def positions(mrc: Any, axis: int, pixel_size: float) -> Float64:
+def positions(header: Header, axis: int, pixel_size: float) -> Float64:
     """Positions of the pixels along an axis of a file's data (z, y, x), from what its label says, else centred."""
-    count = mrc.data.shape[axis]
-    found = _label(mrc)
+    count = header.shape[axis]
+    found = zeros(header)
     # A step of its own along each axis; a file without pixel sizes has none.
-    step = pixel_size * _ratio(mrc, "zyx"[axis])
+    step = pixel_size * ratio(header, "zyx"[axis])
     if found is None:
         return schema.centred(count, step)
-    return np.asarray((np.arange(count) - float(found[3 - axis])) * step, np.float64)
+    zero = found[2 - axis]
+    if axis == 1 and is_from_the_viewer(header):  # rows are read from the other end
+        zero = count - 1 - zero
+    return np.asarray((np.arange(count) - zero) * step, np.float64)
 
 
-def check_square(mrc: Any, path: Any, *, who: str) -> None:
+def is_from_the_viewer(header: Header) -> bool:
+    """Whether the rows of a volume begin at the viewer, as this package writes them, so that y descends along them."""
+    return orientation.is_from_the_viewer(header.labels)
+
+
+def check_square(header: Header, path: Any, *, who: str) -> None:
     """Raise a SchemaError where pixels are not square by the header, unless this package wrote it."""
-    ratio = _ratio(mrc, "y")
-    if _label(mrc) is None and ratio != 1:
-        across = float(mrc.voxel_size.x) / ANGSTROM_PER_NM
+    found = ratio(header, "y")
+    if zeros(header) is None and found != 1:
+        across = header.pixel_angstrom[0] / ANGSTROM_PER_NM
         refuse(
             who,
             needs="square pixels",
-            got=f"{across:g} nm along x and {across * ratio:g} nm along y in {path}",
+            got=f"{across:g} nm along x and {across * found:g} nm along y in {path}",
             remedy="resample the images to one pixel size; where the header is wrong, correct it, such as by "
             "alterheader of IMOD",
         )
 
 
-def warn_of_slices(mrc: Any, path: Any) -> None:
+def warn_of_slices(header: Header, path: Any) -> None:
     """Warn where the slices of a volume are not as far apart as its pixels are wide, by a header of another program."""
-    ratio = _ratio(mrc, "z")
-    if _label(mrc) is None and ratio != 1:
-        across = float(mrc.voxel_size.x) / ANGSTROM_PER_NM
+    found = ratio(header, "z")
+    if zeros(header) is None and found != 1:
+        across = header.pixel_angstrom[0] / ANGSTROM_PER_NM
         warnings.warn(
-            f"the slices of {path} are {across * ratio:g} nm apart, and its pixels are {across:g} nm wide, as its "
+            f"the slices of {path} are {across * found:g} nm apart, and its pixels are {across:g} nm wide, as its "
             "header says; where that is wrong, correct the header, such as by alterheader of IMOD",
             stacklevel=3,
         )
 
 
-def _label(mrc: Any) -> "re.Match[str] | None":
-    """What the label of this package says of the zeros; None where there is none."""
-    return next(filter(None, map(_PATTERN.search, mrc.get_labels())), None)
+def zeros(header: Header) -> tuple[float, float, float] | None:
+    """Where coordinates are zero, [px] along x, y and z, by the label of this package; None where there is none."""
+    found = next(filter(None, map(_PATTERN.search, header.labels)), None)
+    if found is None:
+        return None
+    try:
+        return (float(found[1]), float(found[2]), float(found[3]))
+    except ValueError:  # "1.2.3"
+        return None
 
 
-def _ratio(mrc: Any, axis: str) -> float:
+def ratio(header: Header, axis: str) -> float:
     """The pixel size along an axis of a file over that along x; 1 where it has none, or they differ by rounding."""
+    sizes = header.pixel_angstrom
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = float(np.float64(mrc.voxel_size[axis]) / np.float64(mrc.voxel_size.x))
-    if not (np.isfinite(ratio) and ratio > 0):
+        found = float(np.float64(sizes["xyz".index(axis)]) / np.float64(sizes[0]))
+    if not (np.isfinite(found) and found > 0):
         return 1.0
-    return 1.0 if _label(mrc) is None and abs(ratio - 1) < _ROUNDED else ratio
+    return 1.0 if zeros(header) is None and abs(found - 1) < _ROUNDED else found

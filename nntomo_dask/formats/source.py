@@ -99,6 +99,19 @@ class Source:
             remedy="open the file again, or give the same command again, when nothing writes to it any more",
         )
 
+    def block(self, dtype: npt.DTypeLike, start: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Read an array that lies in the file from a byte on, in C order.
+
+        Raises
+        ------
+        SchemaError
+            The file has changed since it was opened.
+        """
+        with self._opened() as file:
+            values = self._read(file, np.dtype(dtype), start, 0, shape)
+            self._check(file)
+        return values
+
     def slab(
         self,
         dtype: npt.DTypeLike,
@@ -145,6 +158,16 @@ class Source:
                         self._read_columns(file, kind, offset, first, shape, rows, slab[:, place])
             self._check(file)
         return slab
+
+    def check(self) -> None:
+        """Look whether the file is as it was when it was opened.
+
+        Raises
+        ------
+        SchemaError
+            It has changed, or it is gone.
+        """
+        self._opened().close()
 
     def _read_columns(
         self,

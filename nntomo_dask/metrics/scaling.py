@@ -18,7 +18,7 @@ def normalize(volume: xr.DataArray) -> xr.DataArray:
     SchemaError
         `volume` is no volume. When it is computed: a value is NaN or infinite.
     """
-    schema.check_volume(volume, who="normalize")
+    schema.check_volume(volume, who="normalize", slices="any")
     data = finite.checked_data(slabs.lazy(volume).data, who="normalize", dims=schema.VOLUME_DIMS)
     return _same_grid(_scaled, volume, "normalize", {}, [data.min(), data.max()])
 
@@ -31,7 +31,7 @@ def segment(volume: xr.DataArray, *, threshold: float) -> xr.DataArray:
     SchemaError
         `volume` is no volume, or the threshold is not finite. When it is computed: a value is NaN or infinite.
     """
-    schema.check_volume(volume, who="segment")
+    schema.check_volume(volume, who="segment", slices="any")
     if not np.isfinite(threshold):
         refuse("segment", needs="a finite threshold", got=f"{threshold}", remedy="`threshold=0.5`")
     return _same_grid(_above, volume, "segment", {"threshold": threshold}, [threshold])

@@ -62,6 +62,13 @@ class InputLayout:
     binning: filters.Binning = "exponential"
     n_linear: int = 2
 
+    def widened(self, pixels: int) -> "InputLayout":
+        """The same for rows that were extended by so many pixels at either end: with the bins of this one."""
+        if pixels == 0:
+            return self
+        fields = dataclasses.asdict(self) | {"detector_count": self.detector_count + 2 * pixels}
+        return _WidenedLayout(**fields, binned_count=self.detector_count)
+
     def to_json(self) -> str:
         """All fields."""
         return json.dumps(dataclasses.asdict(self))
@@ -137,6 +144,18 @@ class InputLayout:
                 command="train a network for this series: nntomo train --for SERIES",
             )
         check_angles(series, self.angles_deg, who=who)
+
+
+@dataclass(frozen=True)
+class _WidenedLayout(InputLayout):
+    """A layout for longer rows than those that it has its bins from."""
+
+    binned_count: int = 0
+
+    @property
+    def edges(self) -> Integers:
+        """(input + 1,), the bins of |offset|."""
+        return filters.bin_edges(self.binned_count, binning=self.binning, n_linear=self.n_linear)
 
 
 @NETWORKS.register

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,17 @@ _TRIANGLE_BYTES, _DRAWN_BYTES = 200, 1100  # that matplotlib takes for a triangl
 _FIGURE_BYTES = 48 * 2**20  # of the figure itself and of the libraries that draw it
 _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
 _HEADER_BYTES = 1024
-_SURFACE_COLOUR = "#9dbfe3"
+SURFACE_COLOUR = "#9dbfe3"
+FONTS: Any = {"font.size": 9, "axes.titlesize": 10}
+
+
+class Shown(Figure):
+    """A figure that a notebook shows as it is, also where Matplotlib was not set up for notebooks."""
+
+    def _repr_png_(self) -> bytes:
+        held = BytesIO()
+        self.savefig(held, dpi=100, format="png")
+        return held.getvalue()
 
 
 def compare_volumes(
@@ -77,7 +88,7 @@ def compare_volumes(
     main = volumes[reference or titles[0]]
     for volume in volumes.values():
         schema.check_volume(volume, who="compare_volumes")
-    _check_view(main, window, {schema.Z: z, schema.Y: y})
+    check_view(main, window, {schema.Z: z, schema.Y: y}, who="compare_volumes")
     if None in (level, window, z, y):
         found = grey_of(main)
         level, window = found.level if level is None else level, found.window if window is None else window
@@ -85,13 +96,13 @@ def compare_volumes(
     assert level is not None and window is not None and z is not None and y is not None  # noqa: PT018
     places = {schema.Z: z, schema.Y: y}
     unit, pixel = str(main.attrs["units"]), schema.pixel_size_of(main)
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        figure = Figure(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
+    with mpl.rc_context(FONTS):
+        figure = Shown(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
         FigureCanvasAgg(figure)
         grids = [figure.add_subplot(3, len(titles), number + 1) for number in range(2 * len(titles))]
         for column, title in enumerate(titles):
             volume = volumes[title]
-            cuts = [_with_fewer_pixels(volume.isel({dim: place}).values) for dim, place in places.items()]
+            cuts = [thinned(volume.isel({dim: place}).values) for dim, place in places.items()]
             for row, ((dim, place), image) in enumerate(zip(places.items(), cuts, strict=True)):
                 axes = grids[row * len(titles) + column]
                 height, width = (volume.sizes[one] for one in schema.VOLUME_DIMS if one != dim)
@@ -109,44 +120,42 @@ def compare_volumes(
                 if column == 0:
                     way = "across" if dim == schema.Z else "along"
                     axes.set_ylabel(f"{way} the tilt axis, {dim} = {place}")
-                    _draw_length(axes, width, pixel, unit)
+                    draw_length(axes, width, pixel, unit)
                 if row == 0:
                     caption = (captions or {}).get(title)
                     axes.set_title(title if caption is None else f"{title}\n{caption}")
             axes3d: Any = figure.add_subplot(3, len(titles), 2 * len(titles) + column + 1, projection="3d")
-            _draw_surface(axes3d, _thin(volume), level)
+            draw_surface(axes3d, voxels_of(volume, who="compare_volumes"), level)
             if column == 0:
                 axes3d.text2D(
                     -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
                 )
-        bar = figure.colorbar(shown, ax=grids, shrink=0.6, pad=0.01, extend="both", label=_label(main))
-        bar.ax.axhline(level, color=_SURFACE_COLOUR, linewidth=2)
+        bar = figure.colorbar(shown, ax=grids, shrink=0.6, pad=0.01, extend="both", label=grey_label(main))
+        bar.ax.axhline(level, color=SURFACE_COLOUR, linewidth=2)
         bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
 
-def _check_view(volume: xr.DataArray, window: tuple[float, float] | None, places: dict[str, int | None]) -> None:
+def check_view(
+    array: xr.DataArray, window: tuple[float, float] | None, places: dict[str, int | None], *, who: str
+) -> None:
     """Raise a SchemaError where a slice does not exist, or a window is empty."""
     if window is not None and not window[0] < window[1]:
-        refuse("compare_volumes", needs="a window from black to white", got=f"{window}", remedy="`window=(0, 1)`")
+        refuse(who, needs="a window from black to white", got=f"{window}", remedy="`window=(0, 1)`")
     for dim, place in places.items():
-        size = volume.sizes[dim]
+        size = array.sizes[dim]
         if place is not None and not 0 <= place < size:
-            refuse(
-                "compare_volumes",
-                needs=f"a slice {dim} from 0 to {size - 1}",
-                got=f"{place}",
-                remedy=f"slice {size // 2}, the middle one",
-            )
+            needs, remedy = f"a slice {dim} from 0 to {size - 1}", f"slice {size // 2}, the middle one"
+            refuse(who, needs=needs, got=f"{place}", remedy=remedy)
 
 
-def _label(volume: xr.DataArray) -> str:
+def grey_label(volume: xr.DataArray) -> str:
     """What the greys are."""
     name, quantity = labels.values_name(volume) or "value", volume.attrs.get("quantity")
     return f"{name} ({quantity}, per voxel)" if quantity else name
 
 
-def _draw_length(axes: Any, pixels: int, pixel: float, unit: str) -> None:
+def draw_length(axes: Any, pixels: float, pixel: float, unit: str) -> None:
     """A bar of a round length, about a quarter of an image of so many pixels."""
     wanted = pixels * pixel / 4
     power = 10.0 ** np.floor(np.log10(wanted))
@@ -171,8 +180,8 @@ def host_bytes(shape: tuple[int, ...], count: int) -> int:
     """Bytes that `compare_volumes` and `save_figure` hold for so many volumes, beside the slabs that are read."""
     z, y, x = shape
     read = 4 * max(y * x, z * x)
-    step = _surface_step(shape)
-    images = 4 * (_thinned(y) * _thinned(x) + _thinned(z) * _thinned(x))
+    step = surface_step(shape)
+    images = 4 * (_pixels_left(y) * _pixels_left(x) + _pixels_left(z) * _pixels_left(x))
     thin = 4 * (-(-z // step)) * (-(-y // step)) * (-(-x // step))
     # Of one volume at a time: a slice as it is read and scaled to greys, the voxels of its surface in double precision.
     held = count * (images + thin + _TRIANGLES * _TRIANGLE_BYTES)
@@ -182,7 +191,7 @@ def host_bytes(shape: tuple[int, ...], count: int) -> int:
 def training_curve(losses: npt.ArrayLike) -> Figure:
     """Training and validation loss against epochs; `losses` is (epoch, 2)."""
     values = np.asarray(losses)
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    figure = Shown(figsize=(5, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     epochs = np.arange(1, len(values) + 1)
@@ -227,24 +236,26 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _thin(volume: xr.DataArray) -> npt.NDArray[Any]:
+def voxels_of(volume: xr.DataArray, *, who: str) -> npt.NDArray[Any]:
     """Every n-th voxel, for the isosurface, read slab by slab."""
-    step = _surface_step(volume.shape)
+    step = surface_step(volume.shape)
     thin = np.asarray(volume.isel({dim: slice(None, None, step) for dim in schema.VOLUME_DIMS}).values)
-    finite.check_slab(thin, who="compare_volumes", dims=schema.VOLUME_DIMS)
+    finite.check_slab(thin, who=who, dims=schema.VOLUME_DIMS)
     return thin
 
 
-def _surface_step(shape: tuple[int, ...]) -> int:
+def surface_step(shape: tuple[int, ...]) -> int:
+    """The step between the voxels of which an isosurface is made."""
     return -(-max(shape) // _SURFACE_VOXELS)
 
 
-def _thinned(size: int) -> int:
+def _pixels_left(size: int) -> int:
     """Pixels that are left of so many."""
     return -(-size // max(size // _IMAGE_PIXELS, 1))
 
 
-def _with_fewer_pixels(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def thinned(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every n-th pixel of an image, so that about a thousand are left along an axis."""
     steps = tuple(slice(None, None, max(size // _IMAGE_PIXELS, 1)) for size in image.shape)
     return np.ascontiguousarray(image[steps])
 
@@ -272,19 +283,20 @@ def _surface(volume: npt.NDArray[Any], level: float) -> tuple[npt.NDArray[Any], 
         step += 1
 
 
-def _draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
+def draw_surface(axes: Any, volume: npt.NDArray[Any], level: float) -> None:
+    """Draw the surface of voxels (z, y, x) into 3D axes, which are right-handed: with y from the viewer."""
     axes.set_axis_off()
     if min(volume.shape) < 2 or not volume.min() < level < volume.max():
         axes.text2D(0.5, 0.5, "nothing at this level", ha="center", transform=axes.transAxes)
         return
     padded = np.pad(volume, 1, constant_values=float(volume.min()))  # so that the surface is closed at the border
-    vertices, faces = _surface(padded, level)
-    surface = _Surface(vertices[:, ::-1][faces], facecolors=_SURFACE_COLOUR, shade=True, linewidth=0)
+    vertices, faces = _surface(padded[:, ::-1], level)
+    surface = _Surface(vertices[:, ::-1][faces], facecolors=SURFACE_COLOUR, shade=True, linewidth=0)
     axes.add_collection3d(surface)
     for dim, size in zip("zyx", padded.shape, strict=True):
         getattr(axes, f"set_{dim}lim")(0, size)
     axes.set_box_aspect(padded.shape[::-1], zoom=1.5)
-    axes.view_init(elev=20, azim=35)
+    axes.view_init(elev=20, azim=-55)
 
 
 def otsu_level(volume: xr.DataArray) -> float:

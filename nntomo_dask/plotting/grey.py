@@ -43,12 +43,48 @@ def grey_of(volume: xr.DataArray) -> Grey:
     voxels are far from all others. Where matter fills less than a thousandth of the volume, the window reaches to the
     largest value.
     """
-    schema.check_volume(volume, who="grey_of")
+    schema.check_volume(volume, who="grey_of", slices="any")
     data = slabs.lazy(volume).data
     found = _computed(low=data.min(), z=data.max(axis=(1, 2)), y=data.max(axis=(0, 2)))
     low, high = float(found["low"]), float(found["z"].max())
     if not low < high:
         return Grey((low, low + 1), low, len(found["z"]) // 2, len(found["y"]) // 2)
+    counts, edges, first, last = _histogram_of(data, low, high)
+    black, white = float(edges[first]), float(edges[last])
+    level = otsu(counts[first:last], (edges[first:last] + edges[first + 1 : last + 1]) / 2)
+    return Grey((black, white), level, *(_nearest(found[dim], float(edges[last - 1])) for dim in ("z", "y")))
+
+
+def range_of(data: da.Array) -> tuple[float, float]:
+    """The least and the largest finite value of a lazy array (z, …), read once, slab by slab; zeros where none is."""
+    slabs_of_two = ((1,) * data.numblocks[0], (2,))
+    ends = da.map_blocks(_ends, data, drop_axis=[1, 2], new_axis=[1], chunks=slabs_of_two, dtype=float)
+    found = _computed(ends=ends)["ends"]
+    low, high = float(found[:, 0].min()), float(found[:, 1].max())
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def window_of(data: da.Array) -> tuple[float, float]:
+    """The values that leave out a thousandth of a lazy array (z, …) at either end; read twice, slab by slab."""
+    low, high = range_of(data)
+    if not low < high:
+        return low, low + 1
+    _, edges, first, last = _histogram_of(data, low, high)
+    return float(edges[first]), float(edges[last])
+
+
+def _ends(slab: Any) -> Float64:
+    """(1, 2): the least and the largest finite value of a slab."""
+    found = np.array([[np.inf, -np.inf]])
+    for image in slab:
+        values = image if np.isfinite(image).all() else image[np.isfinite(image)]
+        if values.size:
+            found = np.array([[min(found[0, 0], values.min()), max(found[0, 1], values.max())]], np.float64)
+    return found
+
+
+def _histogram_of(data: da.Array, low: float, high: float) -> tuple[Float64, Float64, int, int]:
+    """Counts and edges of bins, and the numbers of the edges between which all but a thousandth at either end lie."""
     counts, edges = _counted(data, low, high)
     first, last = _inner(counts)
     if last - first < _FEW:  # the rest of the bins is for a few values far away
@@ -57,9 +93,7 @@ def grey_of(volume: xr.DataArray) -> Grey:
     if last - first <= 1:
         counts, edges = _counted(data, low, high)
         first, last = 0, _BINS
-    black, white = float(edges[first]), float(edges[last])
-    level = otsu(counts[first:last], (edges[first:last] + edges[first + 1 : last + 1]) / 2)
-    return Grey((black, white), level, *(_nearest(found[dim], float(edges[last - 1])) for dim in ("z", "y")))
+    return counts, edges, first, last
 
 
 def _counted(data: da.Array, low: float, high: float) -> tuple[Float64, Float64]:

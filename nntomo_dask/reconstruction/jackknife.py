@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays import detector, recipes, schema
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
@@ -62,6 +62,10 @@ class Jackknife(Method):
         """What the method prepares, of the whole series."""
         return self.method.prepare(series)
 
+    def widened(self, pixels: int) -> "Jackknife":
+        """Of the method for longer rows."""
+        return Jackknife(self.method.widened(pixels))
+
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Standard errors (slice, y, x) of rows (slice, angle, detector), one reconstruction after the other."""
         xp, count = device.namespace(rows), len(angles_deg)
@@ -83,9 +87,9 @@ class Jackknife(Method):
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Those of the method, the rows that are left, and mean, squares and two temporary volumes."""
-        slices, angles, detector = shape
-        kept = slices * chunking.rows_bytes(angles, detector)
-        return self.method.host_bytes(shape) + kept + 4 * slices * chunking.image_bytes(detector)
+        slices, angles, pixels = shape
+        kept = slices * chunking.rows_bytes(angles, pixels)
+        return self.method.host_bytes(shape) + kept + 4 * slices * chunking.image_bytes(pixels)
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Those of the method, which puts its volumes back into host memory."""
@@ -109,6 +113,7 @@ def jackknife(
     series: xr.DataArray,
     method: Method | str,
     *,
+    pad: detector.Pad = 0,
     prepared: Sequence[Scalar] | None = None,
     **settings: Any,
 ) -> xr.DataArray:
@@ -126,7 +131,7 @@ def jackknife(
         Dims (z, angle, detector), float32, as for `reconstruct`; 3 projections or more.
     method
         A `Method` without networks, or the name of one. For networks see `mean_and_spread`.
-    prepared, settings
+    pad, prepared, settings
         See `reconstruct`.
 
     Returns
@@ -142,4 +147,4 @@ def jackknife(
     ----------
     .. [1] B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, Chapman & Hall, 1993, Eq. 11.5.
     """
-    return reconstruct(series, Jackknife(method_of(method, settings)), prepared=prepared)
+    return reconstruct(series, Jackknife(method_of(method, settings)), pad=pad, prepared=prepared)

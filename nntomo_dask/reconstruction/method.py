@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import geometry, recipes, schema, slabs
+from nntomo_dask.arrays import detector, geometry, recipes, schema, slabs
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, reporting
 from nntomo_dask.errors import refuse
@@ -142,6 +142,10 @@ class Method(ABC):
         """
         return None
 
+    def widened(self, pixels: int) -> Self:
+        """The same method for series whose projections were extended by so many pixels at either end."""
+        return self
+
     def for_angles(self, angles_deg: Float64) -> Self | None:
         """The same method for a series at some of its angles; None where it has to be trained for them."""
         return self if self.network is None else None
@@ -155,6 +159,7 @@ class _Slab:
     angles_deg: Float64
     axis: Axis | None  # None in the middle
     both: bool = False
+    pad: int = 0  # pixels at either end
 
     @property
     def __name__(self) -> str:
@@ -164,8 +169,13 @@ class _Slab:
         function = self.method.mean_and_spread if self.both else self.method.slab
         where: dict[str, Any] = {} if self.axis is None else {"axis": self.axis}
         with reporting.slab(self.method.name) as figures:
+            if self.pad:
+                rows = detector.extended_rows(rows, pixels=self.pad)
             volume = function(rows, self.angles_deg, *(float(one) for one in prepared), **where)
             figures.slices = len(volume)
+        if self.pad:
+            inside = slice(self.pad, -self.pad)
+            volume = np.ascontiguousarray(volume[..., inside, inside])
         return volume
 
 
@@ -173,6 +183,7 @@ def reconstruct(
     series: xr.DataArray,
     method: "Method | str | Network | Sequence[Network]",
     *,
+    pad: detector.Pad = 0,
     prepared: Sequence[Scalar] | None = None,
     **settings: Any,
 ) -> xr.DataArray:
@@ -187,8 +198,12 @@ def reconstruct(
     method
         A `Method` with its settings, such as ``METHODS["sirt"](minimum=0)``; the name of one; or a network, or several
         of one kind, from `load_network` or a training.
+    pad
+        For a specimen that is larger than the field of view across the tilt axis: pixels by which the projections are
+        extended at either end, from the mean of their last 64th to zero, as a squared cosine. The slices are
+        reconstructed as much larger, and cropped. "auto": half of the detector. 0 where all matter is in view.
     prepared
-        What ``method.prepare(series)`` gave, computed already; left out, it is prepared here.
+        What `prepared_for` gave, computed already; left out, it is prepared here.
     settings
         Of the method, where it is given by name or by its network.
 
@@ -206,14 +221,14 @@ def reconstruct(
     chosen = method_of(method, settings)
     chosen.check(series)
     source = slabs.lazy(geometry.in_own_pixels(series))
-    axis = checked_axis(chosen, source)
-    scalars = chosen.prepare(source) if prepared is None else tuple(prepared)
+    axis, pixels = checked_axis(chosen, source), detector.padding(pad, source, who=chosen.name)
+    scalars = prepared_for(source, chosen, pad=pixels) if prepared is None else tuple(prepared)
     return slabs.map_slabs(
-        _Slab(chosen, source[schema.ANGLE].values, axis),
+        _Slab(chosen.widened(pixels), source[schema.ANGLE].values, _shifted(axis, pixels), pad=pixels),
         source,
         dims=schema.VOLUME_DIMS,
         coords=schema.slice_coords(source),
-        recipe=chosen.recipe(source),
+        recipe=_padded(chosen.recipe(source), pixels),
         name="volume",
         extra=scalars,
         halo=chosen.halo,
@@ -221,8 +236,35 @@ def reconstruct(
     )
 
 
+def prepared_for(series: xr.DataArray, method: Method, *, pad: detector.Pad = 0) -> tuple[Scalar, ...]:
+    """What a method prepares of a series, with its projections extended as `reconstruct` does."""
+    pixels = detector.padding(pad, series, who=method.name)
+    return method.widened(pixels).prepare(detector.extended(geometry.in_own_pixels(series), pixels))
+
+
+def padded_host_bytes(method: Method, shape: chunking.SlabShape, pad: int) -> int:
+    """Bytes of a slab in work at its peak, with projections that are extended by so many pixels at either end."""
+    slices, angles, count = shape
+    wide = slices, angles, count + 2 * pad
+    extra = slices * (chunking.image_bytes(count) + 2 * chunking.rows_bytes(*wide[1:])) if pad else 0
+    return method.widened(pad).host_bytes(wide) + extra
+
+
+def _shifted(axis: Axis | None, pixels: int) -> Axis | None:
+    return None if axis is None else Axis(axis.y + pixels, axis.x + pixels)
+
+
+def _padded(recipe: recipes.Recipe, pixels: int) -> recipes.Recipe:
+    """The recipe of a volume from extended projections; without any, it is what it was."""
+    return recipe if pixels == 0 else recipe | {"parameters": recipe["parameters"] | {"pad": pixels}}
+
+
 def mean_and_spread(
-    series: xr.DataArray, method: Method, *, prepared: Sequence[Scalar] | None = None
+    series: xr.DataArray,
+    method: Method,
+    *,
+    pad: detector.Pad = 0,
+    prepared: Sequence[Scalar] | None = None,
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Mean and standard deviation of an ensemble's members, from one computation.
 
@@ -231,7 +273,7 @@ def mean_and_spread(
 
     Parameters
     ----------
-    series, prepared
+    series, pad, prepared
         See `reconstruct`.
     method
         A method with networks, two or more.
@@ -247,10 +289,10 @@ def mean_and_spread(
     for one in statistics:
         one.check(series)
     source = slabs.lazy(geometry.in_own_pixels(series))
-    axis = checked_axis(method, source)
-    scalars = method.prepare(source) if prepared is None else tuple(prepared)
+    axis, pixels = checked_axis(method, source), detector.padding(pad, source, who=method.name)
+    scalars = prepared_for(source, method, pad=pixels) if prepared is None else tuple(prepared)
     size = source.sizes[schema.DETECTOR]
-    function = _Slab(method, source[schema.ANGLE].values, axis, both=True)
+    function = _Slab(method.widened(pixels), source[schema.ANGLE].values, _shifted(axis, pixels), both=True, pad=pixels)
     both = slabs.map_blocks(
         function,
         source.data,
@@ -267,7 +309,7 @@ def mean_and_spread(
             dims=schema.VOLUME_DIMS,
             coords=schema.slice_coords(source),
             attrs={key: value for key, value in source.attrs.items() if key != "recipe"},
-            recipe=one.recipe(source),
+            recipe=_padded(one.recipe(source), pixels),
             name="volume",
         )
         for place, one in enumerate(statistics)

@@ -153,6 +153,11 @@ class Nnfbp(Method):
             )
         return lines
 
+    def widened(self, pixels: int) -> "Nnfbp":
+        """The same filters for longer rows."""
+        members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
+        return dataclasses.replace(self, networks=tuple(members))
+
     def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
 

@@ -24,7 +24,7 @@ from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import metadata
 from nntomo_dask.store.form import COORDINATE_TYPES
-from nntomo_dask.store.names import ARRAYS, COORDINATES, MARK, PAIRS, TABLE
+from nntomo_dask.store.names import ALONG, ARRAYS, COORDINATES, MARK, PAIRS, SERIES, TABLE, VOLUME
 from nntomo_dask.untrusted import canonical_json, parsed_json
 
 Stored = zarr.Array[Any]  # of the data
@@ -232,11 +232,20 @@ def _write_metadata(array: xr.DataArray, made_by: recipes.Recipe, folder: Path, 
 
 
 def _attributes(array: xr.DataArray) -> dict[str, Any]:
-    return {str(key): _plain(value) for key, value in array.attrs.items()}
+    found = {str(key): _plain(value) for key, value in array.attrs.items() if key != ALONG}
+    along = {
+        str(name): [str(coord.dims[0]), coord.values.tolist()]
+        for name, coord in array.coords.items()
+        if name not in array.dims
+        and len(coord.dims) == 1
+        and coord.dims[0] in COORDINATES
+        and coord.dtype.kind in "iuf"
+    }
+    return found | {ALONG: along} if along and array.name in (SERIES, VOLUME) else found
 
 
 def _stored_coordinates(array: xr.DataArray) -> list[str]:
-    """Dims whose coordinate is stored; other coordinates of an array are not."""
+    """Dims whose coordinate is stored; other coordinates along these are among the attributes."""
     return [str(dim) for dim in array.dims if dim in COORDINATES and dim in array.coords]
 
 

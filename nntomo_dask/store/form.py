@@ -6,7 +6,7 @@ Other formats than Zarr 3, other codecs, types, dims and chunks, and sizes that 
 import math
 from typing import Any
 
-from nntomo_dask.store.names import DIMS, MARK, PAIRS, PROJECTIONS, TABLE
+from nntomo_dask.store.names import ALONG, COORDINATES, DIMS, MARK, PAIRS, PROJECTIONS, TABLE
 from nntomo_dask.untrusted import canonical_json, is_recipe, parsed_object
 
 Json = dict[str, Any]
@@ -147,6 +147,9 @@ def _check_attributes(name: str, shape: list[int], attributes: Json) -> None:
         raise DamagedError("its units cannot be read")
     if not _is_number(attributes.get("pixel_size")) or attributes["pixel_size"] <= 0:
         raise DamagedError("its pixel size is no number above zero")
+    along = attributes.get(ALONG, {})
+    if not isinstance(along, dict) or not all(_is_along(one, value, name, shape) for one, value in along.items()):
+        raise DamagedError("its further coordinates cannot be read")
     if name == PROJECTIONS:
         modes, own = attributes.get("modes"), attributes.get("attributes")
         if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
@@ -158,6 +161,19 @@ def _check_attributes(name: str, shape: list[int], attributes: Json) -> None:
         made_by = attributes["recipe"]["inputs"]
         if len(modes) > 1 and not (len(made_by) == len(modes) and all(is_recipe(one) for one in made_by)):
             raise DamagedError("the recipes of its series cannot be read")
+
+
+def _is_along(coordinate: str, value: Any, name: str, shape: list[int]) -> bool:
+    """Whether a further coordinate is a list of numbers along a dim, of its length."""
+    if not isinstance(value, list) or len(value) != 2 or coordinate in COORDINATES or not coordinate.isidentifier():
+        return False
+    dim, numbers = value
+    return (
+        dim in DIMS[name]
+        and isinstance(numbers, list)
+        and len(numbers) == shape[DIMS[name].index(dim)] <= LONGEST_COORDINATE
+        and all(_is_number(one) for one in numbers)
+    )
 
 
 def _is_grid(grid: Any) -> bool:

@@ -12,3 +12,4 @@ DIMS = {
     PROJECTIONS: ("angle", "mode", "z", "detector"),
 }
 MARK = "nntomo_dask"  # the attribute of a store's group that says whose it is, with the checksums of its metadata
+ALONG = "coordinates_along"  # the attribute of a data array with its further coordinates: {name: [dim, values]}

@@ -116,11 +116,12 @@ def _reader(stored: Metadata, wanted: str | None) -> Callable[[int | None], xr.D
         return lambda slices: projections.from_stack(
             lambda place: reading.lazy_series(stored, slices, place), attributes, coords, wanted, stored.folder
         )
+    along = {key: (dim, np.asarray(values)) for key, (dim, values) in attributes.get(names.ALONG, {}).items()}
     return lambda slices: slabs.label(
         reading.lazy_data(stored, slices),
         dims=dims,
-        coords=coords,
-        attrs={key: value for key, value in attributes.items() if key != "recipe"},
+        coords={**coords, **along},
+        attrs={key: value for key, value in attributes.items() if key not in ("recipe", names.ALONG)},
         recipe=attributes["recipe"],
         name=name,
     )

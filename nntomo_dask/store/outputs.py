@@ -5,7 +5,7 @@ no other run until the command has ended. What killed runs left there is removed
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nntomo_dask import aside
@@ -22,6 +22,8 @@ def reserved(
     inputs: Sequence[Path] = (),
     overwrite: bool = False,
     replaced: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+    may_replace: Callable[[Path], bool] = lambda _: False,
 ) -> Iterator[None]:
     """Hold the outputs of a command from its beginning to its end.
 
@@ -37,6 +39,9 @@ def reserved(
         Paths that the command reads: stores, series within stores, files.
     replaced
         Files that may be there; what they hold, the command checks.
+    folders
+        Paths of folders that are no stores, written by `aside.written_folder`: free or empty, or with `overwrite` what
+        `may_replace` knows as written by the same command.
 
     Raises
     ------
@@ -56,7 +61,13 @@ def reserved(
             places.check_is_store(store, who=who)
     for file in all_files:
         aside.check_file(file, who=who)
-    everything = [*all_stores, *all_files]
+    all_folders = [aside.resolved(path) for path in folders]
+    for folder in all_folders:
+        aside.check_folder(folder, who=who)
+        if folder.is_dir() and not places.is_empty(folder) and not may_replace(folder):
+            got = f"{folder}, which holds something else"
+            refuse(who, needs="a free path, or that of an earlier export", got=got, remedy="give another path")
+    everything = [*all_stores, *all_files, *all_folders]
     places.check_apart(everything, who=who)
     for output in everything:
         _check_parents(output, who=who)
@@ -70,9 +81,10 @@ def reserved(
                 # A store that is complete needs nothing written, so its disk may be full or read only.
                 if not (output in all_stores and files.is_store(output)):
                     raise
-        for file in all_files:
+        for file in [*all_files, *all_folders]:
             aside.remove_leftovers(file)
-        check_free(written, who=who, overwrite=overwrite)
+        taken = [folder for folder in folders if folder.is_dir() and not places.is_empty(aside.resolved(folder))]
+        check_free([*written, *taken], who=who, overwrite=overwrite)
         yield
 
 

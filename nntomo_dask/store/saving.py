@@ -148,7 +148,7 @@ class _Output:
         if isinstance(array, xr.DataArray) and schema.ANGLE in array.dims:
             schema.check_tilt_series(array, who="save")
         else:
-            schema.check_volume(array, who="save")
+            schema.check_volume(array, who="save", slices="any")
         name = "tilt_series" if schema.ANGLE in array.dims else "volume"
         return cls(slabs.lazy(array).rename(name), recipes.recipe_of(array), target)
 

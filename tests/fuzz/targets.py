@@ -1,19 +1,24 @@
 """Every kind of file that is read: an undamaged one, and what reads it to a digest of all its data."""
 
+import gzip
 import hashlib
 import importlib.util
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
+from nntomo_dask.formats.format import format_of
 from nntomo_dask.networks import files as networks
 from nntomo_dask.training.checkpoints import open_checkpoint
+from tests import foreign_files
 from tests.shared_data import NEEDLE
 
 LEGACY = Path(__file__).parents[1] / "data" / "v0_1"
@@ -156,6 +161,38 @@ def _read_series(path: Path) -> str:
     return _digest(nt.read_mrc_series(path, ANGLES).values)
 
 
+def _read_images(path: Path) -> str:
+    """Pixels, and what is said, of a file that others wrote."""
+    kind = format_of(path)
+    if kind is None:
+        raise nt.SchemaError(f"import: needs a file of a format that is known; got {path}; try: another file")
+    found = kind.open_images(path)
+    if math.prod(found.shape) > 2**20:  # what a damage has made of it is not all read
+        return _digest(found.shape, found.read(0, slice(0, 8), slice(0, 8)))
+    pixels = [found.read(index, slice(None), slice(None)) for index in range(found.shape[0])]
+    return _digest(found.shape, found.first_line, found.said, *pixels)
+
+
+def _measured(folder: Path) -> Path:
+    """A stack with what SerialEM's file beside it says, and another copy of it that is packed."""
+    (folder / "measured").mkdir()
+    with mrcfile.new(folder / "measured" / "a.mrc") as mrc:
+        mrc.set_data(np.random.default_rng(0).integers(0, 99, (3, 6, 8)).astype(np.int16))
+    text = ["PixelSpacing = 10", "[T = Tilt axis angle = 0.0, binning = 1]"]
+    for image in range(3):
+        text += [f"[ZValue = {image}]", f"TiltAngle = {40 * image - 40}", f"DateTime = 31-Mar-23  16:24:1{image}"]
+    (folder / "measured" / "a.mdoc").write_text("\n".join(text))
+    content = (folder / "measured" / "a.mrc").read_bytes()
+    (folder / "measured" / "b.mrc.gz").write_bytes(gzip.compress(content, mtime=0))
+    return folder / "measured"
+
+
+def _read_measured(folder: Path) -> str:
+    series = nt.read(folder / "a.mrc")
+    packed = nt.read(folder / "b.mrc.gz", angles=[-40, 0, 40], tilt_axis="y", unpack_to=folder.parent)
+    return _digest(series.values, series.angle.values, packed.values)
+
+
 KINDS: dict[str, Kind] = {
     "volume": Kind(_saved("particle.zarr"), _read_store),
     "series": Kind(_saved("series.zarr"), _read_store),
@@ -171,8 +208,10 @@ KINDS: dict[str, Kind] = {
     "checkpoint of msdnet": Kind(_saved("msdnet_sirt.training.safetensors"), _read_checkpoint),
     "checkpoint of 0.1.0": Kind(_legacy("msdnet_sirt_interrupted.training.safetensors"), _read_checkpoint),
     "MRC": Kind(_legacy("series.mrc"), _read_series, has_checksums=False),
+    "measured stack": Kind(_measured, _read_measured, has_checksums=False),
     "angles": Kind(_legacy("series.rawtlt"), _read_angles, has_checksums=False),
     "mdoc": Kind(_copied(NEEDLE / "serialem.mdoc"), _read_angles, has_checksums=False),
 }
 if all(map(importlib.util.find_spec, ("ase", "gemmi", "nntomo_dask.simulation.cif"))):
     KINDS["CIF"] = Kind(_text("a.cif", CIF), _read_structure, has_checksums=False)
+KINDS |= {name: Kind(make, _read_images, has_checksums=False) for name, make in foreign_files.MAKERS.items()}
