@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 from dask.delayed import delayed
 
-from nntomo_dask.alignment.table import Alignment
+from nntomo_dask.alignment.table import COLUMNS, Alignment
 from nntomo_dask.arrays import finite, grid, recipes, schema, slabs
 from nntomo_dask.compute import chunking, configuration, device
 from nntomo_dask.errors import refuse
@@ -82,8 +82,8 @@ def apply_alignment(
     lines, columns = series.sizes[schema.Z], series.sizes[schema.DETECTOR]
     size = _size(rows, (lines, columns), crop)
     starts = (lines - size[0]) // 2, (columns - size[1]) // 2
-    parameters = {name: getattr(rows, name) for name in ("along_px", "across_px", "rotation_deg", "correction_deg")}
-    parameters |= {"angles_deg": rows.angles_deg, "flagged": rows.flagged, "axis_px": rows.axis_px}
+    names = ("angles_deg", *COLUMNS, "flagged", "axis_px", "pixel_size", "units")
+    parameters = {name: getattr(rows, name) for name in names}
     chosen = {"fill": fill, "crop": list(crop) if isinstance(crop, tuple) else crop, "angles": angles}
     step = grid.spacing(series[schema.DETECTOR].values, float(series.attrs["pixel_size"]))
     coords: dict[Hashable, Any] = {
@@ -110,8 +110,10 @@ def apply_alignment(
 
 
 def rows_for(series: xr.DataArray, alignment: Alignment, *, scale: float | None = None) -> Alignment:
-    """The rows of an alignment for the projections of a series, in its order and pixels, checked; see
-    `apply_alignment`."""
+    """The rows of an alignment for the projections of a series, in its order and pixels; checked.
+
+    `scale` and errors are those of `apply_alignment`.
+    """
     schema.check_tilt_series(series, who=_WHO)
     schema.check_even_z(series, who=_WHO)
     if not isinstance(alignment, Alignment):
@@ -154,12 +156,7 @@ def host_bytes(rows: Alignment, lines: int) -> chunking.HostBytes:
         read = min(band + 2 * slices, lines)  # whole slabs of the series are read
         # The slabs that are read and the band that is cut from them, one slab more while it is unpacked; the result
         # while it is written; coefficients of an image, and the line buffers of their recursion.
-        return (
-            (read + band + slices) * line
-            + band * kept
-            + chunking.WRITTEN * slices * kept
-            + 3 * 4 * band * detector
-        )
+        return (read + band + slices) * line + band * kept + chunking.WRITTEN * slices * kept + 3 * 4 * band * detector
 
     return of
 
@@ -200,7 +197,9 @@ def _size(rows: Alignment, whole: tuple[int, int], crop: Crop) -> tuple[int, int
     for one, all_of_it, dim in zip(crop, whole, (schema.Z, schema.DETECTOR), strict=True):
         if one > all_of_it or (all_of_it - one) % 2:
             needs = f"a crop of {dim} to at most {all_of_it} pixels, with as many left out at both ends"
-            nearest = tuple(min(size, most) - (most - min(size, most)) % 2 or most for size, most in zip(crop, whole, strict=True))
+            nearest = tuple(
+                min(size, most) - (most - min(size, most)) % 2 or most for size, most in zip(crop, whole, strict=True)
+            )
             refuse(_WHO, needs=needs, got=f"{one}", remedy=f"`crop=({nearest[0]}, {nearest[1]})`")
     return crop
 
@@ -234,7 +233,7 @@ def seen(rows: Alignment, whole: tuple[int, int]) -> tuple[int, int]:
     best = int(np.argmax(heights * widths))
     if heights[best] < 1:
         needs = "a part of the images that all projections show"
-        refuse(_WHO, needs=needs, got="none", remedy="flag the projections that are shifted most, or `crop=\"none\"`")
+        refuse(_WHO, needs=needs, got="none", remedy='flag the projections that are shifted most, or `crop="none"`')
     return int(heights[best]), int(widths[best])
 
 
@@ -295,3 +294,22 @@ def _slab(
     if columns[1] - columns[0] < values.shape[2]:
         values = np.ascontiguousarray(values[:, :, columns[0] : columns[1]])
     return values
+
+
+def of_recipe(recipe: recipes.Recipe) -> tuple[Alignment, dict[str, Any]]:
+    """The alignment in the recipe of `apply_alignment`, and the choices with which it was applied.
+
+    Raises
+    ------
+    SchemaError
+        The recipe is damaged.
+    """
+    parameters = recipe["parameters"]
+    try:
+        columns = {name: parameters[name] for name in ("angles_deg", *COLUMNS, "axis_px", "pixel_size", "units")}
+        alignment = Alignment(**columns, flagged=np.array(parameters["flagged"], bool))
+        crop = parameters["crop"]
+        chosen = {"fill": parameters["fill"], "crop": tuple(crop) if isinstance(crop, list) else crop}
+        return alignment, {**chosen, "angles": parameters["angles"]}
+    except (KeyError, TypeError, ValueError) as error:
+        refuse(_WHO, needs="the recipe of an aligned series", got=f"a damaged one ({error})", remedy="a table")

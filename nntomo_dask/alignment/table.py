@@ -1,5 +1,7 @@
 """The table of an alignment: where each projection lies, the axis, and the projections to leave out."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -110,6 +112,12 @@ class Alignment:
             and self.provenance == other.provenance
         )
 
+    def digest(self) -> str:
+        """A checksum of all values that place projections, by which an edited table is known."""
+        columns = [getattr(self, one) for one in ("angles_deg", *COLUMNS, "flagged")]
+        text = json.dumps([[one.tolist() for one in columns], self.axis_px, self.pixel_size, self.units])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
     def of(self, angles_deg: npt.ArrayLike, *, who: str = "alignment") -> "Alignment":
         """The rows of some nominal angles, in their order; rows of other projections are left away.
 
@@ -124,7 +132,7 @@ class Alignment:
         return replace(self, angles_deg=wanted, **columns)
 
     def then(self, second: "Alignment") -> "Alignment":
-        """This alignment followed by one that was found on the aligned series: both in one interpolation.
+        """The alignment followed by one that was found on the aligned series: both in one interpolation.
 
         The pixel u of the second result is read at ``R(φ₂)(u + d₂)`` of the first one, so at
         ``R(φ₁)(R(φ₂)(u + d₂) + d₁) = R(φ₁ + φ₂)(u + d₂ + R(-φ₂) d₁)`` of the raw images: rotations add, and
@@ -280,7 +288,7 @@ def places_of(wanted_deg: Float64, angles_deg: Float64, *, who: str) -> Integers
             got=f"one row for {', '.join(f'{one:g}°' for one in repeated[:5])}",
             remedy="the table of this series",
         )
-    return places
+    return np.asarray(places, np.int64)
 
 
 def _column(name: str, values: Any, count: int) -> Float64:

@@ -114,7 +114,7 @@ def warped(
     -------
     (row, view, across).
     """
-    count, views, columns = band.shape
+    _, views, columns = band.shape
     values = np.empty((rows[1] - rows[0], views, columns), np.float32)
     turns = np.deg2rad(np.asarray(rotation_deg, np.float64))
     shifts = np.asarray(shifts, np.float64)

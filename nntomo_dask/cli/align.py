@@ -1,0 +1,271 @@
+"""The verb `align`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import xarray as xr
+
+import nntomo_dask as nt
+from nntomo_dask.alignment import apply as applying, imod, page
+from nntomo_dask.alignment.quality import quality
+from nntomo_dask.alignment.table import Alignment, words
+from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.cli import options, report, support
+from nntomo_dask.cli.options import is_given
+from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.errors import refuse
+from nntomo_dask.store import outputs, saving
+from nntomo_dask.untrusted import printable
+
+_SUFFIX = ".zarr"
+_NO_PAGE = "none"
+
+
+class Crop(click.ParamType[Any]):
+    """none, seen, or Z,DETECTOR."""
+
+    name = "none|seen|z,detector"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The word, or two sizes."""
+        if value in ("none", "seen") or isinstance(value, tuple):
+            return value
+        try:
+            sizes = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            sizes = ()
+        if len(sizes) != 2:
+            self.fail(f"{value!r}: write none, seen, or two sizes, 256,256", param, ctx)
+        return sizes
+
+
+class AngleList(click.ParamType[tuple[float, ...]]):
+    """Angles with commas between them."""
+
+    name = "angle,angle"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        """The numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: write angles with commas between them, such as -70,12.5", param, ctx)
+
+
+@click.command(cls=support.Verb)
+@click.argument("series", type=support.PATH)
+@click.option(
+    "--table",
+    "given",
+    type=support.PATH,
+    help="Apply this alignment, and find none: a table that nntomo align wrote (.csv, .json), edited or not, or "
+    "transforms of IMOD (.xf, .xg, .prexg, .prexf) with their angles beside them as .rawtlt, and corrected ones as "
+    ".tlt.",
+)
+@click.option(
+    "--like",
+    type=support.PATH,
+    help="Apply the alignment, crop and fill of another series that was aligned, such as another channel of the same "
+    "specimen.",
+)
+@click.option(
+    "--leave-out",
+    type=AngleList(),
+    help="Leave out the projections at these nominal angles, with commas between them, besides those that are flagged.",
+)
+@click.option(
+    "--keep-angles",
+    is_flag=True,
+    help="Keep the nominal tilt angles, whatever the alignment says of them.",
+)
+@click.option(
+    "--fill",
+    type=options.NumberOrWord(float, ("edge",)),
+    default="edge",
+    show_default=True,
+    help="Value where nothing was measured, beyond the edges of an image; edge continues the nearest pixels.",
+)
+@click.option(
+    "--crop",
+    type=Crop(),
+    default="none",
+    show_default=True,
+    help="Crop the result about its middle: to the largest part that all projections show (seen), or to two sizes.",
+)
+@click.option(
+    "--scale",
+    type=float,
+    help="How many pixels of this series one of the table's is: 0.5 where the series was binned by 2 since. Default: "
+    "what the pixel sizes of both say, where they are known; else 1.",
+)
+@click.option(
+    "--scales",
+    type=click.Choice(["refuse", "ignore"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with transforms of IMOD that stretch images: refuse them, or take the nearest rotation.",
+)
+@click.option(
+    "--write-table",
+    "tables",
+    type=support.PATH,
+    multiple=True,
+    help="Write the alignment to this file too: .csv, .json, or IMOD's .xf, .xg, .prexg, .prexf. May be repeated.",
+)
+@click.option(
+    "--page",
+    "page_folder",
+    metavar="FOLDER|none",
+    help="Where the page about the quality goes, with its figures and numbers. Default: beside the output, as "
+    "ALIGNED.quality.",
+)
+@support.output
+@support.computing
+def align(
+    series: Path,
+    given: Path | None,
+    like: Path | None,
+    leave_out: tuple[float, ...] | None,
+    keep_angles: bool,  # noqa: FBT001
+    fill: Any,
+    crop: Any,
+    scale: float | None,
+    scales: imod.Scales,
+    tables: tuple[Path, ...],
+    page_folder: str | None,
+    output: Path,
+    memory: int | None,
+    overwrite: bool,  # noqa: FBT001
+) -> None:
+    """Align the projections of a measured tilt series.
+
+    Writes the aligned series, and a page that shows the series before and after.
+
+    \b
+    Example: a table that was edited
+      nntomo align raw.zarr --table aligned.csv -o aligned.zarr --overwrite
+    Another channel of the same specimen:
+      nntomo align idpc.zarr --like aligned.zarr -o idpc-aligned.zarr
+    """
+    if given is not None and like is not None:
+        raise click.UsageError("give either --table or --like")
+    folder = None if page_folder == _NO_PAGE else Path(page_folder) if page_folder else beside(output, ".quality")
+    files = [] if folder is None else [folder / name for name in (page.NUMBERS, page.PAGE, *page.FIGURES)]
+    inputs = [one for one in (series, given, like) if one is not None]
+    if folder is not None:
+        outputs.check_folder(folder, inputs, who="align")
+        _check_folder(folder)
+    reserved = outputs.reserved(
+        "align", stores=[output], written=tables, replaced=files, inputs=inputs, overwrite=overwrite
+    )
+    with reserved:
+        raw = nt.open(series)
+        nt.check_tilt_series(raw, who="align")
+        if like is not None:
+            alignment, chosen = _like(like)
+            chosen |= {name: value for name, value in (("fill", fill), ("crop", crop)) if is_given(name)}
+        else:
+            alignment, chosen = _read(given, raw, scales), {"fill": fill, "crop": crop}
+        if keep_angles:
+            chosen["angles"] = "nominal"
+        if leave_out is not None:
+            alignment = alignment.edited(leave_out, flagged=True)
+        rows = applying.rows_for(raw, alignment, scale=scale)
+        extra = alignment.angles_deg.size - rows.angles_deg.size
+        if extra:
+            click.echo(f"note: the alignment has {extra} rows for projections that {series} does not hold", err=True)
+        aligned = _aligned(series, rows, memory, chosen)
+        saving.check_together({output: aligned}, overwrite=overwrite)
+        saved = nt.save(aligned, output, overwrite=overwrite, progress="bar")
+        for table in tables:
+            nt.write_alignment(rows, table)
+        report.describe(saved, output)
+        if rows.flagged.any():
+            click.echo(f"left out: {words(rows.angles_deg[rows.flagged], most=20)}")
+        if folder is not None:
+            _tell(raw, rows, saved, folder, str(series), str(output), chosen)
+
+
+def beside(output: Path, ending: str) -> Path:
+    """The path beside a store for what belongs to it: its name without .zarr, and `ending`."""
+    name = output.name
+    return output.with_name(f"{name.removesuffix(_SUFFIX)}{ending}")
+
+
+def _read(table: Path | None, raw: xr.DataArray, scales: imod.Scales) -> Alignment:
+    if table is None:
+        raise click.UsageError("give --table or --like")
+    if table.suffix.lower() not in imod.SUFFIXES:
+        support.check_free("scales", because="is for transforms of IMOD")
+        return nt.read_alignment(table)
+    named = [table.with_suffix(suffix) for suffix in (".rawtlt", ".tlt")]
+    if any(one.is_file() for one in named):
+        found = nt.read_alignment(table, scales=scales)
+    else:
+        found = nt.read_alignment(table, angles_deg=raw[schema.ANGLE].values, scales=scales)
+        click.echo(f"note: no {named[0].name} beside {table}: its lines are taken in the order of the series", err=True)
+    return found
+
+
+def _like(store: Path) -> tuple[Alignment, dict[str, Any]]:
+    """The alignment of another series, and how it was applied."""
+    other = nt.open(store)
+    recipe = recipes.find(recipes.recipe_of(other), "apply_alignment")
+    if recipe is None:
+        got = f"{store}, which nntomo align did not make"
+        refuse("align", needs="a series that was aligned", got=got, remedy="`like`: another store, or `table`")
+    return applying.of_recipe(recipe)
+
+
+def _aligned(path: Path, rows: Alignment, memory: int | None, chosen: dict[str, Any]) -> xr.DataArray:
+    """The aligned series, in slabs that keep to the memory."""
+
+    def slices(stored: xr.DataArray) -> int:
+        shape = stored.sizes[schema.Z], stored.sizes[schema.ANGLE], stored.sizes[schema.DETECTOR]
+        need = applying.host_bytes(rows, shape[0])
+        return support.slices_within_memory(need, shape, memory, wanted=chunking.SLAB_SLICES, who="align")
+
+    source = nt.open(path, slices=slices)
+    if recipes.find(recipes.recipe_of(source), "apply_alignment") is not None:
+        click.echo(
+            f"note: {path} was aligned before, so its values are interpolated a second time; in Python, "
+            "first.then(second) makes one alignment for the raw series",
+            err=True,
+        )
+    cluster.expect(source.data.numblocks[0])
+    return nt.apply_alignment(source, rows, scale=1.0, **chosen)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if folder.is_dir() and not page.is_page(folder) and any(folder.iterdir()):
+        got = f"{folder}, which holds something else"
+        refuse(
+            "align", needs="a free path, or the folder of such a page", got=got, remedy="`page_folder`: another path"
+        )
+
+
+def _tell(
+    raw: xr.DataArray,
+    rows: Alignment,
+    saved: xr.DataArray,
+    folder: Path,
+    series: str,
+    output: str,
+    chosen: dict[str, Any],
+) -> None:
+    """Write the page, unless it is there, and say what it shows."""
+    recipe = recipes.recipe_of(saved)
+    if not page.is_of(folder, recipe):
+        try:
+            found = quality(raw, rows, aligned=saved, angles=chosen.get("angles", "corrected"))
+        except nt.SchemaError as error:
+            click.echo(f"note: no page about the quality: {error}", err=True)
+            return
+        page.write(found, folder, raw=series, output=output, recipe=recipe)
+        for text, good in found.findings():
+            click.echo(f"{'' if good else 'look at this: '}{text}")
+    click.echo(f"page: {printable(str(folder / page.PAGE))}", err=True)
