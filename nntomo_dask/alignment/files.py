@@ -215,17 +215,17 @@ def _from_csv(content: str) -> Alignment:
     known = False
     columns: dict[str, list[float]] = {name: [] for name in _HEAD[:-1]}
     flags: list[bool] = []
-    for cells in csv.reader(io.StringIO(content), delimiter=delimiter):
-        cells = _stripped(cells)
+    for line in content.splitlines():
+        cells = _stripped(next(csv.reader([line], delimiter=delimiter), []))
         if not cells:
             continue
         if cells[0].startswith("#"):
-            note = delimiter.join(cells).lstrip("# ")
+            note = line.strip("# " + delimiter)
             if note.startswith(_FORM):
                 known = True
                 _check_version(note.rpartition("version")[2].strip())
-            if note.startswith("provenance:"):
-                provenance = parsed_object(note.partition(":")[2].strip())
+            if cells[0].lstrip("# ").startswith("provenance:"):
+                provenance = _provenance(line, delimiter)
         elif head is None and cells[0] in _SETTINGS:
             if cells[0] in settings:
                 raise ValueError(f"{cells[0]} stands twice")
@@ -248,6 +248,18 @@ def _from_csv(content: str) -> Alignment:
     )
 
 
+def _provenance(line: str, delimiter: str) -> dict[str, Any]:
+    """What a comment says of it: as it was written, or in the cells into which a spreadsheet has cut it."""
+    # A spreadsheet reads commas, whatever it writes between cells.
+    cut = ",".join(next(csv.reader([line], delimiter=delimiter)))
+    for text in (line, cut.rstrip(",")):
+        try:
+            return parsed_object(text.partition("provenance:")[2].strip())
+        except ValueError as error:
+            fault = error
+    raise fault
+
+
 def _add(
     cells: list[str],
     head: list[str],
@@ -258,7 +270,6 @@ def _add(
     """Add a row of the table."""
     if len(flags) >= MOST_ANGLES:
         raise ValueError(f"it has more than {MOST_ANGLES} rows")
-    cells = [*cells, *[""] * (len(head) - len(cells))] if len(cells) == len(head) - 1 else cells  # no flag is none
     if len(cells) != len(head):
         raise ValueError(f"a row has {len(cells)} values for {len(head)} columns: {','.join(cells)[:60]}")
     values = dict(zip(head, cells, strict=True))

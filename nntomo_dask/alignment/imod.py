@@ -8,9 +8,14 @@ order,
 
     A = (cos φ, -sin φ; sin φ, cos φ)    and    (DX, DY) = -(across + axis, along).
 
-The tilt axis that IMOD states for the raw images, counterclockwise from the vertical, is -φ. A file .prexf relates each
-view to the one before [2]_: f. The transforms of whole images are ``g₁ = 1, gᵢ = gᵢ₋₁ fᵢ``; here they are taken
-relative to the view nearest to 0° in place of the first one.
+The tilt axis that IMOD states for the raw images, counterclockwise from the vertical, is -φ. An import turns images by
+quarter turns until their tilt axis is within 45° of the vertical; a rotation that is read is reduced by the same
+quarter turns, while the shifts, which are those of the aligned image, stay. What is written is for images as the series
+has them. Transforms of a prealignment (.prexf, .prexg) leave the axis where it is: they fit where it was near the
+vertical before.
+
+A file .prexf relates each view to the one before [2]_: f. The transforms of whole images are ``g₁ = 1`` and
+``gᵢ = gᵢ₋₁ fᵢ``; here they are taken relative to the view nearest to 0° in place of the first one.
 
 References
 ----------
@@ -85,8 +90,11 @@ def parsed(
     shifts = transforms[:, 4:]
     if source.suffix.lower() == RELATIVE:
         rotations, shifts = _accumulated(rotations, shifts, int(np.abs(nominal).argmin()))
+    quarters = round(float(np.median(rotations)) / (np.pi / 2))
+    rotations = rotations - quarters * np.pi / 2
     provenance = {
         "imod": source.name,
+        "quarter_turns": quarters,
         "angles": nominal_from,
         "corrected_angles": corrected_from,
         "largest_stretch_ignored": float(np.abs(stretch).max()) if scales == "ignore" else 0.0,
@@ -153,10 +161,12 @@ def _angles(given: npt.ArrayLike | None, source: Path, suffixes: tuple[str, ...]
 def _rotations(matrices: Float64) -> tuple[Float64, Float64]:
     """The nearest rotation of each matrix, [radians] counterclockwise, and by how much the matrix stretches most."""
     lengths = np.linalg.svd(matrices, compute_uv=False)
-    turned = np.arctan2(matrices[:, 1, 0] - matrices[:, 0, 1], matrices[:, 0, 0] + matrices[:, 1, 1])
+    found = np.arctan2(matrices[:, 1, 0] - matrices[:, 0, 1], matrices[:, 0, 0] + matrices[:, 1, 1])
     off = lengths - 1
     stretch = np.where(np.abs(off[:, 0]) >= np.abs(off[:, 1]), off[:, 0], off[:, 1])
     mirrored = np.linalg.det(matrices) <= 0
+    # One branch of the angle for all of them, where they are about a half turn.
+    turned = found[0] + np.mod(found - found[0] + np.pi, 2 * np.pi) - np.pi
     return turned, np.where(mirrored, -1.0, stretch)
 
 

@@ -14,7 +14,7 @@ from dask.base import compute
 
 from nntomo_dask.alignment.apply import Angles, apply_alignment, rows_for
 from nntomo_dask.alignment.table import Alignment, words
-from nntomo_dask.arrays import grid, schema, slabs
+from nntomo_dask.arrays import finite, grid, schema, slabs
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.projection.project import forward_slab
 from nntomo_dask.reconstruction import held_out
@@ -221,16 +221,17 @@ def _folds(angles_deg: Float64) -> tuple[held_out.Fold, ...]:
 
 def _masses(series: xr.DataArray) -> Any:
     """(z, angle), the sum over the detector; lazy."""
-    return slabs.map_blocks(_sums, series.data, (series.sizes[schema.ANGLE],), who="align", dims=schema.SERIES_DIMS)
+    data = finite.checked_data(series.data, who="align", dims=schema.SERIES_DIMS)
+    return data.map_blocks(_sums, drop_axis=2, dtype=np.float64, meta=np.empty((0, 0), np.float64))
 
 
-def _sums(slab: Float32) -> Float32:
-    return np.asarray(slab.sum(axis=2, dtype=np.float64), np.float32)
+def _sums(slab: Float32) -> Float64:
+    return np.asarray(slab.sum(axis=2, dtype=np.float64))
 
 
 def _look(
     series: xr.DataArray,
-    masses: Float32,
+    masses: Float64,
     angles_deg: Float64,
     *,
     z: int,
@@ -260,7 +261,7 @@ def _look(
         sinogram=run[z - first],
         centre_px=centre,
         centre_misfit_px=float(np.sqrt(np.mean((centre - fitted) ** 2))),
-        profiles=np.asarray(masses, np.float64).T,
+        profiles=masses.T,
         residual=np.sqrt(np.mean(np.square(predicted - small, dtype=np.float64), axis=(0, 2))) / norms,
         left_out_residual=np.array(left_out),
         slice_=Fbp().slab(run[z - first][None], angles_deg, axis=Axis.centred(size))[0],

@@ -161,6 +161,7 @@ def residuals(
         FigureCanvasAgg(figure)
         heads = ("reconstructed from all projections", "left out in turn")
         parts = ((angles_deg, before, after), (left_out_deg, left_before, left_after))
+        top = 125 * max(float(one.max()) for one in (before, after, left_before, left_after))
         for axes, head, (angles, first, second) in zip(figure.subplots(1, 2, sharey=True), heads, parts, strict=True):
             order = np.argsort(angles, kind="stable")
             for values, colour, name in ((first, _BEFORE, "raw"), (second, _AFTER, "aligned")):
@@ -170,8 +171,8 @@ def residuals(
                 )
             axes.set_title(head)
             axes.set_xlabel("tilt angle [°]")
-            axes.set_ylim(bottom=0)
-            axes.legend(frameon=False)
+            axes.set_ylim(0, top or 1)
+            axes.legend(frameon=False, loc="upper center", ncols=2)
             axes.grid(alpha=0.2)
             if head == heads[0]:
                 axes.set_ylabel("residual [% of the projection]")
