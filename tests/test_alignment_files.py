@@ -39,7 +39,10 @@ def spreadsheet(text, delimiter=",", *, decimal="."):
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
     for row in rows:
-        cells = [cell if cell.startswith("#") or not row[0][:1] in "-0123456789" else cell.replace(".", decimal) for cell in row]
+        cells = [
+            cell if cell.startswith("#") or row[0][:1] not in "-0123456789" else cell.replace(".", decimal)
+            for cell in row
+        ]
         if row[0] in ("axis_px", "pixel_size"):
             cells[1] = cells[1].replace(".", decimal)
         writer.writerow([*cells, *[""] * (width - len(cells))])
@@ -225,7 +228,7 @@ def test_corrected_angles_come_from_tlt(tmp_path):
 
 
 def test_relative_transforms_are_accumulated(tmp_path):
-    """f relates each view to the one before: g₁ = 1, g₂ = f₂, g₃ = g₂ f₃; then all relative to the view at 0°.
+    """A transform f relates each view to the one before: g₁ = 1, g₂ = f₂, g₃ = g₂ f₃; then all relative to the view at 0°.
 
     By hand, with quarter turns of R: f₂ shifts by (2, 1); f₃ turns by 90° and shifts by (0, 3). So g₂ = shift (2, 1),
     g₃ = turn and (0, 3) + (2, 1), and relative to g₂: view 1 by -(2, 1), view 3 turned and by (0, 3).
@@ -289,7 +292,7 @@ def test_stretches_can_be_ignored(tmp_path):
 
 def test_angles_are_never_assumed(tmp_path):
     (tmp_path / "b.xf").write_text(f"{IDENTITY}\n")
-    with pytest.raises(nt.SchemaError, match="got none, and no b.rawtlt beside it"):
+    with pytest.raises(nt.SchemaError, match=r"got none, and no b\.rawtlt beside it"):
         nt.read_alignment(tmp_path / "b.xf")
     nt.write_alignment(TABLE, tmp_path / "t.csv")
     with pytest.raises(nt.SchemaError, match="leave angles_deg out"):

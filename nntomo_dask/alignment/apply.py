@@ -137,26 +137,32 @@ def rows_for(series: xr.DataArray, alignment: Alignment, *, scale: float | None 
     return rows
 
 
-def host_bytes(rows: Alignment, lines: int) -> chunking.HostBytes:
-    """Bytes of a slab (slices, angles, detector) at the peak of `apply_alignment`, by its shape.
+def host_bytes(series: xr.DataArray, rows: Alignment) -> chunking.HostBytes:
+    """Bytes of a slab of the result, by its shape (slices, angles, detector), at the peak of `apply_alignment`.
 
     Parameters
     ----------
+    series
+        The raw series, whose chunks are read whole.
     rows
         From `rows_for`.
-    lines
-        Slices of the whole series.
     """
+    lines, detector = series.sizes[schema.Z], series.sizes[schema.DETECTOR]
+    line, kept = (chunking.rows_bytes(count, detector) for count in (series.sizes[schema.ANGLE], rows.kept.size))
+    chunk = max(schema.chunks_of(slabs.lazy(series), schema.Z))
 
     def of(shape: chunking.SlabShape) -> int:
-        slices, angles, detector = shape
-        line = chunking.rows_bytes(angles, detector)
-        kept = chunking.rows_bytes(rows.kept.size, detector)
-        band = _band(rows, (0, slices), (lines, detector), anywhere=True)
-        read = min(band + 2 * slices, lines)  # whole slabs of the series are read
-        # The slabs that are read and the band that is cut from them, one slab more while it is unpacked; the result
-        # while it is written; coefficients of an image, and the line buffers of their recursion.
-        return (read + band + slices) * line + band * kept + chunking.WRITTEN * slices * kept + 3 * 4 * band * detector
+        slices, _, columns = shape
+        band = _band(rows, slices, (lines, detector))
+        read = min(
+            -(-band // chunk) * chunk + 2 * chunk, lines + chunk
+        )  # those of a band, and one while it is unpacked
+        return (
+            (read + band) * line
+            + band * kept
+            + slices * (kept + (chunking.WRITTEN - 1) * chunking.rows_bytes(rows.kept.size, columns))
+            + 3 * 4 * band * detector  # an image and its coefficients
+        )
 
     return of
 
@@ -237,14 +243,14 @@ def seen(rows: Alignment, whole: tuple[int, int]) -> tuple[int, int]:
     return int(heights[best]), int(widths[best])
 
 
-def _band(rows: Alignment, slab: tuple[int, int], whole: tuple[int, int], *, anywhere: bool = False) -> int:
-    """How many raw slices a slab needs; with `anywhere`, at most, wherever a slab of this height lies."""
-    kept = rows.kept
-    if not anywhere:
-        return len(bands.lines_needed(slab, whole, rows.displacement_px[kept], rows.rotation_deg[kept]))
-    height = slab[1] - slab[0]
-    places = range(0, max(whole[0] - height, 0) + 1, max(height, 1))
-    return max(_band(rows, (first, first + height), whole) for first in (*places, max(whole[0] - height, 0)))
+def _band(rows: Alignment, height: int, whole: tuple[int, int]) -> int:
+    """How many raw slices a slab of this height needs at most, wherever it lies."""
+    last = max(whole[0] - height, 0)
+    shifts, turns = rows.displacement_px[rows.kept], rows.rotation_deg[rows.kept]
+    return max(
+        len(bands.lines_needed((first, first + height), whole, shifts, turns))
+        for first in (*range(0, last, max(height, 1)), last)
+    )
 
 
 def _slabs(data: da.Array, rows: Alignment, size: tuple[int, int], fill: float | None) -> da.Array:
@@ -253,8 +259,10 @@ def _slabs(data: da.Array, rows: Alignment, size: tuple[int, int], fill: float |
     kept = rows.kept
     shifts, turns = rows.displacement_px[kept], rows.rotation_deg[kept]
     start, first_column = (lines - size[0]) // 2, (columns - size[1]) // 2
-    # Uncropped, the slabs are those of the series.
-    heights = data.chunks[0] if size[0] == lines else chunking.slab_chunks(size[0], min(max(data.chunks[0]), size[0]))
+    highest = chunking.slab_slices((size[0], kept.size, size[1]))
+    heights = data.chunks[0]
+    if size[0] < lines or max(heights) > highest:
+        heights = chunking.slab_chunks(size[0], min(max(heights), highest))
     blocks, first = [], start
     for height in heights:
         needed = bands.lines_needed((first, first + height), (lines, columns), shifts, turns)

@@ -8,6 +8,7 @@ mass follows ``a cos θ + b sin θ``; and each projection is what the others pre
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import compute
@@ -222,7 +223,7 @@ def _folds(angles_deg: Float64) -> tuple[held_out.Fold, ...]:
 def _masses(series: xr.DataArray) -> Any:
     """(z, angle), the sum over the detector; lazy."""
     data = finite.checked_data(series.data, who="align", dims=schema.SERIES_DIMS)
-    return data.map_blocks(_sums, drop_axis=2, dtype=np.float64, meta=np.empty((0, 0), np.float64))
+    return da.map_blocks(_sums, data, drop_axis=2, dtype=np.float64, meta=np.empty((0, 0), np.float64))
 
 
 def _sums(slab: Float32) -> Float64:

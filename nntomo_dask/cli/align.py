@@ -13,7 +13,7 @@ from nntomo_dask.alignment.table import Alignment, words
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.cli.options import is_given
-from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import outputs, saving
 from nntomo_dask.untrusted import printable
@@ -222,21 +222,17 @@ def _like(store: Path) -> tuple[Alignment, dict[str, Any]]:
 
 def _aligned(path: Path, rows: Alignment, memory: int | None, chosen: dict[str, Any]) -> xr.DataArray:
     """The aligned series, in slabs that keep to the memory."""
-
-    def slices(stored: xr.DataArray) -> int:
-        shape = stored.sizes[schema.Z], stored.sizes[schema.ANGLE], stored.sizes[schema.DETECTOR]
-        need = applying.host_bytes(rows, shape[0])
-        return support.slices_within_memory(need, shape, memory, wanted=chunking.SLAB_SLICES, who="align")
-
-    source = nt.open(path, slices=slices)
+    source = nt.open(path)
     if recipes.find(recipes.recipe_of(source), "apply_alignment") is not None:
         click.echo(
             f"note: {path} was aligned before, so its values are interpolated a second time; in Python, "
             "first.then(second) makes one alignment for the raw series",
             err=True,
         )
-    cluster.expect(source.data.numblocks[0])
-    return nt.apply_alignment(source, rows, scale=1.0, **chosen)
+    with support.slabs_within_memory(applying.host_bytes(source, rows), memory, who="align"):
+        aligned = nt.apply_alignment(source, rows, scale=1.0, **chosen)
+    cluster.expect(aligned.data.numblocks[0])
+    return aligned
 
 
 def _check_folder(folder: Path) -> None:
