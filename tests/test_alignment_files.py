@@ -228,7 +228,7 @@ def test_corrected_angles_come_from_tlt(tmp_path):
 
 
 def test_relative_transforms_are_accumulated(tmp_path):
-    """A transform f relates each view to the one before: g₁ = 1, g₂ = f₂, g₃ = g₂ f₃; then all relative to the view at 0°.
+    """A transform f relates a view to the one before: g₁ = 1, g₂ = f₂, g₃ = g₂ f₃; then relative to the view at 0°.
 
     By hand, with quarter turns of R: f₂ shifts by (2, 1); f₃ turns by 90° and shifts by (0, 3). So g₂ = shift (2, 1),
     g₃ = turn and (0, 3) + (2, 1), and relative to g₂: view 1 by -(2, 1), view 3 turned and by (0, 3).
