@@ -207,8 +207,9 @@ def page(quality: Quality, images: list[bytes], *, raw: str, output: str) -> str
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><title>Alignment of {_shown(raw)}</title><style>{_STYLE}</style></head>'
         f"<body><h1>Alignment of {_shown(raw)}</h1>"
-        f"<p>{len(quality.angles_deg)} of {rows.angles_deg.size} projections; the tilt axis was at {rows.axis_px:+.2f} "
-        f"px from the middle, rotated by {np.median(rows.rotation_deg):+.2f}°. {flagged} {shown}</p>"
+        f"<p>{len(quality.angles_deg)} of {rows.angles_deg.size} projections; the tilt axis was {rows.axis_px:+.2f} px "
+        f"from the middle of the images and {-np.median(rows.rotation_deg):+.2f}° from the vertical, counterclockwise. "
+        f"{flagged} {shown}</p>"
         f"<ul class=found>{found}</ul>{figures}"
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<h2>If it looks bad</h2><div class=wide><table class=hints><tbody>{hints}</tbody></table></div>"

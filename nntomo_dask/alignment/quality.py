@@ -94,10 +94,10 @@ class Quality:
 
     @property
     def suspects(self) -> Integers:
-        """Places, among the folds, whose prediction is off by more than twice the median of all, and worse by 0.05."""
+        """Places, among the folds, whose prediction is off by more than thrice the median of all, and worse by 0.05."""
         residual = self.after.left_out_residual
         usual = float(np.median(residual))
-        return np.flatnonzero((residual > 2 * usual) & (residual > usual + 0.05))
+        return np.flatnonzero((residual > 3 * usual) & (residual > usual + 0.05))
 
     def findings(self) -> list[tuple[str, bool]]:
         """Sentences about the figures, each with whether it is good."""
