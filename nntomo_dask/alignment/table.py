@@ -13,7 +13,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.types import Bools, Float64, Integers
 from nntomo_dask.untrusted import MOST_ANGLES
 
-SAME_ANGLE_DEG = 0.01  # a row belongs to the projection within this of its angle, unless another one is as near
+SAME_ANGLE_DEG = 0.05  # a row belongs to the projection whose angle is nearest, within this: files round angles
 MOST_PX = 1e6  # larger displacements are none of an image
 COLUMNS = ("along_px", "across_px", "rotation_deg", "correction_deg")
 
