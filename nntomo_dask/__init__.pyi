@@ -1,5 +1,7 @@
 """The public names and the modules that hold them: for the lazy import in `__init__`, and for type checkers."""
 
+from .alignment.align import align as align
+from .alignment.table import Alignment as Alignment
 from .arrays.geometry import (
     angular_cells as angular_cells,
     complete_wedge as complete_wedge,

@@ -17,10 +17,10 @@ def along_shifts(views: Views, pose: Pose, *, rounds: int = 3) -> Pose:
     """Aligned along the axis by the cross-correlation of mass profiles.
 
     The profile along the axis, summed across it, is the same for all tilts where all mass is in view. First outward
-    from the view nearest to 0°, each to the mean of those nearer to it; then each to the mean of all. What is correlated
-    is the profile's slope, on lines that are padded, so nothing wraps around.
+    from the view nearest to 0°, each to the mean of those nearer to it; then each to the mean of all. What is
+    correlated is the slope of profiles, on lines that are padded, so nothing wraps around.
     """
-    size = views.images.shape[1]
+    size = views.along.size
     order = np.argsort(np.abs(views.angles_deg), kind="stable")
     found = pose
     for turn in range(rounds):
@@ -43,7 +43,7 @@ def centred(views: Views, pose: Pose) -> Pose:
     """Each view's centre of mass put where the tilt axis is to be: that of an object about the axis stays there.
 
     The centre moves by ``a cos θ + b sin θ + c`` with the tilt: a and b say where the object is, c where the axis is,
-    and the rest is drift. With all mass in view the centres themselves are shifts that align, and the object is centred.
+    and the rest is drift. With all mass in view the centres themselves are shifts that align, and centre the object.
     """
     rows = views.rows_in_all(pose)
     images = views.at(pose, views.along[rows])
@@ -64,7 +64,7 @@ def all_mass_in_view(views: Views, pose: Pose) -> bool:
     """Whether matter lies beyond the field across the axis in a tenth of the views or less.
 
     The level at either side, if it went on over the whole field, must weigh less than a fiftieth of what is seen.
-    Background must have been subtracted. A series with fewer than eight rows that all views have recorded is not tested.
+    Background must have been subtracted. With fewer than eight rows that all views have recorded it is not said.
     """
     rows = views.rows_in_all(pose)
     if rows.sum() < _FEWEST_ROWS:
@@ -86,7 +86,7 @@ def stretched_shifts(views: Views, pose: Pose) -> Pose:
     order = np.argsort(np.abs(views.angles_deg), kind="stable")
     radians = np.deg2rad(np.clip(views.angles_deg, -_STEEPEST, _STEEPEST))
     slopes = np.gradient(_blurred(views.at(pose).astype(np.float64)), axis=2)
-    taper = np.hanning(slopes.shape[2] + 2)[1:-1]
+    taper = np.hanning(views.across.size + 2)[1:-1]
     shifts = np.zeros(views.count)
     done = [int(order[0])]
     for view in order[1:]:
@@ -94,14 +94,14 @@ def stretched_shifts(views: Views, pose: Pose) -> Pose:
         ratio = np.cos(radians[near]) / np.cos(radians[view])  # of places in the neighbour to places in the view
         places = views.across * ratio + shifts[near]
         stretched = np.stack([np.interp(places, views.across, line, 0, 0) for line in slopes[near]])
-        shifts[view] = lag(slopes[view] * taper, stretched * taper, slopes.shape[2] // 4)
+        shifts[view] = lag(slopes[view] * taper, stretched * taper, views.across.size // 4)
         done.append(int(view))
     moves = np.column_stack([np.zeros(views.count), shifts]) * views.step
     return pose.moved(without_gauge(moves, views.radians))
 
 
 def lag(lines: Float64, reference: Float64, most: int) -> float:
-    """By how many pixels a line, or lines (line, place) together, lie behind a reference: ``line(x + lag) ≈ reference``.
+    """By how many pixels a line, or lines (line, place) together, differ from others: ``line(x + lag) ≈ reference(x)``.
 
     The maximum of the cross-correlation within ±`most`, with a parabola through it and its neighbours.
     """

@@ -10,11 +10,14 @@ References
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from nntomo_dask.alignment.views import Pose, Views, harmonics
 from nntomo_dask.types import Bools, Float64
+
+Turning = Literal["common", "fixed"]
 
 _ORDERS = 2  # the mass and the first moment
 _BLUR = 1.0  # pixels along the axis, of what derivatives are taken from
@@ -53,7 +56,7 @@ class Moments:
     steps: int
 
 
-def fit_moments(views: Views, pose: Pose, *, steps: int = 12) -> Moments:
+def fit_moments(views: Views, pose: Pose, *, turning: Turning = "common", steps: int = 12) -> Moments:
     """Shifts, one rotation for all views and their intensities, from the moments of rows.
 
     Gauss–Newton, least squares weighted by the variance that counting noise has; every step interpolates what was
@@ -63,23 +66,24 @@ def fit_moments(views: Views, pose: Pose, *, steps: int = 12) -> Moments:
     ----------
     pose
         Where to begin; within a few pixels and degrees.
+    turning
+        "common": one rotation, the same for all views, is found too. "fixed": it stays.
     steps
         The most steps; it ends when one moves nothing by over 0.001 px.
     """
     intensity = np.ones(views.count)
     largest, misfit, made = np.inf, np.nan, 0
-    for made in range(1, steps + 1):
+    while made < steps and largest >= _ENOUGH * views.step:
         sums = _row_sums(views, pose, intensity)
         rows = _useful(views, pose, sums[0])
         if rows.sum() < _FEWEST_ROWS:
             break
-        shifts, turn, gains, misfit = _step(views, pose, sums, rows)
+        made += 1
+        shifts, turn, gains, misfit = _step(views, pose, sums, rows, turning)
         pose = _centred(pose._replace(rotation_deg=pose.rotation_deg + turn).moved(shifts), sums, rows, views)
         intensity = intensity * np.exp(gains)
         reach = views.step * max(views.images.shape[1:]) / 2
         largest = float(max(np.abs(shifts).max(), abs(np.deg2rad(turn)) * reach))
-        if largest < _ENOUGH * views.step:
-            break
     return Moments(pose, intensity, float(misfit), largest, made)
 
 
@@ -102,7 +106,7 @@ def _useful(views: Views, pose: Pose, mass: Float64) -> Bools:
 
 
 def _step(
-    views: Views, pose: Pose, sums: list[Float64], rows: Bools
+    views: Views, pose: Pose, sums: list[Float64], rows: Bools, turning: Turning
 ) -> tuple[Float64, float, Float64, float]:
     """Shifts (view, 2) [px of the raw series], rotation [degrees], logarithms of intensities, and the misfit [px]."""
     from scipy import ndimage
@@ -142,6 +146,8 @@ def _step(
     normal[-1, :-1] = normal[:-1, -1]
     heavy = model[0][:, rows].mean(axis=0)
     squares, weight = float((left**2 / heavy).sum()), float(heavy.sum()) * (count - 2)
+    if turning == "fixed":
+        normal[-1], normal[:, -1], right[-1] = 0.0, 0.0, 0.0
     found = np.linalg.lstsq(normal, right, rcond=_RANK)[0]
     shifts = np.clip(np.column_stack([found[parts[0]], found[parts[1]]]), -_FARTHEST, _FARTHEST)
     shifts[:, 0] -= np.median(shifts[:, 0])

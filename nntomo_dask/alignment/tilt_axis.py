@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from nntomo_dask.alignment import coarse
-from nntomo_dask.alignment.views import Pose, Views
+from nntomo_dask.alignment.views import Mass, Pose, Views
 from nntomo_dask.types import Float64
 
 _COARSE, _FINE = 2.0, 0.1  # degrees between candidates
-_LOWEST, _HIGHEST = 1, 0.25  # of the frequencies that are compared: periods in the field, periods a pixel
+_LOWEST = {"in view": 3, "beyond": 1}  # of the frequencies that are compared, in periods in the field
+_HIGHEST = 0.25  # the same, in periods a pixel
 _OPPOSITE = 0.6  # degrees by which two views may miss to be 180° apart
 
 
@@ -38,27 +39,30 @@ class CommonLine(NamedTuple):
     at_end: bool
 
 
-def common_line(views: Views, pose: Pose, *, reach_deg: float = 20.0) -> CommonLine:
+def common_line(views: Views, pose: Pose, *, reach_deg: float = 20.0, mass: Mass = "in view") -> CommonLine:
     """The rotation at which the transforms of all views agree best along the axis, coarse then fine.
 
     Parameters
     ----------
     pose
         Where the views lie so far; candidates are up to `reach_deg` from its rotation, [degrees].
+    mass
+        "beyond" where matter lies beyond the field across the axis. It enters and leaves with the tilt, so that the
+        strongest frequencies, which are the lowest, agree least; there each counts with its amplitude, not its square.
     """
     start = float(np.median(pose.rotation_deg))
     candidates = start + np.arange(-reach_deg, reach_deg + _COARSE / 2, _COARSE)
-    worth = np.array([_agreement(views, pose, one) for one in candidates])
+    worth = np.array([_agreement(views, pose, one, mass) for one in candidates])
     best = int(np.argmax(worth))
     at_end = best in (0, candidates.size - 1)
     step, found = _COARSE, float(candidates[best])
     while step > _FINE:
         step /= 2
         near = [found - step, found, found + step]
-        values = [_agreement(views, pose, one) for one in near]
+        values = [_agreement(views, pose, one, mass) for one in near]
         found = near[int(np.argmax(values))]
     near = [found - _FINE, found, found + _FINE]
-    before, at, after = (_agreement(views, pose, one) for one in near)
+    before, at, after = (_agreement(views, pose, one, mass) for one in near)
     bend = before - 2 * at + after
     if bend < 0:
         found += float(np.clip(0.5 * (before - after) / bend, -1, 1)) * _FINE
@@ -91,7 +95,7 @@ def opposite_views(angles_deg: Float64) -> list[tuple[int, int]]:
     return found
 
 
-def _agreement(views: Views, pose: Pose, rotation_deg: float) -> float:
+def _agreement(views: Views, pose: Pose, rotation_deg: float, mass: Mass) -> float:
     """How well the lines at a rotation agree, after the views were shifted along it to do so."""
     turned = pose.turned(rotation_deg - pose.rotation_deg)
     aligned = coarse.along_shifts(views, turned, rounds=2)
@@ -101,7 +105,13 @@ def _agreement(views: Views, pose: Pose, rotation_deg: float) -> float:
     profiles = np.divide(profiles, norms, out=np.zeros_like(profiles), where=norms > 0)
     size = profiles.shape[1]
     lines = np.fft.rfft(profiles * np.hanning(size + 2)[1:-1], axis=1)
-    lines = lines[:, _LOWEST : max(int(_HIGHEST * size), _LOWEST + 2)]
+    lines = lines[:, _LOWEST[mass] : max(int(_HIGHEST * size), _LOWEST[mass] + 2)]
     together = np.abs(lines.sum(axis=0)) ** 2
-    alone = (np.abs(lines) ** 2).sum()
-    return float(together.sum() / (views.count * alone)) if alone > 0 else 0.0
+    alone = views.count * (np.abs(lines) ** 2).sum(axis=0)
+    weights = (
+        np.ones_like(alone)
+        if mass == "in view"
+        else np.divide(1, np.sqrt(alone), out=np.zeros_like(alone), where=alone > 0)
+    )
+    whole = float((weights * alone).sum())
+    return float((weights * together).sum()) / whole if whole > 0 else 0.0

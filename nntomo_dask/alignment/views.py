@@ -2,13 +2,15 @@
 
 import functools
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.kernels import warp
 from nntomo_dask.types import Bools, Float32, Float64
+
+Mass = Literal["in view", "beyond"]  # whether matter lies beyond the field across the axis
 
 
 class Pose(NamedTuple):
@@ -100,8 +102,7 @@ class Views:
 
     def rows_in_all(self, pose: Pose) -> Bools:
         """(along,): rows whose middle all projections have recorded."""
-        found: Bools = self.measured(pose, None, np.zeros(1)).all(axis=(0, 2))
-        return found
+        return np.asarray(self.measured(pose, None, np.zeros(1)).all(axis=(0, 2)), bool)
 
     def binned(self, factor: int) -> "Views":
         """Means of `factor` × `factor` pixels; what is left over at the ends is cut off."""
@@ -114,6 +115,10 @@ class Views:
         places = tuple((place - part[0] + 0.5) / factor - 0.5 for place, part in zip(middle, parts, strict=True))
         means = np.asarray(blocks.mean(axis=(2, 4), dtype=np.float64), np.float32)
         return Views(means, self.angles_deg, self.step * factor, (places[0], places[1]))
+
+    def divided(self, by: Float64) -> "Views":
+        """Each projection divided by a number of its own (view,)."""
+        return replace(self, images=self.images / np.asarray(by, np.float32)[:, None, None])
 
     def only(self, which: npt.ArrayLike) -> "Views":
         """Some of the projections."""
@@ -128,8 +133,7 @@ class Views:
 
     @staticmethod
     def _places(count: int) -> Float64:
-        places: Float64 = np.arange(count) - (count - 1) / 2
-        return places
+        return np.arange(count) - np.float64((count - 1) / 2)
 
 
 def harmonics(radians: Float64, order: int = 1) -> Float64:
