@@ -21,6 +21,7 @@ _QUICK = 128  # pixels of the larger side, on which the first steps work
 _WHOLE_BYTES = 2**29  # of all projections together; larger series are binned as they are read
 _SLAB_BYTES = 2**26
 _LEAST_LIKENESS = 0.2  # correlation of neighbouring views, below which there is nothing to align by
+_SURE = 0.002  # of the field: the misfit of moments below which no other direction of the axis is tried
 _LIKELY = 0.01  # of the field: the misfit of moments up to which all mass is taken to be in view
 _WHO = "align"
 
@@ -105,23 +106,23 @@ def estimate(
     """Where prepared views lie, and what each step found, JSON-able."""
     told: dict[str, Any] = {}
     quick = _quick(views)
+    searching: moments.Turning = "common" if reach_deg > 0 else "fixed"
     pose = coarse.along_shifts(quick, Pose.at_rest(quick.count, start_deg))
     mass: Mass = "in view" if coarse.all_mass_in_view(quick, pose) else "beyond"
-    if reach_deg > 0:
+    first = _by_moments(quick, pose, searching) if mass == "in view" else None
+    field = views.images.shape[2] * views.step
+    if reach_deg > 0 and (first is None or not first.misfit_px < _SURE * field):
         line = tilt_axis.common_line(quick, Pose.at_rest(quick.count, start_deg), reach_deg=reach_deg, mass=mass)
         told["common_line"] = line._asdict()
-        start_deg = line.rotation_deg
-    pose = coarse.along_shifts(quick, Pose.at_rest(quick.count, start_deg))
+        pose = coarse.along_shifts(quick, Pose.at_rest(quick.count, line.rotation_deg))
+        if first is not None:
+            second = _by_moments(quick, pose, searching)
+            first = second if second.misfit_px < first.misfit_px else first
     _check_likeness(quick, pose)
-    if mass == "in view":
-        turning: moments.Turning = "common" if reach_deg > 0 else "fixed"
-        first = moments.fit_moments(quick, coarse.centred(quick, pose), turning=turning)
-        if first.misfit_px > _LIKELY * views.images.shape[2] * views.step:
-            mass = "beyond"
-        elif refine == "none":
-            pose = coarse.centred(quick, pose)
-        else:
-            found = moments.fit_moments(views, first.pose, turning=turning) if quick is not views else first
+    if first is not None and first.misfit_px < _LIKELY * field:
+        pose = first.pose
+        if refine != "none":
+            found = moments.fit_moments(views, pose, turning=searching) if quick is not views else first
             pose = found.pose
             told["moments"] = {
                 "misfit_px": found.misfit_px,
@@ -129,8 +130,9 @@ def estimate(
                 "steps": found.steps,
                 "intensity": [float(one) for one in found.intensity],
             }
-            if refine == "matching":
-                views = views.divided(found.intensity)
+            views = views.divided(found.intensity) if refine == "matching" else views
+    else:
+        mass = "beyond"
     if mass == "beyond":
         pose = coarse.stretched_shifts(quick, pose)
         place = tilt_axis.axis_place(quick, pose)
@@ -143,6 +145,10 @@ def estimate(
         pose, levels = matching.refine_by_matching(views, pose, turning="fixed", mass=mass)
         told["matching"] = [level.__dict__ for level in levels]
     return pose, told
+
+
+def _by_moments(views: Views, pose: Pose, searching: moments.Turning) -> moments.Moments:
+    return moments.fit_moments(views, coarse.centred(views, pose), turning=searching)
 
 
 def read(series: xr.DataArray, order: Any) -> tuple[Float32, int, tuple[float, float]]:
