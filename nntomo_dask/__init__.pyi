@@ -1,5 +1,6 @@
 """The public names and the modules that hold them: for the lazy import in `__init__`, and for type checkers."""
 
+from .alignment.align import align as align
 from .alignment.apply import apply_alignment as apply_alignment
 from .alignment.files import (
     read_alignment as read_alignment,
