@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 import nntomo_dask as nt
-from nntomo_dask.alignment import found, page
+from nntomo_dask.alignment import align as finding, found, page
 from nntomo_dask.alignment.quality import quality
 from nntomo_dask.cli.main import main
+from tests.shared_data import NEEDLE
 
 ANGLES = nt.tilt_angles("tem", 15)
 
@@ -239,3 +241,64 @@ def test_a_table_that_was_edited_or_is_another_is_not_lost(tmp_path, specimen, f
         found.found_once(raw, finder, {"steps": ("one",)}, table)
     assert finder.calls == 1
     assert found.found_once(raw, finder, {"steps": ("one",)}, table, overwrite=True)[1]
+
+
+def test_one_command_finds_and_applies(run, stored, monkeypatch):
+    """Found once: a rerun reads the table, also where the series was not written yet; an edited one is not lost."""
+    raw, _ = stored
+    words = ("align", "raw.zarr", "-o", "a.zarr", "--page", "none")
+    text = run(*words).output
+    assert re.search(r"tilt axis: [-+][\d.]+° from the vertical and [-+][\d.]+ px from the middle", text)
+    table = nt.read_alignment("a.csv")
+    expected = nt.align(raw)
+    np.testing.assert_array_equal(table.displacement_px, expected.displacement_px)
+    np.testing.assert_array_equal(nt.open("a.zarr").values, nt.apply_alignment(raw, expected).values)
+
+    def found_again(*_, **__):
+        raise AssertionError("it was found again")
+
+    monkeypatch.setattr(finding, "align", found_again)
+    shutil.rmtree("a.zarr")
+    assert "found before" in run(*words).output
+    np.testing.assert_array_equal(nt.open("a.zarr").values, nt.apply_alignment(raw, expected).values)
+    assert "of other options" in run(*words, "--refine", "none", exit_code=2).output
+    nt.write_alignment(table.edited(ANGLES[2], flagged=True), "a.csv")
+    assert "edited since; try: --table a.csv to apply it" in run(*words, exit_code=2).output
+    run("align", "raw.zarr", "--table", "a.csv", "-o", "a.zarr", "--page", "none", "--overwrite")
+    assert nt.open("a.zarr").sizes["angle"] == 14
+
+
+def test_the_tilt_axis_that_is_given_is_kept(run, stored):
+    run("align", "raw.zarr", "-o", "a.zarr", "--page", "none", "--tilt-axis", "-1.5", "--refine", "none")
+    np.testing.assert_array_equal(nt.read_alignment("a.csv").rotation_deg, 1.5)
+
+
+@pytest.mark.parametrize("option", ["--refine=none", "--tilt-axis=3", "--reach=5", "--tilt-angles=refined"])
+def test_options_of_finding_are_refused_with_a_table(run, stored, option):
+    text = run("align", "raw.zarr", "--table", "table.csv", option, "-o", "a.zarr", exit_code=2).output
+    assert "is for an alignment that is found" in text
+
+
+def test_another_file_is_not_taken_for_the_table(run, stored):
+    Path("a.csv").write_text("x,y\n1,2\n")
+    text = run("align", "raw.zarr", "-o", "a.zarr", "--page", "none", exit_code=2).output
+    assert "a.csv: " in text
+    assert not Path("a.zarr").exists()
+
+
+@pytest.mark.skipif(not NEEDLE.is_dir(), reason="needs tests/data/needle")
+def test_a_measured_series_is_aligned_by_one_command(run):
+    """The residual of its reconstruction is halved, with all projections and with those that are left out."""
+    angles = nt.read_tilt_angles(NEEDLE / "needle.rawtlt")
+    nt.save(nt.read_mrc_series(NEEDLE / "needle.mrc", angles, tilt_axis="x", background=515.0), "raw.zarr")
+    run("align", "raw.zarr", "-o", "a.zarr")
+    numbers = json.loads(Path("a.quality/quality.json").read_text())
+    before, after = numbers["before"], numbers["after"]
+    print(
+        before["mean_residual"],
+        after["mean_residual"],
+        before["mean_left_out_residual"],
+        after["mean_left_out_residual"],
+    )
+    assert after["mean_residual"] < 0.6 * before["mean_residual"]
+    assert after["mean_left_out_residual"] < 0.6 * before["mean_left_out_residual"]

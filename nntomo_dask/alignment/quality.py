@@ -27,7 +27,7 @@ _PIXELS = 160  # of a binned slice, about: residuals of larger ones take long
 _SLICES = 4  # that residuals are taken of
 _RUN = 32  # raw slices that are read at most for the centre of mass
 _FOLDS = 12
-_ITERATIONS = 20  # of SIRT: further ones begin to fit what is misaligned
+_ITERATIONS = 40  # of SIRT: fewer leave more than what is misaligned, and of further ones a page takes long
 _MATTER = 10  # percentile of a projection that counts as its background
 
 

@@ -1,13 +1,15 @@
 """The verb `align`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
+import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask.alignment import apply as applying, imod, page
+from nntomo_dask.alignment import align as finding, apply as applying, imod, page
+from nntomo_dask.alignment.found import found_once
 from nntomo_dask.alignment.quality import quality
 from nntomo_dask.alignment.table import Alignment, words
 from nntomo_dask.arrays import recipes, schema
@@ -60,6 +62,8 @@ class AngleList(click.ParamType[tuple[float, ...]]):
 @click.option(
     "--table",
     "given",
+    cls=options.SettingOption,
+    setting="table",
     type=support.PATH,
     help="Apply this alignment, and find none: a table that nntomo align wrote (.csv, .json), edited or not, or "
     "transforms of IMOD (.xf, .xg, .prexg, .prexf) with their angles beside them as .rawtlt, and corrected ones as "
@@ -70,6 +74,34 @@ class AngleList(click.ParamType[tuple[float, ...]]):
     type=support.PATH,
     help="Apply the alignment, crop and fill of another series that was aligned, such as another channel of the same "
     "specimen.",
+)
+@click.option(
+    "--refine",
+    type=click.Choice(get_args(finding.Refine)),
+    default="auto",
+    show_default=True,
+    help="How the alignment is found after the first steps: by moments of rows, which needs all mass in view; by "
+    "matching of projections, which is slower; auto chooses; none leaves it at the first steps.",
+)
+@click.option(
+    "--tilt-axis",
+    type=float,
+    help="Direction of the tilt axis in the images of the series, from their vertical, counterclockwise [degrees]; "
+    "it is not searched for then. Default: found, about what the series says.",
+)
+@click.option(
+    "--reach",
+    type=float,
+    default=20.0,
+    show_default=True,
+    help="How far from its start the direction of the axis is searched for [degrees].",
+)
+@click.option(
+    "--tilt-angles",
+    type=click.Choice(get_args(finding.TiltAngles)),
+    default="nominal",
+    show_default=True,
+    help="refined: correct the tilt angles too, by what the other projections predict.",
 )
 @click.option(
     "--leave-out",
@@ -128,6 +160,10 @@ def align(
     series: Path,
     given: Path | None,
     like: Path | None,
+    refine: finding.Refine,
+    tilt_axis: float | None,
+    reach: float,
+    tilt_angles: finding.TiltAngles,
     leave_out: tuple[float, ...] | None,
     keep_angles: bool,  # noqa: FBT001
     fill: Any,
@@ -142,10 +178,14 @@ def align(
 ) -> None:
     """Align the projections of a measured tilt series.
 
-    Writes the aligned series, and a page that shows the series before and after.
+    Finds shifts, the direction and the position of the tilt axis, and applies all of it in one interpolation. Writes
+    the aligned series; a table of what was found, ALIGNED.csv, which can be edited and given back; and a page that
+    shows the series before and after, ALIGNED.quality/index.html.
 
     \b
-    Example: a table that was edited
+    Example:
+      nntomo align raw.zarr -o aligned.zarr
+    The table was edited:
       nntomo align raw.zarr --table aligned.csv -o aligned.zarr --overwrite
     Another channel of the same specimen:
       nntomo align idpc.zarr --like aligned.zarr -o idpc-aligned.zarr
@@ -155,11 +195,19 @@ def align(
     folder = None if page_folder == _NO_PAGE else Path(page_folder) if page_folder else beside(output, ".quality")
     files = [] if folder is None else [folder / name for name in (page.NUMBERS, page.PAGE, *page.FIGURES)]
     inputs = [one for one in (series, given, like) if one is not None]
+    found_in = beside(output, ".csv") if given is None and like is None else None
+    if found_in is None:
+        support.check_free("refine", "tilt_axis", "reach", "tilt_angles", because="is for an alignment that is found")
     if folder is not None:
         outputs.check_folder(folder, inputs, who="align")
         _check_folder(folder)
     reserved = outputs.reserved(
-        "align", stores=[output], written=tables, replaced=files, inputs=inputs, overwrite=overwrite
+        "align",
+        stores=[output],
+        written=tables,
+        replaced=files if found_in is None else [*files, found_in],
+        inputs=inputs,
+        overwrite=overwrite,
     )
     with reserved:
         raw = nt.open(series)
@@ -168,7 +216,15 @@ def align(
             alignment, chosen = _like(like)
             chosen |= {name: value for name, value in (("fill", fill), ("crop", crop)) if is_given(name)}
         else:
-            alignment, chosen = _read(given, raw, scales), {"fill": fill, "crop": crop}
+            chosen = {"fill": fill, "crop": crop}
+            if given is not None:
+                alignment = _read(given, raw, scales)
+            else:
+                assert found_in is not None
+                settings: dict[str, Any] = {"refine": refine, "reach_deg": reach, "tilt_angles": tilt_angles}
+                if tilt_axis is not None:
+                    settings["rotation_deg"] = -tilt_axis
+                alignment = _found(raw, settings, found_in, overwrite=overwrite)
         if keep_angles:
             chosen["angles"] = "nominal"
         if leave_out is not None:
@@ -195,9 +251,22 @@ def beside(output: Path, ending: str) -> Path:
     return output.with_name(f"{name.removesuffix(_SUFFIX)}{ending}")
 
 
-def _read(table: Path | None, raw: xr.DataArray, scales: imod.Scales) -> Alignment:
-    if table is None:
-        raise click.UsageError("give --table or --like")
+def _found(raw: xr.DataArray, options: dict[str, Any], table: Path, *, overwrite: bool) -> Alignment:
+    """The alignment that is found, or was by this command before; prints what it is."""
+    alignment, now = found_once(raw, finding.align, options, table, overwrite=overwrite)
+    kept = alignment.kept
+    if now:
+        shifts = alignment.displacement_px[kept].std(axis=0)
+        click.echo(
+            f"tilt axis: {-np.median(alignment.rotation_deg[kept]):+.2f}° from the vertical and "
+            f"{alignment.axis_px:+.2f} px from the middle; shifts of {shifts[0]:.2f} px along and {shifts[1]:.2f} px "
+            "across it (standard deviation)"
+        )
+    click.echo(f"table: {printable(str(table))}{'' if now else ', found before'}", err=True)
+    return alignment
+
+
+def _read(table: Path, raw: xr.DataArray, scales: imod.Scales) -> Alignment:
     if table.suffix.lower() not in imod.SUFFIXES:
         support.check_free("scales", because="is for transforms of IMOD")
         return nt.read_alignment(table)
