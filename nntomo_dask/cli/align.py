@@ -85,12 +85,16 @@ class AngleList(click.ParamType[tuple[float, ...]]):
 )
 @click.option(
     "--tilt-axis",
+    cls=options.SettingOption,
+    setting="rotation_deg",
     type=float,
     help="Direction of the tilt axis in the images of the series, from their vertical, counterclockwise [degrees]; "
     "it is not searched for then. Default: found, about what the series says.",
 )
 @click.option(
     "--reach",
+    cls=options.SettingOption,
+    setting="reach_deg",
     type=float,
     default=20.0,
     show_default=True,
@@ -253,6 +257,8 @@ def beside(output: Path, ending: str) -> Path:
 
 def _found(raw: xr.DataArray, options: dict[str, Any], table: Path, *, overwrite: bool) -> Alignment:
     """The alignment that is found, or was by this command before; prints what it is."""
+    if not table.exists():
+        click.echo("finding the alignment", err=True)
     alignment, now = found_once(raw, finding.align, options, table, overwrite=overwrite)
     kept = alignment.kept
     if now:
