@@ -176,7 +176,7 @@ def test_rows_that_the_series_lacks_are_told(run, stored):
         (("--table", "table.csv", "--leave-out", "west"), "write angles with commas"),
         (("--table", "table.csv", "--crop", "big"), "write none, seen, or two sizes"),
         (("--table", "table.csv", "--crop", "64,64"), "crop of z to at most 20 pixels"),
-        (("--table", "table.csv", "--scales", "ignore"), "--scales is for transforms of IMOD"),
+        (("--table", "table.csv", "--stretch", "ignore"), "--stretch is for transforms of IMOD"),
         (("--table", "table.csv", "--write-table", "table.csv"), "an output that is not an input"),
         (("--table", "table.csv", "--page", "full"), "which holds something else"),
         (("--table", "table.csv", "--scale", "40"), "shifts within the images"),
@@ -296,3 +296,14 @@ def test_a_measured_series_is_aligned_by_one_command(run):
     before, after = numbers["before"], numbers["after"]
     assert after["mean_residual"] < 0.5 * before["mean_residual"]
     assert after["mean_left_out_residual"] < 0.5 * before["mean_left_out_residual"]
+
+
+def test_a_figure_of_a_table(specimen, tmp_path):
+    figure = nt.plot_alignment(specimen[1])
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == 4
+    kept, left_out = shown[0].lines[0], shown[0].lines[1]
+    np.testing.assert_array_equal(kept.get_xdata(), ANGLES[1:])
+    np.testing.assert_array_equal(kept.get_ydata(), specimen[1].along_px[1:])
+    np.testing.assert_array_equal(left_out.get_xdata(), ANGLES[:1])
+    assert nt.save_figure(figure, tmp_path / "table.png").is_file()

@@ -276,7 +276,7 @@ def test_the_axis_is_part_of_imods_shift(tmp_path):
         ([IDENTITY, IDENTITY], {}, "an angle for each of the 2 lines"),
         ([], {}, "a transform for each image"),
         ([IDENTITY] * 3, {"corrected_deg": [1.0]}, "an angle for each of the 3 lines"),
-        ([IDENTITY] * 3, {"scales": "often"}, '"refuse" or "ignore"'),
+        ([IDENTITY] * 3, {"stretch": "often"}, '"refuse" or "ignore"'),
     ],
 )
 def test_other_transforms_are_refused(tmp_path, lines, others, text):
@@ -285,7 +285,7 @@ def test_other_transforms_are_refused(tmp_path, lines, others, text):
 
 
 def test_stretches_can_be_ignored(tmp_path):
-    table = imod(tmp_path, ["0.808 -0.606 0.606 0.808 5 -2", IDENTITY, IDENTITY], scales="ignore")
+    table = imod(tmp_path, ["0.808 -0.606 0.606 0.808 5 -2", IDENTITY, IDENTITY], stretch="ignore")
     assert table.rotation_deg[0] == pytest.approx(np.rad2deg(np.arctan2(0.6, 0.8)))
     assert table.provenance["largest_stretch_ignored"] == pytest.approx(0.01)
 

@@ -76,7 +76,7 @@ def read_alignment(
     *,
     angles_deg: npt.ArrayLike | None = None,
     corrected_deg: npt.ArrayLike | None = None,
-    scales: imod.Scales = "refuse",
+    stretch: imod.Stretch = "refuse",
 ) -> Alignment:
     """Read the table of an alignment: CSV or JSON as `write_alignment` makes them, or transforms of IMOD.
 
@@ -90,7 +90,7 @@ def read_alignment(
         Of transforms of IMOD: nominal tilt angles in the order of the lines, [degrees].
     corrected_deg
         Of transforms of IMOD: tilt angles that IMOD found, in the same order.
-    scales
+    stretch
         Of transforms of IMOD: "refuse" those that stretch images; "ignore" takes the nearest rotation instead, and
         keeps the largest stretch in the provenance.
 
@@ -103,7 +103,7 @@ def read_alignment(
     source = Path(path)
     content = _content(source)
     if source.suffix.lower() in imod.SUFFIXES:
-        return imod.parsed(content, source, angles_deg=angles_deg, corrected_deg=corrected_deg, scales=scales)
+        return imod.parsed(content, source, angles_deg=angles_deg, corrected_deg=corrected_deg, stretch=stretch)
     if angles_deg is not None or corrected_deg is not None:
         refuse(
             "read_alignment", needs="no angles for a table that has them", got="some", remedy="leave `angles_deg` out"

@@ -36,7 +36,7 @@ from nntomo_dask.formats.tilt_angles import read_tilt_angles
 from nntomo_dask.types import Float64
 from nntomo_dask.untrusted import MOST_ANGLES, finite_number
 
-Scales = Literal["refuse", "ignore"]
+Stretch = Literal["refuse", "ignore"]
 RELATIVE = ".prexf"
 SUFFIXES = (".xf", ".xg", ".prexg", RELATIVE)
 _WHO = "read_alignment"
@@ -50,11 +50,11 @@ def parsed(
     *,
     angles_deg: npt.ArrayLike | None,
     corrected_deg: npt.ArrayLike | None,
-    scales: Scales,
+    stretch: Stretch,
 ) -> Alignment:
     """The alignment in the text of a file of transforms; see `files.read_alignment`."""
-    if scales not in get_args(Scales):
-        refuse(_WHO, needs='"refuse" or "ignore"', got=f"{scales!r}", remedy='`scales="refuse"`')
+    if stretch not in get_args(Stretch):
+        refuse(_WHO, needs='"refuse" or "ignore"', got=f"{stretch!r}", remedy='`stretch="refuse"`')
     transforms = _numbers(content, source)
     nominal, nominal_from = _angles(angles_deg, source, (".rawtlt", ".tlt"))
     corrected, corrected_from = _angles(corrected_deg, source, (".tlt",))
@@ -77,14 +77,14 @@ def parsed(
                 remedy="check both",
             )
     matrices = transforms[:, :4].reshape(-1, 2, 2)
-    rotations, stretch = _rotations(matrices)
-    worst = int(np.abs(stretch).argmax())
-    if not np.abs(stretch).max() <= _MOST_STRETCH and scales == "refuse":
+    rotations, stretches = _rotations(matrices)
+    worst = int(np.abs(stretches).argmax())
+    if not np.abs(stretches).max() <= _MOST_STRETCH and stretch == "refuse":
         refuse(
             _WHO,
             needs="transforms that rotate and shift",
-            got=f"a stretch of {100 * stretch[worst]:.3g} % in line {worst + 1} of {source}",
-            remedy='align in IMOD without magnification and distortion; or `scales="ignore"`, which takes the nearest '
+            got=f"a stretch of {100 * stretches[worst]:.3g} % in line {worst + 1} of {source}",
+            remedy='align in IMOD without magnification and distortion; or `stretch="ignore"`, which takes the nearest '
             "rotation",
         )
     shifts = transforms[:, 4:]
@@ -97,7 +97,7 @@ def parsed(
         "quarter_turns": quarters,
         "angles": nominal_from,
         "corrected_angles": corrected_from,
-        "largest_stretch_ignored": float(np.abs(stretch).max()) if scales == "ignore" else 0.0,
+        "largest_stretch_ignored": float(np.abs(stretches).max()) if stretch == "ignore" else 0.0,
     }
     return Alignment(
         angles_deg=nominal,
@@ -163,11 +163,11 @@ def _rotations(matrices: Float64) -> tuple[Float64, Float64]:
     lengths = np.linalg.svd(matrices, compute_uv=False)
     found = np.arctan2(matrices[:, 1, 0] - matrices[:, 0, 1], matrices[:, 0, 0] + matrices[:, 1, 1])
     off = lengths - 1
-    stretch = np.where(np.abs(off[:, 0]) >= np.abs(off[:, 1]), off[:, 0], off[:, 1])
+    stretches = np.where(np.abs(off[:, 0]) >= np.abs(off[:, 1]), off[:, 0], off[:, 1])
     mirrored = np.linalg.det(matrices) <= 0
     # One branch of the angle for all of them, where they are about a half turn.
     turned = found[0] + np.mod(found - found[0] + np.pi, 2 * np.pi) - np.pi
-    return turned, np.where(mirrored, -1.0, stretch)
+    return turned, np.where(mirrored, -1.0, stretches)
 
 
 def _product(first: tuple[float, Float64], second: tuple[float, Float64]) -> tuple[float, Float64]:

@@ -138,7 +138,7 @@ class AngleList(click.ParamType[tuple[float, ...]]):
     "what the pixel sizes of both say, where they are known; else 1.",
 )
 @click.option(
-    "--scales",
+    "--stretch",
     type=click.Choice(["refuse", "ignore"]),
     default="refuse",
     show_default=True,
@@ -173,7 +173,7 @@ def align(
     fill: Any,
     crop: Any,
     scale: float | None,
-    scales: imod.Scales,
+    stretch: imod.Stretch,
     tables: tuple[Path, ...],
     page_folder: str | None,
     output: Path,
@@ -222,7 +222,7 @@ def align(
         else:
             chosen = {"fill": fill, "crop": crop}
             if given is not None:
-                alignment = _read(given, raw, scales)
+                alignment = _read(given, raw, stretch)
             else:
                 assert found_in is not None
                 settings: dict[str, Any] = {"refine": refine, "reach_deg": reach, "tilt_angles": tilt_angles}
@@ -272,15 +272,15 @@ def _found(raw: xr.DataArray, options: dict[str, Any], table: Path, *, overwrite
     return alignment
 
 
-def _read(table: Path, raw: xr.DataArray, scales: imod.Scales) -> Alignment:
+def _read(table: Path, raw: xr.DataArray, stretch: imod.Stretch) -> Alignment:
     if table.suffix.lower() not in imod.SUFFIXES:
-        support.check_free("scales", because="is for transforms of IMOD")
+        support.check_free("stretch", because="is for transforms of IMOD")
         return nt.read_alignment(table)
     named = [table.with_suffix(suffix) for suffix in (".rawtlt", ".tlt")]
     if any(one.is_file() for one in named):
-        found = nt.read_alignment(table, scales=scales)
+        found = nt.read_alignment(table, stretch=stretch)
     else:
-        found = nt.read_alignment(table, angles_deg=raw[schema.ANGLE].values, scales=scales)
+        found = nt.read_alignment(table, angles_deg=raw[schema.ANGLE].values, stretch=stretch)
         click.echo(f"note: no {named[0].name} beside {table}: its lines are taken in the order of the series", err=True)
     return found
 
