@@ -82,6 +82,12 @@ def align(
         )
     usable = np.flatnonzero(~prepared.flagged)
     views = Views(prepared.images, nominal[order], step, middle).only(usable)
+    preparation = {
+        "background": [float(one) for one in prepared.background],
+        "replaced_pixels": prepared.replaced,
+        "binning": step,
+    }
+    del prepared
     pose, told = estimate(
         views,
         refine=refine,
@@ -92,11 +98,7 @@ def align(
     correction = np.zeros(nominal.size)
     if tilt_angles == "refined":
         correction[order[usable]] = left_out.angle_corrections(_quick(views), pose)
-    told["prepared"] = {
-        "background": [float(one) for one in prepared.background],
-        "replaced_pixels": prepared.replaced,
-        "binning": step,
-    }
+    told = {"prepared": preparation, **told}
     return _table(nominal, order, usable, pose, correction, told)
 
 

@@ -11,6 +11,7 @@ _STEPS = 24  # of SIRT
 _ROWS = 32  # of a run
 _PROBE = 0.5  # degrees to either side, for the derivative with respect to the tilt
 _FARTHEST = 2.0  # degrees of a correction in one round
+_ENDS = 2  # views at either end of the tilt range
 _BLUR = 1.0  # pixels
 
 
@@ -43,9 +44,13 @@ def angle_corrections(views: Views, pose: Pose, *, rounds: int = 3, most_rows: i
     """(view,): what to add to the nominal angles, [degrees], so that the others predict each view best.
 
     The least-squares step of the angle, together with shifts, from the projection of a volume that was made without the
-    view. Their mean is zero, since the object may turn. Corrections that do not lower the sum of the squared errors of
-    all predictions are not made.
+    view. Their mean is zero, since the object may turn. The two views at either end are not corrected: nothing beyond
+    them is measured. Corrections that do not lower the sum of the squared errors of all predictions are not made, as
+    for an object that looks the same from all sides.
     """
+    inner = slice(_ENDS, views.count - _ENDS)
+    if views.count <= 2 * _ENDS + 1:
+        return np.zeros(views.count)
     correction = np.zeros(views.count)
     least = _total(views, pose, correction, most_rows)
     for _ in range(rounds):
@@ -53,7 +58,7 @@ def angle_corrections(views: Views, pose: Pose, *, rounds: int = 3, most_rows: i
         normal, right = np.zeros((views.count, 3, 3)), np.zeros((views.count, 3))
         for run in _runs(views, pose, most_rows):
             rows = np.ascontiguousarray(np.moveaxis(views.at(pose, run), 0, 1))
-            for view in range(views.count):
+            for view in range(views.count)[inner]:
                 probed = angles[view] + np.array([-_PROBE, 0.0, _PROBE])
                 before, seen, after = np.moveaxis(_blurred(_predicted(rows, angles, view, probed)), 1, 0)
                 left = (_blurred(rows[:, view : view + 1])[:, 0] - seen).astype(np.float64).ravel()
@@ -65,7 +70,7 @@ def angle_corrections(views: Views, pose: Pose, *, rounds: int = 3, most_rows: i
                 right[view] += parts @ left
         found = np.array([np.linalg.lstsq(one, two, rcond=1e-9)[0][0] for one, two in zip(normal, right, strict=True)])
         tried = correction + np.clip(found, -_FARTHEST, _FARTHEST)
-        tried -= tried.mean()
+        tried[inner] -= tried[inner].mean()
         total = _total(views, pose, tried, most_rows)
         if not total < least:
             break
@@ -82,7 +87,7 @@ def _runs(views: Views, pose: Pose, most_rows: int) -> list[Float64]:
     starts = np.arange(0, max(rows.size, 1), _ROWS)
     most = max(most_rows // _ROWS, 1)
     if starts.size > most:
-        starts = starts[((2 * np.arange(most) + 1) * starts.size) // (2 * most)]
+        starts = (2 * np.arange(most) + 1) * (rows.size - _ROWS) // (2 * most)
     return [rows[start : start + _ROWS] for start in starts]
 
 

@@ -36,6 +36,7 @@ Turning = Literal["common", "fixed"]
 _BINNINGS = (8, 4, 2, 1)
 _SMALLEST = 24  # pixels across or along, that a binned view has at least
 _ROWS, _MARGIN = 32, 4  # rows of a run; those at its ends, in which blurring and derivatives miss neighbours
+_VOXELS = 2**26  # of all runs of a level
 _BLUR = 1.0  # pixels
 _WIDER = 1.5  # the field that is reconstructed, where matter lies beyond the one that was recorded
 _CLAMP = 0.5  # pixels of a level
@@ -107,7 +108,7 @@ def refine_by_matching(
     binnings: tuple[int, ...] = _BINNINGS,
     sirt_steps: int = 24,
     iterations: int = 30,
-    most_rows: int = 192,
+    most_rows: int | None = None,
 ) -> Matched:
     """Refine a pose by projection matching, on coarser and then finer pixels.
 
@@ -127,7 +128,8 @@ def refine_by_matching(
     iterations
         At most, on each level.
     most_rows
-        Rows that are looked at on a level; where there are more, runs of 32 are spread evenly.
+        Rows that are looked at on a level; where there are more, runs of 32 are spread evenly. By default as many as
+        make 2²⁶ voxels: 64 of a view of 1024 pixels, 1024 of one of 256.
     """
     smallest = min(views.images.shape[1:])
     used = [one for one in binnings if smallest // one >= _SMALLEST] or [min(binnings)]
@@ -155,25 +157,25 @@ def sirt(rows: Float32, pair: Projector, steps: int) -> Float32:
             seen = pair.forward(images) if step > 1 else np.zeros_like(measured)
             iterate.residual(measured, seen, row_weights, weighted)
             iterate.step(images, pair.back(weighted), column_weights, active, np.float32(0))
-            if step < steps:
-                change = images - previous
-                previous[:] = images
-                change *= np.float32((step - 1) / (step + 2))
-                images += change
+            if step < steps:  # without a third volume: x + share · (x - the x before), and x itself
+                previous -= images
+                previous *= np.float32((1 - step) / (step + 2))
+                images += previous
+                np.subtract(images, previous, out=previous)
         return images
 
     return pair.run(solve, rows)
 
 
-def _grid(views: Views, pose: Pose, mass: Mass, steps: int, most_rows: int) -> _Grid:
+def _grid(views: Views, pose: Pose, mass: Mass, steps: int, most_rows: int | None) -> _Grid:
     """The rows that views have recorded, in runs; all of them, or runs that are spread."""
     recorded = views.measured(pose, None, np.zeros(1))[..., 0]
     rows = views.along[recorded.mean(axis=0) > 0.5]
     inner = _ROWS - 2 * _MARGIN
     starts = np.arange(0, max(rows.size - 2 * _MARGIN, 1), inner)
-    most = max(most_rows // _ROWS, 1)
+    most = max((_VOXELS // views.images.shape[2] ** 2 if most_rows is None else most_rows) // _ROWS, 1)
     if starts.size > most:
-        starts = starts[((2 * np.arange(most) + 1) * starts.size) // (2 * most)]
+        starts = (2 * np.arange(most) + 1) * (rows.size - _ROWS) // (2 * most)
     runs = tuple(rows[start : start + _ROWS] for start in starts)
     count = views.images.shape[2]
     wide = count + 2 * int(np.ceil((_WIDER - 1) * count / 2)) if mass == "beyond" else count

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask.kernels import warp
-from nntomo_dask.types import Bools, Float32, Float64
+from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 Mass = Literal["in view", "beyond"]  # whether matter lies beyond the field across the axis
 
@@ -59,12 +58,15 @@ class Views:
         Edge of a pixel in pixels of the raw series: 1, or the factor of a binning.
     middle
         Where the middle of the raw image lies, (along, across) in these pixels from the first.
+    intensity
+        (view,): what values are divided by when they are interpolated; None for nothing.
     """
 
     images: Float32
     angles_deg: Float64
     step: int = 1
     middle: warp.Middle | None = None
+    intensity: Float64 | None = None
     radians: Float64 = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,10 @@ class Views:
 
     def at(self, pose: Pose, along: Float64 | None = None, across: Float64 | None = None) -> Float32:
         """(view, along, across): the projections as they lie in a pose, by one interpolation of what was recorded."""
-        return warp.warp(self.splines, *self._grid(along, across), *self._moved(pose), self.middle)
+        found = warp.warp(self.splines, *self._grid(along, across), *self._moved(pose), self.middle)
+        if self.intensity is not None:
+            found /= self.intensity.astype(np.float32)[:, None, None]
+        return found
 
     def measured(self, pose: Pose, along: Float64 | None = None, across: Float64 | None = None) -> Bools:
         """(view, along, across): which of these values lie within the recorded images."""
@@ -114,16 +119,21 @@ class Views:
         middle = self.middle or tuple((size - 1) / 2 for size in self.images.shape[1:])
         places = tuple((place - part[0] + 0.5) / factor - 0.5 for place, part in zip(middle, parts, strict=True))
         means = np.asarray(blocks.mean(axis=(2, 4), dtype=np.float64), np.float32)
-        return Views(means, self.angles_deg, self.step * factor, (places[0], places[1]))
+        return Views(means, self.angles_deg, self.step * factor, (places[0], places[1]), self.intensity)
 
     def divided(self, by: Float64) -> "Views":
         """Each projection divided by a number of its own (view,)."""
-        return replace(self, images=self.images / np.asarray(by, np.float32)[:, None, None])
+        divided = replace(self, intensity=by if self.intensity is None else self.intensity * by)
+        if "splines" in self.__dict__:  # they are as large as the images
+            divided.__dict__["splines"] = self.splines
+        return divided
 
-    def only(self, which: npt.ArrayLike) -> "Views":
-        """Some of the projections."""
-        chosen = np.asarray(which)
-        return replace(self, images=self.images[chosen], angles_deg=self.angles_deg[chosen])
+    def only(self, chosen: Integers) -> "Views":
+        """Some of the projections, by their places."""
+        if chosen.size == self.count and (chosen == np.arange(self.count)).all():
+            return self  # without a copy
+        intensity = None if self.intensity is None else self.intensity[chosen]
+        return replace(self, images=self.images[chosen], angles_deg=self.angles_deg[chosen], intensity=intensity)
 
     def _grid(self, along: Float64 | None, across: Float64 | None) -> tuple[Float64, Float64]:
         return self.along if along is None else along, self.across if across is None else across
