@@ -1,5 +1,13 @@
 """The public names and the modules that hold them: for the lazy import in `__init__`, and for type checkers."""
 
+from .alignment.align import align as align
+from .alignment.apply import apply_alignment as apply_alignment
+from .alignment.files import (
+    read_alignment as read_alignment,
+    write_alignment as write_alignment,
+)
+from .alignment.page import plot_alignment as plot_alignment
+from .alignment.table import Alignment as Alignment
 from .arrays.detector import with_axis_position as with_axis_position
 from .arrays.geometry import (
     angular_cells as angular_cells,

@@ -20,6 +20,9 @@ network = nt.load_network("network.safetensors")
 better = nt.reconstruct(series, network, scale="auto")
 simulated = nt.simulate("UiO-66", [0.0, 30.0], mode="haadf")
 error: float = float(nt.mse(saved, better))
+alignment = nt.align(series, refine="none").edited(-70, flagged=True)
+nt.write_alignment(alignment.then(nt.read_alignment("second.csv")), "both.xf")
+aligned = nt.apply_alignment(series, alignment, crop="seen", fill=0)
 nt.save_figure(nt.compare_volumes({"sirt": saved, "network": better}), "figure.png")
 """
 

@@ -18,6 +18,7 @@ from nntomo_dask.untrusted import printable
 _VERBS = {
     "demo": ("demo", "Run the quick start: a known particle, reconstructed from 8 projections by several methods."),
     "import": ("importing", "Import a tilt series or a volume from a file."),
+    "align": ("align", "Align the projections of a measured tilt series."),
     "phantom": ("phantom", "Make a phantom volume."),
     "project": ("project", "Project a volume to a tilt series."),
     "simulate": ("simulation", "Simulate STEM tilt series of crystals."),

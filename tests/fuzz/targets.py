@@ -193,6 +193,17 @@ def _read_measured(folder: Path) -> str:
     return _digest(series.values, series.angle.values, packed.values)
 
 
+def _alignment(suffix: str) -> Callable[[Path], Path]:
+    table = nt.Alignment.identity(ANGLES, along_px=np.arange(8) / 3, provenance={"steps": ["coarse", {"shift": 0.5}]})
+    return lambda folder: nt.write_alignment(table, folder / f"table{suffix}")
+
+
+def _read_alignment(path: Path) -> str:
+    angles = ANGLES if path.suffix == ".xf" else None
+    table = nt.read_alignment(path, angles_deg=angles)
+    return _digest(table.digest(), sorted(table.provenance))
+
+
 KINDS: dict[str, Kind] = {
     "volume": Kind(_saved("particle.zarr"), _read_store),
     "series": Kind(_saved("series.zarr"), _read_store),
@@ -210,6 +221,9 @@ KINDS: dict[str, Kind] = {
     "MRC": Kind(_legacy("series.mrc"), _read_series, has_checksums=False),
     "measured stack": Kind(_measured, _read_measured, has_checksums=False),
     "angles": Kind(_legacy("series.rawtlt"), _read_angles, has_checksums=False),
+    "alignment": Kind(_alignment(".csv"), _read_alignment, has_checksums=False),
+    "alignment as JSON": Kind(_alignment(".json"), _read_alignment, has_checksums=False),
+    "transforms": Kind(_alignment(".xf"), _read_alignment, has_checksums=False),
     "mdoc": Kind(_copied(NEEDLE / "serialem.mdoc"), _read_angles, has_checksums=False),
 }
 if all(map(importlib.util.find_spec, ("ase", "gemmi", "nntomo_dask.simulation.cif"))):
