@@ -355,6 +355,9 @@ class TestChoice:
         kept = nt.read(path, repeats="keep", background="none", tilt_axis="y")
         np.testing.assert_allclose(kept.angle[3:5], [0, 0.001])
         np.testing.assert_array_equal(images_of(kept), counts)
+        backwards = nt.read(put("b.mrc", counts[::-1], angles=angles[::-1]), repeats="keep", tilt_axis="y")
+        np.testing.assert_allclose(backwards.angle, kept.angle)
+        assert backwards.order.values.tolist() == [8, 7, 6, 4, 5, 3, 2, 1, 0]  # of one angle, by the order of the file
         left = nt.read(path, exclude=[4], background="none", tilt_axis="y")
         np.testing.assert_array_equal(images_of(left), np.delete(counts, 3, axis=0))
 
