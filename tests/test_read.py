@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import pickle
 import shutil
 import struct
@@ -16,6 +17,7 @@ from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import SchemaError
 from nntomo_dask.formats import mrc_extended, mrc_images
 from nntomo_dask.formats.source import Source
+from nntomo_dask.store import form
 from tests.shared_data import SHARED
 
 ANGLES = np.linspace(-60, 60, 9)
@@ -178,6 +180,21 @@ def test_exposures_and_doses_are_coordinates(put, tmp_path):
     assert stored.attrs["tilt_axis_deg"] == pytest.approx(5.5)  # from -90, by which images are turned
     assert stored.isel(angle=slice(2, 5)).order.values.tolist() == [2, 3, 4]
     assert "order" not in nt.fbp(stored).coords
+
+
+@pytest.mark.parametrize(
+    "along",
+    [[], {"order": [0]}, {"order": ["angle", [0, 1]]}, {"order": ["time", [0] * 9]}, {"z": ["angle", [0] * 9]},
+     {"order": ["angle", ["0"] * 9]}, {"a b": ["angle", [0] * 9]}, {"order": ["angle", [10**400] * 9]}],
+)  # fmt: skip
+def test_further_coordinates_of_a_store_that_are_none(put, tmp_path, along):
+    """Whoever changes metadata may make the checksum fit; the form is looked at all the same."""
+    nt.save(nt.read(put()), tmp_path / "s.zarr")
+    array = json.loads((tmp_path / "s.zarr/tilt_series/zarr.json").read_text())
+    form.check_data("tilt_series", array)
+    array["attributes"]["coordinates_along"] = along
+    with pytest.raises(form.DamagedError, match="its further coordinates cannot be read"):
+        form.check_data("tilt_series", array)
 
 
 @pytest.mark.parametrize("packer", [gzip, bz2], ids=lambda module: module.__name__)
@@ -577,7 +594,7 @@ def test_slabs_go_to_other_processes(put):
 
 
 def test_a_series_that_was_exported_comes_back(series, tmp_path, run):
-    off = series.isel(detector=slice(3, None), z=slice(1, None))
+    off = (series + 7).isel(detector=slice(3, None), z=slice(1, None))  # and no background is looked for
     nt.write_mrc(off, tmp_path / "s.mrc")
     nt.write_tilt_angles(off.angle, tmp_path / "s.rawtlt")
     again = nt.read(tmp_path / "s.mrc")
