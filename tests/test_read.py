@@ -322,8 +322,17 @@ class TestAngles:
             ):
                 call()
         assert "--as volume, if the images are slices" in run("import", path, "-o", "v.zarr", exit_code=2).output
+        assert "tilt axis: along y of the images, as given" in (
+            run("import", path, "--angles", self._given(tmp_path), "--tilt-axis", "y", "-o", "s.zarr").output
+        )
+        assert "tilt axis: along y of the images, as given" in run("info", "s.zarr").output
         run("import", path, "--as", "volume", "-o", "v.zarr")
         assert nt.open("v.zarr").dims == ("z", "y", "x")
+
+    @staticmethod
+    def _given(folder):
+        (folder / "given.tlt").write_text("\n".join(map(str, ANGLES)))
+        return folder / "given.tlt"
 
     def test_what_lies_beside_is_told(self, put, tmp_path):
         """A text that holds no angles may be anything."""
