@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import json
 import pickle
 import shutil
 import struct
@@ -16,6 +17,7 @@ from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import SchemaError
 from nntomo_dask.formats import mrc_extended, mrc_images
 from nntomo_dask.formats.source import Source
+from nntomo_dask.store import form
 from tests.shared_data import SHARED
 
 ANGLES = np.linspace(-60, 60, 9)
@@ -180,6 +182,21 @@ def test_exposures_and_doses_are_coordinates(put, tmp_path):
     assert "order" not in nt.fbp(stored).coords
 
 
+@pytest.mark.parametrize(
+    "along",
+    [[], {"order": [0]}, {"order": ["angle", [0, 1]]}, {"order": ["time", [0] * 9]}, {"z": ["angle", [0] * 9]},
+     {"order": ["angle", ["0"] * 9]}, {"a b": ["angle", [0] * 9]}, {"order": ["angle", [10**400] * 9]}],
+)  # fmt: skip
+def test_further_coordinates_of_a_store_that_are_none(put, tmp_path, along):
+    """Whoever changes metadata may make the checksum fit; the form is looked at all the same."""
+    nt.save(nt.read(put()), tmp_path / "s.zarr")
+    array = json.loads((tmp_path / "s.zarr/tilt_series/zarr.json").read_text())
+    form.check_data("tilt_series", array)
+    array["attributes"]["coordinates_along"] = along
+    with pytest.raises(form.DamagedError, match="its further coordinates cannot be read"):
+        form.check_data("tilt_series", array)
+
+
 @pytest.mark.parametrize("packer", [gzip, bz2], ids=lambda module: module.__name__)
 def test_packed_files(put, counts, packer, tmp_path):
     path = put()
@@ -305,8 +322,17 @@ class TestAngles:
             ):
                 call()
         assert "--as volume, if the images are slices" in run("import", path, "-o", "v.zarr", exit_code=2).output
+        assert "tilt axis: along y of the images, as given" in (
+            run("import", path, "--angles", self._given(tmp_path), "--tilt-axis", "y", "-o", "s.zarr").output
+        )
+        assert "tilt axis: along y of the images, as given" in run("info", "s.zarr").output
         run("import", path, "--as", "volume", "-o", "v.zarr")
         assert nt.open("v.zarr").dims == ("z", "y", "x")
+
+    @staticmethod
+    def _given(folder):
+        (folder / "given.tlt").write_text("\n".join(map(str, ANGLES)))
+        return folder / "given.tlt"
 
     def test_what_lies_beside_is_told(self, put, tmp_path):
         """A text that holds no angles may be anything."""
@@ -355,6 +381,9 @@ class TestChoice:
         kept = nt.read(path, repeats="keep", background="none", tilt_axis="y")
         np.testing.assert_allclose(kept.angle[3:5], [0, 0.001])
         np.testing.assert_array_equal(images_of(kept), counts)
+        backwards = nt.read(put("b.mrc", counts[::-1], angles=angles[::-1]), repeats="keep", tilt_axis="y")
+        np.testing.assert_allclose(backwards.angle, kept.angle)
+        assert backwards.order.values.tolist() == [8, 7, 6, 4, 5, 3, 2, 1, 0]  # of one angle, by the order of the file
         left = nt.read(path, exclude=[4], background="none", tilt_axis="y")
         np.testing.assert_array_equal(images_of(left), np.delete(counts, 3, axis=0))
 
@@ -574,7 +603,7 @@ def test_slabs_go_to_other_processes(put):
 
 
 def test_a_series_that_was_exported_comes_back(series, tmp_path, run):
-    off = series.isel(detector=slice(3, None), z=slice(1, None))
+    off = (series + 7).isel(detector=slice(3, None), z=slice(1, None))  # and no background is looked for
     nt.write_mrc(off, tmp_path / "s.mrc")
     nt.write_tilt_angles(off.angle, tmp_path / "s.rawtlt")
     again = nt.read(tmp_path / "s.mrc")

@@ -11,7 +11,7 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask import store
 from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.cli import report, support
+from nntomo_dask.cli import found, report, support
 from nntomo_dask.cli.options import NumberOrWord
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
@@ -27,15 +27,6 @@ from nntomo_dask.store import outputs, saving
 from nntomo_dask.untrusted import printable
 
 _NM = {"": 1.0, "nm": 1.0, "a": 0.1, "å": 0.1, "pm": 1e-3, "um": 1e3, "µm": 1e3}
-_TITLES = {
-    "pixels": "pixels",
-    "angles": "tilt angles",
-    "tilt_axis": "tilt axis",
-    "pixel_size": "pixel size",
-    "background": "background",
-    "order": "order of acquisition",
-    "notes": "note",
-}
 
 
 class _Length(click.ParamType[float]):
@@ -69,17 +60,17 @@ class _Numbers(click.ParamType[Any]):
         """The numbers."""
         if isinstance(value, tuple):
             return value
-        found: list[int] = []
+        numbers: list[int] = []
         try:
             for part in value.split(","):
                 first, dash, last = part.partition("-")
-                numbers = range(int(first), int(last if dash else first) + 1)
-                if not 0 < len(numbers) <= 2**16:
+                run = range(int(first), int(last if dash else first) + 1)
+                if not 0 < len(run) <= 2**16:
                     raise ValueError(part)
-                found += numbers
+                numbers += run
         except ValueError:
             self.fail(f"{value!r}; write numbers of images, 1,41-45", param, ctx)
-        return tuple(found)
+        return tuple(numbers)
 
 
 class _Crop(click.ParamType[Any]):
@@ -258,12 +249,10 @@ def import_(
 
 def _tell(array: xr.DataArray, kind: str | None) -> None:
     """Print what was found, and from where."""
-    found = array.attrs.get("found", {})
     if schema.ANGLE not in array.dims:
         click.echo(f"a volume{', as given' if kind else ', as the file says'}", err=True)
-    for key, title in _TITLES.items():
-        if key in found:
-            click.echo(f"{title}: {printable(found[key])}", err=True)
+    for line in found.lines(array.attrs.get("found")):
+        click.echo(printable(line), err=True)
 
 
 def _are_whole_numbers(array: xr.DataArray) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from nntomo_dask.arrays import grid
+from nntomo_dask.cli import found
 from nntomo_dask.errors import refuse
 from nntomo_dask.store import inspection
 from nntomo_dask.untrusted import printable
@@ -78,7 +79,8 @@ def _store(path: Path) -> tuple[list[str], Any]:
         click.echo(f"{printable(str(folder))}: not complete, without {lacking}; run again what wrote it", err=True)
         return [], recipe
     if not modes:
-        return [_array(path, contents, contents.name.replace("_", " ")), *_angles(contents)], recipe
+        origin = found.lines(contents.attributes.get("found")) if "angle" in contents.dims else []
+        return [_array(path, contents, contents.name.replace("_", " ")), *_angles(contents), *origin], recipe
     recipes = [recipe] if len(modes) == 1 else recipe["inputs"]
     chosen = [mode for mode in modes if member in (None, mode)]
     places = [path if member or len(modes) == 1 else path / mode for mode in chosen]

@@ -19,7 +19,6 @@ def of_series(arranged: Arranged, angles_deg: npt.NDArray[Any], byte_kind: Any) 
         and arranged.window.is_whole(images)
         and all(len(group) == 1 for group in arranged.groups)
         and in_order == sorted(in_order)
-        and placed.angle_sign == 1
         and byte_kind is None
         and arranged.bright is None
     )

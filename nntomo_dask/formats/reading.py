@@ -39,6 +39,7 @@ Contrast = Literal["as-is", "bright-field"]
 _WHO = "import"
 _KEPT = ("voltage_kv", "magnification", "detector")
 _ALONG = ("exposure_s", "dose_e_per_a2")
+_OURS = "nntomo"  # how places begin that name files of this package
 _ALIGNED = ("from nntomo", "from IMOD")  # which write series that are aligned
 
 
@@ -188,7 +189,7 @@ def read(
         "order": f"from {said.places['order']}" if said.order is not None else "that of the file",
     }
     attrs: dict[str, Any] = {}
-    if not axis_place.startswith(_ALIGNED):
+    if placed.remaining_deg or not axis_place.startswith(_ALIGNED):
         attrs["tilt_axis_deg"] = float(placed.remaining_deg)
     for name in _KEPT:
         if (value := getattr(said, name)) is not None:
@@ -268,6 +269,8 @@ def _background(
     is_bright = contrast == "bright-field"
     if wanted == "none" and not is_bright:
         return 0.0, "nothing subtracted, as given"
+    if wanted == "auto" and not is_bright and images.said.places.get("tilt_axis_deg", "").startswith(_OURS):
+        return 0.0, "nothing subtracted from what nntomo has written"
     if wanted not in ("auto", "none"):
         counts, text = float(wanted), "as given"
         if is_bright and counts <= 0:
