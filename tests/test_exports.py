@@ -404,6 +404,14 @@ class TestOnTheCommandLine:
             assert (tmp_path / name).stat().st_ino != before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.zarr", "a.zspy", "mine.ome.zarr", "v.zarr"]
 
+    def test_the_description_of_a_killed_run_is_in_nobodys_way(self, run, store, tmp_path):
+        run("export", store, "a.npy")
+        (tmp_path / "a.npy").unlink()
+        run("export", store, "a.npy")  # its description is there already
+        (tmp_path / "a.npy").unlink()
+        (tmp_path / "a.npy.json").write_text("{}")
+        assert "a.npy.json, which exists" in run("export", store, "a.npy", exit_code=2).output
+
     def test_a_store_is_no_place_for_an_export(self, run, store):
         assert "needs a name that ends in" in run("export", store, "b.zarr", exit_code=2).output
         assert "inside the store" in run("export", store, "v.zarr/a.ome.zarr", exit_code=2).output
@@ -435,6 +443,38 @@ class TestOnTheCommandLine:
         run("export", store, name, "--memory", "600MiB")
 
 
+class TestInPython:
+    def test_it_is_what_the_command_writes(self, run, a_volume, tmp_path):
+        nt.save(a_volume.chunk(z=11), "v.zarr")
+        array = nt.open("v.zarr")
+        for name, options, settings in (
+            ("a.mrc", ("--type", "uint8", "--range", "0,1"), {"type": "uint8", "range": (0.0, 1.0)}),
+            ("a.npy", (), {}),
+            ("a.ome.zarr", ("--levels", 2), {"levels": 2}),
+        ):
+            run("export", "v.zarr", name, *options)
+            files = nt.write(array, tmp_path / "python" / name, **settings)
+            assert files[0] == tmp_path / "python" / name
+            theirs = [one for one in sorted((tmp_path / name).rglob("*")) if one.is_file()] or [tmp_path / name]
+            for one in theirs:
+                assert one.read_bytes() == (tmp_path / "python" / one.relative_to(tmp_path)).read_bytes()
+
+    def test_what_is_refused(self, a_volume, tmp_path):
+        (tmp_path / "a.ome.zarr").mkdir()
+        (tmp_path / "a.ome.zarr/notes.txt").write_text("mine")
+        for name, settings, message in (
+            ("a.ome.zarr", {}, "needs a free path, or that of an earlier export"),
+            ("a.hspy", {"type": "uint8"}, "needs a format that has type; got HyperSpy; try: leave type out"),
+            ("a.npy", {"levels": 2}, "needs a format that has levels"),
+            ("a.png", {}, "needs a name that ends in"),
+        ):
+            with pytest.raises(nt.SchemaError, match=message):
+                nt.write(a_volume, tmp_path / name, **settings)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]
+        with pytest.raises(nt.SchemaError, match=r"needs a volume as xarray\.DataArray; got ndarray"):
+            nt.write(a_volume.values, tmp_path / "a.npy")
+
+
 class TestReadAgain:
     """By this package: values, pixel size and angles without an option, whatever way up the file is."""
 
@@ -446,7 +486,8 @@ class TestReadAgain:
         np.testing.assert_array_equal(again.values, a_volume.values)
         assert again.attrs["pixel_size"] == 0.5
         assert again.attrs["units"] == "nm"
-        np.testing.assert_allclose(np.diff(again.y), np.diff(a_volume.y))
+        for dim in again.dims:
+            np.testing.assert_allclose(again[dim], a_volume[dim], atol=1e-6)
 
     @pytest.mark.parametrize("name", NAMES)
     def test_a_series(self, a_series, tmp_path, name):

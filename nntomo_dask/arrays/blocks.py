@@ -39,7 +39,7 @@ def blocks_of(array: xr.DataArray, slices: int) -> Iterator[tuple[int, Float32]]
     for _, slab in slabs_of(array):
         taken = 0
         while taken < len(slab):
-            part = min(len(slab) - taken, len(block) - filled, count - begin - filled)
+            part = min(len(slab) - taken, len(block) - filled)
             block[filled : filled + part] = slab[taken : taken + part]
             taken, filled = taken + part, filled + part
             if filled == min(len(block), count - begin):

@@ -9,7 +9,7 @@ gets a recipe of its own.
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import dask.array as da
@@ -17,11 +17,43 @@ import numpy as np
 import xarray as xr
 from dask.base import tokenize
 
-from nntomo_dask.untrusted import DEEPEST_RECIPE
+from nntomo_dask.untrusted import DEEPEST_RECIPE, printable
 
 Recipe = dict[str, Any]
 
 _DIGITS = 16
+_LONGEST, _MOST_STEPS = 160, 40  # characters in which a recipe is shown, and operations
+
+
+class Shown(dict[str, Any]):
+    """A recipe that shows itself in a line, ``sirt(read_mrc("needle.mrc"))``, among the attributes of an array.
+
+    It is the same dict otherwise, and ``repr`` writes all of it.
+    """
+
+    def __str__(self) -> str:
+        """Operations, from the last to the first, and names of files."""
+        text = printable(_chain(self, iter(range(_MOST_STEPS))))
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _chain(recipe: Any, steps: Iterator[int]) -> str:
+    if not isinstance(recipe, dict) or next(steps, None) is None:
+        return "…"
+    inputs = recipe.get("inputs")
+    inner = _files(recipe.get("parameters"))
+    inner += [_chain(one, steps) for one in inputs] if isinstance(inputs, list) else []
+    return f"{recipe.get('operation', '…')}({', '.join(inner)})" if inner else str(recipe.get("operation", "…"))
+
+
+def _files(parameters: Any) -> list[str]:
+    """The first file of those that were read, and a sign that there were more."""
+    if not isinstance(parameters, dict):
+        return []
+    sources = parameters.get("sources", [parameters])
+    several = sources if isinstance(sources, list) else []
+    names = [one["file"] for one in several if isinstance(one, dict) and isinstance(one.get("file"), str)]
+    return [json.dumps(name, ensure_ascii=False) for name in names[:1]] + ["…"] * (len(names) > 1)
 
 
 def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.DataArray | Recipe] = ()) -> Recipe:

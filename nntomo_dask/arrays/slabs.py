@@ -26,7 +26,7 @@ def label(
 ) -> xr.DataArray:
     """A labelled lazy array whose Dask name is a digest of its recipe, chunks and coordinates."""
     configuration.check_arrays(name)
-    array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipe}, name=name)
+    array = xr.DataArray(data, dims=dims, coords=coords, attrs={**attrs, "recipe": recipes.Shown(recipe)}, name=name)
     return labels.with_labels(array.copy(data=_renamed(data, recipes.name_of(recipe, array))))
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 
 from nntomo_dask import aside
+from nntomo_dask.arrays import recipes
 from nntomo_dask.formats import writing
 from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.numbers import Numbers, Stored
+from nntomo_dask.untrusted import LONGEST_JSON, parsed_object
 
 SUFFIXES = (".npy",)
 
@@ -41,9 +43,25 @@ class NpyWriting(Format):
 
     @classmethod
     def is_written(cls, array: xr.DataArray, path: Path, output: Path) -> bool:
-        """Whether the file of the angles holds just these."""
+        """Whether the file of the angles holds just these, or the description is one of this array.
+
+        Both appear before the array does.
+        """
         texts = writing.beside(array, path, SUFFIXES)
-        return output in texts and writing.holds(output, texts[output])
+        if output in texts:
+            return writing.holds(output, texts[output])
+        return output != path and _describes(output, array)
+
+
+def _describes(file: Path, array: xr.DataArray) -> bool:
+    """Whether a file is the description of an array with the same recipe."""
+    try:
+        if file.stat().st_size > LONGEST_JSON:
+            return False
+        said = parsed_object(file.read_bytes())
+        return said.get("written_by") == "nntomo_dask" and recipes.same(said["recipe"], recipes.recipe_of(array))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _names(array: xr.DataArray, path: Path) -> list[Path]:

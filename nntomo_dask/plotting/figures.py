@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ _SOFTWARE = "nntomo_dask"  # stands in the header of every PNG
 _HEADER_BYTES = 1024
 SURFACE_COLOUR = "#9dbfe3"
 FONTS: Any = {"font.size": 9, "axes.titlesize": 10}
+
+
+class Shown(Figure):
+    """A figure that a notebook shows as it is, also where Matplotlib was not set up for notebooks."""
+
+    def _repr_png_(self) -> bytes:
+        held = BytesIO()
+        self.savefig(held, dpi=100, format="png")
+        return held.getvalue()
 
 
 def compare_volumes(
@@ -87,7 +97,7 @@ def compare_volumes(
     places = {schema.Z: z, schema.Y: y}
     unit, pixel = str(main.attrs["units"]), schema.pixel_size_of(main)
     with mpl.rc_context(FONTS):
-        figure = Figure(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
+        figure = Shown(figsize=(2.6 * len(titles) + 0.6, 7.6), layout="constrained")
         FigureCanvasAgg(figure)
         grids = [figure.add_subplot(3, len(titles), number + 1) for number in range(2 * len(titles))]
         for column, title in enumerate(titles):
@@ -181,7 +191,7 @@ def host_bytes(shape: tuple[int, ...], count: int) -> int:
 def training_curve(losses: npt.ArrayLike) -> Figure:
     """Training and validation loss against epochs; `losses` is (epoch, 2)."""
     values = np.asarray(losses)
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    figure = Shown(figsize=(5, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     epochs = np.arange(1, len(values) + 1)

@@ -1,7 +1,6 @@
 """One array in a figure: slices of a volume, its surface, a sinogram, and Fourier shell correlations."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any, cast
 
 import matplotlib as mpl
@@ -15,21 +14,21 @@ from matplotlib.figure import Figure
 from nntomo_dask.arrays import finite, grid, labels, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.metrics.fsc import FREQUENCY, resolution
-from nntomo_dask.plotting.figures import FONTS, check_view, draw_length, draw_surface, grey_label, thinned, voxels_of
+from nntomo_dask.plotting.figures import (
+    FONTS,
+    Shown,
+    check_view,
+    draw_length,
+    draw_surface,
+    grey_label,
+    thinned,
+    voxels_of,
+)
 from nntomo_dask.plotting.grey import grey_of
 from nntomo_dask.types import Float64
 
 _THRESHOLDS = {0.5: "--", 0.143: ":"}
 _SHARE = 1e-3  # of the pixels of a sinogram at either end that lie outside its window
-
-
-class Shown(Figure):
-    """A figure that a notebook shows as it is, also where Matplotlib was not set up for notebooks."""
-
-    def _repr_png_(self) -> bytes:
-        held = BytesIO()
-        self.savefig(held, dpi=100, format="png")
-        return held.getvalue()
 
 
 def plot_slices(

@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.store.names import DIMS, PAIRS, TABLE
@@ -90,7 +90,7 @@ def from_pairs(pairs: da.Array, attributes: Mapping[str, Any], coords: Mapping[A
 def _attributes(attributes: Mapping[str, Any], *parts: da.Array) -> dict[str, Any]:
     return {
         "layout": attributes["layout"],
-        "recipe": attributes["recipe"],
+        "recipe": recipes.Shown(attributes["recipe"]),
         "names": [part.name for part in parts],
         "stored": True,
     }

@@ -270,7 +270,7 @@ def _dataset(
         coords={SCENE: (schema.Z, numbers), USED: (schema.Z, chosen)},
         attrs={
             "layout": layouts.to_json(inputs),
-            "recipe": recipes.record("training_slices", parameters, [*sources, *targets]),
+            "recipe": recipes.Shown(recipes.record("training_slices", parameters, [*sources, *targets])),
         },
     )
 

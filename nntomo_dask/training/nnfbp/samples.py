@@ -93,7 +93,7 @@ def training_samples(
         {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
         attrs={
             "layout": layout.to_json(),
-            "recipe": recipes.record("training_samples", parameters, [*all_series, *volumes]),
+            "recipe": recipes.Shown(recipes.record("training_samples", parameters, [*all_series, *volumes])),
             "names": [inputs.name, target.name],
         },
     )
