@@ -27,6 +27,7 @@ from .assessment.result import Assessment as Assessment
 from .compute.cluster import session as session
 from .errors import SchemaError as SchemaError
 from .formats import FORMATS as FORMATS
+from .formats.exporting import write as write
 from .formats.format import Format as Format
 from .formats.mrc import (
     read_mrc_series as read_mrc_series,

@@ -443,6 +443,38 @@ class TestOnTheCommandLine:
         run("export", store, name, "--memory", "600MiB")
 
 
+class TestInPython:
+    def test_it_is_what_the_command_writes(self, run, a_volume, tmp_path):
+        nt.save(a_volume.chunk(z=11), "v.zarr")
+        array = nt.open("v.zarr")
+        for name, options, settings in (
+            ("a.mrc", ("--type", "uint8", "--range", "0,1"), {"type": "uint8", "range": (0.0, 1.0)}),
+            ("a.npy", (), {}),
+            ("a.ome.zarr", ("--levels", 2), {"levels": 2}),
+        ):
+            run("export", "v.zarr", name, *options)
+            files = nt.write(array, tmp_path / "python" / name, **settings)
+            assert files[0] == tmp_path / "python" / name
+            theirs = [one for one in sorted((tmp_path / name).rglob("*")) if one.is_file()] or [tmp_path / name]
+            for one in theirs:
+                assert one.read_bytes() == (tmp_path / "python" / one.relative_to(tmp_path)).read_bytes()
+
+    def test_what_is_refused(self, a_volume, tmp_path):
+        (tmp_path / "a.ome.zarr").mkdir()
+        (tmp_path / "a.ome.zarr/notes.txt").write_text("mine")
+        for name, settings, message in (
+            ("a.ome.zarr", {}, "needs a free path, or that of an earlier export"),
+            ("a.hspy", {"type": "uint8"}, "needs a format that has type; got HyperSpy; try: leave type out"),
+            ("a.npy", {"levels": 2}, "needs a format that has levels"),
+            ("a.png", {}, "needs a name that ends in"),
+        ):
+            with pytest.raises(nt.SchemaError, match=message):
+                nt.write(a_volume, tmp_path / name, **settings)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]
+        with pytest.raises(nt.SchemaError, match=r"needs a volume as xarray\.DataArray; got ndarray"):
+            nt.write(a_volume.values, tmp_path / "a.npy")
+
+
 class TestReadAgain:
     """By this package: values, pixel size and angles without an option, whatever way up the file is."""
 

@@ -1,5 +1,6 @@
 """Specimens that are larger than the field of view, and tilt axes that are not in the middle."""
 
+import click
 import numpy as np
 import pytest
 import xarray as xr
@@ -155,6 +156,17 @@ class TestAxis:
     def test_a_place_that_cannot_be(self, truncated, position):
         with pytest.raises(SchemaError, match="with_axis_position: needs a position in pixels"):
             nt.with_axis_position(truncated, position)
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"), [(["--pad", "-1"], "--pad auto"), (["--axis-position", "1e6"], "--axis-position 23.5")]
+)
+def test_the_command_refuses_in_its_own_words(truncated, tmp_path, option, remedy):
+    nt.save(truncated, tmp_path / "series.zarr", progress="none")
+    command = ["reconstruct", str(tmp_path / "series.zarr"), "--method", "fbp", *option]
+    with pytest.raises(click.ClickException, match=f"try: {remedy}"):
+        main([*command, "-o", str(tmp_path / "volume.zarr")], standalone_mode=False)
+    assert not (tmp_path / "volume.zarr").exists()
 
 
 def test_the_command_has_both_options(truncated, tmp_path, capsys):

@@ -218,6 +218,42 @@ def test_a_folder_of_different_images_is_refused(tmp_path):
         opened(place)
 
 
+def test_a_folder_of_different_types_is_refused(tmp_path):
+    place = made.tiff_folder(tmp_path)
+    tifffile.imwrite(place / "t_20.tif", images("<f4")[0], photometric="minisblack")
+    with pytest.raises(nt.SchemaError, match=r"of uint16 in t_9\.tif and 7 × 5 pixels of float32 in t_20\.tif"):
+        opened(place)
+
+
+def test_dm_that_ends_within_its_pixels_is_refused(tmp_path):
+    """Where no tag follows them."""
+    image = made.dm_image(images())
+    image["ImageData"]["Data"] = image["ImageData"].pop("Data")  # the last one
+    tree = {"ImageList": {"#0": {"ImageData": image["ImageData"]}}}
+    content = made.DmWriter().file(tree)[:-8]
+    path = tmp_path / "a.dm3"
+    path.write_bytes(content)
+    np.testing.assert_array_equal(values(opened(path)), images())
+    path.write_bytes(content[:-1])
+    with pytest.raises(nt.SchemaError, match="ends before its tags do"):
+        opened(path)
+
+
+def test_a_chunk_that_changes_or_comes_is_noticed(tmp_path):
+    path = made.ome_zarr_05(tmp_path)
+    chunks = [path / f"0/c/{number}/0/0" for number in range(3)]
+    content = chunks[2].read_bytes()
+    chunks[2].unlink()
+    found = opened(path)
+    chunks[1].write_bytes(chunks[1].read_bytes() + b" ")
+    chunks[2].write_bytes(content)
+    np.testing.assert_array_equal(found.read(0, slice(None), slice(None)), images()[0])
+    with pytest.raises(nt.SchemaError, match="has changed since it was opened"):
+        found.read(1, slice(None), slice(None))
+    with pytest.raises(nt.SchemaError, match="has come since it was opened"):
+        found.read(2, slice(None), slice(None))
+
+
 def test_hidden_and_other_files_of_a_folder_are_left(tmp_path):
     place = made.tiff_folder(tmp_path)
     (place / "._t_1.tif").write_bytes(b"x")

@@ -259,6 +259,16 @@ class TestShow:
             "across the beam at 0°, y = 4",
         ]
 
+    def test_what_is_no_number(self, a_volume, a_series):
+        for array, function in ((a_volume, showing.show_volume), (a_series, showing.show_series)):
+            holed = array.copy(data=array.values)
+            holed.values[5, 4, 4], holed.values[5, 3, 3] = np.nan, np.inf
+            figure = function(holed.chunk(z=4), z=5)
+            images = [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+            assert all(np.isfinite(image).all() for image in images)
+            window = figure.axes[0].images[0].get_clim()
+            assert 0 <= window[0] < window[1] <= 1
+
     def test_projections_and_the_sinogram(self, a_series):
         figure = showing.show_series(a_series, z=2)
         images = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}

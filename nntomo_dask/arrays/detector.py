@@ -17,15 +17,15 @@ _FARTHEST = 10  # detectors that the tilt axis may lie away from one
 _WIDEST, _NEAR, _LEAST_END = 4, 64, 0.05
 
 
-def with_axis_position(series: xr.DataArray, position: float) -> xr.DataArray:
+def with_axis_position(series: xr.DataArray, axis_position: float) -> xr.DataArray:
     """The series with its tilt axis at another place of the detector: only its coordinate changes.
 
     Parameters
     ----------
     series
         Dims (z, angle, detector), float32.
-    position
-        Of the tilt axis, in pixels from the middle of the first detector pixel; (count - 1) / 2 is the middle. It may
+    axis_position
+        In pixels from the middle of the first detector pixel; (count - 1) / 2 is the middle. It may
         lie beyond the detector. Volumes keep the field of view, and y and x are zero at the axis.
 
     Raises
@@ -35,21 +35,21 @@ def with_axis_position(series: xr.DataArray, position: float) -> xr.DataArray:
     """
     schema.check_tilt_series(series, who="with_axis_position")
     count = series.sizes[schema.DETECTOR]
-    if not (np.isfinite(position) and abs(position) <= _FARTHEST * count):
+    if not (np.isfinite(axis_position) and abs(axis_position) <= _FARTHEST * count):
         refuse(
             "with_axis_position",
             needs=f"a position in pixels of the detector, which has {count}",
-            got=f"{position}",
-            remedy=f"`position={(count - 1) / 2:g}`, the middle",
+            got=f"{axis_position}",
+            remedy=f"`axis_position={(count - 1) / 2:g}`, the middle",
         )
     step = grid.spacing(series[schema.DETECTOR].values, float(series.attrs["pixel_size"]))
-    detector = (np.arange(count) - float(position)) * step
+    detector = (np.arange(count) - float(axis_position)) * step
     return slabs.label(
         slabs.lazy(series).data,
         dims=schema.SERIES_DIMS,
         coords=schema.series_coords(series[schema.Z], series[schema.ANGLE], detector),
         attrs={key: value for key, value in series.attrs.items() if key != "recipe"},
-        recipe=recipes.record("with_axis_position", {"position": float(position)}, [series]),
+        recipe=recipes.record("with_axis_position", {"axis_position": float(axis_position)}, [series]),
         name=str(series.name or "tilt_series"),
     )
 

@@ -40,10 +40,20 @@ class Shown(dict[str, Any]):
 def _chain(recipe: Any, steps: Iterator[int]) -> str:
     if not isinstance(recipe, dict) or next(steps, None) is None:
         return "…"
-    parameters, inputs = recipe.get("parameters"), recipe.get("inputs")
-    inner = [json.dumps(parameters["file"])] if isinstance(parameters, dict) and "file" in parameters else []
+    inputs = recipe.get("inputs")
+    inner = _files(recipe.get("parameters"))
     inner += [_chain(one, steps) for one in inputs] if isinstance(inputs, list) else []
     return f"{recipe.get('operation', '…')}({', '.join(inner)})" if inner else str(recipe.get("operation", "…"))
+
+
+def _files(parameters: Any) -> list[str]:
+    """The first file of those that were read, and a sign that there were more."""
+    if not isinstance(parameters, dict):
+        return []
+    sources = parameters.get("sources", [parameters])
+    several = sources if isinstance(sources, list) else []
+    names = [one["file"] for one in several if isinstance(one, dict) and isinstance(one.get("file"), str)]
+    return [json.dumps(name, ensure_ascii=False) for name in names[:1]] + ["…"] * (len(names) > 1)
 
 
 def record(operation: str, parameters: Mapping[str, Any], inputs: Sequence[xr.DataArray | Recipe] = ()) -> Recipe:

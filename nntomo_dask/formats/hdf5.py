@@ -141,8 +141,7 @@ class Hdf5Images(Images):
         lines, columns = stored.part_of(self.shape, lines, columns)
         source = self.sources[0]
         with reading(Path(source.path), "a whole HDF5 file"), opened(source) as file:
-            dataset = node(file, *self.place)
-            check_stored(dataset)
+            dataset = node(file, *self.place)  # as it was when it was looked at, since the file is
             chosen: list[Any] = [0] * dataset.ndim
             for axis, part in zip(self.axes, (image, lines, columns), strict=True):
                 if axis >= 0:

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import dask.array as da
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from nntomo_dask.arrays import schema, slabs
 from nntomo_dask.compute import cluster
 from nntomo_dask.plotting import figures
-from nntomo_dask.plotting.grey import grey_of, window_of
+from nntomo_dask.plotting.grey import grey_of, range_of, window_of
 
 _PROJECTIONS = 5
 _LINE = "#e0a030"
@@ -28,6 +29,8 @@ def show_volume(
     level: float | Literal["auto", "none"] = "auto",
 ) -> Figure:
     """Three orthogonal slices of a volume at one scale, and an isosurface. Computed at once, slab by slab.
+
+    What is no number is shown as the least number.
 
     Parameters
     ----------
@@ -53,6 +56,9 @@ def show_volume(
     schema.check_volume(volume, who="show", slices="any")
     figures.check_view(volume, window, {schema.Z: z, schema.Y: y, schema.X: x}, who="show")
     found = grey_of(volume)
+    if not np.isfinite(found.window).all():
+        volume = _with_numbers(volume)
+        found = grey_of(volume)
     low, high = window or found.window
     places = {
         schema.Z: found.z if z is None else z,
@@ -100,6 +106,8 @@ def show_volume(
 def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[float, float] | None = None) -> Figure:
     """Some projections of a tilt series, upright, and the sinogram of a slice. Computed at once, slab by slab.
 
+    What is no number is shown as the least number.
+
     Parameters
     ----------
     series
@@ -126,7 +134,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
     order = np.argsort(angles, kind="stable")
     wanted = np.linspace(angles.min(), angles.max(), _PROJECTIONS)
     chosen = list(dict.fromkeys(int(np.abs(angles - one).argmin()) for one in wanted))
-    data = slabs.lazy(series)
+    data = _with_numbers(series)
     found = _computed(sinogram=data.isel({schema.Z: place}), images=data.isel({schema.ANGLE: chosen}))
     height, width = (series.sizes[dim] * _step(series, dim) for dim in (schema.Z, schema.DETECTOR))
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
@@ -162,6 +170,13 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
         bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures.grey_label(series))
         bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
+
+
+def _with_numbers(array: xr.DataArray) -> xr.DataArray:
+    """The array with its least number in place of what is none."""
+    data = slabs.lazy(array).data
+    low, _ = range_of(data)
+    return array.copy(data=da.where(da.isfinite(data), data, np.float32(low)))
 
 
 def host_bytes(shape: tuple[int, ...]) -> int:
