@@ -9,7 +9,10 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import detector
 from nntomo_dask.cli.main import main
 from nntomo_dask.errors import SchemaError
-from nntomo_dask.reconstruction.method import METHODS
+from nntomo_dask.kernels.mixed_scale import parameter_count
+from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.reconstruction.method import METHODS, padded_host_bytes
 
 N, WHOLE = 48, 128
 SEEN = slice((WHOLE - N) // 2, (WHOLE + N) // 2)
@@ -107,9 +110,17 @@ def test_the_network_takes_longer_rows(truncated, disc):
     assert error(padded, disc)[0] < error(plain, disc)[0] / 2
 
 
-def test_the_bins_of_a_network_stay(truncated):
-    from nntomo_dask.networks.nnfbp import InputLayout
+def test_an_image_network_sees_the_wider_slices_and_gives_the_middle(truncated):
+    inputs = Inputs(tuple(ANGLES), method="fbp")
+    parameters = np.random.default_rng(4).normal(0, 0.1, parameter_count(inputs.channels, 2)).astype(np.float32)
+    network = nt.MSDNetwork(inputs, 2, parameters, 0.0, 1.0, 0.0, 1.0, level=1.0)
+    wide = nt.reconstruct(detector.extended(truncated, 8), network, scale=1.0)
+    padded = nt.reconstruct(truncated, network, pad=8, scale=1.0)
+    np.testing.assert_array_equal(padded.values, wide.values[:, 8:-8, 8:-8])
+    assert padded.values.std() > 0
 
+
+def test_the_bins_of_a_network_stay(truncated):
     layout = InputLayout(tuple(ANGLES), N)
     wide = layout.widened(20)
     np.testing.assert_array_equal(wide.edges, layout.edges)
@@ -124,8 +135,6 @@ def test_a_padding_that_cannot_be(truncated, pad):
 
 
 def test_memory_counts_the_wider_slices():
-    from nntomo_dask.reconstruction.method import padded_host_bytes
-
     method = METHODS["sirt"]()
     assert padded_host_bytes(method, (8, 15, N), 0) == method.host_bytes((8, 15, N))
     assert padded_host_bytes(method, (8, 15, N), N // 2) > method.host_bytes((8, 15, 2 * N))
