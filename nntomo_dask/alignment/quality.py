@@ -141,7 +141,7 @@ class Quality:
         hints += [
             (
                 "the profile along the axis drifts, or the sinogram is cut off at a side",
-                "the specimen leaves the images: leave those projections out with --leave-out, or try --refine matching",
+                "the specimen leaves the images: leave projections out with --leave-out, or try --refine matching",
             ),
             (
                 "arcs in the reconstruction, open to one side",
