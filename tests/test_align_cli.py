@@ -101,6 +101,16 @@ def test_figures_tell_a_bad_projection(specimen):
     assert good.after.centre_misfit_px < 0.1 < bad.after.centre_misfit_px
 
 
+def test_what_the_page_proposes_exists(specimen, run):
+    """Every option that it names is one of the verb."""
+    known = run("align", "--help").output
+    wrong = specimen[1].edited(ANGLES[6], across_px=specimen[1].across_px[6] + 4)
+    hints = " ".join(what for _, what in quality(specimen[0], wrong).to_try("raw.zarr", "a.zarr"))
+    options = set(re.findall(r"--[a-z-]+", hints))
+    assert {"--leave-out", "--refine", "--table", "--tilt-axis", "--scale"} <= options
+    assert [option for option in options if option not in known] == []
+
+
 def test_figures_are_those_of_the_projector(specimen):
     """Of a series that is aligned already, the raw one and the aligned one look the same."""
     raw, _ = specimen

@@ -141,7 +141,7 @@ class Quality:
         hints += [
             (
                 "the profile along the axis drifts, or the sinogram is cut off at a side",
-                "the specimen leaves the image: import with --crop, or leave those projections out",
+                "the specimen leaves the images: leave projections out with --leave-out, or try --refine matching",
             ),
             (
                 "arcs in the reconstruction, open to one side",
@@ -157,7 +157,7 @@ class Quality:
             ),
             (
                 "the left-out residual rises while the residual falls",
-                "the alignment fits noise: use fewer steps, --steps coarse",
+                "the alignment fits noise: keep to its first steps, --refine none",
             ),
             (
                 "everything is worse than before",

@@ -27,7 +27,11 @@ _NO_PAGE = "none"
 class Crop(click.ParamType[Any]):
     """none, seen, or Z,DETECTOR."""
 
-    name = "none|seen|z,detector"
+    name = "crop"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What help shows for a value."""
+        return "none|seen|Z,DETECTOR"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The word, or two sizes."""
