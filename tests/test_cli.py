@@ -22,6 +22,8 @@ VERBS = [
     "reconstruct",
     "compare",
     "export",
+    "show",
+    "view",
     "info",
     "simulate",
     "truth",
@@ -130,7 +132,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("import", "none.mrc", "-o", "s.zarr"), "needs an MRC file; got nothing"),
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "v.zarr, inside the file "),
         (("reconstruct", "series.zarr", "--method", "fbp", "--minimum", "0", "-o", "v.zarr"), "is for --method sirt"),
-        (("export", "particle.zarr", "particle.tif"), "needs a name that ends in .mrc"),
+        (("export", "particle.zarr", "particle.png"), "needs a name that ends in .mrc"),
         (("export", "particle.zarr", "taken.mrc"), "needs a free path; got taken.mrc, which exists"),
     ],
 )
