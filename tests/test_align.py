@@ -98,8 +98,12 @@ class TestPrepare:
         np.testing.assert_allclose(prepare.background(images), [0, 500, -31900], atol=1.0)
 
     def test_where_nothing_is_empty_there_is_no_background(self):
-        images = np.random.default_rng(4).uniform(100, 900, (1, 40, 40)).astype(np.float32)
-        assert prepare.background(images) == [0]
+        uniform = np.random.default_rng(4).uniform(0, 1, (1, 40, 40)).astype(np.float32)
+        assert prepare.background(100 + 800 * uniform) == [0]
+        # A little denser at the lower end, but in no narrow interval; and a narrow one that is not at the end.
+        assert prepare.background(100 + 800 * uniform**1.2) == [0]
+        uniform[0, :4] = 0.3
+        assert prepare.background(100 + 800 * uniform) == [0]
 
     def test_hot_and_dead_pixels_are_replaced_and_edges_stay(self):
         images = RAW[[2, 5]]
@@ -173,6 +177,16 @@ class TestCoarse:
             (without_gauge(np.column_stack([truth, truth]), radians)[:, 1] ** 2).mean()
         )
 
+    def test_a_lag_is_found_between_pixels_and_never_around_the_end(self):
+        places = np.arange(40)
+
+        def bump(at):
+            return np.exp(-((places - at) ** 2) / 8)
+
+        # The error of a parabola through three samples of a Gaussian's autocorrelation.
+        assert coarse.lag(bump(22.3), bump(19.0), 20) == pytest.approx(3.3, abs=0.05)
+        assert abs(coarse.lag(bump(3), bump(36), 20) - 7) > 3
+
 
 class TestTiltAxis:
     @pytest.mark.parametrize("rotation_deg", [-7.0, 2.0])
@@ -209,6 +223,7 @@ class TestMoments:
         relative = found.intensity / factors
         np.testing.assert_allclose(relative, np.median(relative), rtol=0.01)
         assert found.misfit_px < 0.3
+        assert found.steps <= 8  # with wrong derivatives it needs more, or does not end
 
     def test_puts_the_object_on_the_axis(self):
         beside = TRUTH.moved(np.column_stack([np.zeros(VIEWS), 5 * np.cos(np.deg2rad(ANGLES))]))

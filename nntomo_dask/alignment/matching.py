@@ -36,7 +36,7 @@ Turning = Literal["common", "fixed"]
 _BINNINGS = (8, 4, 2, 1)
 _SMALLEST = 24  # pixels across or along, that a binned view has at least
 _ROWS, _MARGIN = 32, 4  # rows of a run; those at its ends, in which blurring and derivatives miss neighbours
-_VOXELS = 2**26  # of all runs of a level
+_VOXELS = 2**25  # of all runs of a level
 _BLUR = 1.0  # pixels
 _WIDER = 1.5  # the field that is reconstructed, where matter lies beyond the one that was recorded
 _CLAMP = 0.5  # pixels of a level
@@ -129,7 +129,7 @@ def refine_by_matching(
         At most, on each level.
     most_rows
         Rows that are looked at on a level; where there are more, runs of 32 are spread evenly. By default as many as
-        make 2²⁶ voxels: 64 of a view of 1024 pixels, 1024 of one of 256.
+        make 2²⁵ voxels: 32 of a view of 1024 pixels, 512 of one of 256.
     """
     smallest = min(views.images.shape[1:])
     used = [one for one in binnings if smallest // one >= _SMALLEST] or [min(binnings)]
