@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import nntomo_dask as nt
-
 DOCS = Path(__file__).parents[1] / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
-# What the notebook of a measured series calls.
-lacking = [name for name in ("read", "align", "apply_alignment", "plot_alignment") if not hasattr(nt, name)]
 
 
-@pytest.mark.skipif(bool(lacking), reason=f"needs {', '.join(lacking)}")
 def test_a_measured_series_from_the_file_to_a_volume():
     run = runpy.run_path(str(DOCS / "run_notebook.py"))["run"]
     names = run(DOCS / "notebooks" / "measured_series.ipynb")
