@@ -1,6 +1,9 @@
 """Finding where the projections of a raw series lie: each step, and all of them."""
 
+import functools
+
 import dask.array as da
+import mrcfile
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ import nntomo_dask as nt
 from nntomo_dask.alignment import coarse, left_out, matching, moments, prepare, tilt_axis
 from nntomo_dask.alignment.views import Pose, Views, without_gauge
 from nntomo_dask.kernels import project, warp
+from tests.shared_data import NEEDLE
 
 SIZE, VIEWS = 48, 13
 ANGLES = np.linspace(-72, 72, VIEWS)
@@ -349,6 +353,33 @@ class TestAlign:
         table = nt.align(labelled(np.ascontiguousarray(wide[:, :, 6:-6])), rotation_deg=2.0)
         assert table.provenance["align"]["mass"] == "beyond"
         assert table.provenance["align"]["matching"]
+
+    def test_it_is_said_when_matching_does_not_settle(self, monkeypatch):
+        short = functools.partial(matching.refine_by_matching, iterations=1)
+        monkeypatch.setattr(matching, "refine_by_matching", short)
+        rough = Pose(TRUTH.shifts * 2, TRUTH.rotation_deg)
+        images = np.ascontiguousarray(recorded(specimen(beyond=1.6), rough, counts=1000)[:, :, 6:-6])
+        with pytest.warns(UserWarning, match="did not settle"):
+            nt.align(labelled(images), rotation_deg=2.0)
+
+    def test_the_needle(self):
+        """A raw series of 91 views: its axis is 10 degrees off, and it drifted by some five pixels."""
+        with mrcfile.open(NEEDLE / "needle.mrc", permissive=True) as found:
+            images = np.swapaxes(found.data.astype(np.float32), 1, 2)
+        angles = np.loadtxt(NEEDLE / "needle.rawtlt")
+        table = nt.align(labelled(images, angles))
+        assert 9 < table.rotation_deg[0] < 11.5
+        assert not table.flagged.any()
+        ground = prepare.background(images)[:, None, None].astype(np.float32)
+        pair = nt.projector(angles, images.shape[2])
+
+        def residual(views):
+            rows = labelled(views, angles)
+            return float(np.linalg.norm(pair.forward(nt.fbp(rows).values) - rows.values) / np.linalg.norm(rows.values))
+
+        before = images - ground
+        after = Views(before, angles).at(table_pose(table))
+        assert residual(after) < 0.5 * residual(before)
 
 
 class TestRefusals:

@@ -1,5 +1,6 @@
 """Where the projections of a raw series lie: all steps, with defaults that suit."""
 
+import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +24,7 @@ _SLAB_BYTES = 2**26
 _LEAST_LIKENESS = 0.2  # correlation of neighbouring views, below which there is nothing to align by
 _SURE = 0.002  # of the field: the misfit of moments below which no other direction of the axis is tried
 _LIKELY = 0.01  # of the field: the misfit of moments up to which all mass is taken to be in view
+_UNSETTLED = 0.1  # pixels of the raw series, of the last step of matching
 _WHO = "align"
 
 
@@ -146,6 +148,12 @@ def estimate(
     if refine == "matching" or (refine == "auto" and mass == "beyond"):
         pose, levels = matching.refine_by_matching(views, pose, turning="fixed", mass=mass)
         told["matching"] = [level.__dict__ for level in levels]
+        if levels[-1].last_step_px > _UNSETTLED:
+            warnings.warn(
+                f"{_WHO}: projection matching did not settle: its last step was {levels[-1].last_step_px:.2g} pixels. "
+                "Look at the shifts; leave out views that show other matter, or give `rotation_deg`",
+                stacklevel=3,
+            )
     return pose, told
 
 
