@@ -157,8 +157,8 @@ def _warp(
                 c = across[j] + shifts[view, 1]
                 row = middle_along + a * cos[view] - c * sin[view]
                 column = middle_across + a * sin[view] + c * cos[view]
-                _taps(row, n_rows, row_indices, row_weights)
-                _taps(column, n_columns, column_indices, column_weights)
+                taps(row, n_rows, row_indices, row_weights)
+                taps(column, n_columns, column_indices, column_weights)
                 total = 0.0
                 for k in range(4):
                     line = 0.0
@@ -169,7 +169,7 @@ def _warp(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _taps(place: float, count: int, indices: Any, weights: Float64) -> None:
+def taps(place: float, count: int, indices: Any, weights: Float64) -> None:
     """The four coefficients of a line that a place touches, mirrored at the ends, and their weights."""
     place = min(max(place, 0.0), count - 1.0)
     lower = np.int64(np.floor(place))
