@@ -51,7 +51,8 @@ def align(
         ``tilt_axis_deg``, where it has one, is what its images are still to be turned by, and the search starts there.
     refine
         "moments": from the moments of rows, "matching": by projection matching, after the moments where all mass is in
-        view. "none": the first alignment alone. "auto": moments where all mass is in view, matching elsewhere.
+        view. "none": the first alignment, on 128 pixels or fewer. "auto": moments where all mass is in view, matching
+        elsewhere.
     rotation_deg
         Rotation of the images, [degrees], as in `Alignment`, that is not to be searched for.
     reach_deg
