@@ -265,6 +265,8 @@ def main() -> None:
     names = ["peer-sirt", "peer-sart", "peer-dart", "peer-svmbir"]
     parser.add_argument("--methods", default=",".join(names), help="comma-separated")
     given = parser.parse_args()
+    if unknown := set(given.methods.split(",")) - set(names):
+        parser.error(f"--methods {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     if given.check:
         check()
         return
