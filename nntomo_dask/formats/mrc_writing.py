@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import mrcfile
 import numpy as np
 import xarray as xr
 
@@ -74,6 +73,8 @@ def beside(array: xr.DataArray, path: Path) -> dict[Path, str]:
 def _write(array: xr.DataArray, path: Path, numbers: Stored) -> None:
     is_series = writing.is_series(array)
     shape = writing.file_shape(array)
+    import mrcfile  # here: the help of the command needs the formats, not this
+
     with mrcfile.new_mmap(path, shape=shape, mrc_mode=_MODES[numbers.type], overwrite=True) as mrc:
         mrc.header.label[0] = _LABEL  # without a date, so that the same array gives the same bytes
         _take_room(path)

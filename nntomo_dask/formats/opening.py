@@ -120,7 +120,7 @@ def refuse_angles(path: Path, images: Images) -> NoReturn:
 def refuse_source(source: Path) -> NoReturn:
     """Raise a SchemaError: what was given is of no known format."""
     titles = ", ".join(one.title for one in FORMATS.values())
-    got, remedy = f"{source}, which is none", f"save it as {titles} by the program that made it"
+    got, remedy = f"{source}, which is none", "save it as one of these by the program that made it"
     if (source / "zarr.json").is_file():
         got, remedy = f"{source}, which is a store already", "use it as it is"
     elif source.is_dir():
