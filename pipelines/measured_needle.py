@@ -1,12 +1,11 @@
 """A measured series with fewer and fewer projections, against what all of them show; see docs/theory.md.
 
     python pipelines/measured_needle.py needle256.mrc --out results/needle
-    python pipelines/measured_needle.py needle256_aligned_48.npy --out results/needle-npy
     python pipelines/measured_needle.py needle.mrc --tilt-axis x --out results/needle-64
 
-FILE is a raw series, which is imported and aligned here, or an array .npy (z, angle, detector) that is aligned, with
-angles at equal steps in ±SPAN. Its middle slices are reconstructed from all projections, and from a few of them spread over all
-angles and within ±70°. Nobody has the truth of a measured specimen, so three things are told of each volume:
+FILE is a raw series, which is imported and aligned here. Its middle slices are reconstructed from all projections, and
+from a few of them, spread over all angles and within ±70°. Nobody has the truth of a measured specimen, so there are
+three kinds of figures:
 
 - the error against SIRT ≥ 0 and against FBP of all projections, mean squares inside the disc that all projections see,
   as shares of the mean square of that reference; a reference favours methods of its own kind;
@@ -34,20 +33,15 @@ PHANTOMS = ("ellipses", "mixed")
 TITLES = {"fbp": "FBP", "sirt": "SIRT", "tv": "TV", "ellipses": "NN-FBP, ellipses", "mixed": "NN-FBP, mixed"}
 REFERENCES = {"sirt": {"minimum": 0.0}, "fbp": {}}
 RANGES = {"all angles": 90.0, "±70°": 70.0}
-BACKGROUND_PERCENTILE = 3.0  # of an aligned array
 FIGURES = ("mse_sirt", "fsc_sirt", "mse_fbp", "fsc_fbp", "left_out")
 FIELDS = ("range", "projections", "method", *FIGURES, "first_deg", "last_deg", "seconds")
 
 
-def aligned_series(path: Path, tilt_axis: Literal["x", "y"] | None, span: float, pixel_size_nm: float) -> xr.DataArray:
-    """The aligned series of a file, with its background subtracted."""
-    if path.suffix == ".npy":
-        rows = np.load(path, allow_pickle=False).astype(np.float32)
-        rows -= np.float32(np.percentile(rows, BACKGROUND_PERCENTILE))
-        return nt.tilt_series(rows, np.linspace(-span, span, rows.shape[1]), pixel_size=pixel_size_nm, units="nm")
+def aligned_series(path: Path, tilt_axis: Literal["x", "y"] | None) -> xr.DataArray:
+    """The aligned series of a file, without its background."""
     raw = nt.read(path, tilt_axis=tilt_axis)
     found = nt.align(raw)
-    click.echo(found)
+    click.echo(f"tilt axis: {found.rotation_deg[0]:.2f}° and {found.axis_px:.2f} px from the middle")
     return nt.apply_alignment(raw, found)
 
 
@@ -94,11 +88,9 @@ def line(row: dict[str, str]) -> str:
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the results.")
 @click.option("--count", "counts", type=int, multiple=True, default=(9, 13, 19, 31), show_default=True)
-@click.option("--middle", type=int, default=48, show_default=True, help="Slices that are reconstructed.")
+@click.option("--middle", type=int, default=24, show_default=True, help="Slices that are reconstructed.")
 @click.option("--slices", type=int, default=200, show_default=True, help="Slices of the phantoms for training.")
 @click.option("--tilt-axis", type=click.Choice(["x", "y"]), help="Of raw images, where the file does not say it.")
-@click.option("--span", default=76.0, show_default=True, help="Largest angle of an array [degrees].")
-@click.option("--pixel-size", default=3.36, show_default=True, help="Pixel of an array [nm].")
 def main(
     path: Path,
     out: Path,
@@ -106,12 +98,10 @@ def main(
     middle: int,
     slices: int,
     tilt_axis: Literal["x", "y"] | None,
-    span: float,
-    pixel_size: float,
 ) -> None:
     """Reconstruct from few projections of FILE, and compare with all of them."""
     out.mkdir(parents=True, exist_ok=True)
-    series = aligned_series(path, tilt_axis, span, pixel_size)
+    series = aligned_series(path, tilt_axis)
     first = max((series.sizes[schema.Z] - middle) // 2, 0)
     series = series.isel({schema.Z: slice(first, first + middle)}).compute()
     angles = series[schema.ANGLE].values
