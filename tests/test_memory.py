@@ -98,7 +98,7 @@ def words_of(operation, volume, series, network, output):
     }[operation]
 
 
-SLOWEST = [("compare", 1024), ("tv", 1024), ("dart", 1024)]
+SLOWEST = [(name, 1024) for name in ("compare", "tv", "dart", "project", "phantom", "fbp", "nnfbp")]
 CASES = [
     pytest.param(operation, size, marks=[pytest.mark.slow] if size == 512 or (operation, size) in SLOWEST else [])
     for operation in ("phantom", "project", "fbp", "sirt", "tv", "dart", "nnfbp", "compare")
@@ -242,7 +242,8 @@ def test_the_measured_peak_of_a_simulation_is_within_the_predicted(tmp_path):
     assert held <= predicted, f"{held / 2**20:.0f} MiB of {predicted / 2**20:.0f}"
 
 
-EXPORTED = ["a.mrc", "a.tif", "a.npy", "a.hspy", "a.zspy", "a.ome.zarr"]
+EXPORTED = ["a.mrc", "a.npy", "a.ome.zarr"]
+EXPORTED += [pytest.param(name, marks=pytest.mark.slow) for name in ("a.tif", "a.hspy", "a.zspy")]
 
 
 @pytest.mark.parametrize("size", [256, pytest.param(1024, marks=pytest.mark.slow)])
