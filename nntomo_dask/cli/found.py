@@ -3,6 +3,7 @@
 from typing import Any
 
 _TITLES = {
+    "files": "files",
     "pixels": "pixels",
     "angles": "tilt angles",
     "tilt_axis": "tilt axis",

@@ -18,6 +18,7 @@ from nntomo_dask.formats import (
     axis_of_images,
     background as background_room,
     choosing,
+    folders,
     opening,
     orientation,
     read_recipes,
@@ -39,6 +40,7 @@ Contrast = Literal["as-is", "bright-field"]
 _WHO = "import"
 _KEPT = ("voltage_kv", "magnification", "detector")
 _ALONG = ("exposure_s", "dose_e_per_a2")
+_MOST_NAMES = 4  # of files that are printed
 _OURS = "nntomo"  # how places begin that name files of this package
 _ALIGNED = ("from nntomo", "from IMOD")  # which write series that are aligned
 
@@ -181,6 +183,7 @@ def read(
     said = _of_all(images.said, beside.said)
     found = {
         "format": opened.kind.title,
+        "files": _files(opened),
         "pixels": f"{images.dtype}, {images.shape[2]} x {images.shape[1]} in each of {images.shape[0]} images",
         "angles": f"{angles_deg.size}, {angles_deg[0]:g}° to {angles_deg[-1]:g}°, from {source.place}",
         "tilt_axis": f"{_direction(axis)}, {axis_place}",
@@ -245,6 +248,14 @@ def _axis(
             remedy="`tilt_axis=y` where it is vertical, `tilt_axis=x` where it is horizontal, or degrees",
         )
     return found.axis, f"by the images ({found}); `tilt_axis` decides otherwise".replace("`tilt_axis`", "--tilt-axis")
+
+
+def _files(opened: Opened) -> str:
+    """The names of the files that are read."""
+    names = list(dict.fromkeys(Path(source.path).name for source in opened.images.sources))
+    if len(names) == 1 or (opened.path.is_dir() and not folders.images_in(opened.path)):
+        return opened.path.name if opened.path.is_dir() == (len(names) > 1) else names[0]
+    return ", ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)}, {names[0]} to {names[-1]}"
 
 
 def _direction(axis: TiltAxis) -> str:
