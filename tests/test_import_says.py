@@ -85,3 +85,20 @@ def test_what_is_not_there(tmp_path, name):
         nt.read(tmp_path / name)
     with pytest.raises(SchemaError, match=r"got nothing at .*; try: check the path$"):
         nt.read([tmp_path / name, tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "settings", "remedy"),
+    [
+        ("a.tif", np.zeros((5, 7, 3), np.uint8), {"photometric": "rgb"}, "convert them to grey by the program"),
+        ("a.tif", np.zeros((3, 5, 7), np.complex64), {"photometric": "minisblack"}, "save it with integers or floats"),
+        ("a.npy", np.zeros((3, 5, 7), np.complex64), {}, "save it with real numbers"),
+        ("a.npy", np.asfortranarray(np.zeros((3, 5, 7))), {}, "save numpy.ascontiguousarray"),
+    ],
+)
+def test_a_whole_file_that_is_not_read_has_a_remedy_of_its_own(tmp_path, name, data, settings, remedy):
+    path = tmp_path / name
+    np.save(path, data) if name.endswith(".npy") else tifffile.imwrite(path, data, **settings)
+    with pytest.raises(SchemaError, match=f"; try: {remedy}") as caught:
+        nt.read(path, angles=ANGLES)
+    assert "copy the file again" not in str(caught.value)

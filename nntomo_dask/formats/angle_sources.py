@@ -186,4 +186,7 @@ def _common(stems: Sequence[str]) -> str:
     """The name of a series: that of its only file, or what the names of all have in common, without the number."""
     if len(stems) == 1:
         return stems[0]
-    return os.path.commonprefix(list(stems)).rstrip("0123456789").rstrip("_-. (")
+    common = min(stems, default="")
+    while not all(one.startswith(common) for one in stems):
+        common = common[:-1]
+    return common.rstrip("0123456789").rstrip("_-. (")
