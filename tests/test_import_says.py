@@ -7,7 +7,7 @@ import tifffile
 
 import nntomo_dask as nt
 from nntomo_dask.errors import SchemaError
-from nntomo_dask.formats import FORMATS
+from nntomo_dask.formats import FORMATS, background
 
 ANGLES = np.array([-40.0, 0.0, 40.0])
 STACK = np.random.default_rng(0).integers(0, 100, (3, 16, 20)).astype(np.int16)
@@ -102,3 +102,67 @@ def test_a_whole_file_that_is_not_read_has_a_remedy_of_its_own(tmp_path, name, d
     with pytest.raises(SchemaError, match=f"; try: {remedy}") as caught:
         nt.read(path, angles=ANGLES)
     assert "copy the file again" not in str(caught.value)
+
+
+class TestBackground:
+    def test_a_specimen_that_fills_the_view_has_none(self):
+        """One broad peak of grains all over: a gamma distribution, whose mode lies at a third of its range."""
+        rng = np.random.default_rng(1)
+        filled = rng.gamma(9, 400, 100_000) + 200
+        found = background.of_values(filled)
+        assert (found.kind, found.counts) == ("unclear", 0)
+        assert "nothing subtracted: no background stands out" in str(found)
+        assert "--background gives the counts" in str(found)
+
+    def test_a_peak_above_many_darker_pixels_is_none(self):
+        rng = np.random.default_rng(2)
+        values = np.concatenate(
+            [rng.uniform(0, 300, 40_000), rng.normal(310, 3, 40_000), rng.uniform(320, 1000, 20_000)]
+        )
+        assert background.of_values(values).counts == 0
+        rare = np.concatenate([values[:8_000], values[40_000:]])  # a tenth of the pixels is darker: dust, dead pixels
+        # Of the 40,000 about 310 nearly all lie in the peak; the deviation of their mean is 3 / 200.
+        assert background.of_values(rare).counts == pytest.approx(310, abs=1)
+
+    @pytest.mark.parametrize("share", [0.3, 0.9])
+    def test_noise_about_a_background_is_one(self, share):
+        rng = np.random.default_rng(3)
+        count = int(share * 100_000)
+        values = np.concatenate([rng.normal(500, 60, count), rng.uniform(600, 1500, 100_000 - count)])
+        # The half of the peak is noise alone; it is off by a few tenths of the bins of 5 counts.
+        assert background.of_values(values).counts == pytest.approx(500, abs=10)
+
+
+class TestEmptyImages:
+    def test_they_are_said(self, mrc, run):
+        mrc("a.mrc", np.zeros((3, 16, 20), np.int16), angles=ANGLES)
+        for choice in ("auto", "none"):
+            output = run("import", "a.mrc", "--tilt-axis", "y", "--background", choice, "-o", f"{choice}.zarr").output
+            assert "warning: all images are empty: the pixels looked at are 0" in output
+        assert (
+            "are empty: all pixels that were looked at are 0"
+            in run("import", "a.mrc", "-o", "c.zarr", exit_code=2).output
+        )
+
+    def test_others_are_not(self, mrc):
+        data = np.zeros((3, 16, 20), np.int16)
+        data[2, 5, 5] = 1
+        assert "warning" not in found(mrc("a.mrc", data, angles=ANGLES))
+
+
+def test_one_angle_for_all_images_is_no_source_that_disagrees(mrc, tmp_path):
+    path = mrc("a.mrc", angles=[5, 5, 5])
+    with pytest.raises(SchemaError, match=r"got 5° for all 3 images; try: angles=FILE .* or all files of the series"):
+        nt.read(path, tilt_axis="y")
+    said = found(path, angles=nt.write_tilt_angles(ANGLES, tmp_path / "given.txt"))
+    assert said["angles"] == "3, -40° to 40°, from given.txt; a.rawtlt has 5° for all images, which is left out"
+    with pytest.raises(SchemaError, match="sources of angles that agree"):
+        nt.read(mrc("b.mrc", angles=[5, 5, 6]), angles=ANGLES, tilt_axis="y")
+
+
+def test_what_is_for_a_series_alone(mrc, run):
+    mrc("a.mrc")
+    words = ("import", "a.mrc", "--as", "volume", "--tilt-axis", "y", "-o", "v.zarr")
+    message = run(*words, exit_code=2).output
+    assert "needs a tilt series for --tilt-axis; got a volume, as --as volume says" in message
+    assert "try: leave out either --tilt-axis or --as volume" in message

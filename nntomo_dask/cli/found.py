@@ -3,6 +3,7 @@
 from typing import Any
 
 _TITLES = {
+    "warning": "warning",
     "files": "files",
     "pixels": "pixels",
     "angles": "tilt angles",

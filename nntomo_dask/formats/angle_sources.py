@@ -1,6 +1,6 @@
 """Where the tilt angles of a series come from: a file that was given, a file beside the images, or their metadata.
 
-All that say something must agree; the first in this order is used.
+All that say something must agree; the first in this order is used. One angle for all images says nothing.
 """
 
 import os
@@ -111,9 +111,13 @@ def chosen(
             got=f"{first.angles_deg.size} angles in {first.place}",
             remedy="check that the angles belong to this file; or give others by `angles=FILE`",
         )
-    for other in sources[1:] if disagreement == "refuse" else ():
-        _check_agree(first, other, who)
-    return replace(first, place=" and ".join([first.place]))
+    place = first.place
+    for other in sources[1:]:
+        if other.angles_deg.size > 1 and np.ptp(other.angles_deg) == 0 < np.ptp(first.angles_deg):
+            place += f"; {other.place} has {other.angles_deg[0]:g}° for all images, which is left out"
+        elif disagreement == "refuse":
+            _check_agree(first, other, who)
+    return replace(first, place=place)
 
 
 def _of_given(images: Images, given: Any, who: str) -> Source:
