@@ -7,6 +7,7 @@ from typing import NoReturn
 from nntomo_dask.untrusted import printable
 
 _PARAMETER = re.compile(r"`([^`]+)`")
+_WORD = re.compile(r"(\w+)=([a-z][a-z0-9_-]*)")  # in lower case: FILE stands for another, True and None are no words
 
 
 class Spelled:
@@ -26,7 +27,7 @@ class Spelled:
 
     def __str__(self) -> str:
         """The message as a user of Python reads it."""
-        return _PARAMETER.sub(lambda found: found[1], printable(super().__str__()))
+        return _PARAMETER.sub(lambda found: _quoted(found[1]), printable(super().__str__()))
 
     def spelled(self, spell: Callable[[str], str]) -> str:
         """The message for the command line, with ``spell(text)`` in place of every text in backticks.
@@ -37,6 +38,12 @@ class Spelled:
             Is given ``"pixels=58"`` or ``"pixels"``, without the backticks.
         """
         return _PARAMETER.sub(lambda found: spell(found[1]), printable(self.command or super().__str__()))
+
+
+def _quoted(parameter: str) -> str:
+    """A parameter as Python takes it: a word that is its value in quotes."""
+    found = _WORD.fullmatch(parameter)
+    return f'{found[1]}="{found[2]}"' if found else parameter
 
 
 class SchemaError(Spelled, ValueError):
@@ -58,8 +65,8 @@ def refuse(who: str, *, needs: str, got: str, remedy: str, command: str | None =
         What it needs, and what it was given instead.
     remedy
         What to try: an imperative, or a call. A parameter stands in backticks, ``"set `pixels=58`"``: Python shows
-        ``pixels=58``, and the command line shows the option of that name, ``--pixels 58``. The same holds for `needs`
-        and `got`.
+        ``pixels=58``, and the command line shows the option of that name, ``--pixels 58``. A value that
+        is a word, as in ``tilt_axis=y``, gets its quotes in Python. The same holds for `needs` and `got`.
     command
         What to try on the command line, where `remedy` is something that only Python can do.
     """

@@ -64,6 +64,23 @@ def test_python_shows_parameters_without_backticks():
     assert caught.value.args == ('project: needs other `pixels`; got 57; try: set `pixels=58` or `window="hann"`',)
 
 
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("tilt_axis=y", 'tilt_axis="y"'),
+        ("contrast=bright-field", 'contrast="bright-field"'),
+        ("angles=FILE", "angles=FILE"),
+        ("overwrite=True", "overwrite=True"),
+        ("pixel_size=None", "pixel_size=None"),
+        ("fill=0", "fill=0"),
+        ("table='a.csv'", "table='a.csv'"),
+    ],
+)
+def test_python_shows_words_in_quotes(raw, shown):
+    assert str(SchemaError(f"try: `{raw}`")) == f"try: {shown}"
+    assert SchemaError(f"try: `{raw}`").spelled(str) == f"try: {raw}"
+
+
 def test_the_raw_text_survives_a_worker():
     """Errors of worker processes are pickled."""
     error = pickle.loads(pickle.dumps(SchemaError("a: needs `pixels`")))

@@ -74,7 +74,7 @@ _ANGLES = ("--angles", "series.rawtlt", *_NEW)
     [
         (("imprt", "series.mrc"), "No such command 'imprt'. Did you mean 'import'?"),
         (("denoise", "series.mrc"), "No such command 'denoise'. There are demo, import, "),
-        (("import", "images", *_ANGLES), "images, which is a folder without images of one known format"),
+        (("import", "images", *_ANGLES), "got images, a folder without images; try: check the path"),
         (("import", "series.zarr", *_NEW), "series.zarr, which is a store already; try: use it as it is"),
         (("import", "nothing", *_NEW), "got nothing at nothing; try: check the path"),
         (

@@ -371,7 +371,7 @@ class TestChoice:
         """Two images at 0°."""
         angles = [-60, -45, -30, 0, 0.0, 30, 45, 60, 70]
         path = put(angles=angles)
-        with pytest.raises(SchemaError, match=r"needs every angle once; got 0° \(images 4, 5\).*`?repeats=sum"):
+        with pytest.raises(SchemaError, match=r"needs every angle once; got 0° \(images 4, 5\).*repeats=.sum"):
             nt.read(path)
         wanted = counts.astype(float)
         for repeats, both in {"sum": wanted[3] + wanted[4], "mean": (wanted[3] + wanted[4]) / 2}.items():
@@ -517,7 +517,7 @@ class TestAssembling:
     def test_the_axis_is_not_guessed(self, put, rng):
         path = put(data=rng.integers(0, 100, SHAPE).astype(np.int16))
         with pytest.raises(
-            SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=y where it is vertical"
+            SchemaError, match=r"needs the direction of the tilt axis.*tilt_axis=.y. where it is vertical"
         ):
             nt.read(path)
         assert "next" not in nt.read(path, tilt_axis="y").attrs

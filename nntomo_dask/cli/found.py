@@ -3,6 +3,8 @@
 from typing import Any
 
 _TITLES = {
+    "warning": "warning",
+    "files": "files",
     "pixels": "pixels",
     "angles": "tilt angles",
     "tilt_axis": "tilt axis",

@@ -1,6 +1,6 @@
 """Where the tilt angles of a series come from: a file that was given, a file beside the images, or their metadata.
 
-All that say something must agree; the first in this order is used.
+All that say something must agree; the first in this order is used. One angle for all images says nothing.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.errors import SchemaError, refuse
-from nntomo_dask.formats import fei_log
+from nntomo_dask.formats import fei_log, folders
 from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.joining import Joined
 from nntomo_dask.formats.tilt_angles import read_tilt_angles
@@ -51,8 +51,9 @@ def beside(path: Path, images: int) -> Beside:
 
     A .txt or .csv that holds no angles is left out with a note, since it may be anything.
     """
+    notes: list[str] = []
     if path.is_dir():
-        candidates = _in_folder(path)
+        candidates = _in_folder(path, notes)
     else:
         base = path.with_suffix("") if path.suffix.lower() in PACKED else path
         suffixes = _ALIGNED if base.suffix.lower() == ".ali" else SUFFIXES
@@ -60,7 +61,7 @@ def beside(path: Path, images: int) -> Beside:
         there = _listed(path.parent)
         candidates = [there[name.lower()] for name in names if name.lower() in there]
     angles: Source | None = None
-    said, notes = Said(), []
+    said = Said()
     for candidate in candidates:
         log = fei_log.read(candidate)
         if log is not None:
@@ -110,9 +111,13 @@ def chosen(
             got=f"{first.angles_deg.size} angles in {first.place}",
             remedy="check that the angles belong to this file; or give others by `angles=FILE`",
         )
-    for other in sources[1:] if disagreement == "refuse" else ():
-        _check_agree(first, other, who)
-    return replace(first, place=" and ".join([first.place]))
+    place = first.place
+    for other in sources[1:]:
+        if other.angles_deg.size > 1 and np.ptp(other.angles_deg) == 0 < np.ptp(first.angles_deg):
+            place += f"; {other.place} has {other.angles_deg[0]:g}° for all images, which is left out"
+        elif disagreement == "refuse":
+            _check_agree(first, other, who)
+    return replace(first, place=place)
 
 
 def _of_given(images: Images, given: Any, who: str) -> Source:
@@ -158,13 +163,34 @@ def _listed(folder: Path) -> dict[str, Path]:
         return {}
 
 
-def _in_folder(folder: Path) -> Sequence[Path]:
-    """The only file of angles in a folder, or that of the folder's name beside it."""
+def _in_folder(folder: Path, notes: list[str]) -> Sequence[Path]:
+    """The files of angles in a folder of one series: by its name or that of its images, else the only one.
+
+    Where there is none, that of the folder's name beside it.
+    """
+    name = folder.resolve().name
     inside = [one for one in _listed(folder).values() if one.is_file()]
-    named = [one for one in inside if one.suffix.lower() not in _LOOSE]
-    if len(named) == 1:
+    images = [one for files in folders.images_in(folder).values() for one in files]
+    stems = {name.casefold(), _common([one.stem.casefold() for one in images])}
+    named = [one for one in inside if one.stem.casefold() in stems]
+    named.sort(key=lambda one: SUFFIXES.index(one.suffix.lower()))
+    certain = [one for one in inside if one.suffix.lower() not in _LOOSE]
+    if len(certain) == 1 or (not certain and len(inside) == 1):
+        return [*named, *certain] if certain else inside
+    if named:
         return named
-    if not named and len(inside) == 1:
-        return inside
+    if certain:
+        names = ", ".join(one.name for one in certain)
+        notes.append(f"none of {names} is taken: they do not have the name of the folder or of its images")
     there = _listed(folder.resolve().parent)
     return [there[name] for suffix in SUFFIXES if (name := f"{folder.resolve().name}{suffix}".lower()) in there]
+
+
+def _common(stems: Sequence[str]) -> str:
+    """The name of a series: that of its only file, or what the names of all have in common, without the number."""
+    if len(stems) == 1:
+        return stems[0]
+    common = min(stems, default="")
+    while not all(one.startswith(common) for one in stems):
+        common = common[:-1]
+    return common.rstrip("0123456789").rstrip("_-. (")

@@ -88,7 +88,8 @@ def chosen(
         refuse(who, needs="images that are left", got="all of them excluded", remedy="a shorter `exclude`")
     if np.ptp(angles_deg[kept]) == 0 and len(kept) > 1:
         got = f"{angles_deg[kept[0]]:g}° for all {len(kept)} images"
-        refuse(who, needs="at least 2 projections at different angles", got=got, remedy="`angles=FILE` with the angles")
+        remedy = "`angles=FILE` with the angles; or all files of the series, if these images are frames of one angle"
+        refuse(who, needs="at least 2 projections at different angles", got=got, remedy=remedy)
     notes: list[str] = []
     groups = _frames(angles_deg, kept, files)
     is_frames = any(len(group) > 1 for group in groups)
@@ -113,7 +114,7 @@ def chosen(
     sizes = sorted({len(one.images) for one in found})
     if together == "sum" and len(sizes) > 1:
         notes.append(
-            f"summed projections are of {' and '.join(map(str, sizes))} images: `repeats=mean` keeps one level"
+            f"summed projections are of {' and '.join(map(str, sizes))} images: --repeats mean keeps one level"
         )
     if len(found) < 2:
         refuse(

@@ -7,12 +7,21 @@ from pathlib import Path
 from nntomo_dask.errors import SchemaError, refuse
 from nntomo_dask.untrusted import printable
 
+APART = "save the images of one size and type to a file of their own"  # where a file holds several kinds
+REAL = "save it with real numbers, of which integers or floats are read"
 _LONGEST = 200  # characters of what a parser says
 _MOST_NAMES = 20
 
 
 class FaultError(ValueError):
-    """What is wrong with a file, as readers raise it within `reading`."""
+    """What is wrong with a file, as readers raise it within `reading`.
+
+    A file that is whole but cannot be read here has a remedy of its own; that of a damaged one is another copy.
+    """
+
+    def __init__(self, text: str, *, remedy: str = "copy the file again, or save it again by the program that made it"):
+        super().__init__(text)
+        self.remedy = remedy
 
 
 @contextmanager
@@ -31,7 +40,7 @@ def reading(path: Path, needs: str) -> Iterator[None]:
             "import",
             needs=needs,
             got=f"{path} ({said[:_LONGEST]})",
-            remedy="copy the file again, or save it again by the program that made it",
+            remedy=(error if isinstance(error, FaultError) else FaultError("")).remedy,
         )
 
 

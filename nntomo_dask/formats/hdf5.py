@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from nntomo_dask.formats import stored
+from nntomo_dask.formats import faults, stored
 from nntomo_dask.formats.faults import FaultError, reading
 from nntomo_dask.formats.images import FirstLine, Images, Said
 from nntomo_dask.formats.source import Source
@@ -94,13 +94,16 @@ def small(dataset: Any) -> npt.NDArray[Any] | None:
 def check_stored(dataset: Any) -> None:
     """Raise a FaultError unless the values of a dataset lie in its own file, all of them, by filters that are known."""
     if dataset.shape is None or dataset.external is not None or dataset.is_virtual:
-        raise FaultError("its values lie in other files")
+        raise FaultError("its values lie in other files", remedy="save it as one file")
     if dataset.dtype.kind not in "iuf" or dataset.dtype.itemsize > 8:
-        raise FaultError(f"its values are of type {dataset.dtype}, not real numbers")
+        raise FaultError(f"its values are of type {dataset.dtype}, not real numbers", remedy=faults.REAL)
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(index)[0] for index in range(properties.get_nfilters())]
     if unknown := [code for code in filters if code not in _FILTERS]:
-        raise FaultError(f"it is compressed by filter {unknown[0]} of HDF5, which is not read here")
+        raise FaultError(
+            f"it is compressed by filter {unknown[0]} of HDF5, which is not read here",
+            remedy="save it without compression, or with that by gzip",
+        )
     nbytes, kept = math.prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
     size = Path(dataset.file.filename).stat().st_size
     if dataset.chunks is None:

@@ -89,7 +89,7 @@ def _tree(path: Path) -> Iterator[_Tree]:
         yield _Folder(path)
         return
     if not hdf5.is_hdf5(path):
-        raise FaultError("it is no HDF5; a .zspy in a ZIP has to be unpacked")
+        raise FaultError("it is no HDF5", remedy="copy the file again; a .zspy in a ZIP has to be unpacked first")
     source = Source.of(path)
     with hdf5.opened(source) as file:
         yield _File(file, source)

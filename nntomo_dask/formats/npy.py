@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nntomo_dask.formats import FORMATS, ours, stored
+from nntomo_dask.formats import FORMATS, faults, ours, stored
 from nntomo_dask.formats.faults import FaultError, reading
 from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.npy_writing import NpyWriting
@@ -44,13 +44,15 @@ class Npy(NpyWriting):
                 version = np.lib.format.read_magic(file)
                 readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 if version not in readers:
-                    raise FaultError(f"its version is {version}, which is not read")
+                    raise FaultError(
+                        f"its version is {version}, which is not read", remedy="save it again by numpy.save"
+                    )
                 sizes, is_fortran, dtype = readers[version](file)
                 offset = file.tell()
             if dtype.kind not in "iuf" or dtype.hasobject or dtype.itemsize > 8:
-                raise FaultError(f"its values are of type {dtype}, not real numbers")
+                raise FaultError(f"its values are of type {dtype}, not real numbers", remedy=faults.REAL)
             if is_fortran:
-                raise FaultError("its order is that of Fortran; save numpy.ascontiguousarray(array)")
+                raise FaultError("its order is that of Fortran", remedy="save numpy.ascontiguousarray(array)")
             shape = stored.shape_of(sizes)
             if prod(shape) * dtype.itemsize > source.size - offset:
                 raise FaultError("it ends before its values do")

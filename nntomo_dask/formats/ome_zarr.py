@@ -108,11 +108,11 @@ def _said(image: dict[str, Any], scales: list[float], shape: tuple[int, ...]) ->
         raise FaultError("its array has not as many axes as it says")
     names = [str(one.get("name", "")).casefold() for one in axes]
     if names[-2:] != ["y", "x"]:
-        raise FaultError(f"its last axes are {names[-2:]}, not y and x")
+        raise FaultError(f"its last axes are {names[-2:]}, not y and x", remedy="save it with y and x last")
     others = [index for index, size in enumerate(shape[:-2]) if size > 1]
     if len(others) > 1:
         several = ", ".join(f"{names[index]} ({shape[index]})" for index in others)
-        raise FaultError(f"it has several axes beside y and x: {several}; save one channel and time alone")
+        raise FaultError(f"it has several axes beside y and x: {several}", remedy="save one channel and time alone")
     depth = others[0] if others else next((i for i, name in enumerate(names[:-2]) if name == "z"), -1)
     order = (depth, len(shape) - 2, len(shape) - 1)
     steps = [quantities.nm_of(scales[index], axes[index].get("unit") or "") for index in order[2:0:-1]]

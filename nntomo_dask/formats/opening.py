@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import xarray as xr
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, angle_sources, frames, mdoc, unpacking
+from nntomo_dask.formats import FORMATS, angle_sources, folders, frames, mdoc, unpacking
 from nntomo_dask.formats.format import Format, format_of
 from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.joining import Joined
@@ -78,10 +78,14 @@ def _with_neighbours(opened: Opened) -> Images:
 
 
 def _open_one(path: Path, given: dict[str, Any], unpack_to: Any, *, is_series: bool) -> Opened | xr.DataArray:
+    if not path.exists():
+        refuse_source(path)
     source = path
     if path.is_file() and unpacking.kind(path) is not None:
         source = unpacking.unpacked(path, None if unpack_to is None else Path(unpack_to))
     found = format_of(source)
+    if found is not None and source.is_dir():
+        folders.check_one_series(source)
     if found is None and mdoc.is_mdoc(source):
         images, found = frames.opened(source, given)
         return Opened(images, found, path, angle_sources.Beside(None, Said(), ()))
@@ -124,8 +128,7 @@ def refuse_source(source: Path) -> NoReturn:
     if (source / "zarr.json").is_file():
         got, remedy = f"{source}, which is a store already", "use it as it is"
     elif source.is_dir():
-        got = f"{source}, which is a folder without images of one known format"
-        remedy = "give the files of one series, FILE FILE …"
+        folders.refuse_folder(source)
     elif not source.exists():
         got, remedy = f"nothing at {source}", "check the path"
     elif source.suffix.lower() in _PACKED_OTHERWISE:

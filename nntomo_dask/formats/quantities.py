@@ -40,7 +40,10 @@ def nm_of(value: float, unit: object) -> float | None:
     if name in _NONE:
         return None
     if name not in _NM:
-        raise FaultError(f"its pixels are in {str(unit)[:20]!r}, which is no unit of length")
+        raise FaultError(
+            f"its pixels are in {str(unit)[:20]!r}, which is no unit of length",
+            remedy="give images, not diffraction patterns; or save them with a pixel size in nm",
+        )
     length = float(value) * _NM[name]
     return length if math.isfinite(length) and length > 0 else None
 
@@ -69,7 +72,10 @@ def square(across: float | None, down: float | None) -> float | None:
     if across is None or down is None:
         return across if down is None else down
     if abs(across - down) > _EQUAL * max(across, down):
-        raise FaultError(f"its pixels are {across:g} nm wide and {down:g} nm high; they have to be square")
+        raise FaultError(
+            f"its pixels are {across:g} nm wide and {down:g} nm high; they have to be square",
+            remedy="resample the images to square pixels by the program that made them",
+        )
     return across
 
 

@@ -18,6 +18,7 @@ from nntomo_dask.formats import (
     axis_of_images,
     background as background_room,
     choosing,
+    folders,
     opening,
     orientation,
     read_recipes,
@@ -39,6 +40,7 @@ Contrast = Literal["as-is", "bright-field"]
 _WHO = "import"
 _KEPT = ("voltage_kv", "magnification", "detector")
 _ALONG = ("exposure_s", "dose_e_per_a2")
+_MOST_NAMES = 4  # of files that are printed
 _OURS = "nntomo"  # how places begin that name files of this package
 _ALIGNED = ("from nntomo", "from IMOD")  # which write series that are aligned
 
@@ -145,7 +147,9 @@ def read(
     if kind != "volume" and not (kind is None and angles is None and images.said.holds == "volume"):
         source = angle_sources.chosen(images, angles, beside.angles, disagreement=disagreement, who=_WHO)
     if kind == "volume" or (kind is None and source is None and images.said.holds == "volume"):
-        _check_unused(angles=angles, tilt_axis=tilt_axis, keep_deg=keep_deg, repeats=repeats, exclude=exclude or None)
+        _check_unused(
+            kind, angles=angles, tilt_axis=tilt_axis, keep_deg=keep_deg, repeats=repeats, exclude=exclude or None
+        )
         return _volume(opened, window, pixel_size_nm, background, fill)
     if source is None:
         opening.refuse_angles(opened.path, opened.images)
@@ -153,6 +157,13 @@ def read(
         source.angles_deg, files=images, order=images.said.order, repeats=repeats, keep_deg=keep_deg,
         exclude=exclude, who=_WHO,
     )  # fmt: skip
+    looked_at = [one.images[0] for one in choice.projections]
+    empty = background_room.value_of_all(images, looked_at, window.lines, window.columns)
+    if empty is not None and all(
+        one is None for one in (tilt_axis, images.said.tilt_axis_deg, beside.said.tilt_axis_deg)
+    ):
+        got = f"{opened.path}, whose images are empty: all pixels that were looked at are {empty:g}"
+        refuse(_WHO, needs="images that show something", got=got, remedy="check the files, or other ones")
     axis, axis_place = _axis(images, beside.said, tilt_axis, choice, window)
     placed = orientation.of_images(axis, first_line=images.first_line, tilt_sign=tilt_sign, who=_WHO)
     projections = _signed(choice.projections, placed.angle_sign)
@@ -180,7 +191,9 @@ def read(
     )
     said = _of_all(images.said, beside.said)
     found = {
+        **({} if empty is None else {"warning": f"all images are empty: the pixels looked at are {empty:g}"}),
         "format": opened.kind.title,
+        "files": _files(opened),
         "pixels": f"{images.dtype}, {images.shape[2]} x {images.shape[1]} in each of {images.shape[0]} images",
         "angles": f"{angles_deg.size}, {angles_deg[0]:g}° to {angles_deg[-1]:g}°, from {source.place}",
         "tilt_axis": f"{_direction(axis)}, {axis_place}",
@@ -245,6 +258,14 @@ def _axis(
             remedy="`tilt_axis=y` where it is vertical, `tilt_axis=x` where it is horizontal, or degrees",
         )
     return found.axis, f"by the images ({found}); `tilt_axis` decides otherwise".replace("`tilt_axis`", "--tilt-axis")
+
+
+def _files(opened: Opened) -> str:
+    """The names of the files that are read."""
+    names = list(dict.fromkeys(Path(source.path).name for source in opened.images.sources))
+    if len(names) == 1 or (opened.path.is_dir() and not folders.images_in(opened.path)):
+        return opened.path.name if opened.path.is_dir() == (len(names) > 1) else names[0]
+    return ", ".join(names) if len(names) <= _MOST_NAMES else f"{len(names)}, {names[0]} to {names[-1]}"
 
 
 def _direction(axis: TiltAxis) -> str:
@@ -342,8 +363,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-def _check_unused(**given: Any) -> None:
+def _check_unused(kind: Kind | None, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
-            remedy = "`kind=series`, or leave it out"
-            refuse(_WHO, needs=f"a tilt series for `{name}`", got="a volume", remedy=remedy)
+            got = "a volume, as `kind=volume` says" if kind == "volume" else "a volume, as the file says"
+            refuse(
+                _WHO,
+                needs=f"a tilt series for `{name}`",
+                got=got,
+                remedy=f"leave out either `{name}` or `kind=volume`"
+                if kind == "volume"
+                else f"leave out `{name}`, or `kind=series` if it is a series",
+            )

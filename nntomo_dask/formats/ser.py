@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, quantities, stored
+from nntomo_dask.formats import FORMATS, faults, quantities, stored
 from nntomo_dask.formats.faults import FaultError, choose, reading
 from nntomo_dask.formats.format import Format
 from nntomo_dask.formats.images import Images, Said
@@ -90,7 +90,7 @@ def _opened(path: Path) -> Opened:
             elements, times = _elements(file, source.size)
         first = elements[0]
         if any(one._replace(offset=0) != first._replace(offset=0) for one in elements):
-            raise FaultError("its images differ in size, type or magnification")
+            raise FaultError("its images differ in size, type or magnification", remedy=faults.APART)
         shape = stored.shape_of((len(elements), first.height, first.width))
         emi, facts = _facts(path)
         said = _said(first, shape[0], facts, times)
@@ -112,7 +112,7 @@ def _elements(file: IO[bytes], size: int) -> tuple[list[_Element], tuple[float |
     if (order, series) != (_LITTLE, _SERIES):
         raise FaultError("it does not begin as .ser files do")
     if kind != _IMAGES:
-        raise FaultError("it holds spectra, not images")
+        raise FaultError("it holds spectra, not images", remedy="give the file of the images")
     wide = version > 0x210
     place = struct.Struct("<Q" if wide else "<I")
     (table,) = at(_HEAD.size, place)
@@ -126,7 +126,7 @@ def _elements(file: IO[bytes], size: int) -> tuple[list[_Element], tuple[float |
         (begin,) = at(table + index * place.size, place)
         _, across, _, _, down, _, code, width, height = at(begin, _ELEMENT)
         if code not in _TYPES:
-            raise FaultError(f"its pixels are of type {code}, which is not read")
+            raise FaultError(f"its pixels are of type {code}, which is not read", remedy=faults.REAL)
         dtype = np.dtype("<" + _TYPES[code])
         pixels = begin + _ELEMENT.size
         if width * height * dtype.itemsize > size - pixels:

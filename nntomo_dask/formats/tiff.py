@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask.errors import refuse
-from nntomo_dask.formats import FORMATS, ours, quantities, stored
+from nntomo_dask.formats import FORMATS, faults, ours, quantities, stored
 from nntomo_dask.formats.faults import FaultError, choose, reading
 from nntomo_dask.formats.images import FirstLine, Images, Said
 from nntomo_dask.formats.source import Source
@@ -133,7 +133,7 @@ class PagedImages(Images):
             page = tifffile.TiffPage(tiff, image)
             _check_page(page, self.sources[0].size)
             if (page.imagelength, page.imagewidth) != self.shape[1:] or page.dtype != self.dtype.newbyteorder("="):
-                raise FaultError("its images differ in size or type")
+                raise FaultError("its images differ in size or type", remedy=faults.APART)
             values = np.asarray(page.asarray(maxworkers=1)).reshape(self.shape[1:])
             return np.ascontiguousarray(values[lines, columns].astype(self.dtype, copy=False))
 
@@ -197,7 +197,7 @@ def _images(tiff: Any, series: Any, source: Source) -> Images:
     for page in pages:
         _check_page(page, source.size)
         if (page.imagelength, page.imagewidth, page.dtype) != (first.imagelength, first.imagewidth, first.dtype):
-            raise FaultError("its images differ in size or type")
+            raise FaultError("its images differ in size or type", remedy=faults.APART)
     if all(page.is_contiguous and page.compression == 1 for page in pages):
         begins = tuple(int(page.dataoffsets[0]) for page in pages)
         if any(not 0 <= begin <= source.size - image_bytes for begin in begins):
@@ -209,11 +209,14 @@ def _images(tiff: Any, series: Any, source: Source) -> Images:
 def _check_page(page: Any, size: int) -> None:
     """Raise a FaultError where an image is none that is read, or would become larger than what is stored can."""
     if page.samplesperpixel != 1 or int(page.photometric) not in _GREY:
-        raise FaultError("its images are coloured; convert them to grey by the program that made them")
+        raise FaultError("its images are coloured", remedy="convert them to grey by the program that made them")
     if page.dtype is None or page.dtype.kind not in "iuf" or page.dtype.itemsize * 8 != page.bitspersample:
-        raise FaultError(f"its values are of {page.bitspersample} bits, which is not read")
+        raise FaultError(
+            f"its values are of {page.bitspersample} bits or no real numbers, which is not read",
+            remedy="save it with integers or floats of 8, 16 or 32 bits",
+        )
     if int(page.compression) not in _COMPRESSIONS:
-        raise FaultError(f"its compression, {int(page.compression)}, is not read; save it without")
+        raise FaultError(f"its compression, {int(page.compression)}, is not read", remedy="save it without compression")
     if page.imagedepth != 1 or not 0 < page.nbytes <= _MOST_IMAGE_BYTES:
         raise FaultError("its images are too large")
     kept = sum(page.databytecounts)

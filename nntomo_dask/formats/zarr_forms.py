@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nntomo_dask.formats import stored
+from nntomo_dask.formats import faults, stored
 from nntomo_dask.formats.faults import FaultError
 from nntomo_dask.untrusted import LONGEST_JSON, parsed_object
 
@@ -35,6 +35,7 @@ _COMPRESSORS = {
     "blosc": {"cname", "clevel", "shuffle", "blocksize", "typesize"}, "zstd": {"level", "checksum"}, "gzip": {"level"},
     "zlib": {"level"}, "lz4": {"acceleration"},
 }  # fmt: skip
+_PLAIN = "save it in regular chunks, compressed by Zstandard or gzip, without other codecs and filters"
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def _of_2(found: Json) -> Described:
         raise FaultError("the metadata of an array have not the keys of Zarr's format 2")
     kind = found.get("dtype")
     if not isinstance(kind, str) or not re.fullmatch(r"[<>|][iuf][1248]", kind) or kind[1:] == "f1":
-        raise FaultError(f"its values are of type {str(kind)[:20]!r}, not real numbers")
+        raise FaultError(f"its values are of type {str(kind)[:20]!r}, not real numbers", remedy=faults.REAL)
     if found.get("filters") not in (None, []) or found.get("order") not in ("C", "F"):
-        raise FaultError("its values pass through filters, or are in an order that is not known")
+        raise FaultError("its values pass through filters, or are in an order that is not known", remedy=_PLAIN)
     separator = found.get("dimension_separator", ".")
     compressor = found.get("compressor")
     name = None
@@ -117,16 +118,16 @@ def _of_3(found: Json) -> Described:
         raise FaultError("the metadata of an array have not the keys of Zarr's format 3")
     kind, grid, keys = found.get("data_type"), found.get("chunk_grid"), found.get("chunk_key_encoding")
     if not isinstance(kind, str) or kind not in _TYPES_3:
-        raise FaultError(f"its values are of type {str(kind)[:20]!r}, not real numbers")
+        raise FaultError(f"its values are of type {str(kind)[:20]!r}, not real numbers", remedy=faults.REAL)
     if not (isinstance(grid, dict) and grid.get("name") == "regular" and isinstance(grid.get("configuration"), dict)):
-        raise FaultError("its chunks are not regular")
+        raise FaultError("its chunks are not regular", remedy=_PLAIN)
     if not isinstance(keys, dict) or keys.get("name") not in ("default", "v2"):
         raise FaultError("the names of its chunks are of a kind that is not known")
     settings = keys.get("configuration", {})
     is_default = keys["name"] == "default"
     separator = settings.get("separator", "/" if is_default else ".") if isinstance(settings, dict) else None
     if found.get("storage_transformers", []) != []:
-        raise FaultError("it has storage transformers, which are not read")
+        raise FaultError("it has storage transformers, which are not read", remedy=_PLAIN)
     codecs = found.get("codecs")
     if not isinstance(codecs, list) or not all(isinstance(one, dict) for one in codecs):
         raise FaultError("its codecs cannot be read")
@@ -140,12 +141,12 @@ def _of_3(found: Json) -> Described:
         del chain[0]
     else:
         first = str(chain[0][0])[:30] if chain else "none"
-        raise FaultError(f"its codec {first!r} is not read here; save it without it")
+        raise FaultError(f"its codec {first!r} is not read here", remedy=_PLAIN)
     tail = 0
     if chain and chain[-1][0] == "crc32c":
         tail, chain = 4, chain[:-1]
     if len(chain) > 1:
-        raise FaultError("it passes through more codecs than are read here")
+        raise FaultError("it passes through more codecs than are read here", remedy=_PLAIN)
     name = _compressor(*chain[0]) if chain else None
     chunks = grid["configuration"].get("chunk_shape")
     return _checked(3, found, chunks, dtype, f"c{separator}" if is_default else "", separator, name, tail)
@@ -153,7 +154,7 @@ def _of_3(found: Json) -> Described:
 
 def _compressor(name: Any, settings: Any) -> str:
     if not isinstance(name, str) or name not in _COMPRESSORS:
-        raise FaultError(f"its codec {str(name)[:30]!r} is not read here")
+        raise FaultError(f"its codec {str(name)[:30]!r} is not read here", remedy=_PLAIN)
     known = isinstance(settings, dict) and set(settings) <= _COMPRESSORS[name]
     if not known or not all(isinstance(value, int | str | bool) for value in settings.values()):
         raise FaultError(f"its codec {name!r} has settings that are not known")
