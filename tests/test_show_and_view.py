@@ -272,7 +272,7 @@ class TestShow:
     def test_projections_and_the_sinogram(self, a_series):
         figure = showing.show_series(a_series, z=2)
         images = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
-        for angle, place in (("-30°", 2), ("0°", 0), ("20°", 1), ("40°", 3), ("61.5°", 4)):
+        for angle, place in (("\N{MINUS SIGN}30°", 2), ("0°", 0), ("20°", 1), ("40°", 3), ("61.5°", 4)):
             np.testing.assert_array_equal(images[angle], a_series.values[:, place])
         order = np.argsort(a_series.angle.values)
         np.testing.assert_array_equal(images["sinogram of slice z = 2"], a_series.values[2, order])

@@ -149,7 +149,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
             image = figures.thinned(found["images"][:, column])
             shown = _draw(axes, image, width, height, (low, high))
             axes.axhline((place + 0.5) * _step(series, schema.Z), color=_LINE, linewidth=0.6, alpha=0.7)
-            axes.set_title(f"{angles[number]:g}°")
+            axes.set_title(f"{angles[number]:g}°".replace("-", "\N{MINUS SIGN}"))
             if column == 0:
                 axes.set_ylabel("z, along the tilt axis")
         figures.draw_length(drawn[0], width, 1.0, str(series.attrs["units"]))
@@ -162,7 +162,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
             extent=(0, width, -0.5, len(order) - 0.5),
         )  # fmt: skip
         ticks = np.unique(np.linspace(0, len(order) - 1, min(len(order), 7)).round().astype(int))
-        axes.set_yticks(ticks, [f"{angles[order[tick]]:g}°" for tick in ticks])
+        axes.set_yticks(ticks, [f"{angles[order[tick]]:g}°".replace("-", "\N{MINUS SIGN}") for tick in ticks])
         axes.set_xticks([])
         axes.set_title(f"sinogram of slice z = {place}")
         axes.set_xlabel("detector")
