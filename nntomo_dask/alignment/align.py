@@ -210,7 +210,7 @@ def _contradiction(views: Views, pose: Pose, said_deg: float) -> None:
         warnings.warn(
             f"{_WHO}: the tilt axis was given as {-given:+.4g} degrees, but the views agree better with one at "
             f"{-line.rotation_deg:+.3g} degrees. Directions count from the vertical of the images as they are in the "
-            "series, which import may have turned already",
+            "series, which import may have turned already: leave `rotation_deg` out to have it found",
             stacklevel=3,
         )
 

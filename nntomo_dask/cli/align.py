@@ -1,5 +1,6 @@
 """The verb `align`."""
 
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -252,6 +253,7 @@ def align(
             click.echo(f"left out: {words(rows.angles_deg[rows.flagged], most=20)}")
         if folder is not None:
             _tell(raw, rows, saved, folder, str(series), str(output), chosen)
+    click.echo(printable(f"next: {shlex.join(['nntomo', 'assess', str(output), '-o', 'assess/'])}"), err=True)
 
 
 def beside(output: Path, ending: str) -> Path:
@@ -343,6 +345,7 @@ def _tell(
             click.echo(f"note: no page about the quality: {error}", err=True)
             return
         page.write(found, folder, raw=series, output=output, recipe=recipe)
+        click.echo(found.verdict())
         for text, good in found.findings():
             click.echo(f"{'' if good else 'look at this: '}{text}")
     click.echo(f"page: {printable(str(folder / page.PAGE))}", err=True)
