@@ -1,6 +1,7 @@
 """Finding where the projections of a raw series lie: each step, and all of them."""
 
 import functools
+import warnings
 
 import dask.array as da
 import mrcfile
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask.alignment import coarse, left_out, matching, moments, prepare, tilt_axis
+from nntomo_dask.alignment import coarse, left_out, matching, moments, prepare, progress, tilt_axis
 from nntomo_dask.alignment.views import Pose, Views, without_gauge
 from nntomo_dask.kernels import project, warp
 from tests.shared_data import NEEDLE
@@ -265,6 +266,17 @@ class TestMatching:
         before = remains(start, TRUTH)
         assert (remains(found.pose, TRUTH) < 0.35 * before).all()
 
+    def test_time_is_bounded(self, monkeypatch):
+        """Where five iterations are too many, a level and all finer ones are left out; where thirty are, some are."""
+        one = VIEWS * SIZE * SIZE**2 * 2 * 24  # an iteration of all rows at the finest level; 1/8 of it in bins of 2
+        monkeypatch.setattr(matching, "_WORK", 2 * one)
+        found = matching.refine_by_matching(Views(RAW, ANGLES), TRUTH, turning="fixed")
+        assert ([level.binning for level in found.levels], found.left_out) == ([2], (1,))
+        monkeypatch.setattr(matching, "_WORK", 5 * one * 32 // SIZE)  # there is one run of 32 rows
+        start = TRUTH.moved(np.random.default_rng(9).uniform(-1, 1, (VIEWS, 2)))
+        found = matching.refine_by_matching(Views(RAW, ANGLES), start, turning="fixed", binnings=(1,), most_rows=SIZE)
+        assert (found.left_out, found.levels[0].rows, found.levels[0].iterations) == ((), 32, 5)
+
     def test_rows_that_are_spread_suffice(self):
         start = TRUTH.moved(np.random.default_rng(9).uniform(-0.7, 0.7, (VIEWS, 2)))
         found = matching.refine_by_matching(Views(RAW, ANGLES), start, turning="fixed", binnings=(1,), most_rows=32)
@@ -338,6 +350,42 @@ class TestAlign:
         steep = drifted(rotation_deg=32.0)
         series = labelled(recorded(FINE, steep, counts=1000)).assign_attrs(tilt_axis_deg=-30.0)
         assert abs(nt.align(series).rotation_deg[0] - 32.0) < 0.5
+
+    def test_few_degrees_give_shifts_and_say_so(self):
+        angles = np.array([-5.0, 0.0, 5.0])
+        truth = drifted(count=3, rotation_deg=0.0, axis_px=0.0)
+        images = recorded(specimen(angles=angles), truth, counts=1000)
+        with pytest.warns(UserWarning, match="span 10 degrees, from which the tilt axis cannot be found"):
+            table = nt.align(labelled(images, angles))
+        assert (table.rotation_deg == 0).all()
+        assert table.axis_px == 0
+        off = table_pose(table).shifts - truth.shifts
+        # A ball 20 pixels from the axis moves by 0.08 px against what its tilt makes of it, others by less.
+        assert (off.std(axis=0) < 0.25).all()
+        assert (truth.shifts.std(axis=0) > 0.8).all()
+
+    def test_what_it_does_is_told(self):
+        wide = recorded(specimen(beyond=1.6), TRUTH, counts=1000)
+        lines = []
+        with progress.heard_by(lines.append):
+            nt.align(labelled(np.ascontiguousarray(wide[:, :, 6:-6])), rotation_deg=2.0)
+        nt.align(labelled(RAW))
+        steps = [line for line in lines if line.startswith("matching in bins of 1: iteration ")]
+        assert steps[0].startswith("matching in bins of 1: iteration 1 of 30 at most, step ")
+        assert lines[0].startswith("first steps")
+        assert lines[-1] == steps[-1]  # nothing of the second, to which nobody listened
+
+    @pytest.mark.parametrize(("said_deg", "given_deg", "warned"), [(30.0, 122.0, True), (-10.0, 32.0, False)])
+    def test_a_direction_that_contradicts_the_views_is_told(self, said_deg, given_deg, warned):
+        """32 degrees are right; where the series says something else, the one that is given is not doubted."""
+        images = recorded(FINE, drifted(rotation_deg=32.0), counts=1000)
+        series = labelled(images).assign_attrs(tilt_axis_deg=-said_deg)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            table = nt.align(series, rotation_deg=given_deg, refine="none")
+        assert (table.rotation_deg == given_deg).all()
+        told = [str(one.message) for one in caught if "the views agree better with one at -3" in str(one.message)]
+        assert len(told) == warned
 
     def test_a_large_series_is_binned_as_it_is_read(self, monkeypatch):
         from nntomo_dask.alignment import align as room

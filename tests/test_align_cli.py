@@ -61,7 +61,11 @@ def test_a_table_that_is_given_is_applied(shown, specimen, run):
     assert "left out: -70°" in text
     assert f"page: {folder / 'aligned.quality' / 'index.html'}" in text
     assert re.search(r"meets them to [\d.]+ %; before, [\d.]+ %", text)
+    assert "The alignment helped: a volume that is reconstructed leaves " in text
+    following = f"next: nntomo assess {folder / 'aligned.zarr'} -o assess/"
+    assert text.splitlines()[-1] == following
     again = run(*words).output
+    assert again.splitlines()[-1] == following
     assert "found complete" in again
     assert "meets them" not in again  # the page is there already
 
@@ -76,6 +80,11 @@ def test_the_page_needs_nothing_else(shown):
     for angle in ANGLES:
         assert f"<td>{angle:.2f}</td>" in text
     numbers = json.loads((look / "quality.json").read_text())
+    shares = [100 * numbers[one]["mean_residual"] for one in ("after", "before")]
+    assert numbers["verdict"].endswith(
+        f"leaves {shares[0]:.3g} % of the aligned series unexplained; of the raw one, {shares[1]:.3g} %"
+    )
+    assert text.index(numbers["verdict"]) < text.index("projections; the tilt axis was")
     assert numbers["flagged_deg"] == [-70.0]
     assert numbers["after"]["mean_residual"] < 0.5 * numbers["before"]["mean_residual"]
     assert all((look / name).read_bytes()[:4] == b"\x89PNG" for name in page.FIGURES)
@@ -109,6 +118,13 @@ def test_what_the_page_proposes_exists(specimen, run):
     options = set(re.findall(r"--[a-z-]+", hints))
     assert {"--leave-out", "--refine", "--table", "--tilt-axis", "--scale"} <= options
     assert [option for option in options if option not in known] == []
+
+
+def test_the_verdict_tells_harm(specimen):
+    raw, table = specimen
+    assert quality(raw, table).verdict().startswith("The alignment helped: ")
+    away = table.edited(ANGLES, across_px=-np.asarray(table.across_px), along_px=-np.asarray(table.along_px))
+    assert quality(raw, away).verdict().startswith("The alignment did harm: ")
 
 
 def test_figures_are_those_of_the_projector(specimen):
@@ -309,11 +325,33 @@ def test_a_measured_series_is_aligned_by_one_command(run):
 
 
 def test_a_figure_of_a_table(specimen, tmp_path):
+    figure = nt.plot_alignment(specimen[1].edited(ANGLES[3], correction_deg=0.5))
+    assert len([axes for axes in figure.axes if axes.get_visible()]) == 4
     figure = nt.plot_alignment(specimen[1])
     shown = [axes for axes in figure.axes if axes.get_visible()]
-    assert len(shown) == 4
+    assert len(shown) == 3  # no angle was corrected
     kept, left_out = shown[0].lines[0], shown[0].lines[1]
     np.testing.assert_array_equal(kept.get_xdata(), ANGLES[1:])
     np.testing.assert_array_equal(kept.get_ydata(), specimen[1].along_px[1:])
     np.testing.assert_array_equal(left_out.get_xdata(), ANGLES[:1])
     assert nt.save_figure(figure, tmp_path / "table.png").is_file()
+
+
+def test_figures_of_the_page_have_the_largest_angle_at_the_top(specimen):
+    """As `show` has it; and legends lie above all curves."""
+    found = quality(*specimen)
+    drawn = dict(zip(page.FIGURES, page._figures(found), strict=True))
+    for name, number in (("sinograms.png", 1), ("profiles.png", 0)):
+        axes = drawn[name].axes[number]
+        assert axes.images[0].origin == "lower"
+        assert axes.get_ylim()[0] < axes.get_ylim()[1]
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels[-1] == "70"
+        assert labels[0] == "\N{MINUS SIGN}60"  # the one at -70 is left out
+    figure = drawn["residuals.png"]
+    figure.canvas.draw()
+    for axes in figure.axes:
+        box = axes.get_legend().get_window_extent()
+        highest = max(line.get_ydata().max() for line in axes.lines)
+        assert axes.transData.transform((0, highest))[1] < box.y0
+        assert box.x1 < axes.get_window_extent().x1

@@ -272,7 +272,7 @@ class TestShow:
     def test_projections_and_the_sinogram(self, a_series):
         figure = showing.show_series(a_series, z=2)
         images = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
-        for angle, place in (("-30.0°", 2), ("0.0°", 0), ("20.0°", 1), ("40.0°", 3), ("61.5°", 4)):
+        for angle, place in (("\N{MINUS SIGN}30°", 2), ("0°", 0), ("20°", 1), ("40°", 3), ("61.5°", 4)):
             np.testing.assert_array_equal(images[angle], a_series.values[:, place])
         order = np.argsort(a_series.angle.values)
         np.testing.assert_array_equal(images["sinogram of slice z = 2"], a_series.values[2, order])
@@ -280,7 +280,7 @@ class TestShow:
     def test_angles_are_shown_to_a_tenth(self, a_series):
         series = a_series.assign_coords(angle=[-0.000488, 20.04, -30, 40, 61.5])
         axes = showing.show_series(series).axes
-        assert [one.get_title() for one in axes[:5]] == ["-30.0°", "0.0°", "20.0°", "40.0°", "61.5°"]
+        assert [one.get_title() for one in axes[:5]] == ["\N{MINUS SIGN}30°", "0°", "20°", "40°", "61.5°"]
         assert [tick.get_text() for tick in axes[5].get_yticklabels()] == [one.get_title() for one in axes[:5]]
 
     def test_bad_input(self, run, a_volume):

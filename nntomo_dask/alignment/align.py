@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from nntomo_dask.alignment import coarse, left_out, matching, moments, prepare, tilt_axis
+from nntomo_dask.alignment.progress import tell
 from nntomo_dask.alignment.table import Alignment
 from nntomo_dask.alignment.views import Mass, Pose, Views
 from nntomo_dask.arrays import schema
@@ -24,6 +25,8 @@ _SLAB_BYTES = 2**26
 _LEAST_LIKENESS = 0.2  # correlation of neighbouring views, below which there is nothing to align by
 _SURE = 0.002  # of the field: the misfit of moments below which no other direction of the axis is tried
 _LIKELY = 0.01  # of the field: the misfit of moments up to which all mass is taken to be in view
+_NARROW = 20.0  # degrees; views that span less look alike whatever the direction of the axis
+_CONTRADICTION = 20.0  # degrees by which a direction that was given may differ from the one that views agree on
 _UNSETTLED = 0.1  # pixels of the raw series, of the last step of matching
 _WHO = "align"
 
@@ -41,7 +44,9 @@ def align(
     Background and single bad pixels are removed, views without mass are flagged. Views are aligned along the axis by
     their mass profiles, which also give the axis's direction. Where all mass is in view, which is tested, the moments
     of rows across the axis then give all shifts, the rotation, the axis's place and the intensity of each view; else
-    neighbours are correlated, and projection matching refines. The series is read once, and reduced on reading where
+    neighbours are correlated, and projection matching refines. From angles that span less than 20° the axis cannot be
+    found: it is taken as said, and only shifts are. A warning tells that, and one tells of a rotation that was given
+    and contradicts the views by over 20°. The series is read once, and reduced on reading where
     it is larger than 512 MiB. For the same series the result has the same bits, whatever its chunks and workers.
 
     Parameters
@@ -91,12 +96,15 @@ def align(
         "binning": step,
     }
     del prepared
+    said = -float(series.attrs.get("tilt_axis_deg", 0.0))
     pose, told = estimate(
         views,
         refine=refine,
-        start_deg=-float(series.attrs.get("tilt_axis_deg", 0.0)) if rotation_deg == "auto" else float(rotation_deg),
+        start_deg=said if rotation_deg == "auto" else float(rotation_deg),
         reach_deg=reach_deg if rotation_deg == "auto" else 0.0,
     )
+    if rotation_deg != "auto":
+        _contradiction(views, pose, said)
     _check_shifts(views, pose)
     correction = np.zeros(nominal.size)
     if tilt_angles == "refined":
@@ -111,6 +119,19 @@ def estimate(
     """Where prepared views lie, and what each step found, JSON-able."""
     told: dict[str, Any] = {}
     quick = _quick(views)
+    span = float(np.ptp(views.angles_deg))
+    if span < _NARROW:
+        warnings.warn(
+            f"{_WHO}: the tilt angles span {span:.3g} degrees, from which the tilt axis cannot be found: it is taken "
+            f"as the series or you say, {0.0 - start_deg:+.4g} degrees from the vertical and in the middle, and only "
+            "shifts are found",
+            stacklevel=3,
+        )
+        pose = _shifts_alone(views, quick, start_deg)
+        told["mass"] = "in view" if coarse.all_mass_in_view(quick, pose) else "beyond"
+        told["span_deg"] = span
+        return pose, told
+    tell("first steps: shifts by mass profiles" + (", direction of the tilt axis" if reach_deg > 0 else ""))
     searching: moments.Turning = "common" if reach_deg > 0 else "fixed"
     pose = coarse.along_shifts(quick, Pose.at_rest(quick.count, start_deg))
     mass: Mass = "in view" if coarse.all_mass_in_view(quick, pose) else "beyond"
@@ -127,6 +148,7 @@ def estimate(
     if first is not None and first.misfit_px < _LIKELY * field:
         pose = first.pose
         if refine != "none":
+            tell("moments of rows")
             found = moments.fit_moments(views, pose, turning=searching) if quick is not views else first
             pose = found.pose
             told["moments"] = {
@@ -147,8 +169,14 @@ def estimate(
         views = views.divided(prepare.intensities(quick, pose))
     told["mass"] = mass
     if refine == "matching" or (refine == "auto" and mass == "beyond"):
-        pose, levels = matching.refine_by_matching(views, pose, turning="fixed", mass=mass)
+        pose, levels, skipped = matching.refine_by_matching(views, pose, turning="fixed", mass=mass)
         told["matching"] = [level.__dict__ for level in levels]
+        if skipped:
+            told["left_out_binnings"] = list(skipped)
+            tell(
+                f"matching ends in bins of {levels[-1].binning}: finer pixels would take too long; shifts are still "
+                "found to a part of such a bin"
+            )
         if levels[-1].last_step_px > _UNSETTLED:
             warnings.warn(
                 f"{_WHO}: projection matching did not settle: its last step was {levels[-1].last_step_px:.2g} pixels. "
@@ -156,6 +184,40 @@ def estimate(
                 stacklevel=3,
             )
     return pose, told
+
+
+def _shifts_alone(views: Views, quick: Views, rotation_deg: float) -> Pose:
+    """Shifts between neighbours, on few pixels and then on all of them."""
+    pose = Pose.at_rest(views.count, rotation_deg)
+    for level in (quick,) if quick is views else (quick, views):
+        tell(f"shifts of neighbouring views, in bins of {level.step}")
+        pose = coarse.stretched_shifts(level, coarse.along_shifts(level, pose), orbit="kept")
+        if level is quick:
+            _check_likeness(quick, pose)
+    return pose.moved(np.tile([0.0, -np.median(pose.shifts[:, 1])], (views.count, 1)))
+
+
+def _contradiction(views: Views, pose: Pose, said_deg: float) -> None:
+    """Warn where views agree better on another direction of the axis, near the one that the series says."""
+    given = float(np.median(pose.rotation_deg))
+    if _between(given, said_deg) <= _CONTRADICTION or np.ptp(views.angles_deg) < _NARROW:
+        return
+    quick = _quick(views)
+    mass: Mass = "in view" if coarse.all_mass_in_view(quick, Pose.at_rest(quick.count, said_deg)) else "beyond"
+    line = tilt_axis.common_line(quick, Pose.at_rest(quick.count, said_deg), mass=mass)
+    here = tilt_axis.common_line(quick, Pose.at_rest(quick.count, given), reach_deg=0, mass=mass)
+    if _between(given, line.rotation_deg) > _CONTRADICTION and line.agreement > here.agreement:
+        warnings.warn(
+            f"{_WHO}: the tilt axis was given as {-given:+.4g} degrees, but the views agree better with one at "
+            f"{-line.rotation_deg:+.3g} degrees. Directions count from the vertical of the images as they are in the "
+            "series, which import may have turned already: leave `rotation_deg` out to have it found",
+            stacklevel=3,
+        )
+
+
+def _between(first_deg: float, second_deg: float) -> float:
+    """The angle between two lines, [degrees]."""
+    return abs((first_deg - second_deg + 90) % 180 - 90)
 
 
 def _by_moments(views: Views, pose: Pose, searching: moments.Turning) -> moments.Moments:

@@ -1,5 +1,7 @@
 """A first alignment: mass profiles along the tilt axis; across it, the centre of mass or stretched neighbours."""
 
+from typing import Literal
+
 import numpy as np
 
 from nntomo_dask.alignment.views import Pose, Views, harmonics, without_gauge
@@ -77,11 +79,16 @@ def all_mass_in_view(views: Views, pose: Pose) -> bool:
     return bool(beyond.mean() <= _MOST_BEYOND)
 
 
-def stretched_shifts(views: Views, pose: Pose) -> Pose:
+def stretched_shifts(views: Views, pose: Pose, *, orbit: Literal["removed", "kept"] = "removed") -> Pose:
     """Aligned across the axis by the correlation of neighbours, outward from 0°.
 
     A view is compared with its neighbour nearer to 0°, stretched by the ratio of the cosines of their tilts, as a flat
     specimen would be. Shifts add up from view to view; what of them only moves the object is removed.
+
+    Parameters
+    ----------
+    orbit
+        "kept": only the median is removed. Over few degrees any drift looks like an object far from the axis.
     """
     order = np.argsort(np.abs(views.angles_deg), kind="stable")
     radians = np.deg2rad(np.clip(views.angles_deg, -_STEEPEST, _STEEPEST))
@@ -96,6 +103,8 @@ def stretched_shifts(views: Views, pose: Pose) -> Pose:
         stretched = np.stack([np.interp(places, views.across, line, 0, 0) for line in slopes[near]])
         shifts[view] = lag(slopes[view] * taper, stretched * taper, views.across.size // 4)
         done.append(int(view))
+    if orbit == "kept":
+        return pose.moved(np.column_stack([np.zeros(views.count), shifts - np.median(shifts)]) * views.step)
     moves = np.column_stack([np.zeros(views.count), shifts]) * views.step
     return pose.moved(without_gauge(moves, views.radians))
 

@@ -26,6 +26,7 @@ import numpy as np
 from dask.base import compute
 from dask.delayed import delayed
 
+from nntomo_dask.alignment.progress import tell
 from nntomo_dask.alignment.views import Mass, Pose, Views, without_gauge
 from nntomo_dask.kernels import iterate
 from nntomo_dask.projection.projector import Projector
@@ -37,6 +38,8 @@ _BINNINGS = (8, 4, 2, 1)
 _SMALLEST = 24  # pixels across or along, that a binned view has at least
 _ROWS, _MARGIN = 32, 4  # rows of a run; those at its ends, in which blurring and derivatives miss neighbours
 _VOXELS = 2**25  # of all runs of a level
+_WORK = 2**38  # voxels, times views, times projections of them, that a level takes at most: some minutes on two cores
+_FEWEST, _USUAL = 5, 12  # iterations: fewer do not refine, and rows are so many that these fit
 _BLUR = 1.0  # pixels
 _WIDER = 1.5  # the field that is reconstructed, where matter lies beyond the one that was recorded
 _CLAMP = 0.5  # pixels of a level
@@ -72,10 +75,21 @@ class Level:
 
 
 class Matched(NamedTuple):
-    """What a refinement found: where the views lie, and how it went, level by level."""
+    """What a refinement found.
+
+    Attributes
+    ----------
+    pose
+        Where the views lie.
+    levels
+        How it went, level by level.
+    left_out
+        Binnings that would take too long.
+    """
 
     pose: Pose
     levels: tuple[Level, ...]
+    left_out: tuple[int, ...]
 
 
 class _Sums(NamedTuple):
@@ -129,17 +143,23 @@ def refine_by_matching(
         At most, on each level.
     most_rows
         Rows that are looked at on a level; where there are more, runs of 32 are spread evenly. By default as many as
-        make 2²⁵ voxels: 32 of a view of 1024 pixels, 512 of one of 256.
+        make 2²⁵ voxels, 32 of a view of 1024 pixels, and fewer where views are many.
+
+    A level makes 2³⁸ updates of voxels at most, as voxels × views × projections count them, by fewer iterations; one of
+    which less than five would be left, and all finer ones, are left out. So the time does not depend on the size.
     """
     smallest = min(views.images.shape[1:])
     used = [one for one in binnings if smallest // one >= _SMALLEST] or [min(binnings)]
-    levels = []
+    levels: list[Level] = []
     for binning in used:
         level = views.binned(binning)
         grid = _grid(level, pose, mass, sirt_steps, most_rows)
-        pose, told = _refine(grid, pose, turning, iterations)
+        fitting = _WORK // _work(grid)
+        if fitting < _FEWEST and levels:
+            break
+        pose, told = _refine(grid, pose, turning, min(iterations, max(fitting, _FEWEST)))
         levels.append(told)
-    return Matched(pose, tuple(levels))
+    return Matched(pose, tuple(levels), tuple(one * views.step for one in used[len(levels) :]))
 
 
 def sirt(rows: Float32, pair: Projector, steps: int) -> Float32:
@@ -173,14 +193,21 @@ def _grid(views: Views, pose: Pose, mass: Mass, steps: int, most_rows: int | Non
     rows = views.along[recorded.mean(axis=0) > 0.5]
     inner = _ROWS - 2 * _MARGIN
     starts = np.arange(0, max(rows.size - 2 * _MARGIN, 1), inner)
-    most = max((_VOXELS // views.images.shape[2] ** 2 if most_rows is None else most_rows) // _ROWS, 1)
+    count = views.images.shape[2]
+    wide = count + 2 * int(np.ceil((_WIDER - 1) * count / 2)) if mass == "beyond" else count
+    if most_rows is None:
+        most_rows = min(_VOXELS // count**2, _WORK // (_USUAL * 2 * steps * views.count * wide**2))
+    most = max(most_rows // _ROWS, 1)
     if starts.size > most:
         starts = (2 * np.arange(most) + 1) * (rows.size - _ROWS) // (2 * most)
     runs = tuple(rows[start : start + _ROWS] for start in starts)
-    count = views.images.shape[2]
-    wide = count + 2 * int(np.ceil((_WIDER - 1) * count / 2)) if mass == "beyond" else count
     across = np.arange(wide) - (wide - 1) / 2
     return _Grid(views, runs, across, Projector(views.angles_deg, wide), steps, count / 8 if mass == "beyond" else None)
+
+
+def _work(grid: _Grid) -> int:
+    """Of one iteration: voxels, times views, times projections and backprojections."""
+    return max(sum(run.size for run in grid.runs) * grid.across.size**2 * grid.views.count * 2 * grid.steps, 1)
 
 
 def _refine(grid: _Grid, pose: Pose, turning: Turning, iterations: int) -> tuple[Pose, Level]:
@@ -204,6 +231,10 @@ def _refine(grid: _Grid, pose: Pose, turning: Turning, iterations: int) -> tuple
         moved = place + np.clip(_accelerated(past), -_CLAMP * views.step, _CLAMP * views.step)
         rotation = pose.rotation_deg + np.rad2deg((moved[-1] - place[-1]) / lever)
         pose = Pose(moved[:-1].reshape(-1, 2), rotation)
+        tell(
+            f"matching in bins of {views.step}: iteration {made} of {iterations} at most, step {step_px:.3f} px (ends "
+            f"below {_ENOUGH}), residual {100 * residual:.2f} %"
+        )
     rows = sum(run.size for run in grid.runs)
     return pose, Level(views.step, made, step_px, residual, rows)
 

@@ -114,12 +114,15 @@ def quality_json(quality: Quality) -> dict[str, Any]:
         "bins": quality.bins,
         "before": plain(quality.before),
         "after": plain(quality.after),
+        "verdict": quality.verdict(),
         "findings": [{"text": text, "good": good} for text, good in quality.findings()],
     }
 
 
 def plot_alignment(alignment: Alignment) -> Any:
     """Shifts, rotation and corrections of an alignment against the tilt angle; flagged projections are crosses.
+
+    Corrections are left out where there are none.
 
     Parameters
     ----------
@@ -138,6 +141,8 @@ def plot_alignment(alignment: Alignment) -> Any:
         ("rotation [°]", alignment.rotation_deg),
         ("correction of the angle [°]", alignment.correction_deg),
     ]
+    if not alignment.correction_deg.any():
+        columns.pop()
     return drawing.displacements(alignment.angles_deg, columns, alignment.flagged)
 
 
@@ -206,10 +211,10 @@ def page(quality: Quality, images: list[bytes], *, raw: str, output: str) -> str
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
         f'content="width=device-width"><title>Alignment of {_shown(raw)}</title><style>{_STYLE}</style></head>'
-        f"<body><h1>Alignment of {_shown(raw)}</h1>"
+        f"<body><h1>Alignment of {_shown(raw)}</h1><p><strong>{_shown(quality.verdict())}.</strong></p>"
         f"<p>{len(quality.angles_deg)} of {rows.angles_deg.size} projections; the tilt axis was {rows.axis_px:+.2f} px "
-        f"from the middle of the images and {-np.median(rows.rotation_deg):+.2f}° from the vertical, counterclockwise. "
-        f"{flagged} {shown}</p>"
+        f"from the middle of the images and {0.0 - np.median(rows.rotation_deg):+.2f}° from the vertical, "
+        f"counterclockwise. {flagged} {shown}</p>"
         f"<ul class=found>{found}</ul>{figures}"
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<h2>If it looks bad</h2><div class=wide><table class=hints><tbody>{hints}</tbody></table></div>"

@@ -99,6 +99,21 @@ class Quality:
         usual = float(np.median(residual))
         return np.flatnonzero((residual > 3 * usual) & (residual > usual + 0.05))
 
+    def verdict(self) -> str:
+        """Whether the alignment helped, in one sentence: what no volume explains, before and after."""
+        first, last = (100 * float(np.mean(look.residual)) for look in (self.before, self.after))
+        left, right = (float(np.mean(look.left_out_residual)) for look in (self.before, self.after))
+        if last < first and right < left:
+            judged = "The alignment helped"
+        elif last > first and right > left:
+            judged = "The alignment did harm"
+        else:
+            judged = "Whether the alignment helped is not clear"
+        return (
+            f"{judged}: a volume that is reconstructed leaves {last:.3g} % of the aligned series unexplained; of the "
+            f"raw one, {first:.3g} %"
+        )
+
     def findings(self) -> list[tuple[str, bool]]:
         """Sentences about the figures, each with whether it is good."""
         before, after = self.before, self.after

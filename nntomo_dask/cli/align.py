@@ -1,5 +1,6 @@
 """The verb `align`."""
 
+import shlex
 from pathlib import Path
 from typing import Any, get_args
 
@@ -8,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask.alignment import align as finding, apply as applying, imod, page
+from nntomo_dask.alignment import align as finding, apply as applying, imod, page, progress
 from nntomo_dask.alignment.found import found_once
 from nntomo_dask.alignment.quality import quality
 from nntomo_dask.alignment.table import Alignment, words
@@ -92,8 +93,9 @@ class AngleList(click.ParamType[tuple[float, ...]]):
     cls=options.SettingOption,
     setting="rotation_deg",
     type=float,
-    help="Direction of the tilt axis in the images of the series, from their vertical, counterclockwise [degrees]; "
-    "it is not searched for then. Default: found, about what the series says.",
+    help="Direction of the tilt axis, from the axis as imported: from the vertical of the images of SERIES, "
+    "counterclockwise [degrees]. Import turns an axis that it knows upright: 0 then. It is not searched for. Default: "
+    "found, about what the series says.",
 )
 @click.option(
     "--reach",
@@ -251,6 +253,7 @@ def align(
             click.echo(f"left out: {words(rows.angles_deg[rows.flagged], most=20)}")
         if folder is not None:
             _tell(raw, rows, saved, folder, str(series), str(output), chosen)
+    click.echo(printable(f"next: {shlex.join(['nntomo', 'assess', str(output), '-o', 'assess/'])}"), err=True)
 
 
 def beside(output: Path, ending: str) -> Path:
@@ -263,12 +266,13 @@ def _found(raw: xr.DataArray, options: dict[str, Any], table: Path, *, overwrite
     """The alignment that is found, or was by this command before; prints what it is."""
     if not table.exists():
         click.echo("finding the alignment", err=True)
-    alignment, now = found_once(raw, finding.align, options, table, overwrite=overwrite)
+    with progress.heard_by(lambda line: click.echo(line, err=True)):
+        alignment, now = found_once(raw, finding.align, options, table, overwrite=overwrite)
     kept = alignment.kept
     if now:
         shifts = alignment.displacement_px[kept].std(axis=0)
         click.echo(
-            f"tilt axis: {-np.median(alignment.rotation_deg[kept]):+.2f}° from the vertical and "
+            f"tilt axis: {0.0 - np.median(alignment.rotation_deg[kept]):+.2f}° from the vertical and "
             f"{alignment.axis_px:+.2f} px from the middle; shifts of {shifts[0]:.2f} px along and {shifts[1]:.2f} px "
             "across it (standard deviation)"
         )
@@ -341,6 +345,7 @@ def _tell(
             click.echo(f"note: no page about the quality: {error}", err=True)
             return
         page.write(found, folder, raw=series, output=output, recipe=recipe)
+        click.echo(found.verdict())
         for text, good in found.findings():
             click.echo(f"{'' if good else 'look at this: '}{text}")
     click.echo(f"page: {printable(str(folder / page.PAGE))}", err=True)

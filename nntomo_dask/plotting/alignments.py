@@ -14,6 +14,11 @@ _BEFORE, _AFTER, _FLAGGED = "#8a8f94", "#4a6b8a", "#b5442e"
 _FONTS: Any = {"font.size": 9, "axes.titlesize": 9}
 
 
+def degrees(angle: float) -> str:
+    """An angle as Matplotlib writes numbers at axes, with a minus and no hyphen."""
+    return f"{angle:.3g}".replace("-", "\N{MINUS SIGN}")
+
+
 def displacements(
     angles_deg: Float64,
     columns: Sequence[tuple[str, Float64]],
@@ -41,8 +46,9 @@ def displacements(
             axes.grid(alpha=0.2)
         for axes in list(grid.flat)[len(columns) :]:
             axes.set_visible(False)
-        for axes in grid[-1]:
+        for axes in list(grid.flat)[max(len(columns) - 2, 0) : len(columns)]:
             axes.set_xlabel("nominal tilt angle [°]")
+            axes.tick_params(labelbottom=True)
         if flagged.any():
             grid[0, 0].legend(frameon=False)
     return figure
@@ -58,7 +64,7 @@ def sinograms(
     axis_px: float,
     z: int,
 ) -> Figure:
-    """One slice of the raw and of the aligned series, the angles side by side as if they were at equal steps.
+    """One slice of the raw and of the aligned series, the angles from below as if they were at equal steps.
 
     Parameters
     ----------
@@ -85,10 +91,11 @@ def sinograms(
                 vmax=high if high > low else low + 1,
                 aspect="auto",
                 interpolation="nearest",
-                extent=(-half, half, len(angles) - 0.5, -0.5),
+                origin="lower",
+                extent=(-half, half, -0.5, len(angles) - 0.5),
             )
             ticks = np.unique(np.linspace(0, len(angles) - 1, 7).round().astype(int))
-            axes.set_yticks(ticks, [f"{angles[order][one]:.3g}" for one in ticks])
+            axes.set_yticks(ticks, [degrees(angles[order][one]) for one in ticks])
             axes.set_title(name)
             axes.set_xlabel("detector, from the middle [px]")
         grid[0].set_ylabel("tilt angle [°]")
@@ -137,9 +144,9 @@ def profiles(before: Float64, after: Float64, *, angles_deg: Float64) -> Figure:
             shown = values - values.min(axis=1, keepdims=True)
             peak = shown.max(axis=1, keepdims=True)
             shown = shown / np.where(peak > 0, peak, 1)
-            axes.imshow(shown[order], cmap="gray", aspect="auto", interpolation="nearest")
+            axes.imshow(shown[order], cmap="gray", aspect="auto", interpolation="nearest", origin="lower")
             ticks = np.unique(np.linspace(0, len(order) - 1, 7).round().astype(int))
-            axes.set_yticks(ticks, [f"{angles_deg[order][one]:.3g}" for one in ticks])
+            axes.set_yticks(ticks, [degrees(angles_deg[order][one]) for one in ticks])
             axes.set_title(name)
             axes.set_xlabel("z, along the tilt axis [px]")
             if name == "raw":
@@ -161,7 +168,7 @@ def residuals(
         FigureCanvasAgg(figure)
         heads = ("reconstructed from all projections", "left out in turn")
         parts = ((angles_deg, before, after), (left_out_deg, left_before, left_after))
-        top = 125 * max(float(one.max()) for one in (before, after, left_before, left_after))
+        top = 150 * max(float(one.max()) for one in (before, after, left_before, left_after))
         for axes, head, (angles, first, second) in zip(figure.subplots(1, 2, sharey=True), heads, parts, strict=True):
             order = np.argsort(angles, kind="stable")
             for values, colour, name in ((first, _BEFORE, "raw"), (second, _AFTER, "aligned")):
@@ -172,7 +179,7 @@ def residuals(
             axes.set_title(head)
             axes.set_xlabel("tilt angle [°]")
             axes.set_ylim(0, top or 1)
-            axes.legend(frameon=False, loc="upper center", ncols=2)
+            axes.legend(frameon=False, loc="upper left", fontsize=8)  # above all curves
             axes.grid(alpha=0.2)
             if head == heads[0]:
                 axes.set_ylabel("residual [% of the projection]")

@@ -174,7 +174,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
 
 def _degrees(angle: float) -> str:
     """An angle to a tenth of a degree, which is what stages reach; zero has no sign."""
-    return f"{round(float(angle), 1) + 0.0:.1f}°"
+    return f"{round(float(angle), 1) + 0.0:g}°".replace("-", "\N{MINUS SIGN}")
 
 
 def _with_numbers(array: xr.DataArray) -> xr.DataArray:
