@@ -202,6 +202,7 @@ def test_rows_that_the_series_lacks_are_told(run, stored):
         (("--table", "table.csv", "--leave-out", "west"), "write angles with commas"),
         (("--table", "table.csv", "--crop", "big"), "write none, seen, or two sizes"),
         (("--table", "table.csv", "--crop", "64,64"), "crop of z to at most 20 pixels"),
+        (("--crop", "64,64"), "crop of z to at most 20 pixels"),
         (("--table", "table.csv", "--stretch", "ignore"), "--stretch is for transforms of IMOD"),
         (("--table", "table.csv", "--write-table", "table.csv"), "an output that is not an input"),
         (("--table", "table.csv", "--page", "full"), "which holds something else"),
@@ -214,6 +215,7 @@ def test_bad_input_is_refused_before_anything_is_written(run, stored, tmp_path, 
     assert text in run("align", "raw.zarr", *words, "-o", "a.zarr", exit_code=2).output
     assert not (tmp_path / "a.zarr").exists()
     assert not (tmp_path / "a.quality").exists()
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_an_edited_table_needs_overwrite(run, stored):

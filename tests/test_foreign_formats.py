@@ -119,6 +119,28 @@ def test_a_file_that_ends_early_is_refused(make, tmp_path):
     assert refusals
 
 
+def test_other_versions_are_refused(tmp_path):
+    ser = made.ser_file(tmp_path / "a.ser", made.images())
+    path = tmp_path / "a.ser"
+    content = bytearray(path.read_bytes())
+    content[4:6] = (0x999).to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(nt.SchemaError, match="its version is 0x999"):
+        opened(ser if ser is not None else path)
+    for root, name in ((made.ome_zarr_04(tmp_path), ".zattrs"), (made.ome_zarr_05(tmp_path), "zarr.json")):
+        text = (root / name).read_text()
+        (root / name).write_text(text.replace('"0.4"', '"0.9"').replace('"0.5"', '"0.9"'))
+        with pytest.raises(nt.SchemaError, match="its version is 0.9"):
+            opened(root)
+
+
+def test_a_zarr_folder_without_an_image_is_no_store_of_ours(tmp_path):
+    root = made.ome_zarr_05(tmp_path)
+    (root / "zarr.json").write_text("{}")
+    with pytest.raises(nt.SchemaError, match="a Zarr folder whose metadata are none of OME-Zarr"):
+        nt.read(root)
+
+
 # What single formats say and refuse
 
 

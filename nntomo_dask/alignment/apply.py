@@ -193,6 +193,12 @@ def _check_overlap(rows: Alignment, lines: int, columns: int) -> None:
         )
 
 
+def check_crop(series: xr.DataArray, crop: Crop) -> None:
+    """Raise a SchemaError where a crop does not fit a series, before an alignment for it is looked for."""
+    _check_choices("edge", crop, "corrected")
+    _check_sizes((series.sizes[schema.Z], series.sizes[schema.DETECTOR]), crop)
+
+
 def _size(rows: Alignment, whole: tuple[int, int], crop: Crop) -> tuple[int, int]:
     """Slices and detector pixels of the result."""
     if crop == "none":
@@ -200,6 +206,13 @@ def _size(rows: Alignment, whole: tuple[int, int], crop: Crop) -> tuple[int, int
     if crop == "seen":
         return seen(rows, whole)
     assert isinstance(crop, tuple)
+    _check_sizes(whole, crop)
+    return crop
+
+
+def _check_sizes(whole: tuple[int, int], crop: Crop) -> None:
+    if not isinstance(crop, tuple):
+        return
     for one, all_of_it, dim in zip(crop, whole, (schema.Z, schema.DETECTOR), strict=True):
         if one > all_of_it or (all_of_it - one) % 2:
             needs = f"a crop of {dim} to at most {all_of_it} pixels, with as many left out at both ends"
@@ -207,7 +220,6 @@ def _size(rows: Alignment, whole: tuple[int, int], crop: Crop) -> tuple[int, int
                 min(size, most) - (most - min(size, most)) % 2 or most for size, most in zip(crop, whole, strict=True)
             )
             refuse(_WHO, needs=needs, got=f"{one}", remedy=f"`crop=({nearest[0]}, {nearest[1]})`")
-    return crop
 
 
 def seen(rows: Alignment, whole: tuple[int, int]) -> tuple[int, int]:

@@ -222,6 +222,7 @@ def align(
     with reserved:
         raw = nt.open(series)
         nt.check_tilt_series(raw, who="align")
+        applying.check_crop(raw, crop)
         if like is not None:
             alignment, chosen = _like(like)
             chosen |= {name: value for name, value in (("fill", fill), ("crop", crop)) if is_given(name)}

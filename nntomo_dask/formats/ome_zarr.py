@@ -10,6 +10,7 @@ from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.ome_zarr_writing import OmeZarrWriting
 from nntomo_dask.formats.source import Source
 
+_VERSIONS = ("0.4", "0.5")
 _NEEDS = "a whole OME-Zarr of version 0.4 or 0.5"
 _MOST_AXES = 6
 _TILTS = {"angle", "tilt"}  # types and names of an axis of tilts
@@ -41,6 +42,8 @@ class OmeZarr(OmeZarrWriting):
                 refuse("import", needs=_NEEDS, got=f"a folder without images, {path}", remedy="the folder of one image")
             names = [str(one.get("name") or number) for number, one in enumerate(images)]
             image = images[choose(path, names, dataset, what="image of the folder")]
+            if (version := image.get("version", _VERSIONS[0])) not in _VERSIONS:
+                raise FaultError(f"its version is {str(version)[:20]}", remedy="save it as version 0.4 or 0.5")
             folder, scales = _finest(path, image)
             array, _ = zarr_forms.described(folder)
             order, said = _said(image, scales, array.shape)
@@ -63,7 +66,9 @@ def _multiscales(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any], Path
         metadata = path / ".zattrs"
         described = attributes = zarr_forms.json_of(metadata)
     found = described.get("multiscales") if isinstance(described, dict) else None
-    images = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    # Version 0.5 is said once for all images, 0.4 by each of them.
+    version = {"version": described["version"]} if isinstance(described, dict) and "version" in described else {}
+    images = [one | version for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     return images, attributes if isinstance(attributes, dict) else {}, metadata
 
 

@@ -19,6 +19,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _WHO = "import"
 _PACKED_OTHERWISE = (".xz", ".zst", ".zip", ".7z")
+_LOOKED_AT = 2**16  # bytes of metadata that say whose a Zarr folder is
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ def refuse_source(source: Path) -> NoReturn:
     titles = ", ".join(one.title for one in FORMATS.values())
     got, remedy = f"{source}, which is none", "save it as one of these by the program that made it"
     if (source / "zarr.json").is_file():
-        got, remedy = f"{source}, which is a store already", "use it as it is"
+        if b"nntomo_dask" in (source / "zarr.json").read_bytes()[:_LOOKED_AT]:
+            got, remedy = f"{source}, which is a store already", "use it as it is"
+        else:
+            got, remedy = f"{source}, a Zarr folder whose metadata are none of OME-Zarr", "copy the folder again"
     elif source.is_dir():
         folders.refuse_folder(source)
     elif not source.exists():

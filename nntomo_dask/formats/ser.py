@@ -21,6 +21,7 @@ from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import Opened, StoredImages
 
 _SUFFIXES = (".ser",)
+_VERSIONS = (0x210, 0x220)
 _LITTLE, _SERIES, _IMAGES = 0x4949, 0x0197, 0x4122
 _TYPES = {1: "u1", 2: "u2", 3: "u4", 4: "i1", 5: "i2", 6: "i4", 7: "f4", 8: "f8"}
 _HEAD = struct.Struct("<HHHIIII")
@@ -113,6 +114,10 @@ def _elements(file: IO[bytes], size: int) -> tuple[list[_Element], tuple[float |
         raise FaultError("it does not begin as .ser files do")
     if kind != _IMAGES:
         raise FaultError("it holds spectra, not images", remedy="give the file of the images")
+    if version not in _VERSIONS:
+        raise FaultError(
+            f"its version is {version:#x}, of which nothing is known", remedy="save it by TIA as it is now"
+        )
     wide = version > 0x210
     place = struct.Struct("<Q" if wide else "<I")
     (table,) = at(_HEAD.size, place)

@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 
 from nntomo_dask import aside
-from nntomo_dask.errors import refuse
+from nntomo_dask.errors import SchemaError, refuse
 
 SUFFIXES = (".gz", ".bz2")
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
@@ -69,6 +69,8 @@ def unpacked(path: Path, folder: Path | None = None) -> Path:
         with aside.naming(target), _OPENERS[suffix](path, "rb") as source, target.open("wb") as written:
             _copy(source, written, path)
         done = True
+    except SchemaError:
+        raise
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
         got = f"{path}, which is damaged ({error})"
         refuse("import", needs="a packed file that is whole", got=got, remedy="copy the file again")
