@@ -77,7 +77,7 @@ _ANGLES = ("--angles", "series.rawtlt", *_NEW)
         (("import", "images", *_ANGLES), "got images, a folder without images; try: check the path"),
         (("import", "series.zarr", *_NEW), "series.zarr, which is a store already; try: use it as it is"),
         (("import", "nothing", *_NEW), "got nothing at nothing; try: check the path"),
-        (("import", "series.rawtlt", *_ANGLES), "which is none; try: save it as MRC by the program that made it"),
+        (("import", "series.rawtlt", *_ANGLES), "which is none; try: save it as MRC, "),
         (("import", "series.mrc.gz", *_ANGLES), "series.mrc.gz, which is damaged"),
         (("import", "series.mrc", *_ANGLES, "--keep", "20:25:5"), "try: a wider --keep START:STOP:STEP"),
         (("import", "holes.mrc", *_NEW), "try: import the file with --fill VALUE"),
