@@ -129,7 +129,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
         (("train", "-o", "n.safetensors"), "give either --for SERIES, or pairs"),
         (("compare", "particle.zarr", "--reference", "series.zarr"), "needs a volume; got a tilt series"),
         (("info", "none.zarr"), "needs a store; got nothing"),
-        (("import", "none.mrc", "-o", "s.zarr"), "needs an MRC file; got nothing"),
+        (("import", "none.mrc", "-o", "s.zarr"), "got nothing at none.mrc; try: check the path"),
         (("reconstruct", "series.zarr", "--method", "fbp", "-o", "file/v.zarr"), "v.zarr, inside the file "),
         (("reconstruct", "series.zarr", "--method", "fbp", "--minimum", "0", "-o", "v.zarr"), "is for --method sirt"),
         (("export", "particle.zarr", "particle.png"), "needs a name that ends in .mrc"),

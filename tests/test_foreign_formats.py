@@ -120,17 +120,16 @@ def test_a_file_that_ends_early_is_refused(make, tmp_path):
 
 
 def test_other_versions_are_refused(tmp_path):
-    ser = made.ser_file(tmp_path / "a.ser", made.images())
-    path = tmp_path / "a.ser"
+    path = made.ser_file(tmp_path / "a.ser", made.images())
     content = bytearray(path.read_bytes())
     content[4:6] = (0x999).to_bytes(2, "little")
     path.write_bytes(content)
     with pytest.raises(nt.SchemaError, match="its version is 0x999"):
-        opened(ser if ser is not None else path)
+        opened(path)
     for root, name in ((made.ome_zarr_04(tmp_path), ".zattrs"), (made.ome_zarr_05(tmp_path), "zarr.json")):
         text = (root / name).read_text()
         (root / name).write_text(text.replace('"0.4"', '"0.9"').replace('"0.5"', '"0.9"'))
-        with pytest.raises(nt.SchemaError, match="its version is 0.9"):
+        with pytest.raises(nt.SchemaError, match=r"its version is 0\.9"):
             opened(root)
 
 

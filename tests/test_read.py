@@ -218,7 +218,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a.mrc.bz2").write_bytes(bz2.compress(bytes(2**22)))
     with pytest.raises(SchemaError, match="unpacks to less than 100 times its size"):
         nt.read(tmp_path / "a.mrc.bz2", unpack_to=tmp_path / "there")
-    with pytest.raises(SchemaError, match="^import: needs a packed file of images"):
+    with pytest.raises(SchemaError, match=r"^import: needs a packed file of images"):
         nt.read(tmp_path / "a.mrc.bz2", unpack_to=tmp_path / "there")
     assert list((tmp_path / "there").iterdir()) == []
 

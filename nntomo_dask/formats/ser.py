@@ -116,7 +116,7 @@ def _elements(file: IO[bytes], size: int) -> tuple[list[_Element], tuple[float |
         raise FaultError("it holds spectra, not images", remedy="give the file of the images")
     if version not in _VERSIONS:
         raise FaultError(
-            f"its version is {version:#x}, of which nothing is known", remedy="save it by TIA as it is now"
+            f"its version is {version:#x}, which is not read", remedy="save it as TIA does now, or as TIFF"
         )
     wide = version > 0x210
     place = struct.Struct("<Q" if wide else "<I")
