@@ -147,3 +147,16 @@ def test_a_digest_follows_the_values_alone():
     other = nt.Alignment.identity(ANGLES, provenance={"steps": ["coarse"]})
     assert one.digest() == other.digest() != one.edited(10, along_px=1e-12).digest()
     assert not one.is_same(other)
+
+
+def test_it_shows_itself_in_a_few_lines():
+    table = nt.Alignment.identity(
+        [-10.0, 0.0, 10.0], along_px=[1.5, 0, -2], rotation_deg=[3, 3, 3], axis_px=-0.25, flagged=[False, False, True]
+    )
+    assert repr(table).splitlines() == [
+        "Alignment of 3 views from -10° to 10°, in pixels",
+        "  tilt axis: -0.25 px from the middle; rotation +3.00°",
+        "  shifts: -2.00 to +1.50 px along it, +0.00 px across",
+        "  left out: 10°",
+    ]
+    assert "corrections of angles: +0.00 to +0.40°" in repr(table.edited(0, correction_deg=0.4))

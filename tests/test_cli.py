@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.cli.info import recipe_lines
 from nntomo_dask.compute import device
 from nntomo_dask.store import lock
 from nntomo_dask.training.nnfbp import sets
@@ -86,6 +87,11 @@ def test_training_with_pairs_of_ones_own(run, series_store):
     assert "note:" not in text
 
 
+def test_long_lists_of_a_recipe_are_shortened():
+    recipe = {"operation": "apply", "parameters": {"along_px": [0.123456789, 2.0, 3.0, 4.0, 5.0], "shape": [1, 2, 3]}}
+    assert recipe_lines(recipe) == ["  apply(along_px=[0.1235, 2, … 5 in all], shape=[1, 2, 3])"]
+
+
 @pytest.mark.parametrize("kind", ["spheres", "ellipses", "mixed"])
 def test_phantoms(run, kind):
     text = run("phantom", kind, "--size", "4,16,16", "-o", "a.zarr").output
@@ -110,6 +116,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(run, series_
     ("words", "message"),
     [
         (("reconstruct", "none.zarr", "--method", "fbp", "-o", "v.zarr"), "needs a store; got nothing at"),
+        (("reconstruct", "series.zarr", "-o", "v.zarr"), "nntomo assess SERIES -o assess/ measures which"),
         (("reconstruct", "series.zarr", "--method", "nnfbp", "-o", "v.zarr"), "needs --network FILE"),
         (
             ("reconstruct", "particle.zarr", "--method", "fbp", "-o", "v.zarr"),

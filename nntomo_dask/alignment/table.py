@@ -18,7 +18,7 @@ MOST_PX = 1e6  # larger displacements are none of an image
 COLUMNS = ("along_px", "across_px", "rotation_deg", "correction_deg")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Alignment:
     """Where each projection of a raw series lies.
 
@@ -88,6 +88,21 @@ class Alignment:
         angles = np.asarray(angles_deg, np.float64)
         columns: dict[str, Any] = dict.fromkeys(COLUMNS, np.zeros(angles.shape))
         return cls(**{"angles_deg": angles, **columns, "flagged": np.zeros(angles.shape, bool), **others})
+
+    def __repr__(self) -> str:
+        """A few lines: how many views, and how far they are moved and turned."""
+        unit = "" if self.pixel_size is None else f" of {self.pixel_size:.6g} {self.units}"
+        lines = [
+            f"Alignment of {self.angles_deg.size} views from {self.angles_deg.min():g}° to {self.angles_deg.max():g}°, "
+            f"in pixels{unit}",
+            f"  tilt axis: {self.axis_px:+.2f} px from the middle; rotation {_range(self.rotation_deg)}°",
+            f"  shifts: {_range(self.along_px)} px along it, {_range(self.across_px)} px across",
+        ]
+        if self.correction_deg.any():
+            lines.append(f"  corrections of angles: {_range(self.correction_deg)}°")
+        flagged = self.angles_deg[self.flagged]
+        lines.append(f"  left out: {words(flagged) if flagged.size else 'none'}")
+        return "\n".join(lines)
 
     @property
     def kept(self) -> Integers:
@@ -315,6 +330,11 @@ def _turned(displacement: Float64, rotation_deg: Float64) -> Float64:
     cos, sin = np.cos(np.deg2rad(rotation_deg)), np.sin(np.deg2rad(rotation_deg))
     along, across = displacement[:, 0], displacement[:, 1]
     return np.stack([along * cos - across * sin, along * sin + across * cos], axis=1)
+
+
+def _range(values: Float64) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
 
 
 def words(angles_deg: Sequence[float] | Float64, most: int = 8) -> str:

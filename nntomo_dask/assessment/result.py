@@ -138,20 +138,20 @@ class Assessment:
         one, command = self.recommended, shlex.join(self.words(series))
         if one is self.baseline and self.best is not self.baseline:
             why = (
-                f"no method is clearly better than {one.title}, whose misfit is {one.against_best:.3g} ± "
-                f"{one.standard_error:.1g} times the least, that of {self.best.title}"
+                f"no method is clearly better than {_inline(one.title)}, whose misfit is {one.against_best:.3g} ± "
+                f"{one.standard_error:.1g} times the least, that of {_inline(self.best.title)}"
             )
         elif one is self.baseline:
-            why = f"{one.title} predicts the projections that were left out best"
+            why = f"{_inline(one.title)} predicts the projections that were left out best"
         else:
             why = (
-                f"{one.title} predicts the projections that were left out with {self._share(one):.2g} times the misfit "
-                f"of {self.baseline.title}"
+                f"{_inline(one.title)} predicts the projections that were left out better: its misfit is "
+                f"{self._share(one):.2g} times that of {_inline(self.baseline.title)}"
             )
-            if one is not self.best:
-                why += f", as well as {self.best.title} within one standard error"
-            elif self.ties:
-                why += f", as well as {' and '.join(other.title for other in self.ties[:3])} within one standard error"
+            near = [self.best] if one is not self.best else list(self.ties[:3])
+            if near:
+                listed = " and ".join(_inline(other.title) for other in near)
+                why += f", and within one standard error of that of {listed}"
         return f"{why[0].upper()}{why[1:]}; run: {command}"
 
     def _share(self, score: Score) -> float:
@@ -160,3 +160,9 @@ class Assessment:
         if known and self.baseline.beyond_noise > 0 and score.beyond_noise > 0:
             return score.beyond_noise / self.baseline.beyond_noise
         return score.misfit / self.baseline.misfit
+
+
+def _inline(title: str) -> str:
+    """A title within a sentence: its settings in brackets, so that the sentence's commas are its own."""
+    name, _, settings = title.partition(", ")
+    return f"{name} ({settings})" if settings else name

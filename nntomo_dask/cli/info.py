@@ -167,5 +167,11 @@ def recipe_lines(recipe: Any, depth: int = 1) -> list[str]:
 
 
 def _short(value: Any) -> str:
+    """A value in 60 characters or fewer; of a long list, the first entries and how many there are."""
+    if isinstance(value, list) and len(value) > 4:
+        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+        first = ", ".join(f"{one:.4g}" if numbers else _short(one) for one in value[:2])
+        if len(first) < 40:
+            return f"[{first}, … {len(value)} in all]"
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -20,11 +20,20 @@ from nntomo_dask.reconstruction.report import misfit, report as reported
 from nntomo_dask.store import outputs, saving
 
 
+class MethodName(options.Name):
+    """The name of a method; where there is none, all are told, and how to choose."""
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What follows "Missing option '--method'."."""
+        listed = "".join(f"\n  {name}: {method.summary}" for name, method in METHODS.items())
+        return f"The methods:{listed}\nnntomo assess SERIES -o assess/ measures which of them suits the series"
+
+
 @click.command(cls=options.chooser(METHODS))
 @click.argument("series", type=support.PATH)
 @click.option(
     "--method",
-    type=options.Name(METHODS),
+    type=MethodName(METHODS),
     required=True,
     help="How the volume is reconstructed; the list is above. Some need --network.",
 )

@@ -122,7 +122,8 @@ def report(errors: dict[str, dict[str, float]], advice: str, out: Path) -> None:
         f"""
 Figure: {out / "quickstart.png"}
 The same steps for a series of your own:
-  nntomo import series.mrc -o series.zarr
+  nntomo import raw.mrc -o raw.zarr
+  nntomo align raw.zarr -o series.zarr
   nntomo assess series.zarr -o assessment/
   nntomo reconstruct series.zarr --method tv -o volume.zarr
 In Python: nntomo_dask.open("{out / f"{next(reversed(errors))}.zarr"}") is a lazy xarray.DataArray.
