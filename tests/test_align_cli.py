@@ -98,6 +98,14 @@ def test_a_page_that_was_cut_short_is_written_again(shown, run):
     assert lost.is_file()
 
 
+def test_of_three_projections_there_is_no_page_and_nothing_to_assess(run, specimen):
+    nt.save(specimen[0].isel(angle=[6, 7, 8]), "few.zarr")
+    nt.write_alignment(specimen[1], "table.csv")
+    lines = run("align", "few.zarr", "--table", "table.csv", "-o", "a.zarr").output.splitlines()
+    assert any("no page about the quality" in line for line in lines)
+    assert lines[-1] == "next: nntomo reconstruct a.zarr --method sirt -o volume.zarr"
+
+
 def test_figures_tell_a_bad_projection(specimen):
     """One projection is shifted by 4 px in the table: it is the one that is named, with the command to leave it out."""
     raw, table = specimen

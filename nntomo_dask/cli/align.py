@@ -252,9 +252,11 @@ def align(
         report.describe(saved, output)
         if rows.flagged.any():
             click.echo(f"left out: {words(rows.angles_deg[rows.flagged], most=20)}")
-        if folder is not None:
-            _tell(raw, rows, saved, folder, str(series), str(output), chosen)
-    click.echo(printable(f"next: {shlex.join(['nntomo', 'assess', str(output), '-o', 'assess/'])}"), err=True)
+        shown = folder is None or _tell(raw, rows, saved, folder, str(series), str(output), chosen)
+    following = ["assess", str(output), "-o", "assess/"]
+    if not shown:  # nor can projections be left out by assess
+        following = ["reconstruct", str(output), "--method", "sirt", "-o", "volume.zarr"]
+    click.echo(printable(f"next: {shlex.join(['nntomo', *following])}"), err=True)
 
 
 def beside(output: Path, ending: str) -> Path:
@@ -336,17 +338,18 @@ def _tell(
     series: str,
     output: str,
     chosen: dict[str, Any],
-) -> None:
-    """Write the page, unless it is there, and say what it shows."""
+) -> bool:
+    """Write the page, unless it is there, and say what it shows; returns whether there is one."""
     recipe = recipes.recipe_of(saved)
     if not page.is_of(folder, recipe):
         try:
             found = quality(raw, rows, aligned=saved, angles=chosen.get("angles", "corrected"))
         except nt.SchemaError as error:
             click.echo(f"note: no page about the quality: {error}", err=True)
-            return
+            return False
         page.write(found, folder, raw=series, output=output, recipe=recipe)
         click.echo(found.verdict())
         for text, good in found.findings():
             click.echo(f"{'' if good else 'look at this: '}{text}")
     click.echo(f"page: {printable(str(folder / page.PAGE))}", err=True)
+    return True
