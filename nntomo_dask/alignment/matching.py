@@ -38,7 +38,7 @@ _BINNINGS = (8, 4, 2, 1)
 _SMALLEST = 24  # pixels across or along, that a binned view has at least
 _ROWS, _MARGIN = 32, 4  # rows of a run; those at its ends, in which blurring and derivatives miss neighbours
 _VOXELS = 2**25  # of all runs of a level
-_WORK = 2**38  # voxels, times views, times projections of them, that a level takes at most: some minutes on two cores
+_WORK = 2**37  # voxels, times views, times projections of them, that a level takes at most: some minutes on two cores
 _FEWEST, _USUAL = 5, 12  # iterations: fewer do not refine, and rows are so many that these fit
 _BLUR = 1.0  # pixels
 _WIDER = 1.5  # the field that is reconstructed, where matter lies beyond the one that was recorded
@@ -145,7 +145,7 @@ def refine_by_matching(
         Rows that are looked at on a level; where there are more, runs of 32 are spread evenly. By default as many as
         make 2²⁵ voxels, 32 of a view of 1024 pixels, and fewer where views are many.
 
-    A level makes 2³⁸ updates of voxels at most, as voxels × views × projections count them, by fewer iterations; one of
+    A level makes 2³⁷ updates of voxels at most, as voxels × views × projections count them, by fewer iterations; one of
     which less than five would be left, and all finer ones, are left out. So the time does not depend on the size.
     """
     smallest = min(views.images.shape[1:])
