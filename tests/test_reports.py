@@ -151,6 +151,17 @@ class TestCommand:
         # 9 x 8 x 32 values give the deviation within some percent.
         assert float(re.search(r"100 %, ([\d.]+) times the noise", text)[1]) == pytest.approx(1, abs=0.15)
 
+    def test_projections_that_are_not_aligned_are_noticed(self, series, rng):
+        """Slices are a disc each; shifts of up to 8 of 32 pixels are no body's."""
+        noisy = series.values + rng.normal(0, 0.01, series.shape).astype(np.float32)
+        moved = np.stack(
+            [np.roll(noisy[:, i], shift, axis=-1) for i, shift in enumerate(rng.integers(-8, 9, 8))], axis=1
+        )
+        for values, is_aligned in ((noisy, True), (moved, False)):
+            one = series.copy(data=values)
+            text = report.misfit(nt.sirt(one, minimum=0).compute(), one)
+            assert text.endswith("are they aligned? nntomo align finds out") != is_aligned, text
+
 
 def text_of(run, series_store):
     return run("reconstruct", series_store, "--method", "sirt", "-o", "again.zarr").stderr

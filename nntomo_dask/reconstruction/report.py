@@ -14,6 +14,7 @@ from nntomo_dask.projection.noise import noise
 from nntomo_dask.projection.project import project
 
 _SLICES = 8  # evenly spaced, that are projected again
+_UNALIGNED, _BEYOND_NOISE = 0.2, 10  # share of the values, and of the noise, that aligned projections do not reach
 _LEAST_NOISE = 1e-3  # share of the values, from which a misfit is compared with it
 
 
@@ -76,4 +77,8 @@ def misfit(volume: xr.DataArray, series: xr.DataArray) -> str:
     except ValueError:  # too few values to tell
         return text
     shown = expected > _LEAST_NOISE * size  # less is the error of the projector, and of the estimate
-    return f"{text}, {norm / expected:.3g} times the noise" if shown else text
+    if not shown:
+        return text
+    text += f", {norm / expected:.3g} times the noise"
+    drifted = norm > _UNALIGNED * size and norm > _BEYOND_NOISE * expected
+    return f"{text}; are they aligned? nntomo align finds out" if drifted else text
