@@ -119,7 +119,7 @@ def test_sets_have_the_noise_and_say_so(clean, name):
     ("series", "noise", "text"),
     [
         ("noise", "auto", "a series that shows a specimen; got one that varies no more than its noise, 0.99"),
-        ("small", "auto", "at least 8 detector pixels, and 256 values within; .*; try: .* noise=none"),
+        ("small", "auto", "at least 8 detector pixels, and 256 values within; .*; try: .* noise=.none."),
         ("clean", -0.1, "a noise of at least 0, a share of the brightest ray; got -0.1"),
         ("clean", "much", 'a noise "auto" or "none", or a share of the brightest ray; got .much.'),
     ],

@@ -18,6 +18,7 @@ from nntomo_dask.cli import options, report, support
 from nntomo_dask.cli.options import is_given
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
+from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.store import outputs, saving
 from nntomo_dask.untrusted import printable
 
@@ -255,7 +256,7 @@ def align(
         shown = folder is None or _tell(raw, rows, saved, folder, str(series), str(output), chosen)
     following = ["assess", str(output), "-o", "assess/"]
     if not shown:  # nor can projections be left out by assess
-        following = ["reconstruct", str(output), "--method", "sirt", "-o", "volume.zarr"]
+        following = ["reconstruct", str(output), "--method", Sirt.name, "-o", "volume.zarr"]
     click.echo(printable(f"next: {shlex.join(['nntomo', *following])}"), err=True)
 
 
