@@ -1,8 +1,5 @@
 """The quality of an alignment as files: numbers, figures, and a page that holds all of it and needs nothing else."""
 
-import base64
-import html
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,29 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from nntomo_dask import aside
 from nntomo_dask.alignment.quality import Quality, rotating
 from nntomo_dask.alignment.table import COLUMNS, Alignment, words
 from nntomo_dask.arrays import recipes
-from nntomo_dask.untrusted import parsed_object, printable
+from nntomo_dask.plotting import html_page
+from nntomo_dask.untrusted import parsed_object
 
 NUMBERS, PAGE = "quality.json", "index.html"
 FIGURES = ("sinograms.png", "slices.png", "residuals.png", "centres.png", "profiles.png", "table.png")
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
-code { font: 14px/1.4 ui-monospace, monospace; overflow-wrap: anywhere; }
 ul.found { list-style: none; padding: .8rem 1rem; margin: 0; background: #eef2f6; border-left: 4px solid #4a6b8a; }
 ul.found li.bad { color: #b5442e; font-weight: 600; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 table.hints td { text-align: left; white-space: normal; vertical-align: top; }
-th { border-bottom: 2px solid #888; }
 tr.flagged td { color: #b5442e; }
-img { max-width: 100%; height: auto; }
-p.note { color: #555; font-size: .92rem; }
 """
 _TEXTS = (
     ("Sinograms", "One slice at all angles. Aligned, every feature follows a sine about the middle, without steps."),
@@ -61,16 +48,11 @@ def write(quality: Quality, folder: Path, *, raw: str, output: str, recipe: reci
     recipe
         Of the aligned series; `is_of` finds it again.
     """
-    images = []
-    for name, figure in zip(FIGURES, _figures(quality), strict=True):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=120, format="png", metadata={"Software": "nntomo_dask"})
-        images.append(buffer.getvalue())
-        _write(folder / name, buffer.getvalue())
+    images = list(html_page.save_figures(_figures(quality), FIGURES, folder))
     place = folder / PAGE
-    _write(place, page(quality, images, raw=raw, output=output).encode())
+    html_page.write(place, page(quality, images, raw=raw, output=output).encode())
     numbers = quality_json(quality) | {"recipe": recipe}  # last, so that it says that the rest is there
-    _write(folder / NUMBERS, (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
+    html_page.write(folder / NUMBERS, (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
     return place
 
 
@@ -87,11 +69,6 @@ def is_of(folder: Path, recipe: recipes.Recipe) -> bool:
 def is_page(folder: Path) -> bool:
     """Whether a folder is one of a page, or was begun as one."""
     return any((folder / name).is_file() for name in (NUMBERS, PAGE, *FIGURES))
-
-
-def _write(path: Path, content: bytes) -> None:
-    with aside.written(path) as partial:
-        partial.write_bytes(content)
 
 
 def quality_json(quality: Quality) -> dict[str, Any]:
@@ -183,20 +160,16 @@ def page(quality: Quality, images: list[bytes], *, raw: str, output: str) -> str
     """The page, as HTML with its figures within."""
     rows = quality.alignment
     found = "".join(
-        f"<li{'' if good else ' class=bad'}>{'' if good else 'Look at this: '}{_shown(text)}.</li>"
+        f"<li{'' if good else ' class=bad'}>{'' if good else 'Look at this: '}{html_page.shown(text)}.</li>"
         for text, good in quality.findings()
     )
     left_out = rows.angles_deg[rows.flagged]
     flagged = f"Left out: {words(left_out, most=40)}." if left_out.size else "No projection was left out."
-    figures = "".join(
-        f'<h2>{title}</h2><p class="note">{text}</p><img alt="{title}" src="data:image/png;base64,'
-        f'{base64.b64encode(image).decode()}">'
-        for (title, text), image in zip(_TEXTS, images, strict=True)
-    )
     hints = "".join(
-        f"<tr><td>{_shown(when)}</td><td>{_marked(what)}</td></tr>" for when, what in quality.to_try(raw, output)
+        f"<tr><td>{html_page.shown(when)}</td><td>{_marked(what)}</td></tr>"
+        for when, what in quality.to_try(raw, output)
     )
-    head = "".join(f"<th>{_shown(name)}</th>" for name in ("angle_deg", *COLUMNS, "left out"))
+    head = "".join(f"<th>{html_page.shown(name)}</th>" for name in ("angle_deg", *COLUMNS, "left out"))
     lines = []
     for row, angle in enumerate(rows.angles_deg):
         cells = [f"{angle:.2f}", *(f"{getattr(rows, name)[row]:.3f}" for name in COLUMNS)]
@@ -208,24 +181,18 @@ def page(quality: Quality, images: list[bytes], *, raw: str, output: str) -> str
         if quality.bins > 1
         else f"Slices about {quality.z}."
     )
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>Alignment of {_shown(raw)}</title><style>{_STYLE}</style></head>'
-        f"<body><h1>Alignment of {_shown(raw)}</h1><p><strong>{_shown(quality.verdict())}.</strong></p>"
+    body = (
+        f"<p><strong>{html_page.shown(quality.verdict())}.</strong></p>"
         f"<p>{len(quality.angles_deg)} of {rows.angles_deg.size} projections; the tilt axis was {rows.axis_px:+.2f} px "
         f"from the middle of the images and {0.0 - np.median(rows.rotation_deg):+.2f}° from the vertical, "
         f"counterclockwise. {flagged} {shown}</p>"
-        f"<ul class=found>{found}</ul>{figures}"
+        f"<ul class=found>{found}</ul>{html_page.figures(_TEXTS, images)}"
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
         f"<h2>If it looks bad</h2><div class=wide><table class=hints><tbody>{hints}</tbody></table></div>"
-        f"</body></html>\n"
     )
-
-
-def _shown(text: str) -> str:
-    return html.escape(printable(text))
+    return html_page.page(f"Alignment of {raw}", body, style=_STYLE)
 
 
 def _marked(text: str) -> str:
     """What to try; a command as code."""
-    return f"<code>{_shown(text)}</code>" if text.startswith("nntomo ") else _shown(text)
+    return f"<code>{html_page.shown(text)}</code>" if text.startswith("nntomo ") else html_page.shown(text)

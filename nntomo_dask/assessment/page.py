@@ -1,8 +1,5 @@
 """An assessment as files: numbers as JSON, figures, and a page that holds all of it and needs nothing else."""
 
-import base64
-import html
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,30 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from nntomo_dask import aside
 from nntomo_dask.arrays import recipes
 from nntomo_dask.assessment.candidates import plain_settings
 from nntomo_dask.assessment.result import Assessment, Score
-from nntomo_dask.untrusted import printable
+from nntomo_dask.plotting import html_page
 
 RECIPE, NUMBERS, PAGE = "recipe.json", "assessment.json", "index.html"
 FIGURES = ("predictions.png", "misfits.png", "settings.png")
 _STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .advice { background: #f6efe9; border-left: 4px solid #b5442e; padding: .8rem 1rem; }
-pre, code { font: 14px/1.4 ui-monospace, monospace; }
-pre { overflow-x: auto; margin: .6rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+pre { overflow-x: auto; margin: .6rem 0 0; white-space: pre-wrap; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
-th { border-bottom: 2px solid #888; vertical-align: bottom; }
 tr.chosen td { background: #f6efe9; font-weight: 600; }
-img { max-width: 100%; height: auto; }
-p.note { color: #555; font-size: .92rem; }
 """
+_TEXTS = (
+    ("What was predicted", "A projection that no method saw, what each predicts of it, and the difference."),
+    ("Misfits", "The misfit of each method, with the standard error of its ratio to the best."),
+    ("Settings", "How the misfit depends on a setting; a minimum inside the range needs no wider one."),
+)
 
 
 def told(score: Score, assessment: Assessment) -> tuple[str, ...]:
@@ -90,21 +81,11 @@ def write(assessment: Assessment, folder: Path, *, series: str, recipe: recipes.
         Of the assessment.
     """
     numbers = assessment_json(assessment) | {"advice": assessment.advice(series), "recipe": recipe}
-    images = []
-    for name, figure in zip(FIGURES, _figures(assessment), strict=True):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=120, format="png", metadata={"Software": "nntomo_dask"})
-        images.append(buffer.getvalue())
-        _write(folder / name, buffer.getvalue())
-    _write(folder / NUMBERS, (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
+    images = list(html_page.save_figures(_figures(assessment), FIGURES, folder))
+    html_page.write(folder / NUMBERS, (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
     place = folder / PAGE
-    _write(place, page(assessment, images, series=series).encode())
+    html_page.write(place, page(assessment, images, series=series).encode())
     return place
-
-
-def _write(path: Path, content: bytes) -> None:
-    with aside.written(path) as partial:
-        partial.write_bytes(content)
 
 
 def assessment_json(assessment: Assessment) -> dict[str, Any]:
@@ -186,30 +167,14 @@ def page(assessment: Assessment, images: list[bytes], *, series: str) -> str:
     reason, _, command = assessment.advice(series).partition("; run: ")
     rows = []
     for score in assessment.scores:
-        cells = "".join(f"<td>{_shown(cell)}</td>" for cell in told(score, assessment))
+        cells = "".join(f"<td>{html_page.shown(cell)}</td>" for cell in told(score, assessment))
         mark = ' class="chosen"' if score is assessment.recommended else ""
         rows.append(f"<tr{mark}>{cells}</tr>")
-    head = "".join(f"<th>{_shown(one)}</th>" for one in heads(assessment))
-    sources = [f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in images]
-    texts = (
-        ("What was predicted", "A projection that no method saw, what each predicts of it, and the difference."),
-        ("Misfits", "The misfit of each method, with the standard error of its ratio to the best."),
-        ("Settings", "How the misfit depends on a setting; a minimum inside the range needs no wider one."),
-    )
-    figures = "".join(
-        f'<h2>{title}</h2><p class="note">{text}</p><img alt="{title}" src="{source}">'
-        for (title, text), source in zip(texts, sources, strict=True)
-    )
-    notes = "".join(f"<p class=note>{_shown(one)}</p>" for one in explained(assessment))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>Assessment of {_shown(series)}</title><style>{_STYLE}</style></head>'
-        f"<body><h1>Assessment of {_shown(series)}</h1>"
-        f'<div class="advice">{_shown(reason)}.<pre>{_shown(command)}</pre></div>'
+    head = "".join(f"<th>{html_page.shown(one)}</th>" for one in heads(assessment))
+    notes = "".join(f"<p class=note>{html_page.shown(one)}</p>" for one in explained(assessment))
+    body = (
+        f'<div class="advice">{html_page.shown(reason)}.<pre>{html_page.shown(command)}</pre></div>'
         f"<h2>Methods</h2><div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        f"</div>{notes}{figures}</body></html>\n"
+        f"</div>{notes}{html_page.figures(_TEXTS, images)}"
     )
-
-
-def _shown(text: str) -> str:
-    return html.escape(printable(text))
+    return html_page.page(f"Assessment of {series}", body, style=_STYLE)
