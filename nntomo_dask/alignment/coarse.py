@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from nntomo_dask.alignment.views import Pose, Views, harmonics, without_gauge
+from nntomo_dask.alignment.views import Pose, Views, without_gauge
 from nntomo_dask.types import Bools, Float64
 
 _BLUR = 1.0  # pixels, of profiles before their slope is taken
@@ -123,13 +123,6 @@ def lag(lines: Float64, reference: Float64, most: int) -> float:
     before, at, after = curve[best - 1], curve[best], curve[(best + 1) % padded]
     bend = before - 2 * at + after
     return best + (0.5 * (before - after) / bend if bend < 0 else 0.0)
-
-
-def orbit(shifts: Float64, radians: Float64) -> Float64:
-    """(view,): the part of shifts across the axis that only moves the object."""
-    basis = harmonics(radians)
-    found: Float64 = basis @ (basis.T @ shifts)
-    return found
 
 
 def _slopes(profiles: Float64) -> Float64:

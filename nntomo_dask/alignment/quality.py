@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from dask.base import compute
 
+from nntomo_dask.alignment import coarse
 from nntomo_dask.alignment.apply import Angles, apply_alignment, rows_for
 from nntomo_dask.alignment.table import Alignment, words
 from nntomo_dask.arrays import finite, grid, schema, slabs
@@ -214,7 +215,7 @@ def quality(
     z = int(masses[1].mean(axis=1).argmax())
     angles_deg = np.asarray(whole[schema.ANGLE].values, np.float64)
     bins = max(round(series.sizes[schema.DETECTOR] / _PIXELS), 1)
-    folds = _folds(angles_deg)
+    folds = held_out.at_most(angles_deg, _FOLDS, who="align")
     looks = []
     for one, mass in zip((before, after), masses, strict=True):
         looks.append(_look(one, mass, angles_deg, z=z, bins=bins, folds=folds))
@@ -228,11 +229,6 @@ def quality(
         after=looks[1],
         raw_sinogram=np.asarray(slabs.lazy(series).isel({schema.Z: z}).values, np.float32),
     )
-
-
-def _folds(angles_deg: Float64) -> tuple[held_out.Fold, ...]:
-    every = held_out.folds(angles_deg, who="align")
-    return every if len(every) <= _FOLDS else held_out.folds(angles_deg, _FOLDS, who="align")
 
 
 def _masses(series: xr.DataArray) -> Any:
@@ -301,8 +297,8 @@ def _centres(rows: Float32) -> Float64:
 def rotating(centres: Float64, angles_deg: Float64) -> Float64:
     """(angle,): the curve ``a cos θ + b sin θ + c`` that is nearest to centres of mass."""
     turns = np.deg2rad(angles_deg)
-    terms = np.stack([np.cos(turns), np.sin(turns), np.ones(turns.size)], axis=1)
-    return np.asarray(terms @ np.linalg.lstsq(terms, centres, rcond=None)[0])
+    a, b, c = coarse.centre_of_mass_fit(centres, turns)
+    return np.asarray(a * np.cos(turns) + b * np.sin(turns) + c)
 
 
 def _wander(profiles: Float64) -> float:

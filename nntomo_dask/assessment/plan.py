@@ -98,7 +98,6 @@ def planned(
 
 
 def _folds(angles_deg: Float64, count: int | str | None, most: int) -> tuple[Fold, ...]:
-    every = held_out.folds(angles_deg, who=WHO)
-    if count == "all" or (count is None and len(every) <= most):
-        return every
-    return held_out.folds(angles_deg, most if count is None else count, who=WHO)  # type: ignore[arg-type]
+    if count is None:
+        return held_out.at_most(angles_deg, most, who=WHO)
+    return held_out.folds(angles_deg, None if count == "all" else count, who=WHO)  # type: ignore[arg-type]

@@ -40,10 +40,7 @@ class DigitalMicrograph(Format):
     @classmethod
     def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. A folder is a series, in the order of the names of its files."""
-        if path.is_dir():
-            files = stored.in_folder(path, _SUFFIXES)
-            return stored.joined(path, files, lambda file: _opened(file, dataset)).images
-        return _opened(path, dataset).images
+        return stored.images_at(path, _SUFFIXES, lambda file: _opened(file, dataset))
 
 
 class _Image(NamedTuple):

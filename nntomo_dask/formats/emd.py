@@ -42,10 +42,7 @@ class Emd(Format):
     @classmethod
     def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. The datasets of Velox have the names of their detectors."""
-        if path.is_dir():
-            files = stored.in_folder(path, _SUFFIXES)
-            return stored.joined(path, files, lambda file: _opened(file, dataset)).images
-        return _opened(path, dataset).images
+        return stored.images_at(path, _SUFFIXES, lambda file: _opened(file, dataset))
 
 
 def _is_emd(path: Path) -> bool:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nntomo_dask.formats import faults, stored
 from nntomo_dask.formats.faults import FaultError, reading
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Said
 from nntomo_dask.formats.source import Source
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -119,7 +119,7 @@ def check_stored(dataset: Any) -> None:
 
 
 @dataclass
-class Hdf5Images(Images):
+class Hdf5Images(stored.FileImages):
     """Images in a dataset of an HDF5 file.
 
     Attributes
@@ -130,11 +130,6 @@ class Hdf5Images(Images):
         Axes of the dataset that are image, line and column; the first is -1 where it holds one image.
     """
 
-    shape: tuple[int, int, int]
-    dtype: "np.dtype[Any]"
-    first_line: FirstLine
-    said: Said
-    sources: Sequence[Source]
     place: tuple[str, ...]
     axes: tuple[int, int, int]
     reads: Literal["lines", "images"] = "images"

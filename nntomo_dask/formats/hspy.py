@@ -175,7 +175,6 @@ class _Folder:
 @dataclass(frozen=True)
 class _Axis:
     units: str
-    is_signal: bool
     values: list[float]
 
 
@@ -192,7 +191,7 @@ def _axes(tree: _Tree, place: Sequence[str]) -> list[_Axis]:
         else:
             values = []
         units = tree.attribute(at, "units")
-        found.append(_Axis(units if isinstance(units, str) else "", not tree.attribute(at, "navigate"), values))
+        found.append(_Axis(units if isinstance(units, str) else "", values))
     return found
 
 

@@ -49,9 +49,7 @@ class Ser(Format):
     @classmethod
     def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. Of an .emi file the .ser files beside it are the datasets, by name."""
-        if path.is_dir():
-            return stored.joined(path, stored.in_folder(path, _SUFFIXES), _opened).images
-        if path.suffix.lower() == ".emi":
+        if path.suffix.lower() == ".emi" and not path.is_dir():
             files = [file for file in stored.in_folder(path.parent, _SUFFIXES) if _emi_of(file) == path.with_suffix("")]
             if not files:
                 refuse(
@@ -61,7 +59,7 @@ class Ser(Format):
                     remedy="copy it from the microscope",
                 )
             path = files[choose(path, [file.name for file in files], dataset, what=".ser file")]
-        return _opened(path).images
+        return stored.images_at(path, _SUFFIXES, _opened)
 
 
 class _Element(NamedTuple):

@@ -22,7 +22,18 @@ _PER_FILE = ("tilt_axis_deg", "voltage_kv", "magnification", "detector")
 
 
 @dataclass
-class StoredImages(Images):
+class FileImages(Images):
+    """Images with what `Images` describes as fields, for readers to add how they read."""
+
+    shape: tuple[int, int, int]
+    dtype: "np.dtype[Any]"
+    first_line: FirstLine
+    said: Said
+    sources: Sequence[Source]
+
+
+@dataclass
+class StoredImages(FileImages):
     """Images that lie in a file without compression, each from a byte on.
 
     Attributes
@@ -31,11 +42,6 @@ class StoredImages(Images):
         The first byte of each image.
     """
 
-    shape: tuple[int, int, int]
-    dtype: "np.dtype[Any]"
-    first_line: FirstLine
-    said: Said
-    sources: Sequence[Source]
     offsets: tuple[int, ...]
 
     def read(self, image: int, lines: slice, columns: slice) -> npt.NDArray[Any]:
@@ -76,14 +82,9 @@ class Opened(NamedTuple):
 
 
 @dataclass
-class JoinedImages(Images):
+class JoinedImages(FileImages):
     """The images of several files one after another."""
 
-    shape: tuple[int, int, int]
-    dtype: "np.dtype[Any]"
-    first_line: FirstLine
-    said: Said
-    sources: Sequence[Source]
     parts: tuple[Images, ...]
     places: tuple[tuple[int, int], ...]
 
@@ -108,6 +109,11 @@ def is_folder_of(path: Path, suffixes: Sequence[str], recognises: Callable[[Path
     except OSError:
         return False
     return bool(found) and recognises(found[0])
+
+
+def images_at(path: Path, suffixes: Sequence[str], open_one: Callable[[Path], Opened]) -> Images:
+    """The images of a file, or of the files in a folder one after another."""
+    return joined(path, in_folder(path, suffixes), open_one).images if path.is_dir() else open_one(path).images
 
 
 def joined(path: Path, files: Sequence[Path], open_one: Callable[[Path], Opened]) -> Opened:

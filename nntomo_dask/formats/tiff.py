@@ -3,7 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nntomo_dask.errors import refuse
 from nntomo_dask.formats import FORMATS, faults, ours, quantities, stored
 from nntomo_dask.formats.faults import FaultError, choose, reading
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Images, Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.stored import Opened, StoredImages
 from nntomo_dask.formats.tiff_writing import TiffWriting
@@ -53,10 +53,7 @@ class Tiff(TiffWriting):
     @classmethod
     def open_images(cls, path: Path, *, dataset: str | None = None, **options: Any) -> Images:
         """See `Format.open_images`. The datasets of an OME-TIFF are its images, by their names or numbers."""
-        if path.is_dir():
-            files = stored.in_folder(path, _SUFFIXES)
-            return stored.joined(path, files, lambda file: _opened(file, dataset)).images
-        return _opened(path, dataset).images
+        return stored.images_at(path, _SUFFIXES, lambda file: _opened(file, dataset))
 
 
 def _is_tiff(path: Path) -> bool:
@@ -106,7 +103,7 @@ class _Faults(logging.Handler):
 
 
 @dataclass
-class PagedImages(Images):
+class PagedImages(stored.FileImages):
     """Images of a TIFF that are compressed, or lie in the file in pieces: each is read as a whole.
 
     Attributes
@@ -115,11 +112,6 @@ class PagedImages(Images):
         Where the description of each image begins.
     """
 
-    shape: tuple[int, int, int]
-    dtype: "np.dtype[Any]"
-    first_line: FirstLine
-    said: Said
-    sources: Sequence[Source]
     offsets: tuple[int, ...]
     reads: Literal["lines", "images"] = "images"
 

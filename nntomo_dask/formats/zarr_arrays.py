@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nntomo_dask.formats import stored
 from nntomo_dask.formats.faults import FaultError, reading
-from nntomo_dask.formats.images import FirstLine, Images, Said
+from nntomo_dask.formats.images import Said
 from nntomo_dask.formats.source import Source
 from nntomo_dask.formats.zarr_forms import Described, described
 
@@ -26,7 +26,7 @@ _BLOCK = 2**20
 
 
 @dataclass
-class ZarrImages(Images):
+class ZarrImages(stored.FileImages):
     """Images in an array of Zarr.
 
     Attributes
@@ -42,11 +42,6 @@ class ZarrImages(Images):
         The files of its chunks by name; a chunk that is missing has the fill value.
     """
 
-    shape: tuple[int, int, int]
-    dtype: "np.dtype[Any]"
-    first_line: FirstLine
-    said: Said
-    sources: Sequence[Source]
     folder: str
     axes: tuple[int, int, int]
     array: Described

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from nntomo_dask.kernels.compiling import njit
-from nntomo_dask.kernels.warp import taps
+from nntomo_dask.kernels.warp import spline, taps
 from nntomo_dask.types import Float32, Float64, Integers
 
 # The weights of neighbours fall by √3 - 2 = -0.268 from one to the next; beyond 14, all of them are 2e-8 together.
@@ -190,10 +190,5 @@ def _warp_band(
                 continue
             taps(row, lines, row_indices, row_weights)
             taps(column, columns, column_indices, column_weights)
-            total = 0.0
-            for k in range(4):
-                line = 0.0
-                for m in range(4):
-                    line += column_weights[m] * splines[row_indices[k] - first, column_indices[m]]
-                total += row_weights[k] * line
-            values[i, j] = np.float32(total)
+            row_indices -= first  # of the band
+            values[i, j] = spline(splines, row_indices, row_weights, column_indices, column_weights)

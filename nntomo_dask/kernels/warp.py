@@ -159,13 +159,21 @@ def _warp(
                 column = middle_across + a * sin[view] + c * cos[view]
                 taps(row, n_rows, row_indices, row_weights)
                 taps(column, n_columns, column_indices, column_weights)
-                total = 0.0
-                for k in range(4):
-                    line = 0.0
-                    for m in range(4):
-                        line += column_weights[m] * image[row_indices[k], column_indices[m]]
-                    total += row_weights[k] * line
-                values[view, i, j] = np.float32(total)
+                values[view, i, j] = spline(image, row_indices, row_weights, column_indices, column_weights)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def spline(
+    image: Float32, row_indices: Any, row_weights: Float64, column_indices: Any, column_weights: Float64
+) -> np.float32:
+    """The value of a spline, from the coefficients and weights that `taps` gives along both axes."""
+    total = 0.0
+    for k in range(4):
+        line = 0.0
+        for m in range(4):
+            line += column_weights[m] * image[row_indices[k], column_indices[m]]
+        total += row_weights[k] * line
+    return np.float32(total)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")

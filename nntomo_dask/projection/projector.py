@@ -109,12 +109,6 @@ class Projector:
         """The pair for slices of another size, with the tilt axis elsewhere: the same angles and engine."""
         return Projector(self.angles_deg, size, self._name, axis)
 
-    def sums(self, like: Any) -> tuple[Float32, Float32]:
-        """(entry,) and (pixel,): row and column sums for lane groups, where `like` lies."""
-        xp = device.namespace(like)
-        rows, columns = (xp.asarray(one) for one in self._sums)
-        return rows, columns
-
     def inverse_sums(self, like: Any) -> tuple[Float32, Float32]:
         """(entry,) and (pixel,): inverses of the row and column sums for lane groups, zero outside the field of view.
 

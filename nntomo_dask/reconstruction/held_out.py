@@ -39,6 +39,12 @@ class Fold(NamedTuple):
     kept: Integers
 
 
+def at_most(angles_deg: npt.ArrayLike, most: int, *, who: str = "folds") -> tuple[Fold, ...]:
+    """As `folds`: all that can be left out, or so many of them where they are more."""
+    every = folds(angles_deg, who=who)
+    return every if len(every) <= most else folds(angles_deg, most, who=who)
+
+
 def folds(angles_deg: npt.ArrayLike, count: int | None = None, *, who: str = "folds") -> tuple[Fold, ...]:
     """Which projections are left out in turn.
 

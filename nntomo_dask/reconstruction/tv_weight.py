@@ -83,7 +83,7 @@ def _choose(
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     binned = [_binned(run, factor) for run in runs]
     seen = [run[slabs.mirrored(len(run), method.halo)] for run in binned]
-    folds = _folds(angles_deg, method.name)
+    folds = held_out.at_most(angles_deg, _FOLDS, who=method.name)
 
     def misfit(weight: float) -> float:
         """Of all runs and folds. Bins have as many slices as pixels, so their thickness in bins is that of a slice."""
@@ -113,11 +113,6 @@ def _binned(rows: Float32, factor: int) -> Float32:
     whole = rows[:slices, :, :detectors].reshape(slices // height, height, rows.shape[1], -1, factor)
     binned: Float32 = (whole.mean(axis=(1, 4)) / np.float32(factor)).astype(np.float32)
     return binned
-
-
-def _folds(angles_deg: Float64, who: str) -> tuple[held_out.Fold, ...]:
-    every = held_out.folds(angles_deg, who=who)
-    return every if len(every) <= _FOLDS else held_out.folds(angles_deg, _FOLDS, who=who)
 
 
 def _minimum(function: Callable[[float], float]) -> float:
