@@ -134,9 +134,9 @@ def dual(
     Parameters
     ----------
     rows, projected, measured
-        (entry, lane): p, A x̄ and y.
+        (entry, lane): p, A x̄ and y; or their spectra along the detector, real and imaginary parts side by side.
     sigma, keep
-        (entry,): Σ, and ``1 / (1 + Σ/w)``; both zero for a ray outside the field of view or a projection of no weight.
+        (entry,): Σ, and ``1 / (1 + Σ/w)``, which is zero for a projection of no weight.
     """
     if device.is_on_gpu(rows):
         _dual_on_gpu(rows, projected, measured, sigma, keep, relaxation)

@@ -106,17 +106,7 @@ def compare_volumes(
             for row, ((dim, place), image) in enumerate(zip(places.items(), cuts, strict=True)):
                 axes = grids[row * len(titles) + column]
                 height, width = (volume.sizes[one] for one in schema.VOLUME_DIMS if one != dim)
-                shown = axes.imshow(
-                    image,
-                    cmap="gray",
-                    vmin=window[0],
-                    vmax=window[1],
-                    origin="lower",
-                    interpolation="nearest",
-                    extent=(-0.5, width - 0.5, -0.5, height - 0.5),
-                )
-                axes.set_xticks([])
-                axes.set_yticks([])
+                shown = draw_slice(axes, image, window, (-0.5, width - 0.5, -0.5, height - 0.5))
                 if column == 0:
                     way = "across" if dim == schema.Z else "along"
                     axes.set_ylabel(f"{way} the tilt axis, {dim} = {place}")
@@ -130,9 +120,8 @@ def compare_volumes(
                 axes3d.text2D(
                     -0.02, 0.5, f"surface at {level:.3g}", rotation=90, va="center", transform=axes3d.transAxes
                 )
-        bar = figure.colorbar(shown, ax=grids, shrink=0.6, pad=0.01, extend="both", label=grey_label(main))
+        bar = draw_greys(figure, shown, grids, grey_label(main), shrink=0.6)
         bar.ax.axhline(level, color=SURFACE_COLOUR, linewidth=2)
-        bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
 
@@ -153,6 +142,31 @@ def grey_label(volume: xr.DataArray) -> str:
     """What the greys are."""
     name, quantity = labels.values_name(volume) or "value", volume.attrs.get("quantity")
     return f"{name} ({quantity}, per voxel)" if quantity else name
+
+
+def draw_slice(
+    axes: Any, image: npt.NDArray[Any], window: tuple[float, float], extent: tuple[float, float, float, float]
+) -> Any:
+    """A slice in greys, its first row at the bottom, without ticks; `extent` is left, right, bottom, top."""
+    shown = axes.imshow(
+        image,
+        cmap="gray",
+        vmin=window[0],
+        vmax=window[1],
+        origin="lower",
+        interpolation="nearest",
+        extent=extent,
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return shown
+
+
+def draw_greys(figure: Figure, shown: Any, axes: Any, label: str, *, shrink: float = 0.7, pad: float = 0.01) -> Any:
+    """The bar of greys beside some axes."""
+    bar = figure.colorbar(shown, ax=axes, shrink=shrink, pad=pad, extend="both", label=label)
+    bar.ax.ticklabel_format(scilimits=(-3, 4))
+    return bar
 
 
 def draw_length(axes: Any, pixels: float, pixel: float, unit: str) -> None:

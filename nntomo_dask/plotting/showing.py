@@ -69,7 +69,7 @@ def show_volume(
     images, thin = _planes(volume, places, surface=surface is not None)
     sizes = {dim: volume.sizes[dim] * _step(volume, dim) for dim in schema.VOLUME_DIMS}  # lengths
     along, depth, across = (sizes[dim] for dim in schema.VOLUME_DIMS)
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
+    with mpl.rc_context(figures.FONTS):
         inch = 5.0 / max(across, depth)
         ratio = min(max(along, 0.25 * across), 2 * across)  # a volume of few slices, or of many, is still looked at
         figure = Figure(figsize=(inch * (across + ratio) + 1.6, inch * (depth + ratio) + 0.9), layout="constrained")
@@ -85,7 +85,7 @@ def show_volume(
             axes = figure.add_subplot(place)
             drawn.append(axes)
             image = images[dim] if dim != schema.X else images[dim].T
-            shown = _draw(axes, image, sizes[right], sizes[up], (low, high))
+            shown = figures.draw_slice(axes, image, (low, high), (0, sizes[right], 0, sizes[up]))
             axes.set_title(f"{title}, {dim} = {places[dim]}")
             axes.set_xlabel(right)
             axes.set_ylabel(up)
@@ -96,10 +96,9 @@ def show_volume(
             axes3d: Any = figure.add_subplot(grid[1, 1], projection="3d")
             figures.draw_surface(axes3d, thin, surface)
             axes3d.set_title(f"surface at {surface:.3g}")
-        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures.grey_label(volume))
+        bar = figures.draw_greys(figure, shown, drawn, figures.grey_label(volume))
         if surface is not None:
             bar.ax.axhline(surface, color=figures.SURFACE_COLOUR, linewidth=2)
-        bar.ax.ticklabel_format(scilimits=(-3, 4))
     return figure
 
 
@@ -137,7 +136,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
     data = _with_numbers(series)
     found = _computed(sinogram=data.isel({schema.Z: place}), images=data.isel({schema.ANGLE: chosen}))
     height, width = (series.sizes[dim] * _step(series, dim) for dim in (schema.Z, schema.DETECTOR))
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
+    with mpl.rc_context(figures.FONTS):
         tall = 2.4 * min(max(height / width, 0.25), 2)
         figure = Figure(figsize=(2.4 * len(chosen) + 1.4, tall + 3.4), layout="constrained")
         FigureCanvasAgg(figure)
@@ -147,7 +146,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
             axes = figure.add_subplot(grid[0, column])
             drawn.append(axes)
             image = figures.thinned(found["images"][:, column])
-            shown = _draw(axes, image, width, height, (low, high))
+            shown = figures.draw_slice(axes, image, (low, high), (0, width, 0, height))
             axes.axhline((place + 0.5) * _step(series, schema.Z), color=_LINE, linewidth=0.6, alpha=0.7)
             axes.set_title(_degrees(angles[number]))
             if column == 0:
@@ -167,8 +166,7 @@ def show_series(series: xr.DataArray, *, z: int | None = None, window: tuple[flo
         axes.set_title(f"sinogram of slice z = {place}")
         axes.set_xlabel("detector")
         axes.set_ylabel("tilt angle")
-        bar = figure.colorbar(shown, ax=drawn, shrink=0.7, pad=0.01, extend="both", label=figures.grey_label(series))
-        bar.ax.ticklabel_format(scilimits=(-3, 4))
+        figures.draw_greys(figure, shown, drawn, figures.grey_label(series))
     return figure
 
 
@@ -197,17 +195,6 @@ def _step(array: xr.DataArray, dim: str) -> float:
     if len(values) == 1:
         return schema.pixel_size_of(array)
     return abs(float(values[-1] - values[0])) / (len(values) - 1)
-
-
-def _draw(axes: Any, image: npt.NDArray[Any], width: float, height: float, window: tuple[float, float]) -> Any:
-    """An image with its first row at the bottom, in lengths from its lower left corner."""
-    low, high = window
-    shown = axes.imshow(
-        image, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="nearest", extent=(0, width, 0, height)
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    return shown
 
 
 def _planes(

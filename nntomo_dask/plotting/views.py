@@ -18,7 +18,9 @@ from nntomo_dask.plotting.figures import (
     FONTS,
     Shown,
     check_view,
+    draw_greys,
     draw_length,
+    draw_slice,
     draw_surface,
     grey_label,
     thinned,
@@ -83,21 +85,12 @@ def plot_slices(
         for axes, (dim, place), image in zip(grid, places.items(), cuts, strict=True):
             up, right = (one for one in schema.VOLUME_DIMS if one != dim)
             height, width = volume.sizes[up], volume.sizes[right]
-            shown = axes.imshow(
-                thinned(image),
-                cmap="gray",
-                vmin=window[0],
-                vmax=window[1],
-                origin="lower",
-                interpolation="nearest",
-                extent=(-0.5, width - 0.5, -0.5, height - 0.5),
-            )
-            axes.set(xticks=[], yticks=[], xlabel=right, ylabel=up, title=f"{dim} = {place}")
+            shown = draw_slice(axes, thinned(image), window, (-0.5, width - 0.5, -0.5, height - 0.5))
+            axes.set(xlabel=right, ylabel=up, title=f"{dim} = {place}")
             for line, crossed in ((axes.axvline, right), (axes.axhline, up)):
                 line(places[crossed], color="#d9a441", linewidth=0.6, alpha=0.6)
             draw_length(axes, width, pixel, unit)
-        bar = figure.colorbar(shown, ax=list(grid), shrink=0.7, pad=0.01, extend="both", label=grey_label(volume))
-        bar.ax.ticklabel_format(scilimits=(-3, 4))
+        draw_greys(figure, shown, list(grid), grey_label(volume))
     return figure
 
 
@@ -188,8 +181,7 @@ def plot_sinogram(
             axes.axvline(0, color="#d9a441", linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"detector [{unit}]", ylabel="tilt angle [°]", title=f"z = {z}, {len(angles)} projections")
         figure = cast("Figure", axes.figure)
-        bar = figure.colorbar(shown, ax=axes, pad=0.02, extend="both", label=labels.values_name(series) or "value")
-        bar.ax.ticklabel_format(scilimits=(-3, 4))
+        draw_greys(figure, shown, axes, labels.values_name(series) or "value", shrink=1.0, pad=0.02)
     return figure
 
 

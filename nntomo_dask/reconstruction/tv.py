@@ -171,18 +171,18 @@ class TotalVariation(BlockMethod):
         return self.tolerance if not isinstance(self.tolerance, str) else 2.5e-3 if weight >= _NOISY else 4e-4
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
-        """Of a block with its halo: six lane groups of images, five of rows, and what is written."""
+        """Of a block with its halo: six lane groups of images, eight of rows and spectra, and what is written."""
         slices, angles, detector = shape
         blocks = -(-slices // self.block)
         image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
         lanes = layout.lane_width(self.block + 2 * self.halo, chunking.SLAB_SLICES)
-        solving = 6 * layout.padded_image_bytes(detector, lanes) + 5 * lanes * rows
+        solving = 6 * layout.padded_image_bytes(detector, lanes) + 8 * lanes * rows
         return blocks * self.block * (image + chunking.READ * rows) + solving
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """The same lane groups, and the volume in both orders."""
         _, angles, detector = shape
-        between = 9 * streams.bordered_image_bytes(detector) + 6 * streams.padded_rows_bytes(angles, detector)
+        between = 9 * streams.bordered_image_bytes(detector) + 9 * streams.padded_rows_bytes(angles, detector)
         return streams.copied_bytes(angles, detector) + between
 
     def parameters(self) -> dict[str, Any]:
