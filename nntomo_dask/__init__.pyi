@@ -68,6 +68,7 @@ from .networks.nnfbp import (
     NNFBPNetwork as NNFBPNetwork,
     evaluate as evaluate,
 )
+from .networks.unrolled import UnrolledNetwork as UnrolledNetwork
 from .phantoms import PHANTOMS as PHANTOMS
 from .phantoms.bodies import body_stack as body_stack
 from .phantoms.ellipses import (
@@ -129,6 +130,7 @@ from .reconstruction.nnfbp import (
 from .reconstruction.report import report as report
 from .reconstruction.sirt import sirt as sirt
 from .reconstruction.tv import tv as tv
+from .reconstruction.unrolled import unrolled as unrolled
 from .simulation.like import ground_truth_like as ground_truth_like
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate
@@ -161,3 +163,5 @@ from .training.nnfbp.samples import (
 )
 from .training.nnfbp.training import train_nnfbp as train_nnfbp
 from .training.registration import register_network as register_network
+from .training.unrolled.sets import phantom_scenes as phantom_scenes
+from .training.unrolled.training import train_unrolled as train_unrolled

@@ -74,3 +74,9 @@ def places_of(wanted_deg: npt.ArrayLike, angles_deg: npt.ArrayLike) -> Integers 
     places = np.empty(wanted.size, np.intp)
     places[first] = second
     return places
+
+
+def extent_deg(angles_deg: npt.ArrayLike) -> float:
+    """The range that a series covers, [degrees]: 180 less the widest gap between two directions next to each other."""
+    found, _ = directions(angles_deg)
+    return float(180 - np.diff(found, append=found[0] + 180).max())

@@ -41,6 +41,11 @@ def one_thread() -> Iterator[None]:
                 _let_any_thread()
 
 
+def limit_to_one() -> None:
+    """Let BLAS use one thread in this process from here on: for worker processes whose cores are others' too."""
+    threadpoolctl.threadpool_limits(limits=1, user_api="blas")
+
+
 def _let_any_thread() -> None:
     """Allow any thread to change the limit of OpenBLAS, which belongs to the process.
 

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
 NETWORKS: "Registry[type[Network]]" = Registry(
     "network",
     package=__name__,
-    modules=("nnfbp", "msdnet"),
+    modules=("nnfbp", "msdnet", "unrolled"),
     group="nntomo_dask.networks",
 )

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
+import numpy as np
 import xarray as xr
 
 from nntomo_dask.compute import chunking
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.shapes import Shape
 from nntomo_dask.settings import check_settings, settings_of
+from nntomo_dask.types import Float32
 
 
 class Phantom(ABC):
@@ -38,6 +40,23 @@ class Phantom(ABC):
 
         Another seed must give another phantom.
         """
+
+    def scene_of(self, size: int, slices: int, rng: np.random.Generator, *, finer: int) -> Float32:
+        """Neighbouring slices of one specimen, (slice · finer, y, x), drawn on a finer grid; for training without end.
+
+        Parameters
+        ----------
+        size, slices
+            Pixels along a slice, and slices, before they are made finer.
+        rng
+            Says which specimen it is.
+        finer
+            How many times finer it is drawn along each axis.
+        """
+        count = finer * slices
+        seed = int(rng.integers(2**31))
+        lazy = self.volume((max(count, self.scene or 0), finer * size, finer * size), seed=seed)
+        return np.asarray(lazy[:count].compute(scheduler="synchronous").values, np.float32)
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 METHODS: "Registry[type[Method]]" = Registry(
     "method",
     package=__name__,
-    modules=("fbp", "sirt", "cgls", "tv", "dart", "nnfbp", "msdnet"),
+    modules=("fbp", "sirt", "cgls", "tv", "dart", "nnfbp", "msdnet", "unrolled"),
     group="nntomo_dask.methods",
 )

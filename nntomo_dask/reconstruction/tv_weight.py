@@ -77,8 +77,8 @@ def _choose(
 ) -> np.float64:
     for run, start in zip(runs, starts, strict=True):
         finite.check_slab(run, who=method.name, dims=schema.SERIES_DIMS, first=start)
-    deviation = max(_deviation(run, angles_deg) for run in runs) / level
-    of_noise = _OF_NOISE * np.sqrt(angles_deg.size * max(deviation**2 - _ROUGHNESS**2, 0))
+    deviation = max(deviation_of(run, angles_deg) for run in runs) / level
+    least = of_noise(deviation, angles_deg.size)
     where = grid.in_bins(axis, runs[0].shape[-1], factor)
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
     binned = [_binned(run, factor) for run in runs]
@@ -91,10 +91,34 @@ def _choose(
         found = (held_out.misfits(solver, run, angles_deg, folds=folds, prepared=prepared, axis=where) for run in seen)
         return float(sum(one.sum() for one in found))
 
-    return np.float64(max(of_noise, _OF_HELD_OUT / np.sqrt(factor) * _minimum(misfit)))
+    return np.float64(max(least, _OF_HELD_OUT / np.sqrt(factor) * _minimum(misfit)))
 
 
-def _deviation(rows: Float32, angles_deg: Float64) -> float:
+def of_noise(deviation: float, count: int) -> float:
+    """The weight for noise of a standard deviation, in intensity levels, in each of `count` projections."""
+    return float(_OF_NOISE * np.sqrt(count * max(deviation**2 - _ROUGHNESS**2, 0)))
+
+
+def lazy_deviation(series: xr.DataArray, level: da.Array, *, who: str) -> da.Array:
+    """Standard deviation of the noise in rays that cross the specimen, in intensity levels; lazy, without dims."""
+    starts, length = _runs(series.sizes[schema.Z], 1)
+    source = slabs.lazy(series)
+    runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
+    deviation: da.Array = da.from_delayed(
+        delayed(_largest_deviation)(runs, starts, source[schema.ANGLE].values, level, who), (), np.float64
+    )
+    return deviation
+
+
+def _largest_deviation(
+    runs: list[Float32], starts: list[int], angles_deg: Float64, level: float, who: str
+) -> np.float64:
+    for run, start in zip(runs, starts, strict=True):
+        finite.check_slab(run, who=who, dims=schema.SERIES_DIMS, first=start)
+    return np.float64(max(deviation_of(run, angles_deg) for run in runs) / level)
+
+
+def deviation_of(rows: Float32, angles_deg: Float64) -> float:
     """Root mean square of the noise in the rays that cross the specimen; 0 where too few are known to tell."""
     middle = rows[max(len(rows) - _NOISE_SLICES, 0) // 2 :][:_NOISE_SLICES]
     if not noise_fit.enough(1, *middle.shape):

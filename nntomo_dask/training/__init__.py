@@ -13,5 +13,5 @@ if TYPE_CHECKING:
     from nntomo_dask.training.declaration import Training
 
 TRAININGS: "Registry[type[Training[Any]]]" = Registry(
-    "network", package=__name__, modules=("nnfbp", "msdnet"), group="nntomo_dask.trainings"
+    "network", package=__name__, modules=("nnfbp", "msdnet", "unrolled"), group="nntomo_dask.trainings"
 )

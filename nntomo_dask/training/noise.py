@@ -20,7 +20,7 @@ HELP = (
     "with this standard deviation as a share of their brightest ray."
 )
 # Less noise than this cannot be told from rough surfaces of voxels, see docs/theory.md; nor so low a background.
-_LEAST_SHARE, _LEAST_BACKGROUND = 0.003, 0.005
+LEAST_SHARE, LEAST_BACKGROUND = 0.003, 0.005
 _DIGITS = 6
 
 
@@ -51,7 +51,7 @@ def _measured(series: xr.DataArray, who: str) -> Callable[[xr.DataArray, int], x
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
     above = found.brightest - found.background
     is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
-    if is_template or (found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above):
+    if is_template or (found.share < LEAST_SHARE and abs(found.background) <= LEAST_BACKGROUND * above):
         return _unchanged
     level = float(f"{float(intensity_level(own - np.float32(found.background))):.{_DIGITS}g}")
     if not level > 0:

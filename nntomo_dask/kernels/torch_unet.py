@@ -1,0 +1,170 @@
+"""The U-Net of `unet` and the steps that are made of several, in PyTorch; `training` and this room alone import it.
+
+The networks of one *unrolled iteration* stand one behind the other. Each sees the slice as it is so far with its
+neighbours, two first guesses, what the measured projections say against it (the direction of steepest descent, see
+`steps`), and how strong the noise is; its output is added to the slice.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from nntomo_dask.compute import device
+from nntomo_dask.kernels import unet
+
+Apply = Callable[[Any], Any]  # a symmetric linear operation on images (image, y, x), arrays of NumPy or CuPy
+
+
+def apply(images: torch.Tensor, vector: torch.Tensor, width: int) -> torch.Tensor:
+    """The U-Net of a vector of parameters, from images (image, channel, y, x) to (image, y, x)."""
+    inputs, (height, length) = images.shape[1], images.shape[2:]
+    missing = [-side % unet.ALIGNMENT for side in (length, height)]
+    maps = functional.pad(images, (0, missing[0], 0, missing[1]))
+    remaining, start = iter(unet.layers(inputs, width)), 0
+
+    def convolved(maps: torch.Tensor) -> torch.Tensor:
+        nonlocal start
+        layer = next(remaining)
+        middle, end = start + layer.weights, start + layer.weights + layer.outputs
+        weights = vector[start:middle].reshape(layer.outputs, layer.inputs, layer.edge, layer.edge)
+        bias, start = vector[middle:end], end
+        return functional.conv2d(maps, weights, bias, padding=layer.edge // 2)
+
+    def level(maps: torch.Tensor) -> torch.Tensor:
+        return convolved(convolved(maps).relu()).relu()
+
+    above = []
+    for depth in range(unet.LEVELS):
+        maps = level(maps)
+        if depth < unet.LEVELS - 1:
+            above.append(maps)
+            maps = functional.avg_pool2d(maps, 2)
+    for beside in reversed(above):
+        maps = level(torch.cat([functional.interpolate(maps, scale_factor=2, mode="nearest"), beside], dim=1))
+    return convolved(maps)[:, 0, :height, :length]
+
+
+def steps(
+    vectors: Sequence[torch.Tensor],
+    first: torch.Tensor,
+    second: torch.Tensor,
+    measured: torch.Tensor,
+    operation: Apply,
+    *,
+    noise: float,
+    width: int,
+    neighbours: int,
+    together: int,
+) -> torch.Tensor:
+    """The slices (slice, y, x) after all steps, in units of the specimen's intensity.
+
+    Parameters
+    ----------
+    vectors
+        (parameter,) of each step.
+    first, second
+        (slice + 2 · reach, y, x), two guesses; the first is what the steps begin with. The reach is the number of steps
+        times that of the neighbours.
+    measured
+        (slice + 2 · reach, y, x), ``Aᵀ S y`` of the measured projections y.
+    operation
+        ``Aᵀ S A``: with `measured`, it gives the direction in which a slice fits its projections better.
+    noise
+        Standard deviation in a ray.
+    width, neighbours
+        Of a U-Net; slices that it sees on either side.
+    together
+        Images that are convolved at once. On the CPU a slice has the same bits for any number of slices only with 1.
+    """
+    current, offset = first, 0
+    near = min(neighbours, 1)
+    for vector in vectors:
+        count = len(current) - 2 * neighbours
+        inside = slice(neighbours, neighbours + count)
+        offset += neighbours
+        gradient = measured[offset : offset + count] - symmetric(operation, current[inside])
+        outputs = []
+        for start in range(0, count, together):
+            stop = min(start + together, count)
+            channels = [current[start + shift : stop + shift] for shift in range(2 * neighbours + 1)]
+            channels.append(first[offset + start : offset + stop])
+            channels += [second[offset + start + shift : offset + stop + shift] for shift in range(-near, near + 1)]
+            channels += [gradient[start:stop], torch.full_like(gradient[start:stop], noise**0.5)]
+            outputs.append(apply(torch.stack(channels, dim=1), vector, width))
+        current = current[inside] + torch.cat(outputs)
+    return current
+
+
+
+class _Symmetric(torch.autograd.Function):
+    """A symmetric linear operation: its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, operation: Apply) -> torch.Tensor:
+        ctx.operation = operation
+        return _applied(operation, images)
+
+    @staticmethod
+    def backward(ctx: Any, *derivatives: Any) -> Any:
+        return _applied(ctx.operation, derivatives[0]), None
+
+
+def symmetric(operation: Apply, images: torch.Tensor) -> torch.Tensor:
+    """``operation(images)``, through which derivatives pass."""
+    result: torch.Tensor = _Symmetric.apply(images, operation)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _applied(operation: Apply, images: torch.Tensor) -> torch.Tensor:
+    if images.device.type == "cpu":
+        return tensor_of(operation(array_of(images)))
+    with device.cupy().cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+        return tensor_of(operation(array_of(images)))
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """An array of NumPy or CuPy as a tensor; the memory is the same."""
+    if device.is_on_gpu(array):
+        on_gpu: torch.Tensor = torch.from_dlpack(array)
+        return on_gpu
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def array_of(tensor: torch.Tensor) -> Any:
+    """A tensor as an array of NumPy or, where it is on a GPU, of CuPy; the memory is the same."""
+    found = tensor.detach().contiguous()
+    return found.numpy() if found.device.type == "cpu" else device.cupy().from_dlpack(found)
+
+
+def solved(
+    vectors: Any, first: Any, second: Any, measured: Any, operation: Apply, *, noise: float, width: int, neighbours: int
+) -> Any:
+    """`steps` on arrays of NumPy or CuPy, slice by slice, without derivatives."""
+    with torch.no_grad(), _one_thread(), _on_stream_of(first):
+        parameters = [tensor_of(vector) for vector in vectors]
+        images = [tensor_of(array) for array in (first, second, measured)]
+        found = steps(parameters, *images, operation, noise=noise, width=width, neighbours=neighbours, together=1)
+    return array_of(found)
+
+
+def _on_stream_of(array: Any) -> contextlib.AbstractContextManager[object]:
+    """Within this context PyTorch computes on the stream on which CuPy does, where the array is CuPy's."""
+    if not device.is_on_gpu(array):
+        return contextlib.nullcontext()
+    pointer = device.cupy().cuda.get_current_stream().ptr
+    return torch.cuda.stream(torch.cuda.ExternalStream(pointer))  # type: ignore[no-untyped-call]
+
+
+class _one_thread:  # noqa: N801
+    """Within this context PyTorch computes with one thread: cores are Dask's, and bits do not depend on their number."""
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.before)

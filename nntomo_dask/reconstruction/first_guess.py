@@ -1,0 +1,82 @@
+"""What an unrolled iteration begins with: two solutions of total variation, and what the projections say.
+
+All is in units of the specimen's intensity level, on a block of slices and its halo.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nntomo_dask.compute import device
+from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import tv_weight
+from nntomo_dask.reconstruction.tv_solver import Problem, solve
+from nntomo_dask.types import Float32
+
+# The second solution has a lower weight, which leaves details and noise; without noise a higher one, which flattens.
+_LOWER, _HIGHER = 1 / 5, 5.0
+_LEAST_WEIGHT = 0.1
+_NOISY = 0.5  # weight from which on a series is taken for noisy
+_ITERATIONS = 120
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Arrays (slice, y, x) of a block: two solutions, and ``Aᵀ S y``."""
+
+    first: Float32
+    second: Float32
+    measured: Float32
+
+
+class Conditioned:
+    """``Aᵀ S A`` and ``Aᵀ S`` of a projector pair, S the steps by frequency of `projection.conditioning`."""
+
+    def __init__(self, pair: Projector) -> None:
+        self.pair = pair
+
+    def normal(self, images: Float32) -> Float32:
+        """``Aᵀ S A x`` of images (slice, y, x)."""
+        return self.back(self.pair.forward(images))
+
+    def back(self, rows: Float32) -> Float32:
+        """``Aᵀ S y`` of rows (slice, angle, detector)."""
+        fft = device.fft(rows)
+        spectra = fft.rfft(rows, axis=-1) * self.pair.frequency_steps(rows)
+        xp = device.namespace(rows)
+        return self.pair.back(xp.ascontiguousarray(fft.irfft(spectra, rows.shape[-1], axis=-1), np.float32))
+
+
+def weight_of(noise: float, count: int) -> float:
+    """The weight of the first solution, for the noise of a ray and a number of projections."""
+    return max(tv_weight.of_noise(noise, count), _LEAST_WEIGHT)
+
+
+def guess(rows: Float32, pair: Projector, *, noise: float, between: float) -> Guess:
+    """The solutions for rows (slice, angle, detector) of up to 32 neighbouring slices.
+
+    Parameters
+    ----------
+    noise
+        Standard deviation in a ray that crosses the specimen.
+    between
+        Weight of the differences between slices, see `tv_solver.Problem`.
+    """
+    weight = weight_of(noise, len(pair.angles_deg))
+    other = weight * (_LOWER if weight >= _NOISY else _HIGHER)
+    ones = np.ones(len(pair.angles_deg))
+
+    def solution(one: float) -> Float32:
+        tolerance = 2.5e-3 if one >= _NOISY else 4e-4
+        problem = Problem(
+            weight=one,
+            lower=0.0,
+            upper=np.inf,
+            huber=0.0,
+            between=between,
+            tolerance=tolerance,
+            max_iterations=_ITERATIONS,
+        )
+        return solve(rows, pair, problem, ones)
+
+    return Guess(solution(weight), solution(other), Conditioned(pair).back(rows))

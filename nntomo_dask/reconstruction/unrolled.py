@@ -1,0 +1,243 @@
+"""Reconstruction by an unrolled iteration: total variation, improved step by step by small networks."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal, get_args
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from nntomo_dask import extras
+from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.arrays.grid import Axis
+from nntomo_dask.compute import chunking, device, streams
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import layout, unet
+from nntomo_dask.kernels.backproject import Statistic
+from nntomo_dask.networks.network import instead_of
+from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
+from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import METHODS, tv_weight
+from nntomo_dask.reconstruction.blocks import BLOCK, thickness_of
+from nntomo_dask.reconstruction.first_guess import Conditioned, guess
+from nntomo_dask.reconstruction.intensity import lazy_level
+from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.settings import setting
+from nntomo_dask.types import Float32, Float64
+
+NoiseShare = float | Literal["auto"]
+
+
+@METHODS.register
+@dataclass(frozen=True)
+class Unrolled(Method):
+    """Total variation, improved step by step by networks that see the projections too; see `unrolled`.
+
+    Attributes
+    ----------
+    networks
+        One, or the members of an ensemble.
+    statistic
+        Of the members' values in each voxel: "mean" or "spread".
+    """
+
+    name: ClassVar[str] = "unrolled"
+    title: ClassVar[str] = "Unrolled network"
+    summary: ClassVar[str] = "total variation, improved by networks that learned what matter looks like; needs --network"
+    network: ClassVar[type[Any] | None] = UnrolledNetwork
+
+    networks: tuple[UnrolledNetwork, ...] = ()
+    noise: NoiseShare = setting(
+        "auto",
+        least=0,
+        help="Standard deviation of the noise in a ray, as a share of the intensity level times a pixel; auto "
+        "estimates it from the series.",
+    )
+    statistic: Statistic = "mean"
+
+    @property
+    def halo(self) -> int:
+        """Neighbouring slices that are solved with a block; the networks see them."""
+        return REACH
+
+    @property
+    def block(self) -> int:
+        """Slices that are solved together."""
+        return BLOCK
+
+    def check(self, series: xr.DataArray) -> None:
+        """Raise a SchemaError where the networks were trained for another series, or a setting is out of range."""
+        super().check(series)
+        if self.statistic not in get_args(Statistic):
+            refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
+        least = 2 if self.statistic == "spread" else 1
+        if len(self.networks) < least:
+            got = f"{len(self.networks)}"
+            refuse(self.name, needs=f"at least {least} networks", got=got, remedy="train others with other seeds")
+        member: Any
+        for member in self.networks:
+            if not isinstance(member, UnrolledNetwork):
+                got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
+                refuse(self.name, needs="networks from train_unrolled", got=got, remedy=remedy)
+            member.check(series, who=self.name)
+        if isinstance(self.noise, str):
+            if self.noise != "auto":
+                refuse(self.name, needs='a noise of at least 0, or "auto"', got=f"{self.noise!r}", remedy="`noise=0`")
+        elif not (math.isfinite(self.noise) and self.noise >= 0):
+            refuse(self.name, needs='a noise of at least 0, or "auto"', got=f"{self.noise!r}", remedy="`noise=0`")
+        schema.check_even_z(series, who=self.name)
+        extras.check("torch", who=self.name)
+
+    def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
+        """The intensity level, the noise in units of it, and a slice's thickness in pixels."""
+        level = lazy_level(series, who=self.name)
+        level = da.where(level > 0, level, np.float32(1))
+        noise: Scalar = (
+            tv_weight.lazy_deviation(series, level, who=self.name) if isinstance(self.noise, str) else float(self.noise)
+        )
+        return level, noise, thickness_of(series)
+
+    def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
+        """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x), block by block."""
+        both = self.mean_and_spread(rows, angles_deg, *prepared, axis=axis)
+        return device.namespace(both).ascontiguousarray(both[:, get_args(Statistic).index(self.statistic)])
+
+    def mean_and_spread(
+        self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
+    ) -> Float32:
+        """Both statistics (slice, 2, y, x) of the members."""
+        level, noise, thickness = prepared
+        count, size = len(rows) - 2 * self.halo, rows.shape[-1]
+        both: Float32 = device.namespace(rows).empty((count, 2, size, size), np.float32)
+        pair = Projector(angles_deg, size, "native", axis)
+        solver = partial(self._block, pair=pair, level=level, noise=noise, between=1 / thickness)
+        need = self.device_bytes_per_slice((len(rows), angles_deg.size, size))
+        for start in range(0, count, self.block):
+            part = rows[start : start + self.block + 2 * self.halo]
+            solved = pair.computed(solver, part, slice_bytes=need, who=self.name)
+            inside = solved[self.halo : len(part) - self.halo]
+            both[start : start + len(inside)] = inside
+        return both
+
+    def _block(self, rows: Float32, *, pair: Projector, level: float, noise: float, between: float) -> Float32:
+        """(slice + 2 · halo, 2, y, x); the halo is empty."""
+        from nntomo_dask.kernels import torch_unet
+
+        xp = device.namespace(rows)
+        found = guess(rows / np.float32(level), pair, noise=noise, between=between)
+        operation = Conditioned(pair).normal
+        outputs = []
+        for member in self.networks:
+            unseen = self.halo - member.reach
+            seen = slice(unseen, len(rows) - unseen)
+            slices = torch_unet.solved(
+                [xp.asarray(step) for step in member.parameters],
+                found.first[seen],
+                found.second[seen],
+                found.measured[seen],
+                operation,
+                noise=noise,
+                width=member.width,
+                neighbours=member.neighbours,
+            )
+            outputs.append(xp.maximum(slices, 0) * np.float32(level))
+        both = xp.zeros((len(rows), 2, pair.size, pair.size), np.float32)
+        inside = both[self.halo : len(rows) - self.halo]
+        inside[:, 0] = outputs[0] if len(outputs) == 1 else xp.mean(xp.stack(outputs), axis=0)
+        if len(outputs) > 1:
+            inside[:, 1] = xp.std(xp.stack(outputs), axis=0)
+        return both
+
+    def host_bytes(self, shape: chunking.SlabShape) -> int:
+        """Of a block with its halo: two solutions, their solver, the members' slices, and the maps of one slice."""
+        slices, angles, detector = shape
+        blocks = -(-slices // self.block)
+        image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
+        seen = self.block + 2 * self.halo
+        lanes = layout.lane_width(seen, chunking.SLAB_SLICES)
+        solving = 6 * layout.padded_image_bytes(detector, lanes) + 8 * lanes * rows
+        networks = (7 + len(self.networks)) * seen * image + max(
+            unet.buffer_bytes(unet.channel_count(member.neighbours), member.width, detector) for member in self.networks
+        )
+        return blocks * self.block * (3 * image + chunking.READ * rows) + 2 * seen * image + max(solving, networks)
+
+    def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
+        """Solving, and the volumes of the networks."""
+        _, angles, detector = shape
+        between = 16 * streams.bordered_image_bytes(detector) + 9 * streams.padded_rows_bytes(angles, detector)
+        return streams.copied_bytes(angles, detector) + between
+
+    def wanted_slices(self, shape: tuple[int, int, int]) -> int:
+        """A block: slabs are made of whole ones in any case."""
+        return self.block
+
+    def recipe(self, series: xr.DataArray) -> recipes.Recipe:
+        """The digests of the networks, the settings and the statistic; the networks' own recipes as inputs."""
+        parameters = {
+            "networks": [member.digest for member in self.networks],
+            **self.parameters(),
+            "statistic": self.statistic,
+        }
+        return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+
+    def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
+        """The noise that was found."""
+        if not isinstance(self.noise, str):
+            return []
+        return [f"note: noise {float(prepared[1]):.2g}, in units of the specimen's intensity; --noise sets another"]
+
+    def for_angles(self, angles_deg: Float64) -> "Unrolled":
+        """The same networks at some of the angles; those for one series are judged a little too strictly."""
+        angles = tuple(np.sort(angles_deg).tolist())
+        members = (
+            dataclasses.replace(member, geometry=dataclasses.replace(member.geometry, angles_deg=angles))
+            for member in self.networks
+        )
+        return dataclasses.replace(self, networks=tuple(members))
+
+
+def unrolled(
+    series: xr.DataArray,
+    network: UnrolledNetwork | Sequence[UnrolledNetwork],
+    *,
+    noise: NoiseShare = "auto",
+    statistic: Statistic = "mean",
+) -> xr.DataArray:
+    """Reconstruct a tilt series with an unrolled iteration: total variation, improved by trained networks.
+
+    Blocks of 24 slices, counted from the first of the series, are solved with total variation twice, with the weight
+    that the noise asks for and with another. Then each step sees a slice, its neighbours, both solutions, the noise,
+    and ``Aᵀ S (y - A x)``, the direction in which the slice fits its projections better; what it says is added. Lazy.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32; slices at equal steps. Values are line integrals, [u · px].
+    network
+        From `train_unrolled`, `load_network` or `pretrained`. Several are an ensemble, whose members are averaged.
+    noise
+        Standard deviation in a ray, as a share of the `intensity_level` times a pixel; "auto" estimates it.
+    statistic
+        "mean" of the members, or their "spread": the standard deviation, voxel by voxel.
+
+    Returns
+    -------
+    Dims (z, y, x), float32, at least 0, in [u].
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, its slices are not at equal steps, or its angles are not those that the network
+        learned; a setting is out of range; PyTorch is missing. When it is computed: a value is NaN or infinite.
+
+    References
+    ----------
+    .. [1] J. Adler and O. Öktem, Learned Primal-Dual Reconstruction, IEEE Trans. Med. Imaging 37 (2018) 1322,
+       doi:10.1109/TMI.2018.2799231.
+    """
+    networks = tuple(network) if isinstance(network, Sequence) else (network,)
+    return reconstruct(series, Unrolled(networks=networks, noise=noise, statistic=statistic))

@@ -1,0 +1,126 @@
+"""Sets of scenes: what a training of an unrolled iteration learns from, as descriptions without data."""
+
+import numpy as np
+import xarray as xr
+
+from nntomo_dask.arrays import geometry, recipes, schema
+from nntomo_dask.arrays.angles import extent_deg
+from nntomo_dask.errors import refuse
+from nntomo_dask.networks.unrolled import Geometry
+from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.projection.noise import noise as noise_of
+from nntomo_dask.training.noise import LEAST_BACKGROUND, LEAST_SHARE, PhantomNoise
+from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes, described
+
+VALIDATED = 32  # scenes of a validation set
+LARGEST = 128  # pixels of a scene, where the series has more
+_DIGITS = 4
+
+
+def phantom_scenes(
+    series: xr.DataArray,
+    *,
+    phantom: str = "bodies",
+    noise: PhantomNoise = "auto",
+    size: int | None = None,
+    validated: int = VALIDATED,
+    seed: int = 0,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Training and validation scenes for exactly this series, without end and without data: phantoms by number.
+
+    Of `series` the angles, in any order, the number of detector pixels, and noise and background are used.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32.
+    phantom
+        Its name.
+    noise
+        Of the phantoms' rays. "auto": that of the series, see `noise`, varied from scene to scene by a quarter, with its
+        background; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
+        standard deviation of Gaussian noise, as a share of the brightest ray.
+    size
+        Pixels along a slice; by default those of the series, at most 128: what matter looks like hardly depends on the
+        size, and the time does.
+    validated
+        Scenes of the validation set, which are the same in every epoch.
+    seed
+        Of the scenes.
+
+    Returns
+    -------
+    Two datasets without variables, for `train_unrolled`.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, or a parameter is out of range. With ``noise="auto"``: the series is all noise, too
+        small for an estimate, or not finite.
+    """
+    who = "phantom_scenes"
+    schema.check_tilt_series(series, who=who)
+    angles = tuple(np.sort(series[schema.ANGLE].values).tolist())
+    pixels = min(series.sizes[schema.DETECTOR], LARGEST) if size is None else size
+    found = _noise(series, noise, who)
+    return drawn_scenes(
+        Geometry(angles, (len(angles),) * 2, (extent_deg(angles) / 2,) * 2),
+        phantom=phantom,
+        noise=found,
+        size=pixels,
+        validated=validated,
+        seed=seed,
+        who=who,
+    )
+
+
+def drawn_scenes(
+    wanted: Geometry,
+    *,
+    phantom: str,
+    noise: SceneNoise,
+    size: int,
+    validated: int = VALIDATED,
+    seed: int = 0,
+    who: str = "drawn_scenes",
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """The same for any series within some bounds, or with noise that is drawn: how pretrained networks are made."""
+    PHANTOMS.choose(phantom, who=who)
+    if size < 16:
+        refuse(who, needs="scenes of at least 16 pixels", got=f"{size}", remedy="`size=96`")
+    if validated < 1:
+        refuse(who, needs="at least 1 scene to validate with", got=f"{validated}", remedy=f"`validated={VALIDATED}`")
+    return (
+        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 1)),
+        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 2), count=validated),
+    )
+
+
+def _described(scenes: Scenes, **attributes: int) -> xr.Dataset:
+    recipe = recipes.record("phantom_scenes", described(scenes) | attributes)
+    attrs = {"scenes": scenes.to_json(), "recipe": recipes.Shown(recipe), **attributes}
+    return xr.Dataset(attrs=attrs)
+
+
+def _noise(series: xr.DataArray, noise: PhantomNoise, who: str) -> SceneNoise:
+    if isinstance(noise, str):
+        if noise not in ("auto", "none"):
+            needs = 'a noise "auto" or "none", or a share of the brightest ray'
+            refuse(who, needs=needs, got=repr(noise), remedy="`noise=auto`")
+        if noise == "none":
+            return SceneNoise()
+    elif not (isinstance(noise, int | float) and np.isfinite(noise) and noise >= 0):
+        needs = "a noise of at least 0, a share of the brightest ray"
+        refuse(who, needs=needs, got=f"{noise!r}", remedy="`noise=0.02`")
+    else:
+        return SceneNoise(read=float(noise))
+    found = noise_of(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
+    if found.is_all_noise:
+        got = f"one that varies no more than its noise, {found.read_noise:.3g}"
+        refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
+    above = found.brightest - found.background
+    if above <= 0 or (found.share < LEAST_SHARE and abs(found.background) <= LEAST_BACKGROUND * above):
+        return SceneNoise()
+    shares = found.read_noise / above, found.gain / above, found.background / above
+    read, gain, background = (float(f"{share:.{_DIGITS}g}") for share in shares)
+    return SceneNoise(read=read, gain=gain, background=background)
