@@ -132,13 +132,37 @@ def fit(
     progress: Progress,
 ) -> UnrolledNetwork:
     """Train a network with checked settings; see `train_unrolled`."""
+    return fit_scenes(
+        settings,
+        training,
+        validation,
+        source=_scenes(training),
+        seed=seed,
+        max_epochs=max_epochs,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def fit_scenes(
+    settings: Fit,
+    training: xr.Dataset,
+    validation: xr.Dataset,
+    *,
+    source: Scenes,
+    seed: int,
+    max_epochs: int,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> UnrolledNetwork:
+    """`fit`, with the training's scenes from elsewhere, such as files."""
     where = _device(settings)
     if max_epochs < 1:
         refuse(_WHO, needs="max_epochs of at least 1", got=f"{max_epochs}", remedy=f"`max_epochs={EPOCHS}`")
     if settings.steps * settings.neighbours > REACH:
         got = f"{settings.steps} steps with {settings.neighbours}"
         refuse(_WHO, needs=f"neighbours of at most {REACH} in all steps", got=got, remedy="`neighbours=1`")
-    sources = _scenes(training), _scenes(validation)
+    sources = source, _scenes(validation)
     if sources[0].geometry != sources[1].geometry:
         got = f"{sources[0].geometry.describe()} and {sources[1].geometry.describe()}"
         refuse(_WHO, needs="training and validation scenes for the same series", got=got, remedy="make both alike")
