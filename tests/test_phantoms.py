@@ -11,6 +11,7 @@ MAKERS = {
     "facets": lambda seed: nt.training_stack((40, 32, 32), seed=seed),
     "mixed": lambda seed: nt.mixed_stack((40, 32, 32), seed=seed),
     "particle": lambda seed: nt.nanoparticle((40, 32, 32), seed=seed, n_pores=3),
+    "materials": lambda seed: nt.phantom("materials", (40, 32, 32), seed=seed),
 }
 
 
