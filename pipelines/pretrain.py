@@ -1,172 +1,200 @@
-"""The networks that come with the package, made anew: scenes first, or at the same time, then training on them.
+"""The networks that come with the package, made anew: scenes, and at the same time networks that learn from them.
 
-``python -m pipelines.pretrain scenes --count 12000 --processes 16 --out stores/pretrain`` draws scenes: phantoms with
-few projections at any angles and with any noise, solved with total variation. What is there already is kept, so it goes
-on after an interruption. ``python -m pipelines.pretrain train --out stores/pretrain`` learns from them, and waits for
-those that another process is still making. Each scene is used ``--passes`` times within a while, then never again.
+``python -m pipelines.pretrain --minutes 60 --out stores/pretrain`` draws scenes with all cores but one: phantoms with
+few projections at any angles and with any noise, solved with total variation. Networks learn from what there is so far,
+each scene several times; the learning rate falls to zero at the end of the time. On a GPU several networks learn at
+once, ``--networks 1x16 --networks 2x24`` (steps x width). What was drawn is used again by the next run.
 """
 
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+import dask
 import numpy as np
+import torch
 
 import nntomo_dask as nt
-from nntomo_dask.compute import blas
-from nntomo_dask.networks.unrolled import Geometry
-from nntomo_dask.training.unrolled import sets
+from nntomo_dask.arrays import recipes
+from nntomo_dask.compute import blas, limits
+from nntomo_dask.kernels import unet
+from nntomo_dask.networks.unrolled import Geometry, UnrolledNetwork
+from nntomo_dask.training import loop
+from nntomo_dask.training.checkpoints import Checkpoint
+from nntomo_dask.training.unrolled import KIND, sets, training as training_room
 from nntomo_dask.training.unrolled.scenes import Scene, SceneNoise, Scenes
 
 GEOMETRY = Geometry(projections=(6, 32), reach_deg=(55.0, 90.0))
-WINDOW = 512  # scenes that are shuffled together
-READERS = 4
-
-
-@dataclass(frozen=True)
-class StoredScenes(Scenes):
-    """Scenes in files of a folder, in the order in which a training uses them."""
-
-    folder: str = ""
-    count: int = 0
-    passes: int = 1
-
-    def scene(self, number: int) -> Scene:
-        """The scene that is used as the one of this number; waits until it has been made."""
-        window, place = divmod(number, WINDOW * self.passes)
-        size = min(WINDOW, self.count - window * WINDOW)
-        turn, place = divmod(place, size)
-        order = np.random.default_rng([self.seed, window, turn]).permutation(size)
-        path = Path(self.folder) / f"{window * WINDOW + order[place]:06d}.npz"
-        while not path.exists():
-            time.sleep(0.05)
-        with np.load(path) as kept:
-            arrays = [kept[name] for name in ("first", "second", "measured", "truth")]
-            first, second, measured, truth = (one.astype(np.float32) for one in arrays)
-            return Scene(kept["angles_deg"], first, second, measured, float(kept["noise"]), truth)
-
-    def scenes(self, numbers: Iterable[int], *, workers: int) -> Iterator[Scene]:
-        """The scenes of some numbers; a few are read ahead."""
-        with ThreadPoolExecutor(READERS) as pool:
-            waiting = []
-            for number in numbers:
-                waiting.append(pool.submit(self.scene, number))
-                if len(waiting) > 4 * READERS:
-                    yield waiting.pop(0).result()
-            for one in waiting:
-                yield one.result()
+EPOCH = 1024  # scenes between two validations
+FIRST = 64  # scenes that there have to be before a network learns
+READERS = 6
+ARRAYS = ("first", "second", "descent", "truth")  # of a scene, kept in half precision
 
 
 def make(text: str, number: int, folder: Path) -> None:
-    """Write a scene, in half precision, whole or not at all."""
+    """Write a scene, whole or not at all."""
     path = folder / f"{number:06d}.npz"
     if path.exists():
         return
     scene = Scenes.from_json(text).scene(number)
     part = folder / f".{number:06d}.{os.getpid()}.npz"
-    np.savez(
-        part,
-        angles_deg=scene.angles_deg,
-        noise=scene.noise,
-        **{name: getattr(scene, name).astype(np.float16) for name in ("first", "second", "measured", "truth")},
-    )
+    others = {"angles_deg": scene.angles_deg, "noise": scene.noise, "frequency_steps": scene.frequency_steps}
+    np.savez(part, **others, **{name: getattr(scene, name).astype(np.float16) for name in ARRAYS})
     part.rename(path)
 
 
-def described(phantom: str, size: int, seed: int) -> tuple[Scenes, list]:
-    """The training scenes, and both sets."""
-    both = sets.drawn_scenes(GEOMETRY, phantom=phantom, noise=SceneNoise(drawn=True), size=size, seed=seed)
-    return Scenes.from_json(both[0].attrs["scenes"]), list(both)
+def load(path: Path) -> Scene:
+    """A scene that `make` wrote."""
+    with np.load(path) as kept:
+        arrays = {name: kept[name].astype(np.float32) for name in ARRAYS}
+        return Scene(kept["angles_deg"], noise=float(kept["noise"]), frequency_steps=kept["frequency_steps"], **arrays)
 
 
-def common(function):
-    for option in (
-        click.option("--out", type=click.Path(path_type=Path), default=Path("stores/pretrain"), show_default=True),
-        click.option("--seed", default=0, show_default=True, help="Of the scenes."),
-        click.option("--size", default=96, show_default=True, help="Pixels along a slice."),
-        click.option("--phantom", default="materials", show_default=True),
-        click.option("--count", default=12000, show_default=True, help="Number of scenes."),
-    ):
-        function = option(function)
-    return function
-
-
-@click.group(help=__doc__.partition("\n")[0])
-def main() -> None:
-    pass
-
-
-@main.command("scenes")
-@common
-@click.option("--processes", default=2, show_default=True)
-def scenes(out: Path, seed: int, size: int, phantom: str, count: int, processes: int) -> None:
-    """Make scenes."""
-    source, _ = described(phantom, size, seed)
-    folder = out / "scenes"
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(text: str, count: int, folder: Path, processes: int, deadline: float) -> None:
+    """Make scenes until there are enough or the time has come."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=blas.limit_to_one) as pool:
-        made = [pool.submit(make, source.to_json(), number, folder) for number in range(count)]
-        for done, one in enumerate(made, start=1):
-            one.result()
-            if done % 500 == 0:
-                click.echo(f"{done} scenes")
+        waiting = []
+        for number in range(count):
+            waiting.append(pool.submit(make, text, number, folder))
+            if len(waiting) > 3 * processes:
+                waiting.pop(0).result()
+            if time.time() > deadline:
+                break
+        for one in waiting:
+            one.cancel()
 
 
-@main.command()
-@common
-@click.option("--passes", default=2, show_default=True, help="How often a scene is used.")
-@click.option("--steps", default=1, show_default=True, help="Networks, one behind the other.")
-@click.option("--width", default=16, show_default=True)
-@click.option("--neighbours", default=2, show_default=True)
-@click.option("--batch-size", default=4, show_default=True)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--name", default="any", show_default=True, help="Of the network's file.")
-def train(
+@dataclass(frozen=True)
+class Drawn(Scenes):
+    """Scenes of a folder, any of them at a time, while more are being made."""
+
+    folder: str = ""
+
+    def scenes(self, numbers: Any, *, workers: int) -> Iterator[Scene]:
+        """Without end."""
+        rng = np.random.default_rng(self.seed)
+
+        def known() -> Iterator[Path]:
+            there: list[Path] = []
+            while True:
+                if len(there) < FIRST or rng.random() < 0.02:
+                    there = sorted(Path(self.folder).glob("[0-9]*.npz"))
+                if len(there) < FIRST:
+                    time.sleep(1)
+                else:
+                    yield there[rng.integers(len(there))]
+
+        with ThreadPoolExecutor(READERS) as pool:
+            waiting = []
+            for path in known():
+                waiting.append(pool.submit(load, path))
+                if len(waiting) > 4 * READERS:
+                    yield waiting.pop(0).result()
+
+
+class Timed(training_room.Adam):
+    """Ends at a time, when the learning rate has fallen to zero."""
+
+    begin: float = 0.0
+    deadline: float = 0.0
+
+    def progress(self, taken: int) -> float:
+        """By the clock."""
+        if taken == 0:
+            self.begin = time.time()
+        return min((time.time() - self.begin) / max(self.deadline - self.begin, 1), 1.0)
+
+    def iterate(self, state: Any) -> Iterator[Any]:
+        """The last state ends an epoch."""
+        for after in super().iterate(state):
+            if time.time() > self.deadline:
+                after.loss = after.total / after.batch if not after.epoch_complete else after.loss
+                after.epoch_complete = True
+                yield after
+                return
+            yield after
+
+
+def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, deadline: float) -> None:
+    """Train one network until the deadline."""
+    source = Scenes.from_json(both[0].attrs["scenes"])
+    drawn = Drawn(**vars(source), folder=str(out / "scenes"))
+    parameters = {**vars(settings), "seed": seed, "minutes": None}
+    recipe = recipes.record("pretrain", parameters, [one.attrs["recipe"] for one in both])
+    count = unet.parameter_count(unet.channel_count(settings.neighbours), settings.width)
+    zeros = np.zeros((settings.steps, count), np.float32)
+    frame = UnrolledNetwork(source.geometry, zeros, settings.width, settings.neighbours, recipe)
+    reached = Checkpoint(KIND, frame)
+    validation = Scenes.from_json(both[1].attrs["scenes"])
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    begin = time.time()
+    with blas.one_thread(), dask.config.set(num_workers=min(limits.cores(), 4)):
+        numbers = range(int(both[1].attrs["count"]))
+        solver = Timed(settings, seed, drawn, validation, numbers, where, max_epochs=10**6)
+        solver.deadline = deadline
+        path = out / f"{name}.training.safetensors"
+        loop.run(solver, reached, max_epochs=10**6, patience=10**6, path=path, progress="none")
+    network = reached.best_network()
+    nt.save_network(network, out / f"{name}.safetensors")
+    losses = [round(validation_loss, 4) for _, validation_loss in reached.losses]
+    told = {"network": name, "seconds": round(time.time() - begin), "epochs": len(losses), "validation": losses}
+    click.echo(json.dumps(told))
+    (out / f"{name}.json").write_text(json.dumps(told))
+
+
+@click.command(help=__doc__.partition("\n")[0])
+@click.option("--minutes", default=60.0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("stores/pretrain"), show_default=True)
+@click.option("--seed", default=0, show_default=True, help="Of the scenes and the first weights.")
+@click.option("--size", default=96, show_default=True, help="Pixels along a slice.")
+@click.option("--phantom", default="materials", show_default=True)
+@click.option("--count", default=100_000, show_default=True, help="The most scenes.")
+@click.option("--processes", type=int, help="That draw scenes. Default: all cores but one.")
+@click.option("--networks", multiple=True, default=["2x16"], show_default=True, help="Steps x width, or with x neighbours.")
+@click.option("--batch-size", default=4, show_default=True, help="Scenes in a step of Adam.")
+def main(
+    minutes: float,
     out: Path,
     seed: int,
     size: int,
     phantom: str,
     count: int,
-    passes: int,
-    steps: int,
-    width: int,
-    neighbours: int,
+    processes: int | None,
+    networks: tuple[str, ...],
     batch_size: int,
-    precision: str,
-    name: str,
 ) -> None:
-    """Train a network on the scenes."""
-    from nntomo_dask.training.unrolled import training
-
-    source, both = described(phantom, size, seed)
-    stored = StoredScenes(**vars(source), folder=str(out / "scenes"), count=count, passes=passes)
-    epochs = max(count * passes // (WINDOW * passes), 1)
-    network = training.fit_scenes(
-        training.Fit(
+    deadline = time.time() + 60 * minutes
+    both = list(sets.drawn_scenes(GEOMETRY, phantom=phantom, noise=SceneNoise(drawn=True), size=size, seed=seed))
+    text, folder = both[0].attrs["scenes"], out / "scenes"
+    folder.mkdir(parents=True, exist_ok=True)
+    make(text, 0, folder)  # compiles the kernels for all
+    context = multiprocessing.get_context("spawn")
+    makers = processes or max(limits.cores() - 1, 1)
+    running = [context.Process(target=draw, args=(text, count, folder, makers, deadline))]
+    for one in networks:
+        steps, width, *rest = (int(part) for part in one.split("x"))
+        settings = training_room.Fit(
             steps=steps,
-            neighbours=neighbours,
             width=width,
-            epoch_scenes=count * passes // epochs,
+            neighbours=rest[0] if rest else 2,
+            epoch_scenes=EPOCH,
             batch_size=batch_size,
-            learning_rate=1e-3,
-            precision=precision,
-        ),
-        *both,
-        source=stored,
-        seed=seed,
-        max_epochs=epochs,
-        checkpoint=out / f"{name}.training.safetensors",
-        progress="bar",
-    )
-    nt.save_network(network, out / f"{name}.safetensors")
-    click.echo(json.dumps(network.recipe["outcome"]))
+        )
+        running.append(context.Process(target=learn, args=(one, settings, both, out, seed, deadline)))
+    for process in running:
+        process.start()
+    for process in running[1:]:
+        process.join()
+    running[0].terminate()
+    click.echo(f"{len(list(folder.glob('[0-9]*.npz')))} scenes")
 
 
 if __name__ == "__main__":

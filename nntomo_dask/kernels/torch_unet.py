@@ -52,7 +52,7 @@ def steps(
     vectors: Sequence[torch.Tensor],
     first: torch.Tensor,
     second: torch.Tensor,
-    measured: torch.Tensor,
+    descent: torch.Tensor,
     operation: Apply,
     *,
     noise: float,
@@ -69,10 +69,11 @@ def steps(
     first, second
         (slice + 2 · reach, y, x), two guesses; the first is what the steps begin with. The reach is the number of steps
         times that of the neighbours.
-    measured
-        (slice + 2 · reach, y, x), ``Aᵀ S y`` of the measured projections y.
+    descent
+        (slice + 2 · reach, y, x), ``Aᵀ S (y - A x)`` of the first guess x: the direction in which it fits the measured
+        projections y better.
     operation
-        ``Aᵀ S A``: with `measured`, it gives the direction in which a slice fits its projections better.
+        ``Aᵀ S A``, which tells how the direction changes with the slices.
     noise
         Standard deviation in a ray.
     width, neighbours
@@ -82,18 +83,20 @@ def steps(
     """
     current, offset = first, 0
     near = min(neighbours, 1)
-    for vector in vectors:
+    for number, vector in enumerate(vectors):
         count = len(current) - 2 * neighbours
         inside = slice(neighbours, neighbours + count)
         offset += neighbours
-        gradient = measured[offset : offset + count] - symmetric(operation, current[inside])
+        direction = descent[offset : offset + count]
+        if number > 0:
+            direction = direction - symmetric(operation, current[inside] - first[offset : offset + count])
         outputs = []
         for start in range(0, count, together):
             stop = min(start + together, count)
             channels = [current[start + shift : stop + shift] for shift in range(2 * neighbours + 1)]
             channels.append(first[offset + start : offset + stop])
             channels += [second[offset + start + shift : offset + stop + shift] for shift in range(-near, near + 1)]
-            channels += [gradient[start:stop], torch.full_like(gradient[start:stop], noise**0.5)]
+            channels += [direction[start:stop], torch.full_like(direction[start:stop], noise**0.5)]
             outputs.append(apply(torch.stack(channels, dim=1), vector, width))
         current = current[inside] + torch.cat(outputs)
     return current
@@ -141,12 +144,12 @@ def array_of(tensor: torch.Tensor) -> Any:
 
 
 def solved(
-    vectors: Any, first: Any, second: Any, measured: Any, operation: Apply, *, noise: float, width: int, neighbours: int
+    vectors: Any, first: Any, second: Any, descent: Any, operation: Apply, *, noise: float, width: int, neighbours: int
 ) -> Any:
     """`steps` on arrays of NumPy or CuPy, slice by slice, without derivatives."""
     with torch.no_grad(), _one_thread(), _on_stream_of(first):
         parameters = [tensor_of(vector) for vector in vectors]
-        images = [tensor_of(array) for array in (first, second, measured)]
+        images = [tensor_of(array) for array in (first, second, descent)]
         found = steps(parameters, *images, operation, noise=noise, width=width, neighbours=neighbours, together=1)
     return array_of(found)
 

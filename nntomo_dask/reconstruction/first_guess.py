@@ -1,4 +1,4 @@
-"""What an unrolled iteration begins with: two solutions of total variation, and what the projections say.
+"""What an unrolled iteration begins with: two solutions of total variation, and what the projections say against one.
 
 All is in units of the specimen's intensity level, on a block of slices and its halo.
 """
@@ -22,18 +22,18 @@ _ITERATIONS = 120
 
 @dataclass(frozen=True)
 class Guess:
-    """Arrays (slice, y, x) of a block: two solutions, and ``Aᵀ S y``."""
+    """Arrays (slice, y, x) of a block: two solutions x, and for the first ``Aᵀ S (y - A x)``, the descent."""
 
     first: Float32
     second: Float32
-    measured: Float32
+    descent: Float32
 
 
 class Conditioned:
     """``Aᵀ S A`` and ``Aᵀ S`` of a projector pair, S the steps by frequency of `projection.conditioning`."""
 
-    def __init__(self, pair: Projector) -> None:
-        self.pair = pair
+    def __init__(self, pair: Projector, steps: Float32 | None = None) -> None:
+        self.pair, self._steps = pair, steps
 
     def normal(self, images: Float32) -> Float32:
         """``Aᵀ S A x`` of images (slice, y, x)."""
@@ -42,8 +42,9 @@ class Conditioned:
     def back(self, rows: Float32) -> Float32:
         """``Aᵀ S y`` of rows (slice, angle, detector)."""
         fft = device.fft(rows)
-        spectra = fft.rfft(rows, axis=-1) * self.pair.frequency_steps(rows)
         xp = device.namespace(rows)
+        steps = self.pair.frequency_steps(rows) if self._steps is None else xp.asarray(self._steps)
+        spectra = fft.rfft(rows, axis=-1) * steps
         return self.pair.back(xp.ascontiguousarray(fft.irfft(spectra, rows.shape[-1], axis=-1), np.float32))
 
 
@@ -79,4 +80,5 @@ def guess(rows: Float32, pair: Projector, *, noise: float, between: float) -> Gu
         )
         return solve(rows, pair, problem, ones)
 
-    return Guess(solution(weight), solution(other), Conditioned(pair).back(rows))
+    first = solution(weight)
+    return Guess(first, solution(other), Conditioned(pair).back(rows - pair.forward(first)))

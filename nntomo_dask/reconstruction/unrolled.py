@@ -138,7 +138,7 @@ class Unrolled(Method):
                 [xp.asarray(step) for step in member.parameters],
                 found.first[seen],
                 found.second[seen],
-                found.measured[seen],
+                found.descent[seen],
                 operation,
                 noise=noise,
                 width=member.width,

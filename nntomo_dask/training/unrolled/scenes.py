@@ -60,7 +60,8 @@ class Scene(NamedTuple):
     angles_deg: Float64
     first: Float32  # (slice + 2 · halo, y, x), as the next two
     second: Float32
-    measured: Float32
+    descent: Float32
+    frequency_steps: Float32  # (angle, frequency), see `projection.conditioning`
     noise: float
     truth: Float32  # (slice, y, x)
 
@@ -118,7 +119,8 @@ class Scenes:
         pair = Projector(angles, self.size)
         found = guess(rows, pair, noise=noise, between=1.0)
         inside = slice(REACH, REACH + BLOCK)
-        return Scene(angles, found.first, found.second, found.measured, noise, truth[inside])
+        steps = pair.frequency_steps(rows)
+        return Scene(angles, found.first, found.second, found.descent, steps, noise, truth[inside])
 
     def scenes(self, numbers: Iterable[int], *, workers: int) -> Iterator[Scene]:
         """The scenes of some numbers in their order; the next ones are made while one is worked on."""

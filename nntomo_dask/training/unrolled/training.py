@@ -132,37 +132,13 @@ def fit(
     progress: Progress,
 ) -> UnrolledNetwork:
     """Train a network with checked settings; see `train_unrolled`."""
-    return fit_scenes(
-        settings,
-        training,
-        validation,
-        source=_scenes(training),
-        seed=seed,
-        max_epochs=max_epochs,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-
-
-def fit_scenes(
-    settings: Fit,
-    training: xr.Dataset,
-    validation: xr.Dataset,
-    *,
-    source: Scenes,
-    seed: int,
-    max_epochs: int,
-    checkpoint: str | os.PathLike[str] | None,
-    progress: Progress,
-) -> UnrolledNetwork:
-    """`fit`, with the training's scenes from elsewhere, such as files."""
     where = _device(settings)
     if max_epochs < 1:
         refuse(_WHO, needs="max_epochs of at least 1", got=f"{max_epochs}", remedy=f"`max_epochs={EPOCHS}`")
     if settings.steps * settings.neighbours > REACH:
         got = f"{settings.steps} steps with {settings.neighbours}"
         refuse(_WHO, needs=f"neighbours of at most {REACH} in all steps", got=got, remedy="`neighbours=1`")
-    sources = source, _scenes(validation)
+    sources = _scenes(training), _scenes(validation)
     if sources[0].geometry != sources[1].geometry:
         got = f"{sources[0].geometry.describe()} and {sources[1].geometry.describe()}"
         refuse(_WHO, needs="training and validation scenes for the same series", got=got, remedy="make both alike")
@@ -344,12 +320,12 @@ class Adam:
         seen = slice(unseen, len(scene.first) - unseen)
         images = [torch.from_numpy(array[seen]).to(self.where) for array in scene[1:4]]
         wanted = torch.from_numpy(scene.truth).to(self.where)
-        pair = Projector(scene.angles_deg, wanted.shape[-1])
+        operation = Conditioned(Projector(scene.angles_deg, wanted.shape[-1]), scene.frequency_steps).normal
         with torch.autocast("cuda", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             slices = torch_unet.steps(
                 list(vectors),
                 *images,
-                Conditioned(pair).normal,
+                operation,
                 noise=scene.noise,
                 width=settings.width,
                 neighbours=settings.neighbours,
@@ -358,11 +334,15 @@ class Adam:
         before = torch.from_numpy(scene.first[REACH:-REACH]).to(self.where)
         return (slices.float() - wanted).square().mean() / ((before - wanted).square().mean() + _FLOOR)
 
+    def progress(self, taken: int) -> float:
+        """Which share of the training lies behind, after so many steps."""
+        return taken / self.steps
+
     def _step(self, batch: list[Scene], state: State, pool: ThreadPoolExecutor) -> float:
         taken = state.epoch * self.batches + state.batch
-        warm, left = min((taken + 1) / _WARMING, 1), 0.5 * (1 + np.cos(np.pi * taken / self.steps))
+        rate = min((taken + 1) / _WARMING, 1) * 0.5 * (1 + np.cos(np.pi * self.progress(taken)))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * warm * left
+            group["lr"] = self.settings.learning_rate * rate
 
         def one(scene: Scene) -> tuple[float, torch.Tensor]:
             loss = self._loss(scene, self.vector)
