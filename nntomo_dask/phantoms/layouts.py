@@ -229,7 +229,7 @@ def _supported(sketch: Sketch) -> None:
     if form < 0.55:
         support, normal, across = _film(sketch, sketch.size(0.02, 0.16), tall)
     elif form < 0.75:
-        support = _pole(sketch, sketch.size(0.12, 0.5), tall)
+        support = pole(sketch, sketch.size(0.12, 0.5), tall)
     else:
         support = sketch.place(body(sketch, sketch.size(0.3, 0.8)))
     sketch.add(support, density)
@@ -291,7 +291,7 @@ def _needle(sketch: Sketch) -> None:
     count = 1 if sketch.chance(0.7) else sketch.count(2, 12)
     for _ in range(count):
         radius = sketch.size(0.2, 0.75) if count == 1 else sketch.size(0.05, 0.6 / np.sqrt(count))
-        solid = _pole(sketch, radius, tall)
+        solid = pole(sketch, radius, tall)
         sketch.add(solid, sketch.next_density())
         if count == 1 or sketch.chance(0.3):
             _inside(sketch, solid)
@@ -299,7 +299,7 @@ def _needle(sketch: Sketch) -> None:
         _vary(sketch)
 
 
-def _pole(sketch: Sketch, radius: float, tall: float) -> Solid:
+def pole(sketch: Sketch, radius: float, tall: float) -> Solid:
     """A rod with flat sides or round, that may lean, taper and end in a tip."""
     rng = sketch.rng
     lean = rng.uniform(-0.12, 0.12, 2) if sketch.chance(0.7) else np.zeros(2)
