@@ -18,6 +18,7 @@ from nntomo_dask.phantoms.shapes import reach
 from nntomo_dask.types import Bools, Float32, Float64
 
 _PARALLEL = 1e-9  # least component of a normal along x, so that no plane is parallel to the rows
+_FAR = 100.0  # beyond all that is drawn
 
 Blend = Literal["over", "matter", "empty", "times"]
 
@@ -65,6 +66,14 @@ class Solid:
     def cut(self, planes: Float64) -> "Solid":
         """What of the body is on the inner side of further planes."""
         return replace(self, planes=np.concatenate([self.planes, planes]))
+
+    def contains(self, points: Float64) -> Bools:
+        """Which of the points (point, 3) lie in the body."""
+        found = ((points >= self.low) & (points <= self.high)).all(axis=1)
+        found &= (points @ self.planes[:, :3].T <= self.planes[:, 3]).all(axis=1)
+        for matrix in self.quadrics:
+            found &= (((points - self.centre) @ matrix.T) ** 2).sum(axis=1) <= 1
+        return np.asarray(found)
 
     def depth(self, ways: Float64) -> Float64:
         """How far its surface is from its centre, along unit vectors (way, 3)."""
@@ -310,7 +319,7 @@ def rod(start: Float64, end: Float64, radius: float) -> Solid:
 def slab(normal: Float64, low: float, high: float) -> Solid:
     """All points between two parallel planes."""
     planes = np.array([[*normal, high], [*-normal, -low]])
-    return Solid(normal * (low + high) / 2, np.full(3, -4.0), np.full(3, 4.0), 4.0, planes)
+    return Solid(normal * (low + high) / 2, np.full(3, -_FAR), np.full(3, _FAR), _FAR, planes)
 
 
 def _linear(normal: Float64, offset: float, z: Float64, y: Float64, x: Float64) -> Float32:
