@@ -1,7 +1,10 @@
-"""Consistency with the measurement: a volume that somebody proposes, moved to what the projections say.
+"""Consistency with the measurement: a volume that a network proposes, moved to what the projections say.
 
 ``min ‖A x - y‖² + μ ‖x - proposed‖²`` within bounds. What contradicts the projections goes; what they do not determine
 stays as it was proposed. See docs/theory.md.
+
+A method with networks has a field ``consistency: Consistency = setting("auto", help=CONSISTENCY_HELP)``, and calls
+`check`, `prepare`, `finished` and `host_bytes` where it does the like; its recipe holds `parameters`.
 """
 
 import math
@@ -10,20 +13,73 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 
+from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking, device, reporting, streams
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, project as kernel
 from nntomo_dask.projection import conditioning
 from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import measured as of_series
+from nntomo_dask.reconstruction.method import Scalar
 from nntomo_dask.types import Complex64, Float32, Float64
 
 Weight = float | Literal["auto"]
+Consistency = float | Literal["auto", "none"]
 
+CONSISTENCY_HELP = (
+    "How far the network's volume is moved to what the projections say: auto takes away what contradicts them by more "
+    "than their noise, none leaves the volume as it is. A number is the variance of a ray's noise divided by that of "
+    "the network's error in a voxel, in px²: the larger, the less is moved."
+)
 ITERATIONS = 10
+_ROUGHNESS = 0.05  # of the intensity level: what rays of a right volume differ by, since a body is no voxels
 # Frequencies whose squares are averaged: within this share of a frequency, and so many.
 _NEAR, _LEAST_NEAR = 0.5, 1
 _SURE = 2  # standard deviations by which squares exceed those of noise before they are a fault of the volume
 _OF_A_LINE = 2 / 3  # mean of (1 - w)² + w²: squares of the two weights with which a ray crosses a line of pixels
+
+
+def check(consistency: Any, *, who: str) -> None:
+    """Raise a SchemaError where it is neither of the words nor a number of at least 0."""
+    known = consistency in ("auto", "none") if isinstance(consistency, str) else _is_weight(consistency)
+    if not known:
+        needs, remedy = 'consistency "auto" or "none", or a number of at least 0', '`consistency="auto"`'
+        refuse(who, needs=needs, got=f"{consistency!r}", remedy=remedy)
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def parameters(consistency: Consistency) -> dict[str, Any]:
+    """What a recipe says of it: nothing where the volume stays as it is, as before there was such a setting."""
+    return {} if consistency == "none" else {"consistency": consistency}
+
+
+def prepare(
+    series: xr.DataArray, consistency: Consistency, *, level: Scalar, pad: int = 0, who: str
+) -> tuple[Scalar, ...]:
+    """Lower bound of the voxels, and gain, read-out noise and background, as lazy scalars; none for "none".
+
+    Parameters
+    ----------
+    series
+        The measured one, with projections that were extended by `pad` pixels at either end.
+    level
+        The series' intensity level: a share of it counts as noise, so that a fit does not follow surfaces of voxels.
+    """
+    if consistency == "none":
+        return ()
+    own = series.isel({schema.DETECTOR: slice(pad, series.sizes[schema.DETECTOR] - pad)})
+    least, gain, read_noise, background = of_series.least_value_and_noise(own, who=who)
+    return least, gain, (read_noise**2 + (_ROUGHNESS * level) ** 2) ** 0.5, background
+
+
+def prepare_at(consistency: Consistency, *, level: float) -> tuple[Scalar, ...]:
+    """`prepare` for a series whose level alone is known, where the method makes the input of a network: no noise."""
+    return () if consistency == "none" else (0.0, 0.0, _ROUGHNESS * level, 0.0)
 
 
 def finished(
