@@ -34,7 +34,7 @@ CONSISTENCY_HELP = (
     "the network's error in a voxel, in px²: the larger, the less is moved."
 )
 ITERATIONS = 10
-_ROUGHNESS = 0.05  # of the intensity level: what rays of a right volume differ by, since a body is no voxels
+_ROUGHNESS = 0.1  # of the intensity level: what rays of a right volume differ by, since a body is no voxels
 # Frequencies whose squares are averaged: within this share of a frequency, and so many.
 _NEAR, _LEAST_NEAR = 0.5, 1
 _SURE = 2  # standard deviations by which squares exceed those of noise before they are a fault of the volume
