@@ -101,7 +101,7 @@ def place(
     network = [one.digest for one in getattr(candidate.method, "networks", ())]
     what = {
         "method": candidate.method.name,
-        "parameters": candidate.method.parameters() if not network else {"networks": network},
+        "parameters": candidate.method.parameters() | ({"networks": network} if network else {}),
         "series": recipes.without_versions(series),
         "left_out_deg": np.sort(angles_deg[fold.left_out]).tolist(),
         "slices": [run.start, run.stop],

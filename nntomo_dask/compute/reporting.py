@@ -32,6 +32,9 @@ class Figures:
         Of each slice, where the method has such and the slice is not empty.
     unfinished
         How many of these a limit has ended before the method's own rule did.
+    measured_squares, before_squares, after_squares
+        Sums over all rays: of what was measured, and of what projections differ from it before a volume was made
+        consistent with them and after; 0 where none was.
     """
 
     who: str
@@ -39,6 +42,9 @@ class Figures:
     seconds: float = 0.0
     iterations: list[int] = field(default_factory=list)
     unfinished: int = 0
+    measured_squares: float = 0.0
+    before_squares: float = 0.0
+    after_squares: float = 0.0
 
 
 _inside = threading.local()  # the figures of the slab that this thread computes
@@ -75,6 +81,15 @@ def add(iterations: Iterable[int], *, unfinished: Iterable[bool] = ()) -> None:
     if figures is not None:
         figures.iterations += [int(count) for count in iterations if count > 0]
         figures.unfinished += sum(map(bool, unfinished))
+
+
+def add_squares(measured: float, before: float, after: float) -> None:
+    """Sums of squares of the slab in work: see `Figures`."""
+    figures: Figures | None = getattr(_inside, "figures", None)
+    if figures is not None:
+        figures.measured_squares += measured
+        figures.before_squares += before
+        figures.after_squares += after
 
 
 @contextlib.contextmanager

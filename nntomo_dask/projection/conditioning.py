@@ -68,7 +68,7 @@ def spectra_of(lanes: Float32, size: int) -> Complex64:
     """The transform along the detector of a lane group of sinograms, (angle, frequency, lane)."""
     table = lanes.reshape(-1, size + layout.DETECTOR_PAD, lanes.shape[1])
     inside = table[:, layout.DETECTOR_FRONT : layout.DETECTOR_FRONT + size]
-    spectra: Complex64 = device.fft(lanes).rfft(inside, axis=1)
+    spectra: Complex64 = device.fft(lanes).rfft(inside, size, axis=1)
     return spectra
 
 

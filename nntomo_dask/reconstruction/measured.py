@@ -21,6 +21,12 @@ def least_value(series: xr.DataArray, *, who: str) -> da.Array:
     return least
 
 
+def least_value_and_noise(series: xr.DataArray, *, who: str) -> tuple[da.Array, da.Array, da.Array, da.Array]:
+    """`least_value`, and the three numbers of `noise`, from one look."""
+    found = _found(series, who)
+    return found[0], found[1], found[2], found[3]
+
+
 def noise(series: xr.DataArray, *, who: str) -> tuple[da.Array, da.Array, da.Array]:
     """Gain, read-out noise and background: the variance at a value v is ``read² + gain · max(v - background, 0)``."""
     found = _found(series, who)

@@ -17,7 +17,9 @@ from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
 from nntomo_dask.networks.network import instead_of
-from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
+from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, checked_axis, reconstruct
 from nntomo_dask.settings import setting
@@ -35,6 +37,8 @@ class Msdnet(Method):
         One, or the members of an ensemble.
     statistic
         Of the members' values in each voxel: "mean" or "spread".
+    padding
+        Pixels at either end by which projections were extended.
     """
 
     name: ClassVar[str] = "msdnet"
@@ -49,7 +53,9 @@ class Msdnet(Method):
         "twice as intense.",
         above=0,
     )
+    consistency: Consistency = setting("auto", help=CONSISTENCY_HELP)
     statistic: Statistic = "mean"
+    padding: int = 0
 
     @property
     def halo(self) -> int:
@@ -59,6 +65,7 @@ class Msdnet(Method):
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
         schema.check_tilt_series(series, who=self.name)
+        consistency_room.check(self.consistency, who=self.name)
         if self.statistic not in get_args(Statistic):
             refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
         least = 2 if self.statistic == "spread" else 1
@@ -84,14 +91,18 @@ class Msdnet(Method):
                 )
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
-        """The scale, one for all members."""
-        return tuple(scales_of(self.name, series, [self.networks[0].level], self.scale))
+        """The scale, one for all members; and what consistency needs."""
+        (scale,) = scales_of(self.name, series, [self.networks[0].level], self.scale)
+        level = scale * self.networks[0].level
+        more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
+        return scale, *more
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Improved slices (slice, y, x), from rows (slice, angle, detector) of them and their neighbours."""
-        of_members = np.mean if self.statistic == "mean" else np.std
         outputs, scale = self._outputs(rows, angles_deg, prepared[0], axis)
-        whole: Float32 = device.namespace(rows).asarray(of_members(outputs, axis=0) * scale)
+        if self.statistic == "mean":
+            return self._finished(np.mean(outputs, axis=0) * scale, rows, angles_deg, prepared, axis)
+        whole: Float32 = device.namespace(rows).asarray(np.std(outputs, axis=0) * scale)
         return whole
 
     def mean_and_spread(
@@ -99,10 +110,30 @@ class Msdnet(Method):
     ) -> Float32:
         """Both statistics (slice, 2, y, x) of the members."""
         outputs, scale = self._outputs(rows, angles_deg, prepared[0], axis)
-        both: Float32 = device.namespace(rows).asarray(
-            np.stack([np.mean(outputs, axis=0) * scale, np.std(outputs, axis=0) * scale], axis=1)
-        )
+        mean = self._finished(np.mean(outputs, axis=0) * scale, rows, angles_deg, prepared, axis)
+        xp = device.namespace(rows)
+        both: Float32 = xp.stack([mean, xp.asarray(np.std(outputs, axis=0) * scale)], axis=1)
         return both
+
+    def _finished(
+        self, volume: Float32, rows: Float32, angles_deg: Float64, prepared: Sequence[float], axis: Axis | None
+    ) -> Float32:
+        """The volume consistent with the measurement, where the rows lie."""
+        whole: Float32 = device.namespace(rows).asarray(volume)
+        if self.consistency == "none":
+            return whole
+        angles = np.asarray(self.networks[0].inputs.angles_deg)
+        own = geometry.rows_at(rows[self.halo : len(rows) - self.halo], angles_deg, angles)
+        return consistency_room.finished(
+            whole,
+            own,
+            Projector(angles, rows.shape[-1], axis=axis),
+            weight=self.consistency,
+            minimum=prepared[1],
+            noise=prepared[2:],
+            pad=self.padding,
+            who=self.name,
+        )
 
     def _outputs(
         self, rows: Float32, angles_deg: Float64, factor: float, axis: Axis | None
@@ -118,7 +149,7 @@ class Msdnet(Method):
         return outputs, scale
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
-        """The input's reconstruction with the halo, two copies of it, the slab out, and the feature maps."""
+        """The input's reconstruction with the halo, two copies of it and the feature maps, or consistency; the slab."""
         slices, angles, detector = shape
         seen, image = slices + 2 * self.halo, chunking.image_bytes(detector)
         making = input_method(self.networks[0].inputs).host_bytes((seen, angles, detector))
@@ -126,7 +157,8 @@ class Msdnet(Method):
             mixed_scale.buffer_bytes(member.inputs.channels + member.depth, detector, detector)
             for member in self.networks
         )
-        return making + 2 * seen * image + (2 + chunking.WRITTEN) * slices * image + maps
+        finishing = consistency_room.host_bytes(shape) if self.consistency != "none" else 0
+        return max(making + 2 * seen * image + maps, finishing) + (2 + chunking.WRITTEN) * slices * image
 
     def wanted_slices(self, shape: tuple[int, int, int]) -> int:
         """Slices of a default slab: they are improved one by one."""
@@ -139,7 +171,13 @@ class Msdnet(Method):
             "scale": self.scale,
             "statistic": self.statistic,
         }
+        if self.statistic == "mean":  # the spread is that of what the networks say
+            parameters |= consistency_room.parameters(self.consistency)
         return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
+
+    def widened(self, pixels: int) -> "Msdnet":
+        """The same method, which knows that the ends were not measured."""
+        return dataclasses.replace(self, padding=self.padding + pixels)
 
     def for_angles(self, angles_deg: Float64) -> "Msdnet | None":
         """The same networks after a reconstruction from these projections; None where that needs a network itself.
@@ -162,6 +200,7 @@ def msdnet(
     network: MSDNetwork | Sequence[MSDNetwork],
     *,
     scale: Scale = "auto",
+    consistency: Consistency = "auto",
     statistic: Statistic = "mean",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained Mixed-Scale Dense network, or with several of them.
@@ -179,9 +218,14 @@ def msdnet(
         From `train_msdnet` or `load_network`. Several, with the same inputs: an ensemble, whose members are averaged.
     scale
         What one unit of the training volumes is in the series' own units; see `nnfbp`.
+    consistency
+        How far the volume, of an ensemble the mean, is moved to what the projections say: ``min ‖A x - y‖² + μ ‖x -
+        network‖²``, with values of at least 0 unless line integrals are clearly negative. "auto" takes μ from the noise
+        of the series and from what the projections of each slice differ by; a number is μ, [px²]; "none" leaves the
+        volume as it is. `report` tells the difference before and after.
     statistic
         "mean" of the members, or their "spread": the standard deviation, voxel by voxel, as a measure of how far the
-        mean may be trusted.
+        mean may be trusted. The spread is that of what the networks say, whatever the consistency.
 
     Returns
     -------
@@ -198,7 +242,7 @@ def msdnet(
     .. [1] D. M. Pelt, K. J. Batenburg and J. A. Sethian, J. Imaging 4 (2018) 128, doi:10.3390/jimaging4110128.
     """
     networks = tuple(network) if isinstance(network, Sequence) else (network,)
-    return reconstruct(series, Msdnet(networks=networks, scale=scale, statistic=statistic))
+    return reconstruct(series, Msdnet(networks=networks, scale=scale, consistency=consistency, statistic=statistic))
 
 
 def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:

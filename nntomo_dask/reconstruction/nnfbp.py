@@ -20,7 +20,9 @@ from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
 from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
-from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.projection.projector import Projector
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
+from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
@@ -47,6 +49,8 @@ class Nnfbp(Method):
         Of the members' values in each voxel: "mean" or "spread".
     warns
         Whether a slab counts the network's inputs outside its training range, and warns where they are many.
+    padding
+        Pixels at either end by which projections were extended.
     """
 
     name: ClassVar[str] = "nnfbp"
@@ -61,32 +65,60 @@ class Nnfbp(Method):
         "twice as intense.",
         above=0,
     )
+    consistency: Consistency = setting("none", help=CONSISTENCY_HELP)
     statistic: Statistic = "mean"
     warns: bool = True
+    padding: int = 0
 
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
         _check_members(self.name, self.networks, self.statistic)
+        consistency_room.check(self.consistency, who=self.name)
         schema.check_tilt_series(series, who=self.name)
         self.networks[0].layout.check(series, who=self.name)
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
-        """A scale for each network."""
-        return tuple(scales_of(self.name, series, [network.level for network in self.networks], self.scale))
+        """A scale for each network; and what consistency needs."""
+        scales = scales_of(self.name, series, [network.level for network in self.networks], self.scale)
+        level = scales[0] * self.networks[0].level
+        more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
+        return *scales, *more
 
     def prepare_at(self, level: float) -> tuple[Scalar, ...]:
-        """A scale for each network, for a series of that intensity."""
-        return tuple(level / network.level for network in self.networks)
+        """A scale for each network, for a series of that intensity; and what consistency needs, without noise."""
+        scales = (level / network.level for network in self.networks)
+        return *scales, *consistency_room.prepare_at(self.consistency, level=level)
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
-        """Reconstruct rows (slice, angle, detector) to (slice, y, x); `prepared` are the networks' scales."""
-        return self._reconstructed(rows, angles_deg, prepared, axis, both=False)
+        """Reconstruct rows (slice, angle, detector) to (slice, y, x); `prepared` begins with the networks' scales."""
+        volume = self._reconstructed(rows, angles_deg, prepared[: len(self.networks)], axis, both=False)
+        return self._finished(volume, rows, angles_deg, prepared, axis) if self.statistic == "mean" else volume
 
     def mean_and_spread(
         self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
     ) -> Float32:
         """Reconstruct rows (slice, angle, detector) to (slice, 2, y, x)."""
-        return self._reconstructed(rows, angles_deg, prepared, axis, both=True)
+        both = self._reconstructed(rows, angles_deg, prepared[: len(self.networks)], axis, both=True)
+        both[:, 0] = self._finished(both[:, 0], rows, angles_deg, prepared, axis)
+        return both
+
+    def _finished(
+        self, volume: Float32, rows: Float32, angles_deg: Float64, prepared: Sequence[float], axis: Axis | None
+    ) -> Float32:
+        """The volume consistent with the measurement."""
+        if self.consistency == "none":
+            return volume
+        own = np.asarray(self.networks[0].layout.angles_deg)
+        return consistency_room.finished(
+            volume,
+            geometry.rows_at(rows, angles_deg, own),
+            Projector(own, rows.shape[-1], axis=axis),
+            weight=self.consistency,
+            minimum=prepared[-4],
+            noise=prepared[-3:],
+            pad=self.padding,
+            who=self.name,
+        )
 
     def _reconstructed(
         self, rows: Float32, angles_deg: Float64, scales: Sequence[float], axis: Axis | None, *, both: bool
@@ -107,13 +139,14 @@ class Nnfbp(Method):
         return volume
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
-        """Slab in and out, its spectra; of a group of slices the filtered rows of every hidden node."""
+        """Slab in and out, its spectra; of a group of slices the filtered rows of every hidden node; consistency."""
         slices, _, detector = shape
         angles = self.networks[0].layout.used_angles_deg.size
         image, rows = chunking.image_bytes(detector), chunking.rows_bytes(angles, detector)
         spectrum = chunking.spectrum_bytes(angles, detector)
         in_and_out = slices * (chunking.WRITTEN * image + (chunking.READ + 1) * rows + spectrum)
-        return in_and_out + min(slices, _GROUP) * self._hidden * (3 * rows + 2 * spectrum)
+        finishing = consistency_room.host_bytes(shape) if self.consistency != "none" else 0
+        return in_and_out + max(min(slices, _GROUP) * self._hidden * (3 * rows + 2 * spectrum), finishing)
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Padded rows and their spectra; of every hidden node filtered rows, and spectra before and after."""
@@ -136,6 +169,8 @@ class Nnfbp(Method):
         else:
             digests = [member.digest for member in self.networks]
             parameters = {"networks": digests, "scale": self.scale, "statistic": self.statistic}
+        if self.statistic == "mean":  # the spread is that of what the networks say
+            parameters |= consistency_room.parameters(self.consistency)
         return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
@@ -156,7 +191,7 @@ class Nnfbp(Method):
     def widened(self, pixels: int) -> "Nnfbp":
         """The same filters for longer rows."""
         members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
-        return dataclasses.replace(self, networks=tuple(members))
+        return dataclasses.replace(self, networks=tuple(members), padding=self.padding + pixels)
 
     def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
@@ -182,6 +217,7 @@ def nnfbp(
     network: NNFBPNetwork | Sequence[NNFBPNetwork],
     *,
     scale: Scale = "auto",
+    consistency: Consistency = "none",
     statistic: Statistic = "mean",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained NN-FBP network, or with several.
@@ -206,9 +242,12 @@ def nnfbp(
         What one unit of the training volumes is in the series' own units. "auto": the ratio of the two
         `intensity_level`, of each network's own; a number fixes it, 1 where the series is in the training's units
         already.
+    consistency
+        How far the volume, of an ensemble the mean, is moved to what the projections say; see `msdnet`. "none" leaves
+        it as it is; anything else takes twenty projections and backprojections more.
     statistic
         Of the networks' values in each voxel: their "mean", or their standard deviation, "spread" (over all of them,
-        divided by their number).
+        divided by their number). The spread is that of what the networks say, whatever the consistency.
 
     Returns
     -------
@@ -226,7 +265,7 @@ def nnfbp(
     .. [1] D. M. Pelt and K. J. Batenburg, IEEE Trans. Image Process. 22 (2013) 5238, doi:10.1109/TIP.2013.2283142.
     """
     networks = tuple(network) if isinstance(network, Sequence) else (network,)
-    return reconstruct(series, Nnfbp(networks=networks, scale=scale, statistic=statistic))
+    return reconstruct(series, Nnfbp(networks=networks, scale=scale, consistency=consistency, statistic=statistic))
 
 
 def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:

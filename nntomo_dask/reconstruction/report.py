@@ -53,6 +53,12 @@ def lines_of(told: Sequence[reporting.Figures]) -> list[str]:
             line += f"; {counts[0]} iteration{'s' * (counts[0] != 1)}"
         if unfinished := sum(one.unfinished for one in own):
             line += f"; the limit ended {unfinished} before they had converged"
+        if measured := sum(one.measured_squares for one in own):
+            before, after = (
+                100 * (sum(getattr(one, name) for one in own) / measured) ** 0.5
+                for name in ("before_squares", "after_squares")
+            )
+            line += f"; consistency moved its projections' difference from {before:.3g} % to {after:.3g} %"
         lines.append(line)
     return lines
 
