@@ -50,18 +50,18 @@ def require(module: str, *, who: str) -> Any:
 def check(*modules: str, who: str) -> None:
     """Raise a MissingPackageError where one of some optional packages is not installed; imports none of them."""
     for module in modules:
-        if not _is_installed(module):
+        if not is_installed(module):
             _refuse(module, who)
 
 
 def explain(error: ModuleNotFoundError, *, who: str) -> None:
     """Raise a MissingPackageError in place of an error about an optional package; do nothing about any other."""
     module = (error.name or "").partition(".")[0]
-    if module in PACKAGES and not _is_installed(module):
+    if module in PACKAGES and not is_installed(module):
         _refuse(module, who, error)
 
 
-def _is_installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # it is in sys.modules without a specification: None where something hides it

@@ -123,18 +123,19 @@ class Timed(training_room.Adam):
             yield after
 
 
-def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, deadline: float) -> None:
+def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minutes: float, deadline: float) -> None:
     """Train one network until the deadline."""
     source = Scenes.from_json(both[0].attrs["scenes"])
     drawn = Drawn(**vars(source), folder=str(out / "scenes"))
-    parameters = {**vars(settings), "seed": seed, "minutes": None}
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hardware = torch.cuda.get_device_name() if where.type == "cuda" else "CPU"
+    parameters = {**vars(settings), "seed": seed, "minutes": minutes, "device": hardware}
     recipe = recipes.record("pretrain", parameters, [one.attrs["recipe"] for one in both])
     count = unet.parameter_count(unet.channel_count(settings.neighbours), settings.width)
     zeros = np.zeros((settings.steps, count), np.float32)
     frame = UnrolledNetwork(source.geometry, zeros, settings.width, settings.neighbours, recipe)
     reached = Checkpoint(KIND, frame)
     validation = Scenes.from_json(both[1].attrs["scenes"])
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     begin = time.time()
     with blas.one_thread(), dask.config.set(num_workers=min(limits.cores(), 4)):
         numbers = range(int(both[1].attrs["count"]))
@@ -143,6 +144,8 @@ def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, deadl
         path = out / f"{name}.training.safetensors"
         loop.run(solver, reached, max_epochs=10**6, patience=10**6, path=path, progress="none")
     network = reached.best_network()
+    scenes = len(list(Path(drawn.folder).glob("[0-9]*.npz")))
+    network.recipe["parameters"] |= {"scenes": scenes, "epochs": len(reached.losses)}
     nt.save_network(network, out / f"{name}.safetensors")
     losses = [round(validation_loss, 4) for _, validation_loss in reached.losses]
     told = {"network": name, "seconds": round(time.time() - begin), "epochs": len(losses), "validation": losses}
@@ -188,7 +191,7 @@ def main(
             epoch_scenes=EPOCH,
             batch_size=batch_size,
         )
-        running.append(context.Process(target=learn, args=(one, settings, both, out, seed, deadline)))
+        running.append(context.Process(target=learn, args=(one, settings, both, out, seed, minutes, deadline)))
     for process in running:
         process.start()
     for process in running[1:]:

@@ -66,7 +66,7 @@ def candidates(
     """
     kinds = {name: type(network) for name, network in networks.items()}
     if methods is None:
-        methods = [name for name in METHODS if METHODS[name].network is None or METHODS[name].network in kinds.values()]
+        methods = [name for name in METHODS if _is_default(METHODS[name], kinds, angles_deg, folds)]
     if not methods:
         refuse(WHO, needs="a method or several", got="none", remedy=f"`methods` from {', '.join(METHODS)}")
     found: list[tuple[Method, str, int]] = [(BASELINE, "", 0)]
@@ -80,6 +80,9 @@ def candidates(
             found += [(method, "", rank) for rank, method in enumerate(declared.candidates())]
             continue
         own = [name for name, kind in kinds.items() if kind is declared.network]
+        if not own and (pretrained := declared.own_networks(angles_deg)):
+            found += [(method, "", rank) for rank, method in enumerate(declared.candidates(networks=pretrained))]
+            continue
         if not own:
             refuse(
                 WHO, needs=f"a network for {one}", got="none", remedy=f"`networks` from nntomo train --network {one}"
@@ -104,6 +107,15 @@ def candidates(
     for candidate in made:
         _check_judged(candidate, angles_deg, folds)
     return made
+
+
+def _is_default(
+    method: type[Method], kinds: Mapping[str, type[Network]], angles_deg: Float64, folds: Sequence[Fold]
+) -> bool:
+    """Whether a method needs no network, one is given, or the package's own fits the series also without a fold."""
+    if method.network is None or method.network in kinds.values():
+        return True
+    return all(method.own_networks(angles_deg[fold.kept]) for fold in folds)
 
 
 def _check_judged(candidate: Candidate, angles_deg: Float64, folds: Sequence[Fold]) -> None:

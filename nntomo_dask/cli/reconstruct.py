@@ -200,6 +200,8 @@ def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:
             needing = [name for name in METHODS if METHODS[name].network is not None]
             raise click.UsageError(f"--network is for --method {' or '.join(needing)}, not for {method}")
         return ()
+    if not paths and (own := METHODS[method].own_networks()):
+        return own
     if not paths:
         raise click.UsageError(f"--method {method} needs --network FILE; nntomo train makes one")
     networks = tuple(nt.load_network(path) for path in paths)

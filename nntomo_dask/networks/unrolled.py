@@ -26,7 +26,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import unet
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.nnfbp import check_angles
-from nntomo_dask.types import Float32
+from nntomo_dask.types import Float32, Float64
 
 REACH = 4  # neighbours on either side that all steps together may see
 _MOST_STEPS, _WIDEST, _MOST_PROJECTIONS = 4, 256, 10_000  # of networks in files
@@ -78,16 +78,20 @@ class Geometry:
         (least, most), (inner, outer) = self.projections, self.reach_deg
         return f"{least} to {most} projections in ±{inner:g}° to ±{outer:g}°"
 
+    def fits(self, angles_deg: Float64) -> bool:
+        """Whether the number and the range of some angles are among those that were learned."""
+        (least, most), (inner, outer) = self.projections, self.reach_deg
+        reach = extent_deg(angles_deg) / 2
+        return least <= len(angles_deg) <= most and inner - _TOLERANCE_DEG <= reach <= outer + _TOLERANCE_DEG
+
     def check(self, series: Any, *, who: str) -> None:
         """Raise a SchemaError where a series has other angles."""
         angles = series[schema.ANGLE].values
         if self.angles_deg:
             check_angles(series, self.angles_deg, who=who)
             return
-        (least, most), (inner, outer) = self.projections, self.reach_deg
-        reach = extent_deg(angles) / 2
-        fits = inner - _TOLERANCE_DEG <= reach <= outer + _TOLERANCE_DEG
-        if not (least <= angles.size <= most and fits):
+        if not self.fits(angles):
+            reach = extent_deg(angles) / 2
             refuse(
                 who,
                 needs=f"a series like those that the network learned from: {self.describe()}",

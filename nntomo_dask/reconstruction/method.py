@@ -131,6 +131,11 @@ class Method(ABC):
         return cls(**networks)
 
     @classmethod
+    def own_networks(cls, angles_deg: Float64 | None = None) -> "tuple[Any, ...]":
+        """Networks that the package has for it, where none is given; of those, what fits a series at some angles."""
+        return ()
+
+    @classmethod
     def candidates(cls, **networks: Any) -> Sequence[Self]:
         """The settings that an assessment tries, the one that is preferred among equals first."""
         return (cls(**networks),)
@@ -359,7 +364,8 @@ def method_of(method: "Method | str | Network | Sequence[Network]", settings: di
     if isinstance(method, str):
         found = METHODS.choose(method, who="reconstruct")
         _check_names(found, settings)
-        return found(**settings)
+        own = {} if found.network is None or "networks" in settings else {"networks": found.own_networks()}
+        return found(**own, **settings)
     networks = tuple(method) if isinstance(method, Sequence) else (method,)
     if not networks:
         refuse("reconstruct", needs="a network or several", got="an empty sequence", remedy="load_network(path)")

@@ -19,6 +19,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, unet
 from nntomo_dask.kernels.backproject import Statistic
 from nntomo_dask.networks.network import instead_of
+from nntomo_dask.networks.pretrained import pretrained_network
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, tv_weight
@@ -190,8 +191,17 @@ class Unrolled(Method):
             return []
         return [f"note: noise {float(prepared[1]):.2g}, in units of the specimen's intensity; --noise sets another"]
 
+    @classmethod
+    def own_networks(cls, angles_deg: Float64 | None = None) -> tuple[UnrolledNetwork, ...]:
+        """The pretrained network, if PyTorch is there and it fits the angles."""
+        found = pretrained_network()
+        fits = angles_deg is None or (extras.is_installed("torch") and found.geometry.fits(angles_deg))
+        return (found,) if fits else ()
+
     def for_angles(self, angles_deg: Float64) -> "Unrolled":
         """The same networks at some of the angles; those for one series are judged a little too strictly."""
+        if not any(member.angles_deg for member in self.networks):
+            return self
         angles = tuple(np.sort(angles_deg).tolist())
         members = (
             dataclasses.replace(member, geometry=dataclasses.replace(member.geometry, angles_deg=angles))
@@ -202,7 +212,7 @@ class Unrolled(Method):
 
 def unrolled(
     series: xr.DataArray,
-    network: UnrolledNetwork | Sequence[UnrolledNetwork],
+    network: UnrolledNetwork | Sequence[UnrolledNetwork] | None = None,
     *,
     noise: NoiseShare = "auto",
     statistic: Statistic = "mean",
@@ -218,7 +228,8 @@ def unrolled(
     series
         Dims (z, angle, detector), float32; slices at equal steps. Values are line integrals, [u · px].
     network
-        From `train_unrolled`, `load_network` or `pretrained`. Several are an ensemble, whose members are averaged.
+        From `train_unrolled` or `load_network`. Several are an ensemble, whose members are averaged. None: the pretrained
+        one, see `pretrained_network`.
     noise
         Standard deviation in a ray, as a share of the `intensity_level` times a pixel; "auto" estimates it.
     statistic
@@ -239,5 +250,6 @@ def unrolled(
     .. [1] J. Adler and O. Öktem, Learned Primal-Dual Reconstruction, IEEE Trans. Med. Imaging 37 (2018) 1322,
        doi:10.1109/TMI.2018.2799231.
     """
-    networks = tuple(network) if isinstance(network, Sequence) else (network,)
+    chosen = pretrained_network() if network is None else network
+    networks = tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
     return reconstruct(series, Unrolled(networks=networks, noise=noise, statistic=statistic))

@@ -1,0 +1,39 @@
+"""Networks that come with the package: a first volume by a network needs no training."""
+
+import functools
+from importlib import resources
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from nntomo_dask.errors import refuse
+from nntomo_dask.networks.files import load_network
+from nntomo_dask.networks.unrolled import UnrolledNetwork
+
+Pretrained = Literal["materials", "materials-small"]
+
+
+def pretrained_network(name: Pretrained = "materials") -> UnrolledNetwork:
+    """A network for the method "unrolled" that learned from `materials` with any angles and noise.
+
+    ``pipelines/pretrain.py`` made it, and can make it anew; docs/theory.md has a table of how well it does.
+
+    Parameters
+    ----------
+    name
+        "materials": 32 maps on the highest level. "materials-small": 16, which takes a third of the time.
+
+    Raises
+    ------
+    SchemaError
+        There is no such network.
+    """
+    if name not in get_args(Pretrained):
+        known = " or ".join(map(repr, get_args(Pretrained)))
+        refuse("pretrained_network", needs=known, got=f"{name!r}", remedy='`name="materials"`')
+    return _loaded(name)
+
+
+@functools.cache
+def _loaded(name: str) -> UnrolledNetwork:
+    with resources.as_file(resources.files(__package__) / f"{name}.safetensors") as path:
+        return cast("UnrolledNetwork", load_network(Path(path)))
