@@ -161,7 +161,9 @@ def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minut
 @click.option("--phantom", default="materials", show_default=True)
 @click.option("--count", default=100_000, show_default=True, help="The most scenes.")
 @click.option("--processes", type=int, help="That draw scenes. Default: all cores but one.")
-@click.option("--networks", multiple=True, default=["2x16"], show_default=True, help="Steps x width, or with x neighbours.")
+@click.option(
+    "--networks", multiple=True, default=["2x16"], show_default=True, help="Steps x width, or with x neighbours."
+)
 @click.option("--batch-size", default=4, show_default=True, help="Scenes in a step of Adam.")
 def main(
     minutes: float,

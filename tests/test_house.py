@@ -26,7 +26,7 @@ LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 # Heavy or optional packages and the only places that may import them: folders, or single files.
 ROOM_OF_PACKAGE = {
     "astra": {"kernels/astra"},
-    "torch": {"training", "kernels/torch_layers"},
+    "torch": {"training", "kernels/torch_layers", "kernels/torch_unet"},
     "cupy": {"compute/device"},
     "cupyx": {"compute/device"},
     "rmm": {"compute/device"},

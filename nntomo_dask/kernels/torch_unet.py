@@ -50,9 +50,7 @@ def apply(images: torch.Tensor, vector: torch.Tensor, width: int) -> torch.Tenso
 
 def steps(
     vectors: Sequence[torch.Tensor],
-    first: torch.Tensor,
-    second: torch.Tensor,
-    descent: torch.Tensor,
+    guesses: Sequence[torch.Tensor],
     operation: Apply,
     *,
     noise: float,
@@ -66,12 +64,10 @@ def steps(
     ----------
     vectors
         (parameter,) of each step.
-    first, second
-        (slice + 2 · reach, y, x), two guesses; the first is what the steps begin with. The reach is the number of steps
-        times that of the neighbours.
-    descent
-        (slice + 2 · reach, y, x), ``Aᵀ S (y - A x)`` of the first guess x: the direction in which it fits the measured
-        projections y better.
+    guesses
+        (slice + 2 · reach, y, x) each: a first guess x, with which the steps begin, a second one, and the descent
+        ``Aᵀ S (y - A x)``, the direction in which the first fits the measured projections y better. The reach is the
+        number of steps times that of the neighbours.
     operation
         ``Aᵀ S A``, which tells how the direction changes with the slices.
     noise
@@ -81,6 +77,7 @@ def steps(
     together
         Images that are convolved at once. On the CPU a slice has the same bits for any number of slices only with 1.
     """
+    first, second, descent = guesses
     current, offset = first, 0
     near = min(neighbours, 1)
     for number, vector in enumerate(vectors):
@@ -100,7 +97,6 @@ def steps(
             outputs.append(apply(torch.stack(channels, dim=1), vector, width))
         current = current[inside] + torch.cat(outputs)
     return current
-
 
 
 class _Symmetric(torch.autograd.Function):
@@ -132,7 +128,7 @@ def _applied(operation: Apply, images: torch.Tensor) -> torch.Tensor:
 def tensor_of(array: Any) -> torch.Tensor:
     """An array of NumPy or CuPy as a tensor; the memory is the same."""
     if device.is_on_gpu(array):
-        on_gpu: torch.Tensor = torch.from_dlpack(array)
+        on_gpu: torch.Tensor = torch.from_dlpack(array)  # type: ignore[attr-defined]
         return on_gpu
     return torch.from_numpy(np.ascontiguousarray(array))
 
@@ -144,13 +140,19 @@ def array_of(tensor: torch.Tensor) -> Any:
 
 
 def solved(
-    vectors: Any, first: Any, second: Any, descent: Any, operation: Apply, *, noise: float, width: int, neighbours: int
+    vectors: Sequence[Any],
+    guesses: Sequence[Any],
+    operation: Apply,
+    *,
+    noise: float,
+    width: int,
+    neighbours: int,
 ) -> Any:
     """`steps` on arrays of NumPy or CuPy, slice by slice, without derivatives."""
-    with torch.no_grad(), _one_thread(), _on_stream_of(first):
+    with torch.no_grad(), _one_thread(), _on_stream_of(guesses[0]):
         parameters = [tensor_of(vector) for vector in vectors]
-        images = [tensor_of(array) for array in (first, second, descent)]
-        found = steps(parameters, *images, operation, noise=noise, width=width, neighbours=neighbours, together=1)
+        images = [tensor_of(array) for array in guesses]
+        found = steps(parameters, images, operation, noise=noise, width=width, neighbours=neighbours, together=1)
     return array_of(found)
 
 
@@ -162,8 +164,8 @@ def _on_stream_of(array: Any) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.stream(torch.cuda.ExternalStream(pointer))  # type: ignore[no-untyped-call]
 
 
-class _one_thread:  # noqa: N801
-    """Within this context PyTorch computes with one thread: cores are Dask's, and bits do not depend on their number."""
+class _one_thread:
+    """Within this context PyTorch has one thread: cores are Dask's, and bits do not depend on their number."""
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads()

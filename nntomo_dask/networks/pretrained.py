@@ -9,18 +9,18 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.networks.files import load_network
 from nntomo_dask.networks.unrolled import UnrolledNetwork
 
-Pretrained = Literal["materials", "materials-small"]
+Pretrained = Literal["general", "general-small"]
 
 
-def pretrained_network(name: Pretrained = "materials") -> UnrolledNetwork:
-    """A network for the method "unrolled" that learned from `materials` with any angles and noise.
+def pretrained_network(name: Pretrained = "general") -> UnrolledNetwork:
+    """A network for the method "unrolled" that learned from the phantom `materials` with any angles and noise.
 
     ``pipelines/pretrain.py`` made it, and can make it anew; docs/theory.md has a table of how well it does.
 
     Parameters
     ----------
     name
-        "materials": 32 maps on the highest level. "materials-small": 16, which takes a third of the time.
+        "general": 32 maps on the highest level. "general-small": 16, which takes a third of the time.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def pretrained_network(name: Pretrained = "materials") -> UnrolledNetwork:
     """
     if name not in get_args(Pretrained):
         known = " or ".join(map(repr, get_args(Pretrained)))
-        refuse("pretrained_network", needs=known, got=f"{name!r}", remedy='`name="materials"`')
+        refuse("pretrained_network", needs=known, got=f"{name!r}", remedy='`name="general"`')
     return _loaded(name)
 
 

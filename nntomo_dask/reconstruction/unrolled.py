@@ -48,7 +48,9 @@ class Unrolled(Method):
 
     name: ClassVar[str] = "unrolled"
     title: ClassVar[str] = "Unrolled network"
-    summary: ClassVar[str] = "total variation, improved by networks that learned what matter looks like; needs --network"
+    summary: ClassVar[str] = (
+        "total variation, improved by networks that learned what matter looks like; needs --network"
+    )
     network: ClassVar[type[Any] | None] = UnrolledNetwork
 
     networks: tuple[UnrolledNetwork, ...] = ()

@@ -16,13 +16,14 @@ from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.reconstruction.blocks import BLOCK
 from nntomo_dask.reconstruction.tv import TotalVariation
 from nntomo_dask.settings import setting
 from nntomo_dask.training import TRAININGS, noise as phantom_noise
 from nntomo_dask.training.checkpoints import Array, Kind
 from nntomo_dask.training.declaration import Pairs, Save, Sets, Training
-from nntomo_dask.training.unrolled import scenes, settings, sets as sets_room
+from nntomo_dask.training.unrolled import scenes, sets as sets_room, settings
 
 
 def _with_parameters(frame: UnrolledNetwork, parameters: Array, recipe: dict[str, object]) -> UnrolledNetwork:
@@ -38,12 +39,14 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     """An unrolled iteration: improves total variation, with new phantoms in every step."""
 
     name: ClassVar[str] = "unrolled"
-    summary: ClassVar[str] = "improves total variation step by step; it trains for about an hour, and never sees a scene twice"
+    summary: ClassVar[str] = (
+        "improves total variation step by step; it trains for about an hour, and never sees a scene twice"
+    )
     kind: ClassVar[Kind[UnrolledNetwork]] = KIND
     holds: ClassVar[str] = "training scenes"
 
     phantom: str = setting(
-        "bodies",
+        Materials.name,
         registry=PHANTOMS,
         help="The phantom from which the network learns; nntomo phantom --help says what each one is.",
     )
@@ -92,7 +95,9 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
         seen, image = BLOCK + 2 * REACH, chunking.image_bytes(source.size)
         scene = 4 * seen * image
         angles = len(source.geometry.angles_deg) or source.geometry.projections[1]
-        making = 3 * seen * scenes.FINER**3 * image + TotalVariation(weight=1.0).host_bytes((BLOCK, angles, source.size))
+        making = 3 * seen * scenes.FINER**3 * image + TotalVariation(weight=1.0).host_bytes(
+            (BLOCK, angles, source.size)
+        )
         # Of each layer its output and what ReLU keeps; three levels of half the edge each.
         maps = int(seen * image * self.width * 14 * self.steps)
         waiting = (3 * workers + self.batch_size + self.validated) * scene
@@ -121,5 +126,3 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     def measure(self, network: UnrolledNetwork) -> str:
         """What the losses are."""
         return "mean square errors, as shares of those of total variation"
-
-

@@ -8,6 +8,7 @@ from nntomo_dask.arrays.angles import extent_deg
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.unrolled import Geometry
 from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.projection.noise import noise as noise_of
 from nntomo_dask.training.noise import LEAST_BACKGROUND, LEAST_SHARE, PhantomNoise
 from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes, described
@@ -20,7 +21,7 @@ _DIGITS = 4
 def phantom_scenes(
     series: xr.DataArray,
     *,
-    phantom: str = "bodies",
+    phantom: str = Materials.name,
     noise: PhantomNoise = "auto",
     size: int | None = None,
     validated: int = VALIDATED,
@@ -37,8 +38,8 @@ def phantom_scenes(
     phantom
         Its name.
     noise
-        Of the phantoms' rays. "auto": that of the series, see `noise`, varied from scene to scene by a quarter, with its
-        background; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
+        Of the phantoms' rays. "auto": that of the series, see `noise`, varied from scene to scene by a quarter, with
+        its background; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
         standard deviation of Gaussian noise, as a share of the brightest ray.
     size
         Pixels along a slice; by default those of the series, at most 128: what matter looks like hardly depends on the

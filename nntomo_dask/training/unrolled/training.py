@@ -54,9 +54,9 @@ def train_unrolled(
 ) -> UnrolledNetwork:
     """Train an unrolled iteration and return the network with the least validation loss.
 
-    Every scene is new: a phantom drawn by seed and number, projected, with noise, and reconstructed with total variation
-    while the network learns from the scenes before. A scene counts by its mean square error, divided by that of total
-    variation, so that scenes with much and with little noise weigh alike. The rate rises for 50 steps, and falls as a
+    Every scene is new: a phantom drawn by seed and number, projected, with noise, and reconstructed with total
+    variation while the network learns from the scenes before. A scene counts by its mean square error, divided by that
+    of total variation, so that scenes with much and with little noise weigh alike. The rate rises for 50 steps, and falls as a
     cosine to zero in the last epoch: trainings of another length are other trainings.
 
     Parameters
@@ -324,7 +324,7 @@ class Adam:
         with torch.autocast("cuda", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             slices = torch_unet.steps(
                 list(vectors),
-                *images,
+                images,
                 operation,
                 noise=scene.noise,
                 width=settings.width,
