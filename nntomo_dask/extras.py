@@ -62,6 +62,7 @@ def explain(error: ModuleNotFoundError, *, who: str) -> None:
 
 
 def is_installed(module: str) -> bool:
+    """Whether a module can be imported; it is not."""
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # it is in sys.modules without a specification: None where something hides it

@@ -3,7 +3,7 @@
 ``python -m pipelines.pretrain --minutes 60 --out stores/pretrain`` draws scenes with all cores but one: phantoms with
 few projections at any angles and with any noise, solved with total variation. Networks learn from what there is so far,
 each scene several times; the learning rate falls to zero at the end of the time. On a GPU several networks learn at
-once, ``--networks 1x16 --networks 2x24`` (steps x width). What was drawn is used again by the next run.
+once, ``--networks 1x16 --networks 1x32`` (steps x width). What was drawn is used again by the next run.
 """
 
 import json
@@ -162,7 +162,7 @@ def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minut
 @click.option("--count", default=100_000, show_default=True, help="The most scenes.")
 @click.option("--processes", type=int, help="That draw scenes. Default: all cores but one.")
 @click.option(
-    "--networks", multiple=True, default=["2x16"], show_default=True, help="Steps x width, or with x neighbours."
+    "--networks", multiple=True, default=["1x32"], show_default=True, help="Steps x width, or with x neighbours."
 )
 @click.option("--batch-size", default=4, show_default=True, help="Scenes in a step of Adam.")
 def main(

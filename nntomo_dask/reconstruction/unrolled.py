@@ -22,8 +22,9 @@ from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.pretrained import pretrained_network
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS, tv_weight
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK, thickness_of
+from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.first_guess import Conditioned, guess
 from nntomo_dask.reconstruction.intensity import lazy_level
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
@@ -44,6 +45,8 @@ class Unrolled(Method):
         One, or the members of an ensemble.
     statistic
         Of the members' values in each voxel: "mean" or "spread".
+    padding
+        Pixels at either end by which projections were extended.
     """
 
     name: ClassVar[str] = "unrolled"
@@ -60,7 +63,9 @@ class Unrolled(Method):
         help="Standard deviation of the noise in a ray, as a share of the intensity level times a pixel; auto "
         "estimates it from the series.",
     )
+    consistency: Consistency = setting("none", help=CONSISTENCY_HELP)
     statistic: Statistic = "mean"
+    padding: int = 0
 
     @property
     def halo(self) -> int:
@@ -75,6 +80,7 @@ class Unrolled(Method):
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks were trained for another series, or a setting is out of range."""
         super().check(series)
+        consistency_room.check(self.consistency, who=self.name)
         if self.statistic not in get_args(Statistic):
             refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
         least = 2 if self.statistic == "spread" else 1
@@ -96,24 +102,26 @@ class Unrolled(Method):
         extras.check("torch", who=self.name)
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
-        """The intensity level, the noise in units of it, and a slice's thickness in pixels."""
+        """The intensity level, the noise in units of it, a slice's thickness in pixels, and what consistency needs."""
         level = lazy_level(series, who=self.name)
         level = da.where(level > 0, level, np.float32(1))
         noise: Scalar = (
             tv_weight.lazy_deviation(series, level, who=self.name) if isinstance(self.noise, str) else float(self.noise)
         )
-        return level, noise, thickness_of(series)
+        more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
+        return level, noise, thickness_of(series), *more
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x), block by block."""
         both = self.mean_and_spread(rows, angles_deg, *prepared, axis=axis)
-        return device.namespace(both).ascontiguousarray(both[:, get_args(Statistic).index(self.statistic)])
+        one: Float32 = device.namespace(both).ascontiguousarray(both[:, get_args(Statistic).index(self.statistic)])
+        return one
 
     def mean_and_spread(
         self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
     ) -> Float32:
         """Both statistics (slice, 2, y, x) of the members."""
-        level, noise, thickness = prepared
+        level, noise, thickness, *more = prepared
         count, size = len(rows) - 2 * self.halo, rows.shape[-1]
         both: Float32 = device.namespace(rows).empty((count, 2, size, size), np.float32)
         pair = Projector(angles_deg, size, "native", axis)
@@ -124,6 +132,17 @@ class Unrolled(Method):
             solved = pair.computed(solver, part, slice_bytes=need, who=self.name)
             inside = solved[self.halo : len(part) - self.halo]
             both[start : start + len(inside)] = inside
+        if self.consistency != "none" and self.statistic == "mean":
+            both[:, 0] = consistency_room.finished(
+                both[:, 0],
+                rows[self.halo : len(rows) - self.halo],
+                pair,
+                weight=self.consistency,
+                minimum=0.0,
+                noise=more[1:],
+                pad=self.padding,
+                who=self.name,
+            )
         return both
 
     def _block(self, rows: Float32, *, pair: Projector, level: float, noise: float, between: float) -> Float32:
@@ -139,16 +158,14 @@ class Unrolled(Method):
             seen = slice(unseen, len(rows) - unseen)
             slices = torch_unet.solved(
                 [xp.asarray(step) for step in member.parameters],
-                found.first[seen],
-                found.second[seen],
-                found.descent[seen],
+                [found.first[seen], found.second[seen], found.descent[seen]],
                 operation,
                 noise=noise,
                 width=member.width,
                 neighbours=member.neighbours,
             )
             outputs.append(xp.maximum(slices, 0) * np.float32(level))
-        both = xp.zeros((len(rows), 2, pair.size, pair.size), np.float32)
+        both: Float32 = xp.zeros((len(rows), 2, pair.size, pair.size), np.float32)
         inside = both[self.halo : len(rows) - self.halo]
         inside[:, 0] = outputs[0] if len(outputs) == 1 else xp.mean(xp.stack(outputs), axis=0)
         if len(outputs) > 1:
@@ -166,7 +183,9 @@ class Unrolled(Method):
         networks = (7 + len(self.networks)) * seen * image + max(
             unet.buffer_bytes(unet.channel_count(member.neighbours), member.width, detector) for member in self.networks
         )
-        return blocks * self.block * (3 * image + chunking.READ * rows) + 2 * seen * image + max(solving, networks)
+        finishing = consistency_room.host_bytes(shape) if self.consistency != "none" else 0
+        kept = blocks * self.block * (3 * image + chunking.READ * rows)
+        return kept + max(2 * seen * image + max(solving, networks), finishing)
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Solving, and the volumes of the networks."""
@@ -182,9 +201,11 @@ class Unrolled(Method):
         """The digests of the networks, the settings and the statistic; the networks' own recipes as inputs."""
         parameters = {
             "networks": [member.digest for member in self.networks],
-            **self.parameters(),
+            "noise": self.noise,
             "statistic": self.statistic,
         }
+        if self.statistic == "mean":  # the spread is that of what the networks say
+            parameters |= consistency_room.parameters(self.consistency)
         return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
@@ -192,6 +213,10 @@ class Unrolled(Method):
         if not isinstance(self.noise, str):
             return []
         return [f"note: noise {float(prepared[1]):.2g}, in units of the specimen's intensity; --noise sets another"]
+
+    def widened(self, pixels: int) -> "Unrolled":
+        """The same for projections that were extended: what was not measured has no noise."""
+        return dataclasses.replace(self, padding=pixels)
 
     @classmethod
     def own_networks(cls, angles_deg: Float64 | None = None) -> tuple[UnrolledNetwork, ...]:
@@ -218,6 +243,7 @@ def unrolled(
     *,
     noise: NoiseShare = "auto",
     statistic: Statistic = "mean",
+    consistency: Consistency = "none",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with an unrolled iteration: total variation, improved by trained networks.
 
@@ -230,12 +256,14 @@ def unrolled(
     series
         Dims (z, angle, detector), float32; slices at equal steps. Values are line integrals, [u · px].
     network
-        From `train_unrolled` or `load_network`. Several are an ensemble, whose members are averaged. None: the pretrained
-        one, see `pretrained_network`.
+        From `train_unrolled` or `load_network`. Several are an ensemble, whose members are averaged. None: the
+        pretrained one, see `pretrained_network`.
     noise
         Standard deviation in a ray, as a share of the `intensity_level` times a pixel; "auto" estimates it.
     statistic
         "mean" of the members, or their "spread": the standard deviation, voxel by voxel.
+    consistency
+        See `msdnet`.
 
     Returns
     -------
@@ -254,4 +282,4 @@ def unrolled(
     """
     chosen = pretrained_network() if network is None else network
     networks = tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
-    return reconstruct(series, Unrolled(networks=networks, noise=noise, statistic=statistic))
+    return reconstruct(series, Unrolled(networks=networks, noise=noise, statistic=statistic, consistency=consistency))

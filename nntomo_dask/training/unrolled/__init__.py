@@ -39,9 +39,7 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     """An unrolled iteration: improves total variation, with new phantoms in every step."""
 
     name: ClassVar[str] = "unrolled"
-    summary: ClassVar[str] = (
-        "improves total variation step by step; it trains for about an hour, and never sees a scene twice"
-    )
+    summary: ClassVar[str] = "improves total variation step by step; trains about an hour, on scenes without end"
     kind: ClassVar[Kind[UnrolledNetwork]] = KIND
     holds: ClassVar[str] = "training scenes"
 

@@ -56,8 +56,8 @@ def train_unrolled(
 
     Every scene is new: a phantom drawn by seed and number, projected, with noise, and reconstructed with total
     variation while the network learns from the scenes before. A scene counts by its mean square error, divided by that
-    of total variation, so that scenes with much and with little noise weigh alike. The rate rises for 50 steps, and falls as a
-    cosine to zero in the last epoch: trainings of another length are other trainings.
+    of total variation, so that scenes with much and with little noise weigh alike. The rate rises for 50 steps, and
+    falls as a cosine to zero in the last epoch: trainings of another length are other trainings.
 
     Parameters
     ----------
