@@ -68,6 +68,7 @@ from .networks.nnfbp import (
     NNFBPNetwork as NNFBPNetwork,
     evaluate as evaluate,
 )
+from .networks.pretrained import pretrained_network as pretrained_network
 from .networks.unrolled import UnrolledNetwork as UnrolledNetwork
 from .phantoms import PHANTOMS as PHANTOMS
 from .phantoms.bodies import body_stack as body_stack
