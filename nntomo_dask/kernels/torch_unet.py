@@ -149,7 +149,7 @@ def solved(
     neighbours: int,
 ) -> Any:
     """`steps` on arrays of NumPy or CuPy, slice by slice, without derivatives."""
-    with torch.no_grad(), _one_thread(), _on_stream_of(guesses[0]):
+    with torch.no_grad(), one_thread(), _on_stream_of(guesses[0]):
         parameters = [tensor_of(vector) for vector in vectors]
         images = [tensor_of(array) for array in guesses]
         found = steps(parameters, images, operation, noise=noise, width=width, neighbours=neighbours, together=1)
@@ -164,8 +164,11 @@ def _on_stream_of(array: Any) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.stream(torch.cuda.ExternalStream(pointer))  # type: ignore[no-untyped-call]
 
 
-class _one_thread:
-    """Within this context PyTorch has one thread: cores are Dask's, and bits do not depend on their number."""
+class one_thread:
+    """Within this context PyTorch computes with one thread what this thread asks for.
+
+    Cores are used by other threads already, and bits do not depend on their number.
+    """
 
     def __enter__(self) -> None:
         self.before = torch.get_num_threads()

@@ -300,18 +300,13 @@ class Adam:
         vectors = self._tensor(self.parameters(state))
 
         def one(scene: Scene) -> float:
-            with torch.no_grad():
+            with torch.no_grad(), torch_unet.one_thread():
                 return float(self._loss(scene, vectors))
 
         if self.where.type != "cpu":
             return float(np.mean([one(scene) for scene in self.validation]))
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(self.workers) as pool:
-                return float(np.mean(list(pool.map(one, self.validation))))
-        finally:
-            torch.set_num_threads(before)
+        with ThreadPoolExecutor(self.workers) as pool:
+            return float(np.mean(list(pool.map(one, self.validation))))
 
     def _loss(self, scene: Scene, vectors: torch.Tensor) -> torch.Tensor:
         """Mean square error of a scene, as a share of that of total variation."""
@@ -345,17 +340,12 @@ class Adam:
             group["lr"] = self.settings.learning_rate * rate
 
         def one(scene: Scene) -> tuple[float, torch.Tensor]:
-            loss = self._loss(scene, self.vector)
-            (derivative,) = torch.autograd.grad(loss, self.vector)
+            with torch_unet.one_thread():
+                loss = self._loss(scene, self.vector)
+                (derivative,) = torch.autograd.grad(loss, self.vector)
             return float(loss.detach()), derivative
 
-        if self.where.type == "cpu":
-            before = torch.get_num_threads()
-            torch.set_num_threads(1)  # so that bits do not depend on the number of cores
-            found = list(pool.map(one, batch))
-            torch.set_num_threads(before)
-        else:
-            found = [one(scene) for scene in batch]
+        found = list((pool.map if self.where.type == "cpu" else map)(one, batch))
         losses, derivatives = zip(*found, strict=True)
         self.vector.grad = torch.stack(derivatives).mean(dim=0)
         self.optimizer.step()
