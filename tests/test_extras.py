@@ -11,12 +11,15 @@ import pytest
 from nntomo_dask import extras
 
 SERIES = "series = nt.tilt_series(np.ones((2, 3, 16), np.float32), [-60, 0, 60])"
+EIGHT = "series = nt.tilt_series(np.ones((2, 8, 16), np.float32), nt.tilt_angles('tem', 8))"
 SAMPLES = f"{SERIES}; sets = nt.phantom_samples(series, n_slices=8, n_samples=200)"
 # What is hidden, what is tried, and what the message says of who needs what, and which extra has it.
 # (Of abTEM and ASE the first that is missing is named.)
 CASES = [
     ("astra", f"{SERIES}; nt.fbp(series, engine='astra').compute()", 'engine="astra": needs the ASTRA', "astra"),
     ("torch", "nt.train_msdnet", "train_msdnet: needs PyTorch", "deep"),
+    ("torch", "nt.train_unrolled", "train_unrolled: needs PyTorch", "deep"),
+    ("torch", f"{EIGHT}; nt.unrolled(series)", "unrolled: needs PyTorch", "deep"),
     (
         "torch",
         f'{SAMPLES}; nt.train_nnfbp(*sets, solver="adam", progress="none")',

@@ -11,6 +11,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import finite
 from nntomo_dask.settings import settings_of
 from nntomo_dask.training.msdnet.slices import training_slices
+from tests.unrolled_networks import network_of
 
 ANGLES = nt.tilt_angles("tem", 8)
 SIZE, SLICES = 32, 10
@@ -35,6 +36,7 @@ def networks(series):
     if importlib.util.find_spec("torch") is not None:
         slices = nt.phantom_slices(series, n_slices=8, neighbours=1)
         networks["msdnet"] = nt.train_msdnet(*slices, depth=2, max_epochs=1, progress="none")
+        networks["unrolled"] = network_of()
     return networks
 
 
@@ -56,7 +58,7 @@ def method_of(name, networks):
         return method()
     if name not in networks:
         pytest.skip("needs PyTorch: pip install 'nntomo_dask[deep]'")
-    return method(networks=(networks[name],), scale=1)
+    return method(networks=(networks[name],), **{} if name == "unrolled" else {"scale": 1})
 
 
 @bad_values
@@ -92,6 +94,10 @@ ON_SERIES = {
     "intensity_level": (None, lambda series, networks: nt.intensity_level(series)),
     "outside_training_range": (None, lambda series, networks: nt.outside_training_range(series, networks["nnfbp"])),
     "nnfbp, auto": (None, lambda series, networks: nt.nnfbp(series, networks["nnfbp"])),
+    "unrolled, ensemble": (
+        "torch",
+        lambda series, networks: nt.unrolled(series, [networks["unrolled"]] * 2, noise=0.1, statistic="spread"),
+    ),
     "nnfbp, ensemble": (None, lambda series, networks: nt.nnfbp(series, [networks["nnfbp"]] * 2, statistic="spread")),
     "mean_and_spread": (
         None,

@@ -19,6 +19,7 @@ from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.training.nnfbp import training_bytes
 from tests import measured
 from tests.predictions import host_bytes
+from tests.unrolled_networks import network_of
 
 WORKERS = 2
 COUNT = 9
@@ -156,6 +157,42 @@ def test_msdnet_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     words = ("reconstruct", series, "--method", "msdnet", "--network", network, "-o", tmp_path / "a.zarr")
     held = peak_bytes(*words, "--memory", predicted)
     print("msdnet", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < held <= predicted
+
+
+@pytest.mark.slow
+@pytest.mark.extra("torch")
+@pytest.mark.parametrize(("size", "members"), [(128, 1), (512, 2)])
+def test_unrolled_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size, members):
+    """Of 32 maps: two solutions, and what a slice takes in the network."""
+    _, series, _ = stores(size, 48)
+    paths = [tmp_path / f"{k}.safetensors" for k in range(members)]
+    networks = [nt.save_network(network_of(steps=1, neighbours=2, width=32, seed=k), p) for k, p in enumerate(paths)]
+    method = nt.METHODS["unrolled"](networks=tuple(map(nt.load_network, networks)))
+    predicted = chunking.peak_bytes(method.host_bytes((24, COUNT, size)), workers=WORKERS)
+    words = [word for path in paths for word in ("--network", path)]
+    held = peak_bytes(
+        "reconstruct", series, "--method", "unrolled", *words, "--noise", 0.1, "-o", tmp_path / "a.zarr",
+        "--memory", predicted,
+    )  # fmt: skip
+    print("unrolled", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < held <= predicted
+
+
+@pytest.mark.slow
+@pytest.mark.extra("torch")
+@pytest.mark.parametrize(("size", "steps", "width"), [(48, 1, 16), (96, 2, 8)])
+def test_training_of_unrolled_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size, steps, width):
+    _, series, _ = stores(128)
+    options = {"steps": steps, "width": width, "epoch_scenes": 8, "size": size, "validated": 4, "noise": 0.02}
+    training = nt.TRAININGS["unrolled"](**options)
+    predicted = training.host_bytes(training.sets_for(nt.open(series), seed=0), workers=WORKERS, processes=0)
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    held = peak_bytes(
+        "train", "--network", "unrolled", "--for", series, *words, "--max-epochs", 2, "--memory", predicted,
+        "-o", tmp_path / "net.safetensors",
+    )  # fmt: skip
+    print("training of unrolled", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
     assert 0.35 * predicted < held <= predicted
 
 

@@ -346,7 +346,7 @@ def test_a_series_at_other_angles(network, particle_series):
 
 
 def test_inputs_of_wrong_kinds(series, volume):
-    with pytest.raises(nt.SchemaError, match="a method: fbp, sirt, cgls, tv, dart, nnfbp, msdnet; got 'art'"):
+    with pytest.raises(nt.SchemaError, match="a method: fbp, sirt, cgls, tv, dart, nnfbp, msdnet, unrolled; got 'art'"):
         nt.training_slices(series, volume, method="art")
     with pytest.raises(nt.SchemaError, match="a network for NN-FBP; got none"):
         nt.training_slices(series, volume, method="nnfbp")

@@ -17,9 +17,11 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.formats.format import format_of
 from nntomo_dask.networks import files as networks
-from nntomo_dask.training.checkpoints import open_checkpoint
+from nntomo_dask.training.checkpoints import Checkpoint, open_checkpoint
+from nntomo_dask.training.unrolled import KIND
 from tests import foreign_files
 from tests.shared_data import NEEDLE
+from tests.unrolled_networks import network_of
 
 LEGACY = Path(__file__).parents[1] / "data" / "v0_1"
 ANGLES = nt.tilt_angles("tem", 8)
@@ -145,6 +147,21 @@ def _saved_slices(folder: Path) -> Path:
     return folder / "slices.zarr"
 
 
+def _unrolled(folder: Path) -> Path:
+    return networks.save_network(network_of(), folder / "unrolled.safetensors")
+
+
+def _unrolled_training(folder: Path) -> Path:
+    """Interrupted in its second epoch."""
+    network = network_of()
+    reached = Checkpoint(KIND, network)
+    reached.add(network.parameters, 0.9, 0.8, 1.5)
+    reached.state = {name: network.parameters for name in ("parameters", "average", "mean", "square")}
+    reached.state["scalars"] = np.array([1.0, 3.0, 2.5])
+    reached.save(folder / "unrolled.training.safetensors")
+    return folder / "unrolled.training.safetensors"
+
+
 def _text(name: str, text: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / name).write_text(text)
@@ -215,8 +232,10 @@ KINDS: dict[str, Kind] = {
     "network": Kind(_saved("nnfbp_lm.safetensors"), _read_network),
     "network of networks": Kind(_saved("msdnet_nnfbp.safetensors"), _read_network),
     "network of 0.1.0": Kind(_legacy("nnfbp_lm.safetensors"), _read_network),
+    "unrolled network": Kind(_unrolled, _read_network),
     "checkpoint": Kind(_saved("nnfbp_lm.training.safetensors"), _read_checkpoint),
     "checkpoint of msdnet": Kind(_saved("msdnet_sirt.training.safetensors"), _read_checkpoint),
+    "checkpoint of unrolled": Kind(_unrolled_training, _read_checkpoint),
     "checkpoint of 0.1.0": Kind(_legacy("msdnet_sirt_interrupted.training.safetensors"), _read_checkpoint),
     "MRC": Kind(_legacy("series.mrc"), _read_series, has_checksums=False),
     "measured stack": Kind(_measured, _read_measured, has_checksums=False),

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 import nntomo_dask as nt
+from tests.unrolled_networks import network_of
 
 SERIES_TO_ANY = {
     "backproject": nt.backproject,
@@ -15,6 +16,7 @@ SERIES_TO_ANY = {
     "sirt": lambda series: nt.sirt(series, max_iterations=5, minimum=0),
     "tv": lambda series: nt.tv(series, weight=1, max_iterations=5),
     "tv_auto": nt.tv,
+    "unrolled": lambda series: nt.unrolled(series, network_of()),
     "nnfbp": None,
     "outside_training_range": None,
     "intensity_level": nt.intensity_level,

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 import nntomo_dask as nt
 from nntomo_dask.arrays import angles as angles_room, geometry
 from nntomo_dask.networks.nnfbp import InputLayout
+from tests.unrolled_networks import network_of
 
 SIZE, COUNT = 24, 12
 ANGLES = np.linspace(-66, 66, COUNT) + np.array([0, 0.7, -1] * 4)  # a missing wedge, and unequal steps
@@ -40,6 +41,7 @@ def networks(series):
     }
     for name, both in sets.items():
         networks[name] = [nt.train_msdnet(*both, depth=2, max_epochs=1, progress="none")]
+    networks["unrolled"] = [network_of()]
     return networks
 
 
@@ -84,12 +86,12 @@ def test_every_method_is_tried(networks):
     assert {name.split("_")[0] for name in OPERATIONS} | set(networks) >= set(nt.METHODS)
 
 
-@pytest.mark.parametrize("name", ["nnfbp", "msdnet", "msdnet_of_nnfbp", "msdnet_self"])
+@pytest.mark.parametrize("name", ["nnfbp", "msdnet", "msdnet_of_nnfbp", "msdnet_self", "unrolled"])
 @HYPOTHESIS
 @given(order=ORDERS)
 def test_networks_reconstruct(series, networks, name, order):
     if name not in networks:
-        pytest.skip("needs PyTorch: pip install 'nntomo_dask[msdnet]'")
+        pytest.skip("needs PyTorch: pip install 'nntomo_dask[deep]'")
     wanted, got = (nt.reconstruct(one, networks[name]).compute() for one in (series, series.isel(angle=order)))
     np.testing.assert_allclose(got.values, wanted.values, rtol=1e-4, atol=1e-4 * float(abs(wanted).max()))
 
