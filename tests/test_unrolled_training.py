@@ -17,7 +17,7 @@ from nntomo_dask.networks.unrolled import Geometry
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.training import TRAININGS, loop
 from nntomo_dask.training.checkpoints import open_checkpoint
-from nntomo_dask.training.declaration import Pairs
+from nntomo_dask.training.declaration import Pairs, Sets
 from nntomo_dask.training.unrolled import UnrolledTraining, scenes as scenes_room, training as room
 from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes
 
@@ -122,9 +122,9 @@ class TestScenes:
             assert (np.diff(angles) > 0).all()
             reach, step = extent_deg(angles) / 2, 180 / angles.size
             assert 55 - 0.15 * step <= reach <= 90
-            full += reach >= 89
+            full += reach == pytest.approx(90 - 90 / angles.size)
         assert counts == set(range(6, 13))
-        assert 300 * 0.1 < full < 300 * 0.5
+        assert 300 * 0.06 < full < 300 * 0.2  # an eighth: a quarter, half of it without angles that lie aside
 
     def test_noise_that_is_drawn(self):
         """From none to 6 % of the brightest ray; a quarter of the scenes has none."""
@@ -212,15 +212,20 @@ class TestSets:
 
 @pytest.mark.usefixtures("drawn_once")
 class TestTraining:
-    def test_the_loss_falls(self, sets, tmp_path):
+    def test_the_loss_falls(self, sets, tmp_path, monkeypatch):
+        """Of two scenes that come again and again, with which it is validated too."""
+        source = Scenes.from_json(sets[0].attrs["scenes"])
+        monkeypatch.setattr(Scenes, "scene", lambda _, number: _kept(source, number % 2))
+        monkeypatch.setattr(room, "_WARMING", 5)
         path = tmp_path / "training.safetensors"
-        network = nt.train_unrolled(*sets, max_epochs=16, learning_rate=0.01, checkpoint=path, **SMALL)
+        options = SMALL | {"learning_rate": 0.005, "width": 8, "epoch_scenes": 8}
+        network = nt.train_unrolled(*sets, max_epochs=7, checkpoint=path, **options)
         losses = np.array(open_checkpoint(path).losses)
-        assert losses[-1, 1] < 0.97 * losses[0, 1]
-        assert losses[-4:, 0].mean() < losses[:4, 0].mean()
+        assert losses[-1, 0] < 0.85 * losses[0, 0]
+        assert losses[-1, 1] < 0.9 * losses[0, 1]
         outcome = network.recipe["outcome"]
         assert outcome["validation_loss"] == losses[:, 1].min() == losses[outcome["epoch"] - 1, 1]
-        assert (network.steps, network.width, network.neighbours) == (1, 2, 1)
+        assert (network.steps, network.width, network.neighbours) == (1, 8, 1)
         assert network.angles_deg == tuple(ANGLES)
         network.check(empty(ANGLES[::-1]), who="test")
         loaded = nt.load_network(nt.save_network(network, tmp_path / "net.safetensors"))
@@ -325,7 +330,8 @@ class TestTraining:
             nt.train_unrolled(*sets, max_epochs=9, **SMALL | {"learning_rate": 1e30})
 
     def test_an_ensemble(self, sets):
-        both = nt.train_ensemble(nt.train_unrolled, *sets, members=2, max_epochs=1, **SMALL | {"progress": "none"})
+        options = {name: value for name, value in SMALL.items() if name != "progress"}
+        both = nt.train_ensemble(nt.train_unrolled, *sets, members=2, max_epochs=1, **options)
         alone = [nt.train_unrolled(*sets, max_epochs=1, seed=seed, **SMALL) for seed in range(2)]
         assert [one.digest for one in both] == [one.digest for one in alone]
 
@@ -340,7 +346,7 @@ class TestTraining:
         assert TRAININGS["unrolled"] is UnrolledTraining
 
     def test_declarations_that_are_refused(self):
-        with pytest.raises(nt.SchemaError, match="`steps` times `neighbours` of at most 4; got 3 steps with 2"):
+        with pytest.raises(nt.SchemaError, match="steps times neighbours of at most 4; got 3 steps with 2"):
             UnrolledTraining(steps=3).check()
         with pytest.raises(nt.SchemaError, match="cats"):
             UnrolledTraining(phantom="cats").check()
@@ -349,7 +355,7 @@ class TestTraining:
             UnrolledTraining().sets_of(pairs, None, seed=0)
 
     def test_it_predicts_more_memory_for_more(self, sets):
-        made = UnrolledTraining().sets_for(empty(size=128).copy(), seed=0) if False else sets
+        made = Sets(*sets)
         small = UnrolledTraining(width=2).host_bytes(made, workers=1, processes=0)
         assert UnrolledTraining(width=32).host_bytes(made, workers=1, processes=0) > small
         assert UnrolledTraining(width=2).host_bytes(made, workers=4, processes=0) > small
