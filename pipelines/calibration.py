@@ -6,9 +6,9 @@
     python pipelines/calibration.py --voxels 96 --network net-0.safetensors net-1.safetensors net-2.safetensors
 
 A spread is what ``nntomo reconstruct --spread`` writes: the jackknife's standard error of a method without networks, or
-the standard deviation of an ensemble's members. Beside TV, a network's spread is instead √(d² + s²), from its
-difference d to the volume of TV and the standard error s of that. Specimens, noise and series are those of `truth.py`.
-Looked at are the voxels that hold matter and those less than a twentieth of the width from it, as far as all
+the standard deviation of an ensemble's members. Beside TV, a spread is instead √(d² + s²), from the difference d
+to the volume of TV and the standard error s of that (`nt.volume_and_spread`). Specimens, noise and series are those of
+`truth.py`. Looked at are the voxels that hold matter and those less than a twentieth of the width from it, as far as all
 projections see them: the empty background is known to every method and would flatter the spread.
 
 Results go to ``stores/calibration``: ``calibration.csv``, a row for each series and spread (what is there is not
@@ -191,6 +191,7 @@ SPREADS = (
     Spread("fbp", "FBP, jackknife"),
     Spread("nnfbp", "NN-FBP, ensemble", train=nt.train_nnfbp, phantom="mixed"),
     Spread("msdnet", "MS-D Net, ensemble", train=nt.train_msdnet, phantom="bodies"),
+    Spread("dart-beside-tv", "DART, beside TV", beside="tv"),
 )
 
 
@@ -236,7 +237,10 @@ def trained(one: Spread, case: Case, size: Size, folder: Path) -> list[nt.Networ
 def volume_and_spread(one: Spread, case: Case, size: Size, out: Path) -> tuple[np.ndarray, np.ndarray]:
     """The volume of a case's series, and how sure it is."""
     if one.beside is not None:
-        volume, _ = volume_and_spread(replace(one, beside=None), case, size, out)
+        if one.files or one.train is not None:
+            volume, _ = volume_and_spread(replace(one, beside=None), case, size, out)
+        else:
+            volume = nt.reconstruct(measured(case), one.name.partition("-")[0]).values
         reference = next(other for other in SPREADS if other.name == one.beside)
         other, sure = volume_and_spread(reference, case, size, out)
         return volume, np.hypot(volume - other, sure)

@@ -184,7 +184,7 @@ def test_networks_from_files(study, run, tmp_path, rng, capsys):
     rows = run("--network", *paths)
     assert set(rows) == {"net", "net-beside-tv"}
     volume, spread = nt.nnfbp(series, networks).values, nt.nnfbp(series, networks, statistic="spread").values
-    beside = np.hypot(volume - nt.tv(series).values, nt.jackknife(series, "tv").values)
+    beside = nt.volume_and_spread(series, networks)[1].values
     for name, one in (("net", spread), ("net-beside-tv", beside)):
         expected = study.calibration(volume - truth, one, study.neighbourhood(truth))
         assert rows[name].statistics.factor == pytest.approx(expected.factor, rel=1e-5)
