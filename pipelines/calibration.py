@@ -8,8 +8,8 @@
 A spread is what ``nntomo reconstruct --spread`` writes: the jackknife's standard error of a method without networks, or
 the standard deviation of an ensemble's members. Beside TV, a spread is instead √(d² + s²), from the difference d
 to the volume of TV and the standard error s of that (`nt.volume_and_spread`). Specimens, noise and series are those of
-`truth.py`. Looked at are the voxels that hold matter and those less than a twentieth of the width from it, as far as all
-projections see them: the empty background is known to every method and would flatter the spread.
+`truth.py`. Looked at are the voxels that hold matter and those less than a twentieth of the width from it, as far as
+all projections see them: the empty background is known to every method and would flatter the spread.
 
 Results go to ``stores/calibration``: ``calibration.csv``, a row for each series and spread (what is there is not
 computed again), ``calibration.md``, the tables of docs/theory.md, ``calibration.png``, the curves, and ``networks``.
@@ -417,7 +417,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
                 linewidth=1,
                 alpha=0.8,
             )
-        axes.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+        axes.set_xscale("log", nonpositive="mask")
+        axes.set_yscale("log", nonpositive="mask")
+        axes.set(xlim=limits, ylim=limits)
         axes.grid(alpha=0.3)
         if line == 0:
             axes.set_title(kind[0], fontsize=9)
