@@ -365,20 +365,17 @@ def markdown(rows: Sequence[Row]) -> str:
     """A line for each spread and noise: over all specimens and seeds, the median, the least and the largest value."""
     columns = {
         "rank": "rank",
-        "of blocks": "rank_blocks",
         "if exact": "rank_exact",
+        "of blocks": "rank_blocks",
         "factor": "factor",
-        "within 1, 2 spreads": ("within_1", "within_2"),
-        "after the factor": ("scaled_1", "scaled_2"),
+        "within 1": "within_1",
+        "within 2": "within_2",
+        "within 2, scaled": "scaled_2",
         "uneven": "unevenness",
     }
     lines = ["| spread of | noise | " + " | ".join(columns) + " |", "|---" * (2 + len(columns)) + "|"]
     for (title, _, noise), group in in_groups(rows).items():
-        cells = [
-            reach(group, name) if isinstance(name, str) else ", ".join(reach(group, one) for one in name)
-            for name in columns.values()
-        ]
-        lines.append(f"| {title} | {noise:g} % | {' | '.join(cells)} |")
+        lines.append(f"| {title} | {noise:g} % | {' | '.join(reach(group, name) for name in columns.values())} |")
     return "\n".join(lines)
 
 
