@@ -394,37 +394,37 @@ def markdown_factors(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """The calibration curves: a column for each spread, a row for each noise, a colour for each specimen."""
+    """The calibration curves: a panel for each noise and spread, a colour for each specimen."""
     groups = in_groups(rows)
     kinds = list(dict.fromkeys(key[:2] for key in groups))
-    noises = sorted({key[2] for key in groups})
     specimens = list(dict.fromkeys(row.case.specimen for row in rows))
-    figure = Figure(figsize=(1 + 2.3 * len(kinds), 1 + 2.2 * len(noises)), layout="constrained")
+    panels = [(*kind, noise) for noise in sorted({key[2] for key in groups}) for kind in kinds]
+    # Every noise begins a line of panels.
+    width = min(len(kinds), 5)
+    lines = -(-len(kinds) // width)
+    places = [width * (lines * (place // len(kinds))) + place % len(kinds) for place in range(len(panels))]
+    height = lines * len(panels) // len(kinds)
+    figure = Figure(figsize=(1.6 + 2.1 * width, 0.3 + 2.2 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(noises), len(kinds), sharex=True, sharey=True, squeeze=False)
+    every = figure.subplots(height, width, sharex=True, sharey=True, squeeze=False).ravel()
     limits = 1e-3, 1.0
-    for (line, noise), (column, kind) in itertools.product(enumerate(noises), enumerate(kinds)):
-        axes = panels[line, column]
+    for panel, axes in zip(panels, every[places], strict=True):
         axes.plot(limits, limits, color="0.6", linewidth=0.8)
-        for row in groups.get((*kind, noise), []):
-            axes.plot(
-                row.statistics.spreads,
-                row.statistics.errors,
-                color=f"C{specimens.index(row.case.specimen)}",
-                linewidth=1,
-                alpha=0.8,
-            )
+        for row in groups.get(panel, []):
+            colour = f"C{specimens.index(row.case.specimen)}"
+            axes.plot(row.statistics.spreads, row.statistics.errors, color=colour, linewidth=1, alpha=0.8)
         axes.set_xscale("log", nonpositive="mask")
         axes.set_yscale("log", nonpositive="mask")
         axes.set(xlim=limits, ylim=limits)
+        axes.set_aspect("equal")
         axes.grid(alpha=0.3)
-        if line == 0:
-            axes.set_title(kind[0], fontsize=9)
-        if column == 0:
-            axes.set_ylabel(f"noise {noise:g} %\nerror", fontsize=9)
-        if line == len(noises) - 1:
-            axes.set_xlabel("spread", fontsize=9)
-    handles = [axes.plot([], [], color=f"C{place}")[0] for place in range(len(specimens))]
+        axes.set_title(f"{panel[0]}\nnoise {panel[2]:g} %", fontsize=9)
+        axes.tick_params(labelleft=True, labelbottom=True, labelsize=8)
+    for place in set(range(every.size)) - set(places):
+        every[place].set_axis_off()
+    figure.supxlabel("spread", fontsize=9)
+    figure.supylabel("error", fontsize=9)
+    handles = [every[0].plot([], [], color=f"C{place}")[0] for place in range(len(specimens))]
     figure.legend(handles, specimens, loc="outside right upper", fontsize=9)
     plotting.save_figure(figure, path)
 

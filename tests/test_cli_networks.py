@@ -82,7 +82,7 @@ def test_ensembles(call, network):
     call(*words, "-o", "net.safetensors")
     both = ("--network", "net-0.safetensors", "--network", "net-1.safetensors")
     method = ("reconstruct", "series.zarr", "--method", network)
-    note = "note: the spread is where the networks disagree"
+    note = "note: the spread is how far the networks disagree"
     assert note in call(*method, *both, "--spread", "spread.zarr", "-o", "mean.zarr").stderr
     for k in range(2):
         assert note not in call(*method, "--network", f"net-{k}.safetensors", "-o", f"{k}.zarr").stderr

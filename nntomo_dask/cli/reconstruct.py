@@ -152,7 +152,7 @@ def _reconstruct(
             click.echo(line, err=True)
     if len(stores) > 1 and jackknife is None:
         click.echo(
-            "note: the spread is where the networks disagree; near known specimens their error was 2 to 20 times as large",
+            "note: the spread is how far the networks disagree; on known specimens they were wrong by 2 to 20 times that",
             err=True,
         )
     volumes = _volumes(source, silent, jackknife, stores, pad=pad, prepared=prepared)

@@ -12,6 +12,7 @@ from nntomo_dask.compute import device
 from nntomo_dask.networks.network import Network
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.reconstruction.method import Method, method_of, prepared_for, reconstruct
+from nntomo_dask.reconstruction.tv import TotalVariation
 from nntomo_dask.types import Float32
 
 _EMPTY = np.empty((0,) * 3, np.float32)
@@ -21,7 +22,7 @@ def volume_and_spread(
     series: xr.DataArray,
     method: Method | str | Network | Sequence[Network],
     *,
-    beside: Method | str = "tv",
+    beside: Method | str = TotalVariation.name,
     pad: detector.Pad = 0,
     **settings: Any,
 ) -> tuple[xr.DataArray, xr.DataArray]:
