@@ -80,6 +80,10 @@ class Atomic(Phantom):
             settings=self,
         )
 
+    def scene_of(self, size: int, slices: int, rng: Rng, *, finer: int) -> Float32:
+        """See `scene`."""
+        return scene(size, slices, rng, finer=finer, settings=self)
+
     def check(self) -> None:
         """Raise a SchemaError where settings are out of range or an element is none."""
         who = f"phantom {self.name}"
