@@ -63,7 +63,7 @@ class Unrolled(Method):
         help="Standard deviation of the noise in a ray, as a share of the intensity level times a pixel; auto "
         "estimates it from the series.",
     )
-    consistency: Consistency = setting("auto", help=CONSISTENCY_HELP)
+    consistency: Consistency = setting("none", help=CONSISTENCY_HELP)
     statistic: Statistic = "mean"
     padding: int = 0
 
@@ -243,7 +243,7 @@ def unrolled(
     *,
     noise: NoiseShare = "auto",
     statistic: Statistic = "mean",
-    consistency: Consistency = "auto",
+    consistency: Consistency = "none",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with an unrolled iteration: total variation, improved by trained networks.
 
