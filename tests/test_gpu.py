@@ -43,6 +43,7 @@ OPERATIONS = {
     "sirt, non-negative": lambda series, volume, network: nt.sirt(series, minimum=0, max_iterations=9),
     "nnfbp": lambda series, volume, network: nt.nnfbp(series, network, scale=1),
     "nnfbp, scaled": lambda series, volume, network: nt.nnfbp(series, network),
+    "nnfbp, consistent": lambda series, volume, network: nt.nnfbp(series, network, scale=1, consistency=5.0),
     "project, off the middle": lambda series, volume, network: nt.project(
         volume.assign_coords(x=volume.x + 3, y=volume.y - 2.25), ANGLES_DEG
     ),
