@@ -113,6 +113,7 @@ from .projection.projector import (
     projector as projector,
 )
 from .reconstruction import METHODS as METHODS
+from .reconstruction.beside import volume_and_spread as volume_and_spread
 from .reconstruction.cgls import cgls as cgls
 from .reconstruction.dart import dart as dart
 from .reconstruction.fbp import fbp as fbp

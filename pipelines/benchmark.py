@@ -18,8 +18,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import astra
-import benchmark_msdnet
 import click
 import numpy as np
 import psutil
@@ -133,12 +131,12 @@ def sirt_iteration(rows, angles, iterations=4):
         Sirt(tolerance=0, max_iterations=count, minimum=0.0).slab(rows, angles)
 
     run(1)
-    with astra_sirt(rows[0], angles) as algorithm:
-        astra.algorithm.run(algorithm, 1)
+    with astra_sirt(rows[0], angles) as astra_run:
+        astra_run(1)
         pairs = []
         for _ in range(3):
             ours = (seconds(lambda: run(1 + iterations)) - seconds(lambda: run(1))) / iterations / slices
-            pairs.append((ours, seconds(lambda: astra.algorithm.run(algorithm, iterations)) / iterations))
+            pairs.append((ours, seconds(lambda: astra_run(iterations)) / iterations))
     return {
         "milliseconds a slice": 1000 * statistics.median(ours for ours, _ in pairs),
         "ASTRA, milliseconds a slice": 1000 * statistics.median(theirs for _, theirs in pairs),
@@ -147,28 +145,29 @@ def sirt_iteration(rows, angles, iterations=4):
     }
 
 
-class astra_sirt:
-    """ASTRA's CPU SIRT of one slice with values of at least 0, as an algorithm's id."""
+@contextlib.contextmanager
+def astra_sirt(rows, angles):
+    """ASTRA's CPU SIRT of one slice with values of at least 0; gives the function that runs some iterations."""
+    import astra  # a part of the benchmark alone needs it
 
-    def __init__(self, rows, angles):
-        self.rows, self.angles = np.ascontiguousarray(rows), angles
-
-    def __enter__(self):
-        size = self.rows.shape[-1]
-        volume = astra.create_vol_geom(size, size)
-        projections = astra.create_proj_geom("parallel", 1.0, size, -np.deg2rad(self.angles))
-        self.projector = astra.create_projector("linear", projections, volume)
-        self.data = [astra.data2d.create("-sino", projections, self.rows), astra.data2d.create("-vol", volume)]
-        settings = astra.astra_dict("SIRT")
-        settings.update(ProjectorId=self.projector, ProjectionDataId=self.data[0], ReconstructionDataId=self.data[1])
-        settings["option"] = {"MinConstraint": 0.0}
-        self.algorithm = astra.algorithm.create(settings)
-        return self.algorithm
-
-    def __exit__(self, *_):
-        astra.algorithm.delete(self.algorithm)
-        astra.data2d.delete(self.data)
-        astra.projector.delete(self.projector)
+    size = rows.shape[-1]
+    volume = astra.create_vol_geom(size, size)
+    projections = astra.create_proj_geom("parallel", 1.0, size, -np.deg2rad(angles))
+    projector = astra.create_projector("linear", projections, volume)
+    data = [
+        astra.data2d.create("-sino", projections, np.ascontiguousarray(rows)),
+        astra.data2d.create("-vol", volume),
+    ]
+    settings = astra.astra_dict("SIRT")
+    settings.update(ProjectorId=projector, ProjectionDataId=data[0], ReconstructionDataId=data[1])
+    settings["option"] = {"MinConstraint": 0.0}
+    algorithm = astra.algorithm.create(settings)
+    try:
+        yield lambda iterations: astra.algorithm.run(algorithm, iterations)
+    finally:
+        astra.algorithm.delete(algorithm)
+        astra.data2d.delete(data)
+        astra.projector.delete(projector)
 
 
 def scaling(size):
@@ -430,6 +429,13 @@ def simulation(folder, projections=8):
     return result
 
 
+def msdnet():
+    """MS-D Net's part of the benchmark, which needs PyTorch."""
+    import benchmark_msdnet
+
+    return benchmark_msdnet
+
+
 def gpu(size, angles=9, slices=128):
     """NN-FBP on one GPU: device time of filtering and kernel, and the rates that come of it."""
     cupy = device.cupy()
@@ -508,8 +514,8 @@ def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
                 ("training on a stored set", lambda: large_training(folder)),
             ],
             "msdnet": [
-                ("MS-D Net, a slice, one core", lambda: on_one_core(lambda: benchmark_msdnet.slices(size))),
-                ("MS-D Net, training, a slice of 128², one core", lambda: on_one_core(benchmark_msdnet.step)),
+                ("MS-D Net, a slice, one core", lambda: on_one_core(lambda: msdnet().slices(size))),
+                ("MS-D Net, training, a slice of 128², one core", lambda: on_one_core(lambda: msdnet().step())),
             ],
             "simulation": [("simulation, UiO-66, HAADF and iDPC", lambda: simulation(folder))],
             "gpu": [("GPU", lambda: gpu(size) if device.gpu_count() else "none at hand")],

@@ -17,12 +17,15 @@ from truth import CONFIGURATIONS, Case, Size, network_of, series_of, truth_of
 
 import nntomo_dask as nt
 from nntomo_dask.reconstruction import consistency
-from nntomo_dask.reconstruction.consistency import ITERATIONS, Weight, finished
+from nntomo_dask.reconstruction.consistency import ITERATIONS, finished
 
 VOXELS, GEOMETRY = 64, "tem8"
 NOISES, SPECIMENS = (0.0, 2.0, 5.0), ("faceted", "coreshell", "smooth", "porous", "particles", "needle")
 SIZE = Size(VOXELS, SPECIMENS, NOISES, (GEOMETRY,), (1,), slices=240, depth=20, epochs=8)
 WEIGHTS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+COUNTS = (3, 5, ITERATIONS, 20, 100)
+SETTINGS = [{"weight": weight} for weight in WEIGHTS] + [{"iterations": count} for count in COUNTS]
+AUTOMATIC = len(WEIGHTS) + COUNTS.index(ITERATIONS)
 NETWORKS = {one.name: one for one in CONFIGURATIONS if one.name in ("msdnet", "nnfbp-mixed")}
 
 
@@ -43,9 +46,9 @@ def proposals(case: Case, series: xr.DataArray, truth: np.ndarray, out: Path) ->
     }
 
 
-def study(seed: int, out: Path, weights: tuple[Weight, ...], iterations: int) -> dict[str, dict[str, list[float]]]:
-    """For each volume and case the error before, and its multiples after with each weight."""
-    table: dict[str, dict[str, list[float]]] = {}
+def study(seed: int, out: Path) -> dict[str, dict[tuple[str, float], list[float]]]:
+    """For each volume and case the error before, and its multiples after with each of `SETTINGS`."""
+    table: dict[str, dict[tuple[str, float], list[float]]] = {}
     for noise in NOISES:
         for specimen in SPECIMENS:
             case = Case(specimen, VOXELS, "fine", GEOMETRY, noise, seed)
@@ -53,12 +56,12 @@ def study(seed: int, out: Path, weights: tuple[Weight, ...], iterations: int) ->
             pair = nt.projector(series.angle.values, VOXELS)
             level = nt.intensity_level(series).data
             least, *of_rays = consistency.prepare(series, "auto", level=level, who="study")
-            known = {"minimum": float(least), "noise": [float(one) for one in of_rays], "iterations": iterations}
+            known = {"minimum": float(least), "noise": [float(one) for one in of_rays]}
             for name, volume in proposals(case, series, truth, out).items():
                 before = float(((volume - truth) ** 2).mean())
-                after = [finished(volume, series.values, pair, weight=weight, **known) for weight in weights]
+                after = [finished(volume, series.values, pair, **settings, **known) for settings in SETTINGS]
                 errors = [float(((one - truth) ** 2).mean()) / before for one in after]
-                table.setdefault(name, {})[f"{specimen} {noise:g} %"] = [before, *errors]
+                table.setdefault(name, {})[specimen, noise] = [before, *errors]
     return table
 
 
@@ -66,23 +69,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("stores/consistency"), help="folder of the networks")
     parser.add_argument("--seed", type=int, default=11, help="of the specimens")
-    parser.add_argument("--iterations", type=int, default=ITERATIONS)
     given = parser.parse_args()
-    table = study(given.seed, given.out, ("auto", *WEIGHTS), given.iterations)
+    table = study(given.seed, given.out)
+    print("automatic: geometric mean and largest over the specimens; (best fixed weight)")
     print("| volume | " + " | ".join(f"{noise:g} %" for noise in NOISES) + " |")
     print("|---" * (1 + len(NOISES)) + "|")
+    means: dict[str, list[np.ndarray]] = {}
     for name, line in table.items():
         cells = []
         for noise in NOISES:
-            values = np.array([line[f"{specimen} {noise:g} %"] for specimen in SPECIMENS])
-            means = np.exp(np.log(values[:, 1:]).mean(axis=0))
-            best = int(means[1:].argmin())
-            cells.append(f"{means[0]:.2f}, {values[:, 1].max():.2f} ({means[1 + best]:.2f} with {WEIGHTS[best]:g})")
+            values = np.array([line[specimen, noise] for specimen in SPECIMENS])[:, 1:]
+            means.setdefault(name, []).append(np.exp(np.log(values).mean(axis=0)))
+            fixed = means[name][-1][: len(WEIGHTS)]
+            best = int(fixed.argmin())
+            auto, largest = means[name][-1][AUTOMATIC], values[:, AUTOMATIC].max()
+            cells.append(f"{auto:.2f}, {largest:.2f} ({fixed[best]:.2f} with {WEIGHTS[best]:g})")
         print(f"| {name} | " + " | ".join(cells) + " |")
+    print(f"\nautomatic, after {', '.join(map(str, COUNTS))} iterations:")
+    for name, of_noises in means.items():
+        text = " | ".join(", ".join(f"{one:.2f}" for one in values[len(WEIGHTS) :]) for values in of_noises)
+        print(f"| {name} | {text} |")
     print()
     for name in [one.title for one in NETWORKS.values()]:
-        for place, (before, after, *_) in table[name].items():
-            print(f"{name}, {place}: {before:.6f} to {before * after:.6f}")
+        for (specimen, noise), (before, *after) in table[name].items():
+            print(f"{name}, {specimen} {noise:g} %: {before:.6f} to {before * after[AUTOMATIC]:.6f}")
 
 
 if __name__ == "__main__":

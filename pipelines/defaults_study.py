@@ -1,8 +1,7 @@
-"""Why the defaults are what they are, and what the spread tells: the figures of docs/theory.md, measured anew.
+"""Why the defaults are what they are: the figures of docs/theory.md, measured anew.
 
     python pipelines/defaults_study.py stopping   # when SIRT with values of at least 0 should stop
     python pipelines/defaults_study.py linear     # when CGLS should stop, and the window of FBP
-    python pipelines/defaults_study.py spread     # how well the jackknife and ensembles rank the true error
 
 Specimens and noise are those of `truth.py`, 64³ voxels. Each takes some minutes on one core.
 """
@@ -12,8 +11,6 @@ from typing import get_args
 
 import click
 import numpy as np
-from dask.base import compute
-from scipy.stats import spearmanr
 from truth import Case, series_of, truth_of
 
 import nntomo_dask as nt
@@ -121,64 +118,10 @@ def linear():
         click.echo(f"{name:<16} mean {np.exp(np.log(values).mean()):.2f}, largest {max(values):.2f}")
 
 
-def area(uncertainty, error):
-    """Area between the sparsification curves of an uncertainty and of the error itself; 1 for an order by chance.
-
-    A curve is the root of the mean square error of what is left when the most uncertain share is left out.
-    """
-
-    def curve(order):
-        squares = error[np.argsort(-order, kind="stable")] ** 2
-        left = np.cumsum(squares[::-1])[::-1] / np.arange(squares.size, 0, -1)
-        return np.sqrt(left[:: max(squares.size // 200, 1)]).mean()
-
-    least, chance = curve(np.abs(error)), np.sqrt((error**2).mean())
-    return (curve(uncertainty) - least) / (chance - least)
+STUDIES = {study.__name__: study for study in (stopping, linear)}
 
 
-def blocks(volume, edge=4):
-    """Root of the mean square in blocks of voxels."""
-    parts = (part for count in volume.shape for part in (count // edge, edge))
-    return np.sqrt((volume.reshape(*parts) ** 2).mean(axis=(1, 3, 5)))
-
-
-def compared(name, case, volume, spread, truth):
-    y, x = np.indices((VOXELS, VOXELS)) - (VOXELS - 1) / 2
-    disc = np.hypot(y, x) < VOXELS / 2
-    error, sure = volume.values - truth.values, spread.values
-    rank = spearmanr(sure[:, disc].ravel(), np.abs(error)[:, disc].ravel())[0]
-    coarse = spearmanr(blocks(sure).ravel(), blocks(error).ravel())[0]
-    ratio = np.sqrt((sure[:, disc] ** 2).mean() / (error[:, disc] ** 2).mean())
-    between = area(sure[:, disc].ravel(), error[:, disc].ravel())
-    click.echo(
-        f"{case}: {name}: rank correlation {rank:.2f}, of blocks {coarse:.2f}; area {between:.2f}; "
-        f"spread / error {ratio:.2f}"
-    )
-
-
-def spread():
-    """Rank correlation of the spread with the true error, over the voxels that all projections see, and over blocks."""
-    target = nt.tilt_series(np.zeros((1, 8, VOXELS), np.float32), nt.tilt_angles("tem", 8))
-    networks = {}
-    for phantom in ("ellipses", "mixed"):
-        sets = [part.compute() for part in nt.phantom_samples(target, phantom=phantom, n_slices=400, n_samples=30_000)]
-        networks[phantom] = nt.train_ensemble(nt.train_nnfbp, *sets, members=4)
-    for case in cases(("faceted", "coreshell", "smooth", "needle"), ("tem8",), (0, 2)):
-        series, truth = series_of(case), truth_of(case)
-        for name in ("sirt", "tv", "cgls", "fbp"):
-            method = nt.METHODS[name]()
-            prepared = [float(one) for one in compute(*method.prepare(series))]  # once: TV's weight takes long
-            volume, sure = (make(series, method, prepared=prepared) for make in (nt.reconstruct, nt.jackknife))
-            compared(name, case, volume, sure, truth)
-        for phantom, members in networks.items():
-            mean, deviation = nt.nnfbp(series, members), nt.nnfbp(series, members, statistic="spread")
-            compared(f"nnfbp {phantom}", case, mean, deviation, truth)
-
-
-STUDIES = {study.__name__: study for study in (stopping, linear, spread)}
-
-
-@click.command(help="Measure what the defaults rest on: stopping, linear or spread.")
+@click.command(help="Measure what the defaults rest on: stopping or linear.")
 @click.argument("names", nargs=-1, type=click.Choice(list(STUDIES)), required=True)
 def main(names):
     for name in names:

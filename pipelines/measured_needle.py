@@ -28,9 +28,16 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 
-METHODS = ("fbp", "sirt", "tv")
+METHODS = ("fbp", "sirt", "tv", "unrolled")
 PHANTOMS = ("ellipses", "mixed")
-TITLES = {"fbp": "FBP", "sirt": "SIRT", "tv": "TV", "ellipses": "NN-FBP, ellipses", "mixed": "NN-FBP, mixed"}
+TITLES = {
+    "fbp": "FBP",
+    "sirt": "SIRT",
+    "tv": "TV",
+    "unrolled": "unrolled, pretrained",
+    "ellipses": "NN-FBP, ellipses",
+    "mixed": "NN-FBP, mixed",
+}
 REFERENCES = {"sirt": {"minimum": 0.0}, "fbp": {}}
 RANGES = {"all angles": 90.0, "±70°": 70.0}
 FIGURES = ("mse_sirt", "fsc_sirt", "mse_fbp", "fsc_fbp", "left_out")

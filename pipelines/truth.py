@@ -11,7 +11,7 @@ Results go to ``stores/truth``: ``truth.csv``, a row for each reconstruction (wh
 A series is projected from a specimen that is drawn twice as fine as the volume (``--rays fine``), so that no method is
 given projections that its own projector made; ``--rays grid`` takes the volume itself. Noise is Gaussian; its
 deviation is a share of the brightest ray. Networks are trained once for each geometry and noise, on phantoms with the
-same noise, and kept. Where a method has a weight, "oracle" is the best of a list of values, which only the truth tells.
+same noise, and kept; pretrained ones come with the package. Where a method has a weight, "oracle" is the best of a list of values, which only the truth tells.
 """
 
 import argparse
@@ -94,6 +94,7 @@ class Configuration:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     phantom: str | None = None  # that its network is trained on
+    pretrained: str | None = None  # the network that comes with the package
     weight: Weight | None = None
 
 
@@ -114,6 +115,8 @@ CONFIGURATIONS = (
     Configuration("nnfbp-mixed", "NN-FBP mixed", "nnfbp", phantom="mixed"),
     Configuration("msdnet", "MS-D Net bodies", "msdnet", phantom="bodies"),
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
+    Configuration("unrolled", "Unrolled, pretrained", "unrolled", pretrained="general"),
+    Configuration("unrolled-small", "the same, small", "unrolled", pretrained="general-small"),
     Configuration("dart", "DART", "dart", weight=Weight("levels", (2, 3))),
 )
 
@@ -206,6 +209,8 @@ def network_of(one: Configuration, case: Case, size: Size, folder: Path) -> nt.N
 def method_of(one: Configuration, case: Case, size: Size, out: Path, settings: Mapping[str, Any]) -> nt.Method:
     """The method of a configuration, with its network where it has one."""
     networks = {"networks": (network_of(one, case, size, out / "networks"),)} if one.phantom else {}
+    if one.pretrained:
+        networks = {"networks": (nt.pretrained_network(one.pretrained),)}
     return nt.METHODS[one.method](**settings, **networks)
 
 

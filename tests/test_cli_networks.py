@@ -82,9 +82,10 @@ def test_ensembles(call, network):
     call(*words, "-o", "net.safetensors")
     both = ("--network", "net-0.safetensors", "--network", "net-1.safetensors")
     method = ("reconstruct", "series.zarr", "--method", network, "--consistency", "none")
-    call(*method, *both, "--spread", "spread.zarr", "-o", "mean.zarr")
+    note = "note: the spread is how far the networks disagree"
+    assert note in call(*method, *both, "--spread", "spread.zarr", "-o", "mean.zarr").stderr
     for k in range(2):
-        call(*method, "--network", f"net-{k}.safetensors", "-o", f"{k}.zarr")
+        assert note not in call(*method, "--network", f"net-{k}.safetensors", "-o", f"{k}.zarr").stderr
     single = np.stack([nt.open(f"{k}.zarr").values for k in range(2)])
     np.testing.assert_allclose(nt.open("mean.zarr").values, single.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(nt.open("spread.zarr").values, single.std(axis=0), atol=1e-5)

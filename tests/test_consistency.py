@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import tracemalloc
 
 import dask
 import numpy as np
@@ -121,7 +122,10 @@ def test_the_automatic_weight_is_the_ratio_of_the_variances(rng):
 
 
 def test_a_right_volume_is_left_alone(rng):
-    """Of a volume that differs from the projections by noise alone less than 2 % of the squares of a fit come in."""
+    """Of noise alone, less than a thousandth of the squares that a fit lets in.
+
+    Without the two deviations that an excess has to have it is 0.4 %.
+    """
     size, angles = 64, nt.tilt_angles("tem", 9)
     pair = Projector(angles, size)
     truth = rng.random((16, size, size), np.float32)
@@ -130,7 +134,7 @@ def test_a_right_volume_is_left_alone(rng):
         float(((finished(truth, rows, pair, minimum=None, **arguments) - truth) ** 2).mean())
         for arguments in ({"noise": (0, 2.0, 0)}, {"weight": 1.0})
     )
-    assert moved < 0.02 * fitted
+    assert moved < 0.001 * fitted
 
 
 def test_a_gain_and_a_background_are_noise_too(rng):
@@ -148,8 +152,11 @@ def test_what_was_not_measured_has_no_noise(rng):
     size, angles = 32, nt.tilt_angles("tem", 9)
     pair = Projector(angles, size)
     volume, rows = rng.random((3, size, size), np.float32), 20 * rng.random((3, angles.size, size), np.float32)
-    half = finished(volume, rows, pair, noise=(0, np.sqrt(0.5), 0))
-    np.testing.assert_allclose(finished(volume, rows, pair, noise=(0, 1.0, 0), pad=8), half, rtol=1e-5)
+    middle = rows[:, :, 8:-8].mean(axis=(1, 2))  # of which Poisson's noise depends
+    for z in range(3):
+        half = finished(volume[[z]], rows[[z]], pair, noise=(0, np.sqrt((1 + 0.1 * middle[z]) / 2), 0))
+        padded = finished(volume[[z]], rows[[z]], pair, noise=(0.1, 1.0, 0), pad=8)
+        np.testing.assert_allclose(padded, half, atol=1e-5)
 
 
 def test_nothing_from_nothing(pair):
@@ -185,6 +192,37 @@ def test_a_gpu_gives_what_the_cpu_gives(cuda_on_cpu, rng, weight):
     there = finished(volume[:9], cuda_on_cpu.asarray(rows[:9]), pair, weight=weight, noise=NOISE)
     assert device.is_on_gpu(there)
     np.testing.assert_array_equal(device.to_host(there), streamed[:9])
+
+
+@pytest.mark.parametrize("count", [9, 60])
+def test_the_bytes_of_a_slice_are_enough_for_the_arrays(cuda_on_cpu, rng, count):
+    """All that lives at once while 32 slices are computed, by the stand-in's arrays; and no more than needed."""
+    size = 64
+    pair = Projector(nt.tilt_angles("tem", count), size)
+    volume, rows = (cuda_on_cpu.asarray(rng.random((32, n, size), np.float32)) for n in (size, count))
+    finished(volume, rows, pair, noise=NOISE)  # compiles, and keeps what is kept
+    tracemalloc.start()
+    finished(volume, rows, pair, noise=NOISE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    predicted = 32 * consistency_room.device_bytes_per_slice((32, count, size))
+    print(peak / predicted)
+    assert 0.4 * predicted < peak < predicted
+
+
+@pytest.mark.parametrize(("count", "size"), [(9, 128), (60, 64)])
+def test_the_bytes_in_host_memory(rng, count, size):
+    """Beside the arguments."""
+    pair = Projector(nt.tilt_angles("tem", count), size)
+    volume, rows = (rng.random((40, n, size), np.float32) for n in (size, count))
+    finished(volume[:1], rows[:1], pair, noise=NOISE)  # keeps what is kept
+    tracemalloc.start()
+    finished(volume, rows, pair, noise=NOISE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    predicted = consistency_room.host_bytes((40, count, size))
+    print(peak / predicted)
+    assert 0.5 * predicted < peak < predicted
 
 
 def test_the_squares_are_told(volume, rows, pair):

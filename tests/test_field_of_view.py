@@ -110,12 +110,13 @@ def test_the_network_takes_longer_rows(truncated, disc):
     assert error(padded, disc)[0] < error(plain, disc)[0] / 2
 
 
-def test_an_image_network_sees_the_wider_slices_and_gives_the_middle(truncated):
+@pytest.mark.parametrize("consistency", ["none", 5.0])  # the automatic one knows which rays were not measured
+def test_an_image_network_sees_the_wider_slices_and_gives_the_middle(truncated, consistency):
     inputs = Inputs(tuple(ANGLES), method="fbp")
     parameters = np.random.default_rng(4).normal(0, 0.1, parameter_count(inputs.channels, 2)).astype(np.float32)
     network = nt.MSDNetwork(inputs, 2, parameters, 0.0, 1.0, 0.0, 1.0, level=1.0)
-    wide = nt.reconstruct(detector.extended(truncated, 8), network, scale=1.0)
-    padded = nt.reconstruct(truncated, network, pad=8, scale=1.0)
+    wide = nt.reconstruct(detector.extended(truncated, 8), network, scale=1.0, consistency=consistency)
+    padded = nt.reconstruct(truncated, network, pad=8, scale=1.0, consistency=consistency)
     np.testing.assert_array_equal(padded.values, wide.values[:, 8:-8, 8:-8])
     assert padded.values.std() > 0
 

@@ -103,6 +103,7 @@ ON_SERIES = {
         None,
         lambda series, networks: nt.mean_and_spread(series, nt.METHODS["nnfbp"](networks=(networks["nnfbp"],) * 2))[1],
     ),
+    "volume_and_spread": (None, lambda series, networks: nt.volume_and_spread(series, "fbp", beside="cgls")[1]),
     "training_samples": (
         None,
         lambda series, networks: nt.training_samples(

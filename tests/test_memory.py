@@ -197,6 +197,19 @@ def test_training_of_unrolled_keeps_to_its_prediction(stores, peak_bytes, tmp_pa
 
 
 @pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])
+def test_consistency_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
+    """After NN-FBP, whose own memory it exceeds."""
+    _, series, network = stores(size, 64 if size < 1024 else 16)
+    slices = chunking.slab_slices((64, size, size))
+    method = nt.METHODS["nnfbp"](networks=(nt.load_network(network),), consistency="auto")
+    predicted = chunking.peak_bytes(method.host_bytes((slices, COUNT, size)), workers=WORKERS)
+    words = ("reconstruct", series, "--method", "nnfbp", "--network", network, "--consistency", "auto")
+    held = peak_bytes(*words, "-o", tmp_path / "a.zarr", "--memory", predicted)
+    print("consistency", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < held <= predicted
+
+
+@pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])
 def test_training_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     _, series, network = stores(size, 64 if size < 1024 else 16)
     layout = nt.load_network(network).layout

@@ -99,7 +99,10 @@ def reconstruct(
       nntomo reconstruct series.zarr --method sirt -o sirt.zarr
     """
     if spread is not None and len(network_paths) < 2 and METHODS[method].network is not None:
-        raise click.UsageError(f"--spread of --method {method} needs an ensemble: --network twice or more")
+        raise click.UsageError(
+            f"--spread of --method {method} needs an ensemble: --network twice or more; volume_and_spread in Python "
+            "judges one network beside another method"
+        )
     stores = [output] if spread is None else [output, spread]
     inputs = [series, *network_paths]
     with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
@@ -150,6 +153,12 @@ def _reconstruct(
     for method in (chosen, jackknife):
         for line in method.widened(pixels).outlook(wide, prepared) if method is not None else ():
             click.echo(line, err=True)
+    if len(stores) > 1 and jackknife is None:
+        click.echo(
+            "note: the spread is how far the networks disagree; on known specimens they were wrong by 2 to 20 times as "
+            "much",
+            err=True,
+        )
     volumes = _volumes(source, silent, jackknife, stores, pad=pad, prepared=prepared)
     with reported() as lines:
         saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")

@@ -1,5 +1,6 @@
 """Slabs in host memory are computed on a GPU, a group of slices at a time; copies and kernels run in parallel."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ def group_slices(n_slices: int, *, slice_bytes: int, free_bytes: int, who: str) 
     if fitting == 0:
         refuse(
             who,
-            needs=f"{slice_bytes * LANES / _SHARE / 2**20:.0f} MiB of GPU memory, for {LANES} slices at once",
-            got=f"{free_bytes / 2**20:.0f} MiB",
+            needs=f"{math.ceil(slice_bytes * LANES / _SHARE / 2**20)} MiB of GPU memory, for {LANES} slices at once",
+            got=f"{int(free_bytes / 2**20)} MiB",
             remedy="raise nntomo_dask.gpu_memory, end other programs on the GPU, or compute on the CPU",
         )
     wanted = -(-n_slices // (_PARTS * LANES)) * LANES

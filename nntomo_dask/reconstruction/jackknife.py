@@ -47,7 +47,7 @@ class Jackknife(Method):
                 self.name,
                 needs="a method without networks, which know a fixed number of projections",
                 got=self.method.name,
-                remedy="train others with other seeds, and take the spread of the ensemble",
+                remedy="volume_and_spread, which judges it beside such a method",
             )
         count = series.sizes[schema.ANGLE]
         if count < _LEAST:
@@ -130,7 +130,7 @@ def jackknife(
     series
         Dims (z, angle, detector), float32, as for `reconstruct`; 3 projections or more.
     method
-        A `Method` without networks, or the name of one. For networks see `mean_and_spread`.
+        A `Method` without networks, or the name of one. For networks see `volume_and_spread`.
     pad, prepared, settings
         See `reconstruct`.
 

@@ -26,7 +26,8 @@ def train_ensemble(
     """Train networks from seeds `seed`, `seed + 1`, …: one task of Dask each, wherever it computes now.
 
     Where the members of an ensemble agree they may still be wrong together; where they differ, see
-    ``statistic="spread"`` of `msdnet` and `nnfbp`, the set did not teach them what to say.
+    ``statistic="spread"`` of `msdnet` and `nnfbp`, the set did not teach them what to say. That is a fraction of their
+    error: docs/theory.md, and `volume_and_spread`.
 
     Parameters
     ----------

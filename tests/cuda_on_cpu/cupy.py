@@ -146,17 +146,20 @@ class FakeError(RuntimeError):
 
 
 class Cupy(types.ModuleType):
-    """The module; `free` is the GPU's free memory, `compiled` holds what was compiled into `folder`."""
+    """The module; `free` is the GPU's free memory, `used` what the pool has given out: nothing, as at the start.
+
+    `compiled` holds what was compiled into `folder`.
+    """
 
     ndarray = ndarray
     __version__ = "0"
 
     def __init__(self, folder, compiled):
         super().__init__("cupy")
-        self.free, self.devices, self.allocators, self.pinned_bytes = 2**33, 1, [], []
+        self.free, self.used, self.devices, self.allocators, self.pinned_bytes = 2**33, 0, 1, [], []
         self.folder, self.compiled, self.launches = folder, compiled, Counter()
         pool = types.SimpleNamespace(
-            malloc="own pool", used_bytes=lambda: 2**20, free_bytes=lambda: 0, free_all_blocks=lambda: None
+            malloc="own pool", used_bytes=lambda: self.used, free_bytes=lambda: 0, free_all_blocks=lambda: None
         )
         self.get_default_memory_pool = lambda: pool
         self.cuda = types.SimpleNamespace(
