@@ -160,6 +160,35 @@ class TestUNet:
             torch.testing.assert_close(images[:, -2], guesses[2][inside], rtol=0, atol=0)
             assert images[:, -1].unique().tolist() == pytest.approx([0.3])
 
+    def test_the_direction_follows_the_slices(self, monkeypatch, rng, small_pair):
+        """``Aᵀ S (y - A x)`` of the slices as they are before each step, whose outputs are added."""
+        pair, _, _ = small_pair
+        conditioned, seen, outputs = first_guess.Conditioned(pair), [], []
+
+        def watching(images, vector, width):
+            seen.append(images.numpy())
+            outputs.append(rng.standard_normal((len(images), 6, 6)).astype(np.float32))
+            return torch.from_numpy(outputs[-1])
+
+        monkeypatch.setattr(torch_unet, "apply", watching)
+        rows = rng.standard_normal((9, 4, 6)).astype(np.float32)
+        first, second = rng.standard_normal((2, 9, 6, 6)).astype(np.float32)
+        descent = conditioned.back(rows - pair.forward(first))
+        guesses = [torch.from_numpy(one) for one in (first, second, descent)]
+        found = torch_unet.steps([None] * 3, guesses, conditioned.normal, noise=0, width=2, neighbours=1, together=9)
+        slices = first
+        for step, (images, output) in enumerate(zip(seen, outputs, strict=True)):
+            inside = slice(step + 1, 9 - step - 1)
+            np.testing.assert_allclose(images[:, 1], slices[1:-1], atol=1e-6)
+            np.testing.assert_allclose(images[:, 0], slices[:-2], atol=1e-6)
+            np.testing.assert_allclose(images[:, 2], slices[2:], atol=1e-6)
+            np.testing.assert_array_equal(images[:, 3], first[inside])
+            np.testing.assert_array_equal(images[:, 5], second[inside])
+            wanted = conditioned.back(rows[inside] - pair.forward(slices[1:-1]))
+            np.testing.assert_allclose(images[:, 7], wanted, atol=1e-5 * np.abs(descent).max())
+            slices = slices[1:-1] + output
+        np.testing.assert_allclose(found.numpy(), slices, atol=1e-6)
+
     def test_first_parameters_leave_the_guess_as_it_is(self, rng):
         channels = unet.channel_count(1)
         vectors = [unet.initial_parameters(channels, 4, seed) for seed in (0, 1)]

@@ -12,6 +12,7 @@ TALL_SLAB_BYTES = 8 * SLAB_BYTES  # of a slab for which a whole file has to be r
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
 WORKER_BYTES = 320 * 2**20  # a Dask worker process with the same, before it has a slab, measured
+PYTORCH_BYTES = 64 * 2**20  # that PyTorch takes beyond both, for each worker that computes with it
 
 GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is computed
 

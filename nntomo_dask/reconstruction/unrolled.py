@@ -31,8 +31,6 @@ from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
-_PYTORCH_BYTES = 64 * 2**20  # that its libraries take beyond what is counted for a program, for each that computes
-
 NoiseShare = float | Literal["auto"]
 
 
@@ -187,7 +185,7 @@ class Unrolled(Method):
         )
         finishing = consistency_room.host_bytes(shape) if self.consistency != "none" else 0
         kept = blocks * self.block * (3 * image + chunking.READ * rows)
-        return _PYTORCH_BYTES + kept + max(2 * seen * image + max(solving, networks), finishing)
+        return chunking.PYTORCH_BYTES + kept + max(2 * seen * image + max(solving, networks), finishing)
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
         """Solving, and the volumes of the networks."""

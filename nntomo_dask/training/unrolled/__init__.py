@@ -14,6 +14,7 @@ import xarray as xr
 
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import unet
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
@@ -96,11 +97,13 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
         making = 3 * seen * scenes.FINER**3 * image + TotalVariation(weight=1.0).host_bytes(
             (BLOCK, angles, source.size)
         )
-        # Of each layer its output and what ReLU keeps; three levels of half the edge each.
-        maps = int(seen * image * self.width * 14 * self.steps)
+        # Kept for the derivatives of each network: of three levels of half the edge each what a layer sees. Then as
+        # much again for the layer that is in work, its derivatives, and copies in the order that PyTorch computes in.
+        maps = seen * image * self.width * 14 * (self.steps + 1)
         waiting = (3 * workers + self.batch_size + self.validated) * scene
-        step = min(self.batch_size, workers) * maps
-        return chunking.PROCESS_BYTES + members * (waiting + workers * making + step)
+        validating = seen * unet.buffer_bytes(unet.channel_count(self.neighbours), self.width, source.size)
+        step = max(min(self.batch_size, workers) * maps, workers * validating)
+        return chunking.PROCESS_BYTES + chunking.PYTORCH_BYTES + members * (waiting + workers * making + step)
 
     def described(self, sets: Sets) -> str:
         """What takes the memory."""
