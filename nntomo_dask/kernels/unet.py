@@ -16,8 +16,8 @@ from nntomo_dask.types import Float32
 
 LEVELS = 3
 ALIGNMENT = 2 ** (LEVELS - 1)  # sides of images are filled up with zeros to a multiple
-# Large images are computed in tiles. An output depends on pixels up to 23 away: two on the highest level on the way down
-# and two on the way up, twice as many of twice the size on the next, eight of the lowest, and the means' own pixels.
+# Large images are computed in tiles. An output depends on pixels up to 23 away: two on the highest level on the way
+# down and two on the way up, as many of twice the size on the next, two of the lowest, and the means' own pixels.
 TILE, MARGIN = 256, 24
 
 
