@@ -436,6 +436,13 @@ def msdnet():
     return benchmark_msdnet
 
 
+def unrolled_room():
+    """The unrolled networks' part, which needs PyTorch."""
+    import benchmark_unrolled
+
+    return benchmark_unrolled
+
+
 def gpu(size, angles=9, slices=128):
     """NN-FBP on one GPU: device time of filtering and kernel, and the rates that come of it."""
     cupy = device.cupy()
@@ -494,7 +501,7 @@ def draw(result, path):
     "--parts",
     default="all",
     show_default=True,
-    help="Some of whole,kernels,scaling,stores,training,msdnet,simulation,gpu.",
+    help="Some of whole,kernels,scaling,stores,training,msdnet,unrolled,simulation,gpu.",
 )
 @click.option("--adam-seconds", default=100.0, show_default=True, help="How long Adam may train; 0 leaves it out.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("stores/benchmark"), show_default=True)
@@ -516,6 +523,9 @@ def main(size: int, parts: str, adam_seconds: float, out: Path) -> None:
             "msdnet": [
                 ("MS-D Net, a slice, one core", lambda: on_one_core(lambda: msdnet().slices(size))),
                 ("MS-D Net, training, a slice of 128², one core", lambda: on_one_core(lambda: msdnet().step())),
+            ],
+            "unrolled": [
+                ("unrolled networks, a slice, one core", lambda: on_one_core(lambda: unrolled_room().slices(size)))
             ],
             "simulation": [("simulation, UiO-66, HAADF and iDPC", lambda: simulation(folder))],
             "gpu": [("GPU", lambda: gpu(size) if device.gpu_count() else "none at hand")],

@@ -11,7 +11,8 @@ Results go to ``stores/truth``: ``truth.csv``, a row for each reconstruction (wh
 A series is projected from a specimen that is drawn twice as fine as the volume (``--rays fine``), so that no method is
 given projections that its own projector made; ``--rays grid`` takes the volume itself. Noise is Gaussian; its
 deviation is a share of the brightest ray. Networks are trained once for each geometry and noise, on phantoms with the
-same noise, and kept; pretrained ones come with the package. Where a method has a weight, "oracle" is the best of a list of values, which only the truth tells.
+same noise, and kept; pretrained ones come with the package. Where a method has a weight, "oracle" is the best of a
+list of values, which only the truth tells.
 """
 
 import argparse

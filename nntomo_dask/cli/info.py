@@ -137,7 +137,7 @@ def _file(path: Path) -> tuple[list[str], Any]:
     numbers = outcome.items() if isinstance(outcome, dict) else ()
     return [
         network.describe(),
-        f"angles [°]: {', '.join(f'{angle:g}' for angle in network.angles_deg)}",
+        *([f"angles [°]: {', '.join(f'{angle:g}' for angle in network.angles_deg)}"] if network.angles_deg else []),
         ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in numbers if isinstance(value, int | float)),
     ], network.recipe
 

@@ -48,6 +48,27 @@ def apply(images: torch.Tensor, vector: torch.Tensor, width: int) -> torch.Tenso
     return convolved(maps)[:, 0, :height, :length]
 
 
+def apply_in_tiles(images: torch.Tensor, vector: torch.Tensor, width: int) -> torch.Tensor:
+    """`apply` to one large image after the other in tiles, which take little memory; without derivatives.
+
+    A tile sees a margin that is wider than the network does, and begins where means of pixels do. So the values are
+    those of `apply`, up to rounding, and the tiles are the same whatever else is computed.
+    """
+    height, length = images.shape[2:]
+    if max(height, length) <= unet.TILE + 2 * unet.MARGIN:
+        return torch.cat([apply(image[None], vector, width) for image in images])
+    output = torch.empty((len(images), height, length), device=images.device)
+    for number in range(len(images)):
+        for y in range(0, height, unet.TILE):
+            for x in range(0, length, unet.TILE):
+                top, left = max(y - unet.MARGIN, 0), max(x - unet.MARGIN, 0)
+                bottom, right = y + unet.TILE + unet.MARGIN, x + unet.TILE + unet.MARGIN
+                found = apply(images[number : number + 1, :, top:bottom, left:right], vector, width)[0]
+                inside = found[y - top : y - top + unet.TILE, x - left : x - left + unet.TILE]
+                output[number, y : y + unet.TILE, x : x + unet.TILE] = inside
+    return output
+
+
 def steps(
     vectors: Sequence[torch.Tensor],
     guesses: Sequence[torch.Tensor],
@@ -75,10 +96,12 @@ def steps(
     width, neighbours
         Of a U-Net; slices that it sees on either side.
     together
-        Images that are convolved at once. On the CPU a slice has the same bits for any number of slices only with 1.
+        Images that are convolved at once. With 1 a slice has the same bits for any number of slices, and large ones are
+        convolved in tiles, without derivatives.
     """
     first, second, descent = guesses
     current, offset = first, 0
+    network = apply_in_tiles if together == 1 else apply
     near = min(neighbours, 1)
     for number, vector in enumerate(vectors):
         count = len(current) - 2 * neighbours
@@ -94,7 +117,7 @@ def steps(
             channels.append(first[offset + start : offset + stop])
             channels += [second[offset + start + shift : offset + stop + shift] for shift in range(-near, near + 1)]
             channels += [direction[start:stop], torch.full_like(direction[start:stop], noise**0.5)]
-            outputs.append(apply(torch.stack(channels, dim=1), vector, width))
+            outputs.append(network(torch.stack(channels, dim=1), vector, width))
         current = current[inside] + torch.cat(outputs)
     return current
 

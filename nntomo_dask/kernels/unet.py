@@ -16,6 +16,9 @@ from nntomo_dask.types import Float32
 
 LEVELS = 3
 ALIGNMENT = 2 ** (LEVELS - 1)  # sides of images are filled up with zeros to a multiple
+# Large images are computed in tiles. An output depends on pixels up to 23 away: two on the highest level on the way
+# down and two on the way up, as many of twice the size on the next, two of the lowest, and the means' own pixels.
+TILE, MARGIN = 256, 24
 
 
 class Layer(NamedTuple):
@@ -77,11 +80,12 @@ def multiply_adds(inputs: int, width: int, size: int) -> int:
 
 
 def buffer_bytes(inputs: int, width: int, size: int) -> int:
-    """Bytes of the maps of one image that are held at once when nothing is learned: those of one level, and its inputs.
+    """Bytes of one image and of the maps that are held at once when nothing is learned: of one tile where it is large.
 
     At the end of the way up the level's own maps, twice as many from below, both joined, and a layer's output.
     """
-    return 4 * (size + ALIGNMENT) ** 2 * (inputs + 8 * width)
+    edge = min(size, TILE + 2 * MARGIN) + ALIGNMENT
+    return 4 * ((size + ALIGNMENT) ** 2 * (inputs + 2) + edge**2 * (inputs + 8 * width))
 
 
 def channel_count(neighbours: int) -> int:
