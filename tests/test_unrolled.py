@@ -785,3 +785,32 @@ def test_on_the_command_line(run, series_store):
     assert "unrolled network: 2 steps" in run("info", "net.safetensors").output
     text = run("reconstruct", series_store, "--method", "unrolled", "--noise", -1, "-o", "v.zarr", exit_code=2).output
     assert "noise" in text
+
+
+class TestTiles:
+    """Large images in tiles: the same values, also where sides are no multiples of a tile or of the means."""
+
+    @pytest.mark.parametrize("shape", [(60, 60), (61, 95), (33, 130)])
+    def test_tiles_change_nothing(self, rng, monkeypatch, shape):
+        monkeypatch.setattr(unet, "TILE", 32)
+        channels, width = 3, 2
+        vector = torch.from_numpy(rng.normal(0, 0.3, unet.parameter_count(channels, width)).astype(np.float32))
+        images = torch.from_numpy(rng.random((2, channels, *shape), np.float32))
+        whole = torch_unet.apply(images, vector, width)
+        tiled = torch_unet.apply_in_tiles(images, vector, width)
+        # Sums of hundreds of products in single precision, in another order.
+        np.testing.assert_allclose(tiled.numpy(), whole.numpy(), rtol=0, atol=1e-5 * float(whole.abs().max()))
+
+    def test_a_margin_that_is_too_small_is_seen(self, rng, monkeypatch):
+        """Otherwise the test above would say nothing."""
+        monkeypatch.setattr(unet, "TILE", 32)
+        monkeypatch.setattr(unet, "MARGIN", 12)
+        vector = torch.from_numpy(rng.normal(0, 0.3, unet.parameter_count(3, 2)).astype(np.float32))
+        images = torch.from_numpy(rng.random((1, 3, 96, 96), np.float32))
+        difference = torch_unet.apply_in_tiles(images, vector, 2) - torch_unet.apply(images, vector, 2)
+        assert difference.abs().max() > 1e-4
+
+
+def test_where_there_is_nothing_the_network_says_nothing():
+    empty = nt.tilt_series(np.zeros((5, 8, 16), np.float32), nt.tilt_angles("tem", 8))
+    assert not nt.unrolled(empty).values.any()
