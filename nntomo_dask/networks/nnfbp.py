@@ -1,9 +1,12 @@
 """The NN-FBP network as data: its layout, its formula, its file.
 
-``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
-[0, 1]. An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`.
-Where the missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones, and
-so get filters of their own: the network learns how far to believe them. Reconstruction costs the same.
+``out = g( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
+[0, 1]; g is a sigmoid, or with a linear output ``max(·, 0)``, which no brightness saturates. A second hidden layer has
+``f( Σ_k V_kj f(…) - c_j )`` in the place of the first. An input is the mean over a bin of detector offsets of
+``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`, where the sum is over a group of projections: these share a
+filter. Where the missing wedge is filled by interpolation, the filled projections are a group of their own: the network
+learns how far to believe them. With ``filters="apart"`` neighbouring measured projections are groups too, down to single
+ones, and the two sides of a bin are two inputs. Reconstruction costs the same.
 
 References
 ----------
@@ -28,15 +31,18 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import filters
-from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
-from nntomo_dask.kernels.sample import sample
+from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Output, Statistic
+from nntomo_dask.kernels.sample import Sides, sample
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.types import Float32, Float64, Integers
 
 Wedge = Literal["complete", "keep"]
+Filters = Literal["apart", "shared"]
 
 _MOST_DETECTOR_PIXELS = 2**20
+_MOST_GROUPS = 12  # of measured projections with a filter of their own
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
+_SECOND = ("second_weights", "second_bias")
 _SCALARS = ("output_bias", "target_low", "target_high")
 
 
@@ -54,6 +60,9 @@ class InputLayout:
         Detector pixels of a row.
     binning, n_linear
         See `filters.bin_edges`.
+    filters
+        "shared": all measured projections have one filter for a hidden node, the same on both sides. "apart": each has
+        its own, or neighbours in angle have one where they are more than 12, with sides of their own.
     """
 
     angles_deg: tuple[float, ...]
@@ -61,17 +70,34 @@ class InputLayout:
     wedge: Wedge = "complete"
     binning: filters.Binning = "exponential"
     n_linear: int = 2
+    filters: Filters = field(default="shared", repr=False)  # digests of networks with shared ones are as they were
 
     def widened(self, pixels: int) -> "InputLayout":
         """The same for rows that were extended by so many pixels at either end: with the bins of this one."""
         if pixels == 0:
             return self
-        fields = dataclasses.asdict(self) | {"detector_count": self.detector_count + 2 * pixels}
-        return _WidenedLayout(**fields, binned_count=self.detector_count)
+        binned_count = getattr(self, "binned_count", 0) or self.detector_count
+        longer = {"detector_count": self.detector_count + 2 * pixels, "binned_count": binned_count}
+        return _Adapted(**dataclasses.asdict(self) | longer)
+
+    def without(self, angles_deg: Float64) -> "InputLayout | None":
+        """The same for a series that has these projections alone; None where it cannot serve one."""
+        kept = tuple(np.sort(angles_deg).tolist())
+        if self.filters == "apart":
+            return None if len(kept) < _LEAST_KEPT else _Adapted(**dataclasses.asdict(self) | {"kept_deg": kept})
+        layout = dataclasses.replace(self, angles_deg=kept)
+        if layout.n_inputs > self.n_inputs:  # a gap that was none with all projections
+            layout = dataclasses.replace(layout, wedge="keep")
+        return layout if layout.n_inputs == self.n_inputs else None
+
+    def parameters(self) -> dict[str, Any]:
+        """What recipes and files say of the fields: as ever where filters are shared."""
+        fields = dataclasses.asdict(self)
+        return fields if self.filters != "shared" else {name: fields[name] for name in fields if name != "filters"}
 
     def to_json(self) -> str:
         """All fields."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(self.parameters())
 
     @classmethod
     def from_json(cls, text: str) -> "InputLayout":
@@ -82,11 +108,18 @@ class InputLayout:
         untrusted.whole_number(layout.n_linear, least=0, most=_MOST_DETECTOR_PIXELS)
         if layout.wedge not in get_args(Wedge) or layout.binning not in get_args(filters.Binning):
             raise ValueError(f"a layout of wedge {layout.wedge!r} and binning {layout.binning!r} is not known")
+        if layout.filters not in get_args(Filters):
+            raise ValueError(f"a layout of filters {layout.filters!r} is not known")
         return layout
 
     @property
+    def series_angles_deg(self) -> tuple[float, ...]:
+        """Of the series that a reconstruction is given."""
+        return self.angles_deg
+
+    @property
     def edges(self) -> Integers:
-        """(input + 1,), the bins of |offset|."""
+        """(bin + 1,), the bins of |offset|."""
         return filters.bin_edges(self.detector_count, binning=self.binning, n_linear=self.n_linear)
 
     @property
@@ -102,15 +135,28 @@ class InputLayout:
 
     @property
     def groups(self) -> list[npt.NDArray[np.intp]]:
-        """Which projections share a filter: the measured ones, and those that fill the wedge if there are any."""
+        """Which projections share a filter: measured ones, and those that fill the wedge if there are any."""
         angles = np.asarray(self.angles_deg)
         filled = geometry.is_filled(angles) if self.wedge == "complete" else np.zeros(angles.size, bool)
-        return [np.flatnonzero(group) for group in (~filled, filled) if group.any()]
+        measured = np.flatnonzero(~filled)
+        parts = np.array_split(measured, min(_MOST_GROUPS, measured.size)) if self.filters == "apart" else [measured]
+        return [*parts, np.flatnonzero(filled)] if filled.any() else parts
+
+    @property
+    def sides(self) -> Sides:
+        """Whether the two sides of a bin are one input or two."""
+        return "apart" if self.filters == "apart" else "together"
+
+    @property
+    def n_inputs_of_group(self) -> int:
+        """Inputs for each group of projections."""
+        bins = self.edges.size - 1
+        return 2 * bins - 1 if self.sides == "apart" else bins
 
     @property
     def n_inputs(self) -> int:
-        """Inputs of the network: one for each group and bin."""
-        return len(self.groups) * (self.edges.size - 1)
+        """Inputs of the network: for each group one a bin, or one for each of its sides."""
+        return len(self.groups) * self.n_inputs_of_group
 
     def rows(self, rows: Float32, axis: Axis | None = None) -> Float32:
         """The projections that are summed, (slice, angle, detector), from the measured ones in the network's order.
@@ -124,7 +170,7 @@ class InputLayout:
         rows, angles_rad, weights = self.rows(rows, axis), np.deg2rad(self.used_angles_deg), self.weights
         inputs: Float32 = device.namespace(rows).concatenate(
             [
-                sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels, axis)
+                sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels, axis, sides=self.sides)
                 for group in self.groups
             ],
             axis=1,
@@ -143,19 +189,35 @@ class InputLayout:
                 "network for this series",
                 command="train a network for this series: nntomo train --for SERIES",
             )
-        check_angles(series, self.angles_deg, who=who)
+        check_angles(series, self.series_angles_deg, who=who)
+
+
+_LEAST_KEPT = 2  # projections between which others are interpolated
 
 
 @dataclass(frozen=True)
-class _WidenedLayout(InputLayout):
-    """A layout for longer rows than those that it has its bins from."""
+class _Adapted(InputLayout):
+    """A layout for rows that are longer than those it has its bins from, or for a series without some projections."""
 
     binned_count: int = 0
+    kept_deg: tuple[float, ...] = ()  # the projections that a series has; those that it lacks are interpolated
+
+    @property
+    def series_angles_deg(self) -> tuple[float, ...]:
+        """Of the series that a reconstruction is given."""
+        return self.kept_deg or self.angles_deg
 
     @property
     def edges(self) -> Integers:
-        """(input + 1,), the bins of |offset|."""
-        return filters.bin_edges(self.binned_count, binning=self.binning, n_linear=self.n_linear)
+        """(bin + 1,), the bins of |offset|."""
+        count = self.binned_count or self.detector_count
+        return filters.bin_edges(count, binning=self.binning, n_linear=self.n_linear)
+
+    def rows(self, rows: Float32, axis: Axis | None = None) -> Float32:
+        """The projections that are summed, (slice, angle, detector), from those of a series in ascending order."""
+        if self.kept_deg:
+            rows = geometry.interpolated_rows(rows, np.asarray(self.kept_deg), np.asarray(self.angles_deg), axis)
+        return super().rows(rows, axis)
 
 
 @NETWORKS.register
@@ -167,10 +229,17 @@ class NNFBPNetwork:
     ----------
     hidden_weights
         (input, hidden), W.
-    hidden_bias, output_weights
-        (hidden,), b and q.
+    hidden_bias
+        (hidden,), b.
+    output_weights
+        (hidden,), q; (second,) where there is a second hidden layer.
     output_bias
         b_0.
+    second_weights, second_bias
+        (hidden, second) and (second,), V and c of a second hidden layer; None where there is none.
+    output
+        "linear": the output is what the last layer gives, at least the least value of the training volumes. "sigmoid":
+        it lies between their least and greatest value.
     input_low, input_high
         (input,), range of each input over the training set.
     target_low, target_high
@@ -197,11 +266,24 @@ class NNFBPNetwork:
     target_high: float
     level: float
     recipe: dict[str, Any] = field(default_factory=dict)
+    output: Output = "sigmoid"
+    second_weights: Float64 | None = None
+    second_bias: Float64 | None = None
 
     @property
     def n_hidden(self) -> int:
-        """Hidden nodes."""
+        """Hidden nodes of the first layer."""
         return self.hidden_bias.size
+
+    @property
+    def n_second(self) -> int:
+        """Hidden nodes of the second layer, 0 where there is none."""
+        return 0 if self.second_bias is None else self.second_bias.size
+
+    @property
+    def form(self) -> "Form":
+        """Its sizes and functions."""
+        return Form(self.layout.n_inputs, self.n_hidden, self.activation, self.n_second, self.output)
 
     @property
     def angles_deg(self) -> tuple[float, ...]:
@@ -211,8 +293,9 @@ class NNFBPNetwork:
     def describe(self) -> str:
         """One line: hidden nodes, inputs, and the series that it is for."""
         layout = self.layout
+        nodes = f"{self.n_hidden} and {self.n_second}" if self.n_second else f"{self.n_hidden}"
         return (
-            f"NN-FBP network: {self.n_hidden} hidden nodes ({self.activation}), {layout.n_inputs} inputs, "
+            f"NN-FBP network: {nodes} hidden nodes ({self.activation}), {self.output} output, {layout.n_inputs} inputs, "
             f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
         )
 
@@ -224,6 +307,8 @@ class NNFBPNetwork:
     def digest(self) -> str:
         """Digest of all numbers that a reconstruction depends on."""
         state = hashlib.sha256(repr((self.layout, self.activation, self.level)).encode())
+        if self._is_new:
+            state.update(repr((self.layout.filters, self.output, self.n_second)).encode())
         for value in _tensors(self).values():
             state.update(np.ascontiguousarray(value).tobytes())
         return state.hexdigest()[:16]
@@ -234,9 +319,11 @@ class NNFBPNetwork:
 
     def to_file(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Tensors and metadata that make up the network's file."""
+        # Under another name, so that version 0.1.0 refuses a network that it would compute otherwise.
+        functions = {"activations": json.dumps([self.activation, self.output])}
         metadata = {
             "layout": self.layout.to_json(),
-            "activation": self.activation,
+            **(functions if self._is_new else {"activation": self.activation}),
             "level": repr(float(self.level)),
             "recipe": json.dumps(self.recipe),
         }
@@ -246,11 +333,19 @@ class NNFBPNetwork:
     def from_file(cls, tensors: dict[str, Any], metadata: dict[str, str]) -> "NNFBPNetwork":
         """Inverse of `to_file`."""
         layout = InputLayout.from_json(metadata["layout"])
-        activation: Any = metadata["activation"]
-        if activation not in get_args(Activation):
-            raise ValueError(f"the activation {activation!r} is not known")
-        hidden = tensors["hidden_bias"].size
-        sizes = {"hidden_weights": (layout.n_inputs, hidden), "hidden_bias": (hidden,), "output_weights": (hidden,)}
+        output: Any = "sigmoid"
+        if "activations" in metadata:
+            activation, output = untrusted.parsed_json(metadata["activations"])
+        else:
+            activation = metadata["activation"]
+        if activation not in get_args(Activation) or output not in get_args(Output):
+            raise ValueError(f"the activation {activation!r} with the output {output!r} is not known")
+        hidden = last = tensors["hidden_bias"].size
+        sizes = {"hidden_weights": (layout.n_inputs, hidden), "hidden_bias": (hidden,)}
+        if "second_bias" in tensors:
+            last = tensors["second_bias"].size
+            sizes |= {"second_weights": (hidden, last), "second_bias": (last,)}
+        sizes |= {"output_weights": (last,)}
         sizes |= {"input_low": (layout.n_inputs,), "input_high": (layout.n_inputs,)} | dict.fromkeys(_SCALARS, (1,))
         for name, shape in sizes.items():
             if tensors[name].shape != shape or tensors[name].dtype != np.float64:
@@ -265,22 +360,51 @@ class NNFBPNetwork:
             activation=activation,
             level=untrusted.finite_number(metadata["level"]),
             recipe=untrusted.recipe_of_network(metadata["recipe"]),
+            output=output,
             **{name: tensors[name] for name in _ARRAYS},
+            **{name: tensors[name] for name in _SECOND if name in sizes},
             **scalars,
         )
 
+    @property
+    def _is_new(self) -> bool:
+        """Whether version 0.1.0 had no such networks."""
+        return self.layout.filters != "shared" or self.output != "sigmoid" or self.n_second > 0
 
-def parameter_count(n_inputs: int, n_hidden: int) -> int:
-    """Weights and biases of a network."""
-    return n_inputs * n_hidden + 2 * n_hidden + 1
 
+@dataclass(frozen=True)
+class Form:
+    """Sizes and functions of a network: all that says how its parameters, in one vector, give its output."""
 
-def unpack(parameters: Float64, n_inputs: int, n_hidden: int) -> tuple[Float64, Float64, Float64, float]:
-    """W (input, hidden), b (hidden,), q (hidden,) and b_0 from one vector."""
-    split = n_inputs * n_hidden
-    weights = parameters[:split].reshape(n_inputs, n_hidden)
-    bias, output_weights = parameters[split:-1].reshape(2, n_hidden)
-    return weights, bias, output_weights, float(parameters[-1])
+    n_inputs: int
+    n_hidden: int
+    activation: Activation = "relu"
+    n_second: int = 0
+    output: Output = "sigmoid"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its parameters, in their order in the vector."""
+        first = {"hidden_weights": (self.n_inputs, self.n_hidden), "hidden_bias": (self.n_hidden,)}
+        second = {"second_weights": (self.n_hidden, self.n_second), "second_bias": (self.n_second,)}
+        last = {"output_weights": (self.n_second or self.n_hidden,), "output_bias": (1,)}
+        return first | (second if self.n_second else {}) | last
+
+    @property
+    def count(self) -> int:
+        """Weights and biases."""
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def unpack(self, parameters: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Views of the parameters in a vector."""
+        if parameters.shape != (self.count,):
+            raise ValueError(f"{parameters.size} parameters of a network that has {self.count}")
+        found, first = {}, 0
+        for name, shape in self.shapes.items():
+            end = first + int(np.prod(shape))
+            found[name] = parameters[first:end].reshape(shape)
+            first = end
+        return found
 
 
 def activate(values: Float64, activation: Activation) -> Float64:
@@ -321,13 +445,16 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
     finite.check_slab(inputs, who="evaluate", dims=("voxel", "input"))
     scaled = scale_inputs(inputs, network.input_low, network.input_high)
     hidden = activate(scaled @ network.hidden_weights - network.hidden_bias, network.activation)
-    output = sigmoid(hidden @ network.output_weights - network.output_bias)
+    if network.second_weights is not None and network.second_bias is not None:
+        hidden = activate(hidden @ network.second_weights - network.second_bias, network.activation)
+    output = hidden @ network.output_weights - network.output_bias
+    output = np.maximum(output, 0) if network.output == "linear" else sigmoid(output)
     return network.target_low + (network.target_high - network.target_low) * output
 
 
 def folded(
     networks: Sequence[NNFBPNetwork], scales: Sequence[float], *, statistic: Statistic = "mean"
-) -> tuple[Float64, NetworkEnd]:
+) -> tuple[npt.NDArray[Any], NetworkEnd]:
     """Networks as filters and an end: Branchut (2024), Eq. 9, with all scaling included.
 
     Parameters
@@ -355,11 +482,15 @@ def folded(
         gain=np.asarray(scales * (highs - lows), np.float32),
         activation=networks[0].activation,
         statistic=statistic,
+        output=networks[0].output,
     )
+    if networks[0].n_second:
+        second = {name: np.array([getattr(network, name) for network in networks], np.float32) for name in _SECOND}
+        end = dataclasses.replace(end, second_weights=second["second_weights"], second_bias=second["second_bias"])
     return np.concatenate([responses for responses, _ in filters_and_biases]), end
 
 
-def _folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, Float64]:
+def _folded(network: NNFBPNetwork, scale: float) -> tuple[npt.NDArray[Any], Float64]:
     """Responses (hidden, angle, frequency) and hidden biases of one network."""
     span = np.where(network.input_high > network.input_low, network.input_high - network.input_low, 1)
     slope = 2 / span
@@ -367,16 +498,19 @@ def _folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, Float64]:
     bias = network.hidden_bias + (network.input_low * slope + 1) @ network.hidden_weights
     layout = network.layout
     responses = np.empty(
-        (network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1)
+        (network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1),
+        complex if layout.sides == "apart" else float,
     )
+    binned = filters.two_sided_filter if layout.sides == "apart" else filters.binned_filter
     for group, group_weights in zip(layout.groups, np.split(weights / scale, len(layout.groups)), strict=True):
-        of_group = filters.binned_filter(group_weights, layout.edges, layout.detector_count)
+        of_group = binned(group_weights, layout.edges, layout.detector_count)
         responses[:, group] = of_group[:, None] * layout.weights[group][:, None]
     return responses, bias
 
 
 def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
-    return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in _ARRAYS} | {
+    arrays = _ARRAYS + (_SECOND if network.n_second else ())
+    return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in arrays} | {
         name: np.array([getattr(network, name)], np.float64) for name in _SCALARS
     }
 

@@ -92,7 +92,7 @@ class Nnfbp(Method):
         self, rows: Float32, angles_deg: Float64, scales: Sequence[float], axis: Axis | None, *, both: bool
     ) -> Float32:
         layout = self.networks[0].layout
-        rows = geometry.rows_at(rows, angles_deg, layout.angles_deg)
+        rows = geometry.rows_at(rows, angles_deg, layout.series_angles_deg)
         if self.warns:
             _warn(self.name, float(_outside_shares(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
@@ -162,12 +162,10 @@ class Nnfbp(Method):
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
 
         They were learned for all projections and fit fewer less well, so that the networks are judged too strictly.
+        Where each projection has a filter of its own, those that are missing are interpolated.
         """
-        first = self.networks[0].layout
-        layout = dataclasses.replace(first, angles_deg=tuple(np.sort(angles_deg).tolist()))
-        if layout.n_inputs > first.n_inputs:  # a gap that was none with all projections
-            layout = dataclasses.replace(layout, wedge="keep")
-        if layout.n_inputs != first.n_inputs:
+        layout = self.networks[0].layout.without(angles_deg)
+        if layout is None:
             return None
         members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
         return dataclasses.replace(self, networks=members, warns=False)
@@ -294,7 +292,13 @@ def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
     if statistic == "spread" and len(networks) == 1:
         refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
     forms = [
-        {"n_hidden": member.n_hidden, "activation": member.activation, **dataclasses.asdict(member.layout)}
+        {
+            "n_hidden": member.n_hidden,
+            "n_second": member.n_second,
+            "activation": member.activation,
+            "output": member.output,
+            **dataclasses.asdict(member.layout),
+        }
         for member in networks
     ]
     for name in forms[0]:
@@ -326,7 +330,7 @@ def _outside_share(
     slab: Float32, scale: float, *, network: NNFBPNetwork, angles_deg: Float64, axis: Axis | None
 ) -> Float32:
     """(slice,), see `outside_training_range`."""
-    rows = geometry.rows_at(slab, angles_deg, network.layout.angles_deg)
+    rows = geometry.rows_at(slab, angles_deg, network.layout.series_angles_deg)
     return np.asarray(_outside_shares(rows, [scale], [network], axis)[0])
 
 
