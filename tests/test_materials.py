@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 import nntomo_dask as nt
-from nntomo_dask.phantoms import composing, materials, solids
+from nntomo_dask.phantoms import composing, contents, materials, solids
 from nntomo_dask.phantoms.materials import Materials, scene
 from nntomo_dask.phantoms.shapes import axis_of, random_rotation
 
@@ -114,8 +114,8 @@ def test_smooth_densities_keep_to_their_knots():
     rng = np.random.default_rng(7)
     axis = axis_of(SIZE)
     sketch = composing.Sketch(rng, 0.5, 0.03, 0.9, [1.0], "smooth")
-    empty = composing._knots(sketch, 0.17)
-    places = composing._places(empty)
+    empty = contents._knots(sketch, 0.17)
+    places = contents._places(empty)
     normal = np.array([0.3, -0.2, 0.5])
     linear = solids.Waves((places @ normal).astype(np.float32), empty.first, empty.step).values(HEIGHTS, axis, axis)
     np.testing.assert_allclose(linear, grid(HEIGHTS, axis, axis) @ normal, atol=1e-6)

@@ -12,6 +12,7 @@ MAKERS = {
     "mixed": lambda seed: nt.mixed_stack((40, 32, 32), seed=seed),
     "particle": lambda seed: nt.nanoparticle((40, 32, 32), seed=seed, n_pores=3),
     "materials": lambda seed: nt.phantom("materials", (40, 32, 32), seed=seed),
+    "atomic": lambda seed: nt.phantom("atomic", (40, 32, 32), seed=seed),
 }
 
 

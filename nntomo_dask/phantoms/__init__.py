@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 PHANTOMS: "Registry[type[Phantom]]" = Registry(
     "phantom",
     package=__name__,
-    modules=("particle", "ellipses", "bodies", "mixed", "spheres", "coreshell", "materials"),
+    modules=("particle", "ellipses", "bodies", "mixed", "spheres", "coreshell", "materials", "atomic"),
     group="nntomo_dask.phantoms",
 )

@@ -5,13 +5,14 @@ from typing import Protocol
 
 import numpy as np
 
-from nntomo_dask.phantoms import composing
-from nntomo_dask.phantoms.composing import DISC, Greys, Rng, Sketch, body, points_in
+from nntomo_dask.phantoms import contents
+from nntomo_dask.phantoms.composing import BODIES, DISC, Greys, Rng, Sketch, body, points_in, ways
 from nntomo_dask.phantoms.shapes import axis_of
 from nntomo_dask.phantoms.solids import Blend, Solid, Stroke, ball, draw, ellipsoid, rod, slab
 from nntomo_dask.types import Float64
 
 _TRIES = 12
+_CLOUDY = 0.3  # share of smooth scenes that are clouds alone
 _SCARCE = 0.006  # share of what is drawn that has to be matter
 
 
@@ -55,7 +56,10 @@ def sketched(rng: Rng, half: float, prior: Prior) -> Sketch:
     for _ in range(_TRIES):
         top, palette = _palette(rng, greys, prior)
         sketch = Sketch(rng, half, prior.smallest, prior.largest, palette, greys)
-        list(_LAYOUTS)[int(rng.choice(shares.size, p=shares / shares.sum()))](sketch)
+        if greys == "smooth" and sketch.chance(_CLOUDY):
+            _cloudy(sketch)
+        else:
+            list(_LAYOUTS)[int(rng.choice(shares.size, p=shares / shares.sum()))](sketch)
         view = draw(sketch.strokes, np.linspace(-half, half, 17), axis_of(48), DISC)
         matter, densest = view[view > 0], float(view.max())
         if matter.size < _SCARCE * view.size:
@@ -94,19 +98,19 @@ def _filled(sketch: Sketch, solid: Solid) -> None:
 def _inside(sketch: Sketch, solid: Solid) -> None:
     rng = sketch.rng
     if sketch.greys == "one":
-        inner = [None, composing.pores, composing.channels, composing.hollow, composing.sponge]
+        inner = [None, contents.pores, contents.channels, contents.hollow, contents.sponge]
         chosen = inner[int(rng.choice(5, p=(0.42, 0.24, 0.1, 0.14, 0.1)))]
         if chosen is not None:
             chosen(sketch, solid)
         return
     if sketch.greys == "several":
         kinds = (
-            composing.core,
-            composing.layers,
-            composing.grains,
-            composing.pores,
-            composing.sponge,
-            composing.hollow,
+            contents.core,
+            contents.layers,
+            contents.grains,
+            contents.pores,
+            contents.sponge,
+            contents.hollow,
         )
         for kind in rng.choice(
             len(kinds), size=1 + sketch.chance(0.35), replace=False, p=(0.3, 0.22, 0.2, 0.14, 0.07, 0.07)
@@ -114,13 +118,13 @@ def _inside(sketch: Sketch, solid: Solid) -> None:
             kinds[int(kind)](sketch, solid)
         return
     if sketch.chance(0.3):
-        composing.core(sketch, solid)
-        composing.texture(sketch, solid)
+        contents.core(sketch, solid)
+        contents.texture(sketch, solid)
     else:
-        smooth = (composing.slope, composing.shells, composing.clouds, composing.texture)
+        smooth = (contents.slope, contents.shells, contents.clouds, contents.texture)
         smooth[int(rng.choice(4, p=(0.2, 0.2, 0.4, 0.2)))](sketch, solid)
     if sketch.chance(0.25):
-        composing.pores(sketch, solid)
+        contents.pores(sketch, solid)
 
 
 def _single(sketch: Sketch) -> None:
@@ -132,15 +136,24 @@ def _single(sketch: Sketch) -> None:
 def _rough(sketch: Sketch) -> None:
     """One body with a random surface."""
     radius = sketch.largest * sketch.rng.uniform(0.55, 1)
-    solid = composing.rough(sketch, radius, sketch.next_density())
+    solid = contents.rough(sketch, radius, sketch.next_density())
     _inside(sketch, solid)
+
+
+def _cloudy(sketch: Sketch) -> None:
+    """One body, or a few, without facets, whose density rises from their surface."""
+    count = 1 if sketch.chance(0.75) else sketch.count(2, 4)
+    for _ in range(count):
+        solid = contents.cloudy(sketch, sketch.largest * sketch.rng.uniform(0.65, 1.05) / np.sqrt(count))
+    if sketch.chance(0.3):
+        contents.pores(sketch, solid)
 
 
 def _joined(sketch: Sketch) -> None:
     """Bodies that touch or overlap: twins, agglomerates, what is concave."""
     rng = sketch.rng
     count, radius = sketch.count(2, 9), sketch.largest * rng.uniform(0.5, 1)
-    alike = (list(composing.BODIES)[int(rng.integers(len(composing.BODIES)))],) if sketch.chance(0.5) else ()
+    alike = (list(BODIES)[int(rng.integers(len(BODIES)))],) if sketch.chance(0.5) else ()
     whole = sketch.place(ball(np.zeros(3), radius))
     one = sketch.next_density()
     same = sketch.greys != "several" or sketch.chance(0.3)
@@ -196,7 +209,7 @@ def _crowd(sketch: Sketch) -> None:
 def _vary(sketch: Sketch) -> None:
     """What is everywhere varies smoothly."""
     everything = ball(np.zeros(3), 1.0 + sketch.half)
-    (composing.texture if sketch.chance(0.5) else composing.slope)(sketch, everything)
+    (contents.texture if sketch.chance(0.5) else contents.slope)(sketch, everything)
 
 
 def _within_disc(at: Float64, radius: float) -> Float64:
@@ -216,7 +229,7 @@ def _supported(sketch: Sketch) -> None:
     if form < 0.55:
         support, normal, across = _film(sketch, sketch.size(0.02, 0.16), tall)
     elif form < 0.75:
-        support = _pole(sketch, sketch.size(0.12, 0.5), tall)
+        support = pole(sketch, sketch.size(0.12, 0.5), tall)
     else:
         support = sketch.place(body(sketch, sketch.size(0.3, 0.8)))
     sketch.add(support, density)
@@ -278,7 +291,7 @@ def _needle(sketch: Sketch) -> None:
     count = 1 if sketch.chance(0.7) else sketch.count(2, 12)
     for _ in range(count):
         radius = sketch.size(0.2, 0.75) if count == 1 else sketch.size(0.05, 0.6 / np.sqrt(count))
-        solid = _pole(sketch, radius, tall)
+        solid = pole(sketch, radius, tall)
         sketch.add(solid, sketch.next_density())
         if count == 1 or sketch.chance(0.3):
             _inside(sketch, solid)
@@ -286,7 +299,7 @@ def _needle(sketch: Sketch) -> None:
         _vary(sketch)
 
 
-def _pole(sketch: Sketch, radius: float, tall: float) -> Solid:
+def pole(sketch: Sketch, radius: float, tall: float) -> Solid:
     """A rod with flat sides or round, that may lean, taper and end in a tip."""
     rng = sketch.rng
     lean = rng.uniform(-0.12, 0.12, 2) if sketch.chance(0.7) else np.zeros(2)
@@ -326,7 +339,7 @@ def _fibres(sketch: Sketch) -> None:
     one = sketch.next_density()
     for _ in range(sketch.count(3, 24)):
         at = np.array([rng.uniform(-1, 1) * sketch.half, *rng.uniform(-0.6, 0.6, 2)])
-        way = composing.ways(rng, 1)[0] * rng.uniform(0.3, 0.9)
+        way = ways(rng, 1)[0] * rng.uniform(0.3, 0.9)
         ends = [_within_disc(at + sign * way, radius) for sign in (-1, 1)]
         density = one if sketch.greys != "several" else sketch.next_density()
         sketch.add(rod(ends[0], ends[1], radius * rng.uniform(0.7, 1.3)), density)

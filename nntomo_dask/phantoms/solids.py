@@ -66,6 +66,14 @@ class Solid:
         """What of the body is on the inner side of further planes."""
         return replace(self, planes=np.concatenate([self.planes, planes]))
 
+    def contains(self, points: Float64) -> Bools:
+        """Which of the points (point, 3) lie in the body."""
+        found = ((points >= self.low) & (points <= self.high)).all(axis=1)
+        found &= (points @ self.planes[:, :3].T <= self.planes[:, 3]).all(axis=1)
+        for matrix in self.quadrics:
+            found &= (((points - self.centre) @ matrix.T) ** 2).sum(axis=1) <= 1
+        return np.asarray(found)
+
     def depth(self, ways: Float64) -> Float64:
         """How far its surface is from its centre, along unit vectors (way, 3)."""
         depths = np.full(len(ways), np.inf)
