@@ -23,8 +23,8 @@ from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.training.nnfbp.sets import Scaling
 from nntomo_dask.types import Float32, Float64, Integers
 
-_BATCH = 500
-_RATE, _FIRST_RATE, _LAST_RATE = 5e-3, 2e-4, 5e-8
+_BATCH = 200
+_RATE, _FIRST_RATE, _LAST_RATE = 1e-2, 4e-4, 1e-7
 _RISE = 0.1  # of the steps
 _MEAN, _SQUARE, _TINY = 0.9, 0.999, 1e-8  # Adam's
 _MEDIAN_SHARE = 0.2  # of the median slice's error, added to each: a slice without matter has none

@@ -74,7 +74,7 @@ def train_nnfbp(
         "linear": at least the least value of the training volumes, and above their greatest one where the inputs say
         so. "sigmoid": between the two, as in version 0.1.0.
     solver
-        "annealed": Adam in mini-batches of 500 with a rate that rises over a tenth of the epochs and falls to zero;
+        "annealed": Adam in mini-batches of 200 with a rate that rises over a tenth of the epochs and falls to zero;
         every slice counts alike, its errors as shares of its mean square error (plus a fifth of the median slice's).
         "lm": Levenberg–Marquardt over the whole set, dozens of iterations. "adam": mini-batches, as in Branchut (2024).
     seed
