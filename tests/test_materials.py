@@ -81,6 +81,12 @@ def test_strokes_over_matter_and_empty_space():
     np.testing.assert_array_equal(solids.draw(within, axis, axis, 1.0), in_left & (axis > -0.2))
 
 
+def test_no_matter_lies_beyond_the_disc():
+    axis = axis_of(16)
+    drawn = solids.draw([solids.Stroke(solids.ball([0, 0, 0], 3.0), 1.0)], axis[:1], axis, 0.7)
+    np.testing.assert_array_equal(drawn[0], np.hypot(axis[:, None], axis) <= 0.7)
+
+
 def test_grains_have_the_density_of_the_nearest_seed():
     rng = np.random.default_rng(5)
     seeds, densities = rng.uniform(-0.8, 0.8, (9, 3)), rng.uniform(0.1, 1, 9)

@@ -8,7 +8,7 @@ import numpy as np
 from nntomo_dask.phantoms import contents
 from nntomo_dask.phantoms.composing import BODIES, DISC, Greys, Rng, Sketch, body, points_in, ways
 from nntomo_dask.phantoms.shapes import axis_of
-from nntomo_dask.phantoms.solids import Blend, Solid, Stroke, ball, draw, ellipsoid, rod, slab
+from nntomo_dask.phantoms.solids import Blend, Solid, ball, draw, ellipsoid, rod, slab
 from nntomo_dask.types import Float64
 
 _TRIES = 12
@@ -46,13 +46,11 @@ class Prior(Protocol):
 
 def sketched(rng: Rng, half: float, prior: Prior) -> Sketch:
     """A specimen at random, of which `half` above and below the middle is drawn."""
-    share = rng.random()
-    several = share >= prior.one_density + prior.smooth and prior.densities > 1
-    greys: Greys = "one" if share < prior.one_density else "several" if several else "smooth"
-    if share >= prior.one_density + prior.smooth and prior.densities == 1:
-        greys = "one"
+    share = rng.random() - prior.one_density
+    greys: Greys = "one" if share < 0 or (share >= prior.smooth and prior.densities == 1) else "several"
+    if 0 <= share < prior.smooth:
+        greys = "smooth"
     shares = np.array(list(_LAYOUTS.values()))
-    densest = 0.0
     for _ in range(_TRIES):
         top, palette = _palette(rng, greys, prior)
         sketch = Sketch(rng, half, prior.smallest, prior.largest, palette, greys)
@@ -62,13 +60,14 @@ def sketched(rng: Rng, half: float, prior: Prior) -> Sketch:
             list(_LAYOUTS)[int(rng.choice(shares.size, p=shares / shares.sum()))](sketch)
         view = draw(sketch.strokes, np.linspace(-half, half, 17), axis_of(48), DISC)
         matter, densest = view[view > 0], float(view.max())
-        if matter.size < _SCARCE * view.size:
-            continue
-        if greys == "several" and (matter > densest - 0.02).mean() > 0.97:
-            continue
-        break
-    if densest > 0 and greys != "one":
-        sketch.strokes.append(Stroke(slab(np.array([1.0, 0, 0]), -2, 2), top / densest, "times"))
+        scarce = matter.size < min(_SCARCE, 0.3 * prior.largest**2) * view.size
+        if not scarce and not (greys == "several" and (matter > densest - 0.02).mean() > 0.97):
+            break
+    if scarce:
+        sketch.add(ball(np.zeros(3), prior.largest), top, "empty")
+        densest = max(densest, top)
+    if greys != "one":
+        sketch.add(slab(np.array([1.0, 0, 0]), -half - 1, half + 1), top / densest, "times")
     return sketch
 
 
@@ -290,7 +289,7 @@ def _needle(sketch: Sketch) -> None:
     tall = sketch.half + 0.3
     count = 1 if sketch.chance(0.7) else sketch.count(2, 12)
     for _ in range(count):
-        radius = sketch.size(0.2, 0.75) if count == 1 else sketch.size(0.05, 0.6 / np.sqrt(count))
+        radius = sketch.size(0.25, 0.8) if count == 1 else sketch.size(0.05, 0.6 / np.sqrt(count))
         solid = pole(sketch, radius, tall)
         sketch.add(solid, sketch.next_density())
         if count == 1 or sketch.chance(0.3):
@@ -348,12 +347,12 @@ def _fibres(sketch: Sketch) -> None:
 
 
 _LAYOUTS: dict[Callable[[Sketch], None], float] = {
-    _single: 0.28,
-    _rough: 0.1,
-    _joined: 0.14,
-    _apart: 0.12,
-    _crowd: 0.07,
-    _supported: 0.13,
+    _single: 0.3,
+    _rough: 0.12,
+    _joined: 0.16,
+    _apart: 0.1,
+    _crowd: 0.06,
+    _supported: 0.12,
     _lamella: 0.05,
     _needle: 0.09,
     _fibres: 0.02,

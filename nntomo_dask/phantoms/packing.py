@@ -134,11 +134,18 @@ def grains(
 
 
 def twin(
-    rng: Rng, lattice: Lattice, turn: Float64, low: Float64, high: Float64, radii: Float64
+    rng: Rng,
+    lattice: Lattice,
+    turn: Float64,
+    low: Float64,
+    high: Float64,
+    radii: Float64,
+    *,
+    planes: tuple[tuple[int, int, int], ...] = ((1, 1, 1), (1, 0, 0), (1, 1, 0), (1, 1, 2)),
 ) -> tuple[Float64, Integers]:
-    """A crystal that is mirrored at one to three parallel planes of its lattice."""
-    indices = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 2]])[rng.integers(4)] * rng.choice([-1, 1], 3)
-    reciprocal = turn @ np.linalg.solve(lattice.cell, indices.astype(float))
+    """A crystal that is mirrored at one to three parallel planes of its lattice, with indices of one of `planes`."""
+    indices = np.array(planes[rng.integers(len(planes))], float) * rng.choice([-1, 1], 3)
+    reciprocal = turn @ np.linalg.solve(lattice.cell, indices)
     spacing = 1 / float(np.linalg.norm(reciprocal))
     normal = reciprocal * spacing
     mirror, middle = np.eye(3) - 2 * np.outer(normal, normal), (low + high) / 2

@@ -18,6 +18,7 @@ from nntomo_dask.phantoms.shapes import reach
 from nntomo_dask.types import Bools, Float32, Float64
 
 _PARALLEL = 1e-9  # least component of a normal along x, so that no plane is parallel to the rows
+_FAR = 100.0  # beyond all that is drawn
 
 Blend = Literal["over", "matter", "empty", "times"]
 
@@ -318,7 +319,7 @@ def rod(start: Float64, end: Float64, radius: float) -> Solid:
 def slab(normal: Float64, low: float, high: float) -> Solid:
     """All points between two parallel planes."""
     planes = np.array([[*normal, high], [*-normal, -low]])
-    return Solid(normal * (low + high) / 2, np.full(3, -4.0), np.full(3, 4.0), 4.0, planes)
+    return Solid(normal * (low + high) / 2, np.full(3, -_FAR), np.full(3, _FAR), _FAR, planes)
 
 
 def _linear(normal: Float64, offset: float, z: Float64, y: Float64, x: Float64) -> Float32:
