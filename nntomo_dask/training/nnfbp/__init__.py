@@ -59,7 +59,8 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
     samples: int = setting(
         samples_room.SAMPLES,
         least=1,
-        help="The number of training voxels, and of validation voxels. More than 1048576 are stored beside OUTPUT.",
+        help="The number of training voxels, and of validation voxels. More than 1048576, which the solver lm alone "
+        "takes, are stored beside OUTPUT.",
     )
     filters: Filters = setting(
         "apart",
@@ -175,6 +176,11 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         from nntomo_dask.training.nnfbp.training import fit
 
         return fit
+
+    def recorded(self) -> dict[str, object]:
+        """The settings as recipes of networks have them: with numbers of nodes."""
+        form = self.form(1)
+        return super().recorded() | {"hidden_nodes": form.n_hidden, "second_nodes": form.n_second}
 
     def measure(self, network: NNFBPNetwork) -> str:
         """What the losses are."""

@@ -143,6 +143,15 @@ def _weights(parameters: Float32, problem: Problem) -> Float32:
     return np.asarray(weights / weights.mean(), np.float32)
 
 
+def leaf_squares(
+    inputs: Float32, targets: Float32, *, parameters: Float32, form: Form, standard: Standard, scaling: Scaling
+) -> tuple[float]:
+    """The sum of the squares of the errors of a leaf of a set, see `tree`, alone in a tuple."""
+    outputs = _layers(parameters, standard.scaled(inputs), form)[-1]
+    residual = outputs - scaling.targets(targets)
+    return (float(residual @ residual),)
+
+
 def _layers(parameters: Float32, inputs: Float32, form: Form) -> list[Float32]:
     """Nodes (voxel, hidden) of each hidden layer, and the outputs (voxel,)."""
     parts = form.unpack(parameters)

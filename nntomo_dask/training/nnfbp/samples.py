@@ -159,7 +159,7 @@ def phantom_samples(
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
-    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
+    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training().for_single_slices()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
     with_noise = phantom_noise.like(series, noise, who="phantom_samples")
 

@@ -34,6 +34,7 @@ class Fit:
     activation: Activation = setting("relu", help="The activation function of the hidden nodes.")
     output: Output = setting(
         "linear",
+        option="output-node",
         help="The output: at least the least value of the training volumes (linear), or between their least and their "
         "greatest value (sigmoid).",
     )

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from nntomo_dask.settings import check_settings
 from nntomo_dask.training import checkpoints, loop
 from nntomo_dask.training.checkpoints import Array, Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
-from nntomo_dask.training.nnfbp import KIND, annealed, levenberg_marquardt, sets
+from nntomo_dask.training.nnfbp import KIND, annealed, levenberg_marquardt, sets, tree
 from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of, slices_of
 from nntomo_dask.training.nnfbp.settings import MAX_EPOCHS, Fit, Nodes, Solver
 from nntomo_dask.types import Float64, Integers
@@ -180,7 +181,15 @@ def fit(
         checkpoints.refuse_another("train", path, "samples", "others of the same recipe")
     if not reached.ended:
         solver: loop.Solver[Any] = _SOLVERS[settings.solver](data, settings, form, seed, max_epochs)
-        loop.run(solver, reached, max_epochs=max_epochs, patience=settings.patience, path=path, progress=progress)
+        loop.run(
+            solver,
+            reached,
+            max_epochs=max_epochs,
+            patience=settings.patience,
+            path=path,
+            progress=progress,
+            expected_epochs=max_epochs if settings.solver == "annealed" else None,
+        )
     return reached.best_network()
 
 
@@ -353,6 +362,16 @@ class _Annealed(_OnSamples[annealed.State]):
 
     def parameters(self, state: annealed.State) -> Float64:
         return self.standard.for_range(state.parameters, self.form, self.data.scaling)
+
+    def validate(self, state: annealed.State) -> float:
+        leaf = partial(
+            annealed.leaf_squares,
+            parameters=state.parameters,
+            form=self.form,
+            standard=self.standard,
+            scaling=self.data.scaling,
+        )
+        return float(self.data.validation.total(leaf, tree.add)[0]) / self.data.validation.shape[0]
 
     def start(self) -> annealed.State:
         parameters = _initial(np.random.default_rng(self.seed), self.form)
