@@ -37,9 +37,7 @@ def test_samples_are_what_the_layout_computes(pair, filters, n_inputs):
     every = np.concatenate([np.column_stack([np.full(len(disc), z), disc]) for z in range(12)])
     table = network_inputs.inputs(series.values, every)
     values = volume.values[tuple(every.T)]
-    rows = {
-        (z, *inputs.tobytes(), float(value)) for z, inputs, value in zip(every[:, 0], table, values, strict=True)
-    }
+    rows = {(z, *inputs.tobytes(), float(value)) for z, inputs, value in zip(every[:, 0], table, values, strict=True)}
     of_samples = samples.slice.values, samples.inputs.values, samples.target.values
     for z, inputs, target in zip(*of_samples, strict=True):
         assert (int(z), *inputs.tobytes(), float(target)) in rows

@@ -153,6 +153,11 @@ class Nnfbp(Method):
             )
         return lines
 
+    def ends(self, prepared: Sequence[float]) -> list[float]:
+        """The greatest values of networks with a sigmoid as output."""
+        pairs = zip(self.networks, prepared, strict=True)
+        return [network.target_high * scale for network, scale in pairs if network.output == "sigmoid"]
+
     def widened(self, pixels: int) -> "Nnfbp":
         """The same filters for longer rows."""
         members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
