@@ -71,11 +71,6 @@ class Misfit(NamedTuple):
         """Of the measured values; 0 where all are 0."""
         return self.norm / self.size if self.size else 0.0
 
-    @property
-    def times_noise(self) -> float | None:
-        """In units of the noise."""
-        return self.norm / self.expected if self.expected else None
-
     def told(self) -> str:
         """In words."""
         if self.size == 0:

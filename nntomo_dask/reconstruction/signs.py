@@ -13,7 +13,7 @@ from nntomo_dask.types import Float64
 
 # Networks that serve a series were at 1.05 to 1.25 times its noise, or at 0.03 to 0.065 of its values without noise;
 # those that painted two densities in one grey at 2.7 to 4.1 times, or at 0.23 to 0.32.
-_BEYOND_NOISE, _BEYOND_SHARE = 1.5, 0.1
+_BEYOND_NOISE, _BEYOND_SHARE = 1.5, 0.08
 _BEYOND_SIRT, _ITERATIONS = 1.5, 20  # times the misfit of SIRT after so many iterations: no method meets what drifted
 _MATTER = 0.5  # of the brightest matter
 _NEAR, _MANY = 0.02, 0.2  # of the range from an end of it; share of the matter that piles up
@@ -25,8 +25,8 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
     """What is wrong with the volume of a network, in lines; it computes at once.
 
     A network does not look at its own volume again. Up to 8 evenly spaced slices are projected: where they differ from
-    the series by more than 1.5 times its noise (10 % of its values where that is not known), and by more than 1.5 times
-    as much as after 20 iterations of non-negative SIRT, the volume is not what was measured, whatever it looks like. Then
+    the series by more than 1.5 times its noise and 8 % of its values (the root of both squares), and by more than 1.5
+    times as much as after 20 iterations of non-negative SIRT, the volume is not what was measured, whatever it looks like. Then
     its greys may say why: many that lie at an end of the training range were cut off there; most of the matter in one
     grey is what a network paints that has seen nothing else.
 
@@ -50,8 +50,8 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
     usual, _ = misfit_of(reconstruct(chosen, Sirt(tolerance=0, max_iterations=_ITERATIONS, minimum=0)), chosen)
     if found.norm < _BEYOND_SIRT * usual.norm:
         return []
-    against = f"{found.times_noise:.2g} times the noise" if found.times_noise else f"{100 * found.share:.2g} %"
-    text = f"the network's volume does not agree with the series, from which its projections differ by {against}"
+    against = f"{100 * found.share:.2g} %, those of SIRT after {_ITERATIONS} iterations by {100 * usual.share:.2g} %"
+    text = f"the network's volume does not agree with the series: its projections differ by {against}"
     values = np.asarray(slices, np.float64)
     brightest = float(np.percentile(values, 99.9))
     matter = values[values > _MATTER * brightest]
@@ -73,7 +73,7 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
 
 
 def _is_beyond(found: Misfit) -> bool:
-    return found.times_noise > _BEYOND_NOISE if found.times_noise else found.share > _BEYOND_SHARE
+    return found.norm > float(np.hypot(_BEYOND_NOISE * (found.expected or 0.0), _BEYOND_SHARE * found.size))
 
 
 def _largest_share(matter: Float64) -> float:
