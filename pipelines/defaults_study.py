@@ -7,6 +7,7 @@
 Specimens and noise are those of `truth.py`, 64³ voxels. Each takes some minutes on one core.
 """
 
+import functools
 import itertools
 from typing import get_args
 
@@ -161,8 +162,10 @@ def spread():
     target = nt.tilt_series(np.zeros((1, 8, VOXELS), np.float32), nt.tilt_angles("tem", 8))
     networks = {}
     for phantom in ("ellipses", "mixed"):
-        sets = [part.compute() for part in nt.phantom_samples(target, phantom=phantom, n_slices=400, n_samples=30_000)]
-        networks[phantom] = nt.train_ensemble(nt.train_nnfbp, *sets, members=4)
+        settings = {"phantom": phantom, "n_slices": 400, "n_samples": 30_000, "filters": "shared"}
+        sets = [part.compute() for part in nt.phantom_samples(target, **settings)]
+        as_published = functools.partial(nt.train_nnfbp, solver="lm", output="sigmoid")
+        networks[phantom] = nt.train_ensemble(as_published, *sets, members=4)
     for case in cases(("faceted", "coreshell", "smooth", "needle"), ("tem8",), (0, 2)):
         series, truth = series_of(case), truth_of(case)
         for name in ("sirt", "tv", "cgls", "fbp"):

@@ -13,8 +13,8 @@ from nntomo_dask.cli.export import host_bytes_of as export_bytes
 from nntomo_dask.compute import chunking
 from nntomo_dask.formats.format import host_bytes as format_bytes
 from nntomo_dask.kernels.mixed_scale import parameter_count
-from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.plotting import showing
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.training.nnfbp import training_bytes

@@ -54,7 +54,7 @@ def test_without_noise_the_share_of_the_values_counts(grey):
 
 def test_what_no_method_meets_is_no_sign(grey):
     """Projections that drifted: SIRT is about as far from them, so the network is not to blame."""
-    volume, series = grey
+    _, series = grey
     values = np.stack(
         [
             np.roll(row, shift, axis=-1)

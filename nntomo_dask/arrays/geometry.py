@@ -241,7 +241,7 @@ def interpolated_rows(
     """
     place = grid.axis_or_centre(axis, rows.shape[2]).x
     xp = device.namespace(rows)
-    found = xp.empty((rows.shape[0], len(wanted_deg), rows.shape[2]), np.float32)
+    found: npt.NDArray[np.float32] = xp.empty((rows.shape[0], len(wanted_deg), rows.shape[2]), np.float32)
     for i, wanted in enumerate(wanted_deg):
         ahead = np.mod(wanted - angles_deg, 180)
         before, after = int(ahead.argmin()), int(ahead.argmax())

@@ -10,6 +10,7 @@ References
 .. [1] A. Branchut, Machine Learning for Transmission Electron Microscopy Tomography, 2024.
 """
 
+import itertools
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ def sample_reference(
     middle = axis_or_centre(axis, n)
     z, y, x = voxels.T
     padded = np.pad(sinograms.astype(float), ((0, 0), (0, 0), (2 * n, 2 * n)))
-    bins = [np.arange(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    bins = [np.arange(start, stop) for start, stop in itertools.pairwise(edges)]
     if sides == "apart":
         bins = [*bins, *(-one for one in bins[1:])]
     else:

@@ -5,8 +5,8 @@
 ``f( Σ_k V_kj f(…) - c_j )`` in the place of the first. An input is the mean over a bin of detector offsets of
 ``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`, where the sum is over a group of projections: these share a
 filter. Where the missing wedge is filled by interpolation, the filled projections are a group of their own: the network
-learns how far to believe them. With ``filters="apart"`` neighbouring measured projections are groups too, down to single
-ones, and the two sides of a bin are two inputs. Reconstruction costs the same.
+learns how far to believe them. With ``filters="apart"`` measured neighbours are groups too, down to single projections,
+and the two sides of a bin are two inputs. Reconstruction costs the same.
 
 References
 ----------
@@ -295,8 +295,9 @@ class NNFBPNetwork:
         layout = self.layout
         nodes = f"{self.n_hidden} and {self.n_second}" if self.n_second else f"{self.n_hidden}"
         return (
-            f"NN-FBP network: {nodes} hidden nodes ({self.activation}), {self.output} output, {layout.n_inputs} inputs, "
-            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+            f"NN-FBP network: {nodes} hidden nodes ({self.activation}), {self.output} output, "
+            f"{layout.n_inputs} inputs, for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, "
+            f"wedge: {layout.wedge}"
         )
 
     def __repr__(self) -> str:

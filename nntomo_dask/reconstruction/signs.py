@@ -26,9 +26,9 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
 
     A network does not look at its own volume again. Up to 8 evenly spaced slices are projected: where they differ from
     the series by more than 1.5 times its noise and 8 % of its values (the root of both squares), and by more than 1.5
-    times as much as after 20 iterations of non-negative SIRT, the volume is not what was measured, whatever it looks like. Then
-    its greys may say why: many that lie at an end of the training range were cut off there; most of the matter in one
-    grey is what a network paints that has seen nothing else.
+    times as much as after 20 iterations of non-negative SIRT, the volume is not what was measured, whatever it looks
+    like. Then its greys may say why: many that lie at an end of the training range were cut off there; most of the
+    matter in one grey is what a network paints that has seen nothing else.
 
     Parameters
     ----------

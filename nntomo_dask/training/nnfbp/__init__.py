@@ -1,14 +1,14 @@
 """Training of NN-FBP networks: their declaration for ``nntomo train``, and all that belongs to it.
 
-`samples` draws the training sets, `sets` reads them, `tree` adds over them, `annealed`, `levenberg_marquardt` and `adam`
-lower the loss, and `training` has the public function.
+`samples` draws the training sets, `sets` reads them, `tree` adds over them, `annealed`, `levenberg_marquardt` and
+`adam` lower the loss, and `training` has the public function.
 """
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -31,8 +31,9 @@ from nntomo_dask.training.nnfbp import samples as samples_room, sets as sets_roo
 
 
 def _with_parameters(frame: NNFBPNetwork, parameters: Array, recipe: dict[str, object]) -> NNFBPNetwork:
-    parts = frame.form.unpack(parameters)
-    return dataclasses.replace(frame, **parts | {"output_bias": float(parts["output_bias"][0])}, recipe=recipe)
+    parts: dict[str, Any] = frame.form.unpack(parameters)
+    parts["output_bias"] = float(parts["output_bias"][0])
+    return dataclasses.replace(frame, **parts, recipe=recipe)
 
 
 KIND = Kind(NNFBPNetwork, "an NN-FBP network", _with_parameters, keep="every")
@@ -89,7 +90,8 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         if self.solver != "lm" and self.samples > sets_room.IN_MEMORY_VOXELS:
             refuse(
                 "train",
-                needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver {self.solver} holds them in memory",
+                needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver {self.solver} holds them in "
+                "memory",
                 got=f"{self.samples}",
                 remedy='`solver="lm"`, which takes any number',
             )
@@ -184,7 +186,9 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
     def measure(self, network: NNFBPNetwork) -> str:
         """What the losses are."""
-        return "mean square errors of voxels in [0, 1]"
+        words = "mean square errors of voxels in [0, 1]"
+        is_by_slice = network.recipe.get("parameters", {}).get("solver") == "annealed"
+        return f"{words}, that of validation a geometric mean over slices" if is_by_slice else words
 
 
 def _is_large(both: Sets) -> bool:

@@ -1,9 +1,9 @@
 """Levenberg–Marquardt for the NN-FBP network.
 
 Each iteration needs the training set only as the sums JᵀJ, Jᵀr and rᵀr over voxels, which are made leaf by leaf; the
-step then solves a system of as many unknowns as the network has parameters (a hundred where filters are shared). The damping follows
-Nielsen. Sums are in float64, in the order of `tree`, so a seed gives the same network every time, wherever the set
-lies.
+step then solves a system of as many unknowns as the network has parameters (a hundred where filters are shared). The
+damping follows Nielsen. Sums are in float64, in the order of `tree`, so a seed gives the same network every time,
+wherever the set lies.
 
 References
 ----------

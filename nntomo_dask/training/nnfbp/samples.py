@@ -25,7 +25,7 @@ from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
 VOXEL, INPUT, SLICE = "voxel", "input", "slice"
-SLICES, SAMPLES = 800, 200_000  # of a training set, unless others are asked for
+SLICES, SAMPLES = 1600, 400_000  # of a training set, unless others are asked for
 _MOST_SLICES = 2**24  # whole numbers of float32
 _SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
 
@@ -69,7 +69,8 @@ def training_samples(
     Returns
     -------
     Dataset with ``inputs`` (voxel, input), ``target`` (voxel), ``slice`` (voxel), the number of the slice from which a
-    voxel comes, and the scalar ``level``, see `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
+    voxel comes, and the scalar ``level``, see `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how
+    the inputs come from a series.
 
     Raises
     ------

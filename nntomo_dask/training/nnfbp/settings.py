@@ -10,7 +10,7 @@ from nntomo_dask.settings import setting
 Solver = Literal["annealed", "lm", "adam"]
 Nodes = int | Literal["auto"]
 
-MAX_EPOCHS: dict[Solver, int] = {"annealed": 30, "lm": 500, "adam": 10_000}
+MAX_EPOCHS: dict[Solver, int] = {"annealed": 20, "lm": 500, "adam": 10_000}
 _NODES: dict[Solver, tuple[int, int]] = {"annealed": (16, 16), "lm": (8, 0), "adam": (8, 0)}
 
 
@@ -22,7 +22,8 @@ class Fit:
         "auto",
         option="hidden",
         least=1,
-        help="The number of hidden nodes, that is of learned filters: 16 with the solver annealed, 8 with others (auto).",
+        help="The number of hidden nodes, that is of learned filters: 16 with the solver annealed, 8 with others "
+        "(auto).",
     )
     second_nodes: Nodes = setting(
         "auto",

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -22,7 +21,7 @@ from nntomo_dask.settings import check_settings
 from nntomo_dask.training import checkpoints, loop
 from nntomo_dask.training.checkpoints import Array, Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
-from nntomo_dask.training.nnfbp import KIND, annealed, levenberg_marquardt, sets, tree
+from nntomo_dask.training.nnfbp import KIND, annealed, levenberg_marquardt, sets
 from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of, slices_of
 from nntomo_dask.training.nnfbp.settings import MAX_EPOCHS, Fit, Nodes, Solver
 from nntomo_dask.types import Float64, Integers
@@ -81,7 +80,7 @@ def train_nnfbp(
     seed
         Of the starting weights and of the order of mini-batches; the same seed gives the same network.
     max_epochs
-        Passes over the set of "annealed" (default 30), which plans its rate for them, and of "adam" (default 10 000);
+        Passes over the set of "annealed" (default 20), which plans its rate for them, and of "adam" (default 10 000);
         iterations of "lm" (default 500).
     patience
         Epochs without a better validation loss after which training ends.
@@ -98,7 +97,8 @@ def train_nnfbp(
     ------
     SchemaError
         The two sets differ in layout, hold nothing to learn, or hold values that are not finite; a large set is not
-        stored, or was given to another solver than "lm"; a parameter is out of range; the checkpoint belongs to another training.
+        stored, or was given to another solver than "lm"; a parameter is out of range; the checkpoint belongs to another
+        training.
 
     References
     ----------
@@ -167,11 +167,13 @@ def fit(
     reached = checkpoints.resume(KIND, path, recipe, who="train")
     if reached is not None and reached.ended and is_as_recorded(training) and is_as_recorded(validation):
         return reached.best_network()
-    if settings.solver != "lm" and sets.is_large(training):
+    held = {"lm": (), "adam": (training,), "annealed": (training, validation)}[settings.solver]
+    large = [part for part in held if sets.is_large(part)]
+    if large:
         refuse(
             _WHO,
             needs=f"a training set in memory for {settings.solver}, or one of at most {sets.IN_MEMORY_VOXELS} voxels",
-            got=f"a lazy one of {training.sizes['voxel']}",
+            got=f"a lazy one of {large[0].sizes['voxel']}",
             remedy='`solver="lm"`, which reads it chunk by chunk, or training.load() where memory holds it',
         )
     data = _load(training, validation)
@@ -203,6 +205,7 @@ class _Data:
     level: float
     digest: str
     slices: Integers  # of the training voxels, (voxel,); all 0 where the set does not say
+    validation_slices: Integers
 
 
 def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
@@ -225,12 +228,13 @@ def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
         level=level,
         digest=hashlib.sha256(summary.digest + validation_summary.digest).hexdigest()[:16],
         slices=slices_of(training),
+        validation_slices=slices_of(validation),
     )
 
 
 def _frame(data: _Data, layout: nnfbp.InputLayout, form: nnfbp.Form, recipe: recipes.Recipe) -> nnfbp.NNFBPNetwork:
     """A network with all but its weights."""
-    parts = form.unpack(np.zeros(form.count))
+    parts: dict[str, Any] = form.unpack(np.zeros(form.count))
     return nnfbp.NNFBPNetwork(
         layout=layout,
         activation=form.activation,
@@ -364,14 +368,11 @@ class _Annealed(_OnSamples[annealed.State]):
         return self.standard.for_range(state.parameters, self.form, self.data.scaling)
 
     def validate(self, state: annealed.State) -> float:
-        leaf = partial(
-            annealed.leaf_squares,
-            parameters=state.parameters,
-            form=self.form,
-            standard=self.standard,
-            scaling=self.data.scaling,
-        )
-        return float(self.data.validation.total(leaf, tree.add)[0]) / self.data.validation.shape[0]
+        validation = self.data.validation
+        assert isinstance(validation, sets.InMemory)
+        targets = self.data.scaling.targets(validation.targets).astype(np.float32)
+        slices = self.data.validation_slices
+        return annealed.validation_loss(state.parameters, validation.inputs, targets, slices, self.form, self.standard)
 
     def start(self) -> annealed.State:
         parameters = _initial(np.random.default_rng(self.seed), self.form)
