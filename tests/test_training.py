@@ -155,6 +155,29 @@ def test_slices_count_alike(rng):
     np.testing.assert_allclose(annealed._weights(parameters, problem), expected / expected.mean(), rtol=1e-4)
 
 
+def test_the_validation_of_slices_is_their_geometric_mean(rng):
+    form = Form(3, 2, "relu", 0, "linear")
+    inputs = rng.standard_normal((6, 3)).astype(np.float32)
+    standard = annealed.Standard.of(inputs)
+    parameters = rng.standard_normal(form.count).astype(np.float32)
+    outputs = annealed._layers(parameters, standard.scaled(inputs), form)[-1]
+    targets = outputs + np.repeat(np.float32([1, 2, 5]), 2)
+    loss = annealed.validation_loss(parameters, inputs, targets, np.array([0, 0, 3, 3, 4, 4]), form, standard)
+    assert loss == pytest.approx(np.exp(np.log(np.array([1.0, 4.0, 25.0]) + 0.2 * 4).mean()), rel=1e-4)
+
+
+def test_inputs_are_made_uncorrelated(rng):
+    """Covariance 1 where a direction has variance; those with less than a thousandth of the most are left smaller."""
+    mixing = rng.standard_normal((4, 4))
+    inputs = (rng.standard_normal((5000, 4)) @ mixing + 7).astype(np.float32)
+    inputs = np.column_stack([inputs, inputs[:, 0], np.full(5000, 3, np.float32)])
+    scaled = annealed.Standard.of(inputs).scaled(inputs)
+    variances = np.linalg.eigvalsh(np.cov(scaled.T))
+    assert variances[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert (variances[2:] > 0.8).all()
+    assert variances.max() < 1.001
+
+
 def test_parameters_for_standard_inputs_are_parameters_for_their_range(rng):
     """The same output to single precision; an input that is constant plays no part."""
     form = Form(4, 3, "relu", 2, "linear")
