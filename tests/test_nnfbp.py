@@ -5,7 +5,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import geometry
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 
 SIZE = 48
 

@@ -9,7 +9,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import device, streams
 from nntomo_dask.kernels import backproject, cuda
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from tests.conftest import ANGLES_DEG, Spelling
 from tests.test_nnfbp import random_network
 

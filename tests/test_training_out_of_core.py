@@ -15,7 +15,7 @@ from dask.callbacks import Callback
 import nntomo_dask as nt
 from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, training as training_room, tree
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, solvers, tree
 
 LEAF = tree.LEAF_VOXELS
 VOXELS = 13 * LEAF + 77  # fourteen leaves, the last one small: no power of two
@@ -39,7 +39,7 @@ def scaling(arrays):
 def large(trained, monkeypatch):
     """What is larger than 1000 voxels is large; a function that makes one of the shared sets lazy."""
     monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 1000)
-    monkeypatch.setattr(training_room, "_STARTS", 2)
+    monkeypatch.setattr(solvers, "_STARTS", 2)
     monkeypatch.setattr(sets, "TABLE_ROWS", 1024)
     monkeypatch.setattr(tree, "LEAF_VOXELS", 512)  # so that small sets have many leaves
 

@@ -17,9 +17,11 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
-from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
+from nntomo_dask.kernels.backproject import NetworkEnd, backproject_network, backproject_statistics
+from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.network import instead_of
-from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct

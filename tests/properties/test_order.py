@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import angles as angles_room, geometry
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 
 SIZE, COUNT = 24, 12
 ANGLES = np.linspace(-66, 66, COUNT) + np.array([0, 0.7, -1] * 4)  # a missing wedge, and unequal steps

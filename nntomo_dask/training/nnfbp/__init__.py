@@ -18,7 +18,8 @@ from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.filters import Binning
 from nntomo_dask.networks import files
-from nntomo_dask.networks.nnfbp import Filters, Form, NNFBPNetwork, Wedge
+from nntomo_dask.networks.nnfbp import Form, NNFBPNetwork
+from nntomo_dask.networks.nnfbp_layout import Filters, Wedge
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.phantoms.phantom import slab_bytes

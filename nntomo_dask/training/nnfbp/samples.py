@@ -14,7 +14,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.filters import Binning
-from nntomo_dask.networks.nnfbp import Filters, InputLayout, Wedge
+from nntomo_dask.networks.nnfbp_layout import Filters, InputLayout, Wedge
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.projection.project import project

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from nntomo_dask.kernels.backproject import Activation, Output
+from nntomo_dask.kernels.network_tiles import Activation, Output
 from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.settings import setting
 
