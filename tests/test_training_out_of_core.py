@@ -215,8 +215,8 @@ def test_a_checkpoint_goes_on_on_the_other_path(trained, large, tmp_path, monkey
 def test_starting_points_of_a_large_set_need_no_permutation(trained, large, monkeypatch):
     """Where voxels are drawn without one, both paths draw the same."""
     _, training, validation = trained
-    monkeypatch.setattr(training_room, "_PERMUTED_VOXELS", 1000)
-    monkeypatch.setattr(training_room, "_START_VOXELS", 600)
+    monkeypatch.setattr(solvers, "_PERMUTED_VOXELS", 1000)
+    monkeypatch.setattr(solvers, "_START_VOXELS", 600)
     settings = {"max_epochs": 2, "progress": "none", "solver": "lm"}
     expected = nt.train_nnfbp(training, validation, **settings)
     assert nt.train_nnfbp(large(training, 512), validation, **settings).digest == expected.digest

@@ -124,6 +124,14 @@ class InputLayout:
         return [*parts, np.flatnonzero(filled)] if filled.any() else parts
 
     @property
+    def level_of(self) -> Literal["median", "brightest"]:
+        """What of the matter is compared for the scale: the median, or with filters apart the brightest.
+
+        The median of several densities is another share of the greatest one in every specimen.
+        """
+        return "brightest" if self.filters == "apart" else "median"
+
+    @property
     def sides(self) -> Sides:
         """Whether the two sides of a bin are one input or two."""
         return "apart" if self.filters == "apart" else "together"

@@ -74,7 +74,8 @@ class Nnfbp(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """A scale for each network."""
-        return tuple(scales_of(self.name, series, [network.level for network in self.networks], self.scale))
+        levels, of = [network.level for network in self.networks], self.networks[0].layout.level_of
+        return tuple(scales_of(self.name, series, levels, self.scale, of=of))
 
     def prepare_at(self, level: float) -> tuple[Scalar, ...]:
         """A scale for each network, for a series of that intensity."""
@@ -253,7 +254,7 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     schema.check_tilt_series(series, who="outside_training_range")
     network.check(series, who="outside_training_range")
     source = geometry.in_own_pixels(series)
-    factor = scales_of("outside_training_range", source, [network.level], scale)[0]
+    factor = scales_of("outside_training_range", source, [network.level], scale, of=network.layout.level_of)[0]
     share = _outside(source, network, factor)
     return xr.DataArray(
         share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"

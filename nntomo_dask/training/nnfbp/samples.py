@@ -18,7 +18,7 @@ from nntomo_dask.networks.nnfbp_layout import Filters, InputLayout, Wedge
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.projection.project import project
-from nntomo_dask.reconstruction.intensity import intensity_level
+from nntomo_dask.reconstruction.intensity import Level, intensity_level
 from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.noise import PhantomNoise
 from nntomo_dask.training.pairs import PAIRED, check_pair
@@ -94,7 +94,7 @@ def training_samples(
     ]
     inputs = da.concatenate([part[:, :-1] for part in parts])
     target = da.concatenate([part[:, -1] for part in parts])
-    levels = [intensity_level(item).data for item in all_series]
+    levels = [intensity_level(item, of=layout.level_of).data for item in all_series]
     parameters = {"n_samples": n_samples, "seed": seed, **layout.parameters()}
     numbers = np.repeat(np.arange(per_slice.size, dtype=np.float32), per_slice)
     return xr.Dataset(
@@ -162,7 +162,8 @@ def phantom_samples(
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
     chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training().for_single_slices()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
-    with_noise = phantom_noise.like(series, noise, who="phantom_samples")
+    level_of: Level = "brightest" if filters == "apart" else "median"
+    with_noise = phantom_noise.like(series, noise, who="phantom_samples", of=level_of)
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
