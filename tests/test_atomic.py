@@ -209,3 +209,19 @@ def test_the_volume_has_the_means_of_scenes():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(nt.SchemaError, match=message):
         nt.phantom("atomic", 16, **settings)
+
+
+@pytest.mark.extra("abtem")
+def test_the_default_blur_is_that_of_a_microscope():
+    """Gold in `ground_truth` for HAADF at 300 kV, 30 mrad and a source of 80 pm: within 1 % of the maximum."""
+    from nntomo_dask.simulation import truth
+    from nntomo_dask.simulation.optics import Imaging
+
+    imaging = Imaging(energy_ev=300e3, convergence_mrad=30, source_size_nm=0.08)
+    angstrom = np.linspace(0, 4, 200)
+    k = truth._frequencies(imaging)
+    weight = truth._weights(np.array([79]), "haadf", imaging, None)[0](k)
+    profile = truth.profile(angstrom, weight, truth._broadening(79, k, imaging), k)
+    gaussian = np.exp(-0.5 * (angstrom / 10 / 0.038) ** 2)
+    np.testing.assert_allclose(profile / profile[0], gaussian, atol=0.01)
+    assert Atomic().blur_nm == pytest.approx(0.038, abs=0.003)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -133,3 +135,21 @@ def test_one_meaning_of_ellipses():
 def test_bad_settings_are_refused(kind, settings, message):
     with pytest.raises(nt.SchemaError, match=message):
         nt.phantom(kind, 16, **settings)
+
+
+@pytest.mark.parametrize("name", ["materials", "atomic"])
+def test_slabs_of_scenes_take_the_memory_that_they_predict(name):
+    """At most what is predicted, and not a tenth of it; NumPy tells Python of what it allocates."""
+    chosen = nt.PHANTOMS[name]()
+    chosen.volume((2, 16, 16)).compute()  # compiles and imports
+    peaks = []
+    for seed in range(6):
+        volume = chosen.volume((8, 128, 128), seed=seed)
+        tracemalloc.start()
+        try:
+            volume.compute(scheduler="synchronous")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    predicted = chosen.host_bytes((8, 128, 128))
+    assert 0.1 * predicted < max(peaks) <= predicted

@@ -44,7 +44,7 @@ class Atomic(Phantom):
     elements: str = setting("Au", help="Symbols of the chemical elements, with commas between them.")
     voxel_nm: float = setting(0.04, help="Edge of a voxel.", unit="nm", least=0.005, most=0.2)
     blur_nm: float = setting(
-        0.045,
+        0.04,
         help="Standard deviation of an atom's density: probe, source and vibrations together.",
         unit="nm",
         least=0.01,
@@ -123,8 +123,14 @@ def scene(size: int, slices: int, rng: Rng, *, finer: int = FINER, settings: Ato
     Returns
     -------
     (slices · finer, size · finer, size · finer), values from 0 to 1.
+
+    Raises
+    ------
+    SchemaError
+        A setting is out of range, or an element is none.
     """
     chosen = settings or Atomic()
+    chosen.check()
     top, atoms = _specimen(rng, size, slices, chosen)
     return _drawn(np.arange(slices * finer), atoms, top, size, slices, finer, chosen)
 

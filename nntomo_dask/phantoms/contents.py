@@ -122,7 +122,7 @@ def cloudy(sketch: Sketch, radius: float) -> Solid:
     rng, top = sketch.rng, max(sketch.palette)
     solid = ellipsoid(frame(rng))
     solid = sketch.place(solid.scaled(min(radius / solid.radius, TALLEST)))
-    waves = _clouds(sketch, solid.scaled(0.75))
+    waves = _clouds(sketch, solid.scaled(0.85))
     density = Waves((waves.knots * top).astype(np.float32), waves.first, waves.step, rng.uniform(0.1, 0.45) * top)
     sketch.add(solid, density)
     return solid

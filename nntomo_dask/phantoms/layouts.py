@@ -128,13 +128,13 @@ def _inside(sketch: Sketch, solid: Solid) -> None:
 
 def _single(sketch: Sketch) -> None:
     """One body."""
-    radius = sketch.largest * sketch.rng.uniform(0.5, 1) if sketch.chance(0.85) else sketch.size(0, 0.3)
+    radius = sketch.largest * sketch.rng.uniform(0.55, 1) if sketch.chance(0.88) else sketch.size(0, 0.3)
     _filled(sketch, sketch.place(body(sketch, radius)))
 
 
 def _rough(sketch: Sketch) -> None:
     """One body with a random surface."""
-    radius = sketch.largest * sketch.rng.uniform(0.55, 1)
+    radius = sketch.largest * sketch.rng.uniform(0.6, 1)
     solid = contents.rough(sketch, radius, sketch.next_density())
     _inside(sketch, solid)
 
@@ -143,7 +143,7 @@ def _cloudy(sketch: Sketch) -> None:
     """One body, or a few, without facets, whose density rises from their surface."""
     count = 1 if sketch.chance(0.75) else sketch.count(2, 4)
     for _ in range(count):
-        solid = contents.cloudy(sketch, sketch.largest * sketch.rng.uniform(0.65, 1.05) / np.sqrt(count))
+        solid = contents.cloudy(sketch, sketch.largest * sketch.rng.uniform(0.75, 1.05) / np.sqrt(count))
     if sketch.chance(0.3):
         contents.pores(sketch, solid)
 

@@ -113,8 +113,15 @@ def scene(size: int, slices: int, rng: Rng, *, finer: int = FINER, settings: Mat
     Returns
     -------
     (slices · finer, size · finer, size · finer), values from 0 to 1.
+
+    Raises
+    ------
+    SchemaError
+        A setting is out of range.
     """
-    strokes = sketched(rng, slices / size, settings or Materials()).strokes
+    chosen = settings or Materials()
+    chosen.check()
+    strokes = sketched(rng, slices / size, chosen).strokes
     axis, heights = axis_of(size * finer), _heights(size, slices, finer)
     drawn = np.empty((slices * finer, size * finer, size * finer), np.float32)
     for first in range(0, slices * finer, finer):
