@@ -25,7 +25,7 @@ import psutil
 import nntomo_dask as nt
 from nntomo_dask.compute import cluster, device
 from nntomo_dask.kernels import astra as astra_engine, backproject, filters, project
-from nntomo_dask.networks.nnfbp import folded
+from nntomo_dask.networks.nnfbp import Form, folded
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.training.checkpoints import open_checkpoint
 
@@ -67,8 +67,8 @@ def pin(cores):
 def network_for(angles, size, hidden=HIDDEN):
     """Some network of the right shape; how well it is trained does not matter to its speed."""
     series = nt.tilt_series(np.zeros((1, angles.size, size), np.float32), angles)
-    sets = nt.phantom_samples(series, n_slices=4, n_samples=1000)
-    return nt.train_nnfbp(*sets, hidden_nodes=hidden, max_epochs=1, progress="none")
+    sets = nt.phantom_samples(series, phantom="ellipses", n_slices=4, n_samples=1000, filters="shared")
+    return nt.train_nnfbp(*sets, hidden_nodes=hidden, solver="lm", max_epochs=1, progress="none")
 
 
 def network_slab(angles, size, hidden=HIDDEN, slices=8):
@@ -258,7 +258,9 @@ def whole(size, folder, memory="2GiB"):
     )
     result["workers, without the program's start"] = workers(series, network, folder)
     result["10⁶ training voxels [s]"] = seconds(
-        lambda: nt.training_samples(nt.open(series), nt.open(volume), n_samples=10**6)[["inputs", "target"]].compute()
+        lambda: nt.training_samples(nt.open(series), nt.open(volume), n_samples=10**6, filters="shared")[
+            ["inputs", "target"]
+        ].compute()
     )
     return result
 
@@ -353,7 +355,7 @@ def training_set(folder):
     """100,000 voxels from 100 slices of 512² at 9 angles, Zarr to memory, on all cores."""
     volume = nt.save(nt.ellipse_stack((100, 512, 512), seed=1), folder / "volume-512.zarr")
     series = nt.save(nt.project(volume, nt.tilt_angles("full", 9)), folder / "series-512.zarr")
-    samples = nt.training_samples(series, volume)[["inputs", "target"]]
+    samples = nt.training_samples(series, volume, n_samples=100_000, filters="shared")[["inputs", "target"]]
     samples.compute()
     times = [seconds(samples.compute) for _ in range(3)]
     return {"seconds": statistics.median(times), "workers": cluster.default_workers()}
@@ -365,17 +367,18 @@ def training(folder, adam_seconds):
     sets = []
     for seed, slices in ((1, 100), (2, 50)):
         volume = nt.ellipse_stack((slices, 512, 512), seed=seed)
-        sets.append(nt.training_samples(nt.project(volume, angles), volume, seed=seed).compute())
+        own = nt.training_samples(nt.project(volume, angles), volume, n_samples=100_000, seed=seed, filters="shared")
+        sets.append(own.compute())
 
     def run(name, **settings):
         path = folder / f"{name}.safetensors"
         path.unlink(missing_ok=True)
-        on_one_core(lambda: nt.train_nnfbp(*sets, checkpoint=path, progress="none", **settings))
+        on_one_core(lambda: nt.train_nnfbp(*sets, checkpoint=path, progress="none", output="sigmoid", **settings))
         history = open_checkpoint(path)
         losses = np.minimum.accumulate([validation for _, validation in history.losses])
         return np.array(history.seconds), losses
 
-    runs = [run(f"lm-{seed}", seed=seed) for seed in range(5)]
+    runs = [run(f"lm-{seed}", solver="lm", seed=seed) for seed in range(5)]
     finals = [float(losses[-1]) for _, losses in runs]
     after_10 = [float(losses[times <= 10][-1] / losses[-1] - 1) if times[0] <= 10 else None for times, losses in runs]
     result = {
@@ -404,10 +407,11 @@ def large_training(folder, voxels=4_000_000):
 
     volume = nt.open(folder / "volume-512.zarr")
     series = nt.open(folder / "series-512.zarr")
-    saved = nt.save(nt.training_samples(series, volume, n_samples=voxels), folder / "samples.zarr")
+    saved = nt.save(nt.training_samples(series, volume, n_samples=voxels, filters="shared"), folder / "samples.zarr")
     chunked = sets.Chunked.of(saved["inputs"].data, saved["target"].data)
-    parameters = np.random.default_rng(0).normal(size=(saved.sizes["input"] + 2) * HIDDEN + 1)
-    one_pass = [seconds(lambda: levenberg_marquardt.normal_equations(parameters, chunked, "relu")) for _ in range(3)]
+    form = Form(saved.sizes["input"], HIDDEN)
+    parameters = np.random.default_rng(0).normal(size=form.count)
+    one_pass = [seconds(lambda: levenberg_marquardt.normal_equations(parameters, chunked, form)) for _ in range(3)]
     return {"voxels": voxels, "normal equations, seconds for 10⁶": statistics.median(one_pass) / voxels * 10**6}
 
 

@@ -59,6 +59,9 @@ def nearest(angles_deg: np.ndarray, count: int, limit: float) -> np.ndarray:
     return np.unique([int(np.abs(angles_deg - one).argmin()) for one in wanted])
 
 
+PUBLISHED = {"n_samples": 100_000, "filters": "shared"}  # networks in the form of Pelt and Batenburg (2013)
+
+
 def reconstructions(series: xr.DataArray, slices: int) -> Iterator[tuple[str, xr.DataArray, float]]:
     """Name, volume and seconds of each method; networks are trained for this series."""
     for name in (*METHODS, *PHANTOMS):
@@ -66,8 +69,8 @@ def reconstructions(series: xr.DataArray, slices: int) -> Iterator[tuple[str, xr
         if name in METHODS:
             made = nt.reconstruct(series, name)
         else:
-            sets = nt.phantom_samples(series, phantom=name, n_slices=slices)
-            made = nt.reconstruct(series, nt.train_nnfbp(*sets, progress="none"))
+            sets = nt.phantom_samples(series, phantom=name, n_slices=slices, **PUBLISHED)
+            made = nt.reconstruct(series, nt.train_nnfbp(*sets, solver="lm", output="sigmoid", progress="none"))
         yield name, made.compute(), time.perf_counter() - begin
 
 

@@ -35,12 +35,24 @@ def train(sets, **options):
     return network
 
 
+PUBLISHED = {"n_samples": 100_000, "filters": "shared"}
+
+
+def published(training, validation):
+    """An NN-FBP network in the form of Pelt and Batenburg (2013)."""
+    return nt.train_nnfbp(training, validation, solver="lm", output="sigmoid")
+
+
 def particles(methods=("sirt", "fbp", "nnfbp"), depth=60, epochs=10, slices=1600):
     """The quickstart's particle and three others; ratios to the error of constrained SIRT."""
     angles = nt.tilt_angles("tem", 8)
     target = nt.tilt_series(np.zeros((1, angles.size, SIZE), np.float32), angles)
     for method in methods:
-        inner = nt.train_nnfbp(*nt.phantom_samples(target)) if method == "nnfbp" else None
+        inner = (
+            published(*nt.phantom_samples(target, phantom="ellipses", n_slices=400, **PUBLISHED))
+            if method == "nnfbp"
+            else None
+        )
         sets = nt.phantom_slices(target, n_slices=slices, method=method, network=inner)
         network = train(sets, depth=depth, max_epochs=epochs)
         for seed in (1, 0, 2, 3):
@@ -59,8 +71,8 @@ def ellipses(depth=50, epochs=6, slices=1600):
     for count in (8, 16):
         angles = nt.tilt_angles("full", count)
         pairs = [(nt.project(volume, angles), volume) for volume in (training, validation)]
-        samples = [nt.training_samples(*pair, seed=k).compute() for k, pair in enumerate(pairs)]
-        inner = nt.train_nnfbp(*samples)
+        samples = [nt.training_samples(*pair, seed=k, **PUBLISHED).compute() for k, pair in enumerate(pairs)]
+        inner = published(*samples)
         series = nt.project(truth, angles).compute()
         click.echo(
             f"{count} projections: FBP {error(nt.fbp(series), truth):.5f}, SIRT ≥ 0 "

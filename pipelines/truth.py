@@ -35,6 +35,7 @@ from truth_rows import REFERENCE, Case, Column, Row, append, markdown, ratios, r
 
 import nntomo_dask as nt
 from nntomo_dask.plotting import figures as plotting
+from nntomo_dask.training.declaration import Pairs
 
 TRAINED = 0.5  # brightest ray of a specimen as a share of the detector, about; gives the noise of phantoms for training
 
@@ -96,9 +97,11 @@ class Configuration:
     settings: Mapping[str, Any] = field(default_factory=dict)
     phantom: str | None = None  # that its network is trained on
     pretrained: str | None = None  # the network that comes with the package
+    training: Mapping[str, Any] = field(default_factory=dict)  # settings of it, where they are not the defaults
     weight: Weight | None = None
 
 
+OF_0_1_0 = {"filters": "shared", "output": "sigmoid", "solver": "lm", "samples": 100_000}  # NN-FBP as it was trained
 ITERATIONS = (5, 10, 20, 40, 80, 160, 320)
 CONFIGURATIONS = (
     Configuration("fbp", "FBP", "fbp"),
@@ -112,8 +115,9 @@ CONFIGURATIONS = (
     ),
     Configuration("sirt-default", "SIRT, default", "sirt"),
     Configuration("cgls", "CGLS", "cgls", weight=Weight("iterations", (2, 3, 5, 8, 12, 20))),
-    Configuration("nnfbp-ellipses", "NN-FBP ellipses", "nnfbp", phantom="ellipses"),
-    Configuration("nnfbp-mixed", "NN-FBP mixed", "nnfbp", phantom="mixed"),
+    Configuration("nnfbp", "NN-FBP", "nnfbp", phantom="materials"),
+    Configuration("nnfbp-ellipses", "NN-FBP 0.1.0, ellipses", "nnfbp", phantom="ellipses", training=OF_0_1_0),
+    Configuration("nnfbp-mixed", "NN-FBP 0.1.0, mixed", "nnfbp", phantom="mixed", training=OF_0_1_0),
     Configuration("msdnet", "MS-D Net bodies", "msdnet", phantom="bodies"),
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
     Configuration("unrolled", "Unrolled, pretrained", "unrolled", pretrained="general"),
@@ -183,6 +187,8 @@ def series_of(case: Case) -> xr.DataArray:
 def network_of(one: Configuration, case: Case, size: Size, folder: Path) -> nt.Network:
     """The network of a configuration for a geometry and a noise: the one on disk, or trained now."""
     phantom = nt.PHANTOMS[one.phantom].for_training()
+    if one.method == "nnfbp":
+        phantom = phantom.for_single_slices()
     name = f"{one.name}_{case.voxels}_{case.geometry}_noise{case.noise:g}_{size.slices}"
     path = folder / f"{name}.safetensors"
     if path.exists():
@@ -194,11 +200,14 @@ def network_of(one: Configuration, case: Case, size: Size, folder: Path) -> nt.N
         clean = nt.project(volume, angles_of(case.geometry)).compute()
         return noisy(clean, case.noise / 100 * TRAINED * case.voxels, [seed]), volume
 
-    pairs = pair(size.slices, 1), pair(max(size.slices // 8, 16), 2)
+    # NN-FBP as it is by default looks at more slices, one by one, and is trained in less time nevertheless.
+    slices = 2 * size.slices if one.method == "nnfbp" and not one.training else size.slices
+    pairs = pair(slices, 1), pair(max(slices // 8, 16), 2)
     folder.mkdir(parents=True, exist_ok=True)
     if one.method == "nnfbp":
-        sets = [nt.training_samples(*both, seed=seed).compute() for seed, both in enumerate(pairs)]
-        network = nt.train_nnfbp(*sets, progress="none")
+        declared = nt.TRAININGS["nnfbp"](**one.training)
+        sets = declared.sets_of(*(Pairs([series], [volume]) for series, volume in pairs), seed=0)
+        network = declared.train(*(part.compute() for part in sets), seed=0, progress="none")
     else:
         sets = [nt.training_slices(*both, scene=phantom.scene).compute() for both in pairs]
         network = nt.train_msdnet(*sets, depth=size.depth, max_epochs=size.epochs, progress="none")

@@ -91,9 +91,9 @@ def trained():
     """A small network for 8 projections of 48 pixels, and what it was trained with."""
     angles = nt.tilt_angles("tem", 8)
     target = nt.tilt_series(np.zeros((1, 8, 48), np.float32), angles)
-    training, validation = nt.phantom_samples(target, n_slices=60, n_samples=5000)
-    training, validation = training.compute(), validation.compute()
-    network = nt.train_nnfbp(training, validation, max_epochs=15, progress="none")
+    samples = nt.phantom_samples(target, phantom="ellipses", n_slices=60, n_samples=5000, filters="shared")
+    training, validation = (one.compute() for one in samples)
+    network = nt.train_nnfbp(training, validation, solver="lm", max_epochs=15, progress="none")
     return network, training, validation
 
 

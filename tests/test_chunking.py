@@ -8,7 +8,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.compute import chunking, device
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from tests.measured import environment
 from tests.predictions import host_bytes
 from tests.test_nnfbp import random_network

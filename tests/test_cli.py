@@ -71,7 +71,7 @@ def test_from_a_phantom_to_a_table(run, series_store, tmp_path):
     run("import", "series.mrc", "--angles", "series.rawtlt", "-o", "again.zarr")
     np.testing.assert_array_equal(nt.open("again.zarr").values, nt.open(series_store).values)
     assert "nanoparticle(shape=[32, 32, 32]" in run("info", "nnfbp.zarr").output
-    assert "8 hidden nodes (relu)" in run("info", "net.safetensors").output
+    assert "16 and 16 hidden nodes (relu), linear output" in run("info", "net.safetensors").output
     assert "epochs, ended" in run("info", "net.training.safetensors").output
     (tmp_path / "fbp.zarr/volume/c/0/0/0").unlink()
     assert "not complete, without 1 of 1 chunk; run again" in run("info", "fbp.zarr").output
@@ -155,7 +155,8 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2(run, series_store, tmp_pa
 
 def test_more_training_voxels_than_memory_holds_go_to_stores(run, series_store, tmp_path, monkeypatch):
     """The same network, bit for bit, as from memory; and the finished training is not repeated."""
-    words = ("train", "--for", series_store, "--slices", 40, "--samples", 20_000, "--max-epochs", 3)
+    sizes = ("--slices", 40, "--samples", 20_000, "--max-epochs", 3)
+    words = ("train", "--for", series_store, *sizes, "--solver", "lm", "--filters", "shared")
     run(*words, "-o", "memory.safetensors")
     monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 10_000)
     run(*words, "-o", "stored.safetensors")

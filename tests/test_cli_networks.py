@@ -33,7 +33,8 @@ def test_train_and_reconstruct(call, tmp_path):
 
 @pytest.mark.extra("torch")
 def test_from_nnfbp_and_from_pairs(call):
-    call("train", "--for", "series.zarr", "--slices", 20, "--samples", 500, "--max-epochs", 1, "-o", "n.safetensors")
+    few = ("--phantom", "ellipses", "--slices", 20, "--samples", 500, "--max-epochs", 1)
+    call("train", "--for", "series.zarr", *few, "-o", "n.safetensors")
     call(*MSDNET, "--input", "nnfbp", "--input-network", "n.safetensors", "-o", "net.safetensors")
     assert nt.load_network("net.safetensors").inputs.method == "nnfbp"
     pairs = ("--series", "series.zarr", "--volume", "particle.zarr")

@@ -148,8 +148,9 @@ def test_networks_load_with_their_digests(name, networks):
 def test_trainings_of_nnfbp_go_on(legacy, series, name, kind):
     wanted = MANIFEST["networks"][name]
     checkpoint = legacy / f"{name}{'_interrupted' if kind == 'interrupted' else ''}.training.safetensors"
-    sets = nt.phantom_samples(nt.open(legacy / "series.zarr"), n_slices=16, n_samples=1500, noise="none")
-    network = nt.train_nnfbp(*sets, checkpoint=checkpoint, **wanted["arguments"])
+    settings = {"phantom": "ellipses", "filters": "shared", "noise": "none"}
+    sets = nt.phantom_samples(nt.open(legacy / "series.zarr"), n_slices=16, n_samples=1500, **settings)
+    network = nt.train_nnfbp(*sets, checkpoint=checkpoint, output="sigmoid", **wanted["arguments"])
     assert recipes.same(network.recipe, wanted["recipe"]) or not SAME_MACHINE
     assert network.digest == wanted["digest"] or not SAME_MACHINE
     assert len(nt.intermediate_networks(checkpoint)) == wanted["recipe"]["parameters"]["max_epochs"]

@@ -11,7 +11,7 @@ from nntomo_dask.cli.main import main
 from nntomo_dask.errors import SchemaError
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.reconstruction.method import METHODS, padded_host_bytes
 
 N, WHOLE = 48, 128

@@ -55,6 +55,25 @@ def test_filtering_is_a_linear_convolution_with_the_binned_weights(rng):
         np.testing.assert_allclose(filtered[:, k], expected, atol=3e-6)
 
 
+def test_filters_with_two_sides_are_a_linear_convolution(rng):
+    """Positive offsets look at what lies before a pixel, as in the inputs of `sample`."""
+    detector = 20
+    rows = rng.random((2, 3, detector), np.float32)
+    edges = filters.bin_edges(detector)
+    bins = edges.size - 1
+    weights = rng.standard_normal((2 * bins - 1, 4))
+    filtered = filters.filter_rows(rows, filters.two_sided_filter(weights, edges, detector)[:, None])
+    for k in range(4):
+        kernel = np.zeros(2 * (edges[-1] - 1) + 1)
+        kernel[edges[-1] - 1] = weights[0, k]
+        for b in range(1, bins):
+            offsets = np.arange(edges[b], edges[b + 1])
+            kernel[edges[-1] - 1 + offsets] = weights[b, k] / offsets.size
+            kernel[edges[-1] - 1 - offsets] = weights[bins - 1 + b, k] / offsets.size
+        expected = [[np.convolve(row, kernel)[edges[-1] - 1 :][:detector] for row in slice_] for slice_ in rows]
+        np.testing.assert_allclose(filtered[:, k], expected, atol=3e-6)
+
+
 def test_rows_are_filtered_alike_however_many_there_are(rng):
     rows = rng.random((13, 3, 50), np.float32)
     response = filters.ramp(50)[None, None]

@@ -14,7 +14,7 @@ import pytest
 import nntomo_dask as nt
 from nntomo_dask.arrays import slabs
 from nntomo_dask.compute import device, streams
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.projection import project as projecting
 from tests.conftest import ANGLES_DEG
 from tests.test_nnfbp import random_network

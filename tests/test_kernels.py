@@ -3,6 +3,8 @@
 `spelling` is Numba, the CUDA sources compiled for the CPU, or CUDA on a GPU.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -76,17 +78,18 @@ def test_the_network_end_is_right_to_the_limits_of_the_sigmoid(spelling, value):
     np.testing.assert_allclose(actual[0, 2, 2], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("sides", ["together", "apart"])
 @pytest.mark.parametrize("binning", ["exponential", "none"])
 @pytest.mark.parametrize("n", SIZES)
-def test_sample(spelling, rng, n, binning):
+def test_sample(spelling, rng, n, binning, sides):
     sinograms = rng.standard_normal((3, ANGLES_RAD.size, n)).astype(np.float32)
     weights = rng.uniform(0.5, 2, ANGLES_RAD.size)
     edges = filters.bin_edges(n, binning=binning)
     voxels = np.column_stack([rng.integers(0, 3, 200), *rng.integers(0, n, (2, 200))])
     # Differences of running sums in double precision: rounding to float32 is all that is lost.
     close(
-        spelling(sample.sample, sinograms, ANGLES_RAD, weights, edges, voxels),
-        sample.sample_reference(sinograms, ANGLES_RAD, weights, edges, voxels),
+        spelling(functools.partial(sample.sample, sides=sides), sinograms, ANGLES_RAD, weights, edges, voxels),
+        sample.sample_reference(sinograms, ANGLES_RAD, weights, edges, voxels, sides=sides),
     )
 
 

@@ -40,7 +40,7 @@ VERBS = {
     "train": ((*TRAIN, "-o", "net_v0.4"), OFTEN, ()),
     "members": ((*TRAIN, "--members", "2", "-o", "out.safetensors"), OFTEN, ()),
     "sets": (
-        (*TRAIN, "-o", "out.safetensors"),
+        (*TRAIN, "--solver", "lm", "--filters", "shared", "-o", "out.safetensors"),
         OFTEN | {"nntomo_dask.training.nnfbp.sets.IN_MEMORY_VOXELS": 100},
         (),
     ),

@@ -14,6 +14,7 @@ from nntomo_dask.compute import chunking
 from nntomo_dask.formats.format import host_bytes as format_bytes
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.plotting import showing
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.training.nnfbp import training_bytes
@@ -215,8 +216,8 @@ def test_training_keeps_to_its_prediction(stores, peak_bytes, tmp_path, size):
     layout = nt.load_network(network).layout
     predicted = training_bytes(
         samples=50_000,
-        inputs=layout.n_inputs,
-        hidden=8,
+        form=Form(layout.n_inputs, 16, n_second=16),
+        solver="annealed",
         angles=COUNT,
         detector=size,
         workers=WORKERS,

@@ -5,7 +5,7 @@ import pytest
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import geometry
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 
 SIZE = 48
 
@@ -20,17 +20,23 @@ def measured(particle):
     return nt.project(particle, nt.tilt_angles("tem", 8)).compute()
 
 
-def random_network(rng, layout, *, activation="relu", hidden=8):
+def random_network(rng, layout, *, activation="relu", hidden=8, output="sigmoid", second=0):
     """A network with weights that nothing has trained, so that every part of it matters."""
     n = layout.n_inputs
     low = rng.uniform(-5, 0, n)  # the inputs of the particle, which is 24 pixels thick, lie between 0 and 200
+    between = {}
+    if second:
+        between = {"second_weights": rng.standard_normal((hidden, second)) / np.sqrt(hidden)}
+        between |= {"second_bias": rng.standard_normal(second)}
     return nt.NNFBPNetwork(
         layout=layout,
         activation=activation,
+        output=output,
+        **between,
         hidden_weights=rng.standard_normal((n, hidden)) / np.sqrt(n),
         hidden_bias=rng.standard_normal(hidden),
-        output_weights=rng.standard_normal(hidden),
-        output_bias=0.1,
+        output_weights=rng.standard_normal(second or hidden),
+        output_bias=0.1 if output == "sigmoid" else -5.0,  # a linear output of at least 0 would often be 0
         input_low=low,
         input_high=low + rng.uniform(60, 120, n),
         target_low=-1.0,
@@ -59,6 +65,69 @@ def test_both_routes_agree(rng, particle, tilt_range, wedge, binning, activation
     actual = volume[tuple(voxels.T)]
     assert np.ptp(expected) > 0.01 * scale  # the outputs differ enough for agreement to mean something
     np.testing.assert_allclose(actual, expected, atol=1e-4 * 3 * scale)
+
+
+@pytest.mark.filterwarnings("ignore:nnfbp")
+@pytest.mark.parametrize(
+    ("filters", "output", "second", "binning"),
+    [("apart", "linear", 6, "exponential"), ("apart", "sigmoid", 0, "none"), ("shared", "linear", 5, "exponential")],
+)
+@pytest.mark.parametrize(("tilt_range", "count"), [("tem", 8), ("tem", 15), ("full", 8)])
+def test_both_routes_agree_in_other_forms(rng, particle, tilt_range, count, filters, output, second, binning):
+    """Filters for each projection and side or for neighbours, a linear output, a second layer: 1e-4 of the range."""
+    angles = nt.tilt_angles(tilt_range, count)
+    series = nt.project(particle, angles).compute()
+    layout = InputLayout(tuple(angles), SIZE, "complete", binning, filters=filters)
+    network = random_network(rng, layout, output=output, second=second)
+    volume = nt.nnfbp(series, network, scale=2).values
+    inside = np.argwhere(geometry.seen_by_all(SIZE))
+    voxels = np.column_stack([rng.integers(0, 6, 500), inside[rng.integers(0, len(inside), 500)]])
+    expected = 2 * nt.evaluate(network, layout.inputs(series.values, voxels) / 2)
+    assert np.ptp(expected) > 0.02
+    np.testing.assert_allclose(volume[tuple(voxels.T)], expected, atol=1e-4 * max(6, np.ptp(expected)))
+
+
+def test_a_filter_for_each_projection_knows_left_from_right(rng, particle, measured):
+    """The mirrored series gives the mirrored volume only where filters are even and shared."""
+    angles = tuple(measured["angle"].values)
+    for filters, is_even in (("shared", True), ("apart", False)):
+        network = random_network(rng, InputLayout(angles, SIZE, filters=filters), output="linear")
+        network = dataclasses.replace(network, input_low=np.zeros(network.layout.n_inputs))
+        volume, mirrored = (
+            nt.METHODS["nnfbp"](networks=(network,), warns=False).slab(rows, np.asarray(angles), 1.0)
+            for rows in (measured.values, np.ascontiguousarray(measured.values[:, ::-1, ::-1]))
+        )
+        assert np.allclose(volume, mirrored[..., ::-1], atol=1e-3 * np.ptp(volume)) == is_even
+
+
+@pytest.mark.parametrize("count", [15, 29])
+def test_many_projections_share_filters_with_their_neighbours(count):
+    layout = InputLayout(tuple(nt.tilt_angles("tem", count)), SIZE, filters="apart")
+    *measured, filled = layout.groups
+    assert len(measured) == 12
+    used = layout.used_angles_deg
+    np.testing.assert_array_equal(np.sort(np.concatenate([*measured, filled])), np.arange(used.size))
+    for group in measured:
+        assert (np.diff(used[group]) == np.diff(used[measured[0]])[0]).all() or len(group) == 1
+
+
+def test_what_a_series_lacks_is_interpolated(particle, rng):
+    """Without a projection: as if it were the mean of its neighbours; the outermost one that of both ends."""
+    angles = nt.tilt_angles("tem", 8)
+    series = nt.project(particle, angles).compute()
+    network = random_network(rng, InputLayout(tuple(angles), SIZE, filters="apart"), output="linear", second=4)
+    method = nt.METHODS["nnfbp"](networks=(network,), scale=1, warns=False)
+    kept = np.array([0, 1, 3, 4, 5, 6, 7])
+    fewer = method.for_angles(angles[kept])
+    actual = nt.reconstruct(series.isel(angle=kept), fewer).values
+    filled = series.copy(deep=True)
+    filled[:, 2] = (series[:, 1] + series[:, 3]) / 2
+    np.testing.assert_allclose(actual, nt.reconstruct(filled, method).values, atol=1e-4 * np.ptp(actual))
+    filled = series.copy(deep=True)
+    # 70° is 20° from 50°, and 40° from -70° + 180° = 110°, which is -70° mirrored.
+    filled[:, 7] = series[:, 6] * (2 / 3) + series.values[:, 0, ::-1] / 3
+    actual = nt.reconstruct(series.isel(angle=slice(0, 7)), method.for_angles(angles[:7])).values
+    np.testing.assert_allclose(actual, nt.reconstruct(filled, method).values, atol=1e-4 * np.ptp(actual))
 
 
 def test_chunks_change_nothing(measured, trained):
@@ -146,15 +215,26 @@ def test_bad_scale(measured, trained, scale):
         nt.nnfbp(measured, trained[0], scale=scale)
 
 
-@pytest.mark.parametrize("binning", ["exponential", "none"])
-def test_save_and_load(tmp_path, rng, binning):
-    layout = InputLayout((-60.0, 0.5, 60.0), 20, "keep", binning, 3)
-    network = dataclasses.replace(random_network(rng, layout), recipe={"operation": "test", "seed": 3})
+@pytest.mark.parametrize(
+    ("binning", "filters", "output", "second"),
+    [
+        ("exponential", "shared", "sigmoid", 0),
+        ("none", "shared", "sigmoid", 0),
+        ("exponential", "apart", "linear", 3),
+        ("exponential", "shared", "linear", 0),
+    ],
+)
+def test_save_and_load(tmp_path, rng, binning, filters, output, second):
+    layout = InputLayout((-60.0, 0.5, 60.0), 20, "keep", binning, 3, filters)
+    network = random_network(rng, layout, output=output, second=second)
+    network = dataclasses.replace(network, recipe={"operation": "test", "seed": 3})
     loaded = nt.load_network(nt.save_network(network, tmp_path / "net.safetensors"))
     assert loaded.layout == network.layout
     assert loaded.recipe == network.recipe
     assert loaded.digest == network.digest
-    for name in ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high"):
+    assert loaded.form == network.form
+    second_layer = ("second_weights", "second_bias") if second else ()
+    for name in ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high", *second_layer):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(network, name))
     assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
 

@@ -9,7 +9,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.compute import device, streams
 from nntomo_dask.kernels import backproject, cuda
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from tests.conftest import ANGLES_DEG, Spelling
 from tests.test_nnfbp import random_network
 
@@ -32,10 +32,15 @@ def networks(rng, measured):
     return [dataclasses.replace(random_network(rng, layout), level=level) for level in (1.0, 0.8, 1.3)]
 
 
-def some_end(rng, members, hidden, activation, statistic):
+def some_end(rng, members, hidden, activation, statistic, output="sigmoid", second=0):
     biases, weights = rng.standard_normal((2, members, hidden)).astype(np.float32)
     output_bias, offset, gain = rng.standard_normal((3, members)).astype(np.float32)
-    return backproject.NetworkEnd(biases, weights, output_bias, offset, gain, activation, statistic)
+    end = backproject.NetworkEnd(biases, weights, output_bias, offset, gain, activation, statistic, output)
+    if not second:
+        return end
+    last, second_bias = rng.standard_normal((2, members, second)).astype(np.float32)
+    between = (rng.standard_normal((members, hidden, second)) / np.sqrt(hidden)).astype(np.float32)
+    return dataclasses.replace(end, output_weights=last, second_weights=between, second_bias=second_bias)
 
 
 def members_of(end):
@@ -43,6 +48,41 @@ def members_of(end):
     arrays = [getattr(end, name) for name in ("hidden_bias", "output_weights", "output_bias", "offset", "gain")]
     for m in range(end.n_members):
         yield backproject.NetworkEnd(*(array[m : m + 1] for array in arrays), end.activation)
+
+
+@pytest.mark.parametrize(
+    ("members", "hidden", "second", "activation", "output", "statistic"),
+    [
+        (1, 5, 0, "relu", "linear", "mean"),
+        (1, 12, 0, "sigmoid", "sigmoid", "mean"),
+        (1, 16, 8, "relu", "linear", "mean"),
+        (1, 7, 5, "sigmoid", "linear", "mean"),
+        (2, 12, 1, "relu", "sigmoid", "spread"),
+        (3, 3, 4, "relu", "linear", "mean"),
+    ],
+)
+def test_kernel_with_other_ends(spelling, rng, members, hidden, second, activation, output, statistic):
+    """A linear output, a second layer of an even and an odd number of nodes, sums made in several passes.
+
+    Rounding of float32, 6e-8, adds up over two layers with weights of 1: 2e-5 of the largest value.
+    """
+    filtered = rng.standard_normal((11, members * hidden, ANGLES_RAD.size, 35)).astype(np.float32)
+    end = some_end(rng, members, hidden, activation, statistic, output, second)
+    actual = spelling(backproject.backproject_network, filtered, ANGLES_RAD, end)
+    expected = backproject.backproject_network_reference(filtered, ANGLES_RAD, end)
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, atol=2e-5 * largest, rtol=0)
+    assert expected.std() > 1e-3 * largest
+
+
+@pytest.mark.parametrize(("hidden", "second"), [(16, 8), (5, 3)])
+def test_slices_do_not_depend_on_their_group(spelling, rng, hidden, second):
+    filtered = rng.standard_normal((11, hidden, ANGLES_RAD.size, 20)).astype(np.float32)
+    end = some_end(rng, 1, hidden, "relu", "mean", "linear", second)
+    whole = spelling(backproject.backproject_network, filtered, ANGLES_RAD, end)
+    for part in (slice(0, 1), slice(3, 10)):
+        alone = spelling(backproject.backproject_network, filtered[part], ANGLES_RAD, end)
+        np.testing.assert_array_equal(alone, whole[part])
 
 
 @pytest.mark.parametrize(
@@ -113,6 +153,17 @@ def test_reference(rng):
     ]
     actual = backproject.backproject_network_reference(filtered, ANGLES_RAD, end)
     np.testing.assert_allclose(actual, np.std(single, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("members", "hidden", "second"), [(1, 16, 7), (2, 8, 8)])
+def test_cuda_computes_a_second_layer_as_numba_does(cuda_on_cpu, rng, members, hidden, second):
+    filtered = rng.standard_normal((35, members * hidden, 5, 20)).astype(np.float32)
+    end = some_end(rng, members, hidden, "relu", "mean", "linear", second)
+    on_cpu, by_cuda = (
+        Spelling(one)(backproject.backproject_network, filtered, np.linspace(-1.5, 1.5, 5), end)
+        for one in (None, cuda_on_cpu)
+    )
+    np.testing.assert_array_equal(by_cuda, on_cpu)
 
 
 @pytest.mark.parametrize("n_angles", [5, cuda.CHUNK + 6])

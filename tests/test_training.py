@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 
 import nntomo_dask as nt
-from nntomo_dask.networks.nnfbp import parameter_count
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, training as training_room
+from nntomo_dask.training.nnfbp import annealed, levenberg_marquardt, sets, training as training_room
 
 ANGLES = nt.tilt_angles("tem", 8)
 
@@ -19,21 +19,28 @@ def pair():
     return nt.project(volume, ANGLES), volume
 
 
-def test_samples_are_what_the_layout_computes(pair):
-    """Every target is a voxel of the volume, its inputs are those of that voxel, and all lie in the seen disc."""
+@pytest.mark.parametrize(
+    ("filters", "n_inputs"),
+    [
+        ("shared", 2 * 6),  # 6 bins at 32 pixels, for measured and for filled projections
+        ("apart", 9 * 11),  # both sides of 5 of them, for each projection
+    ],
+)
+def test_samples_are_what_the_layout_computes(pair, filters, n_inputs):
+    """Every target is a voxel of its slice, its inputs are those of that voxel, and all lie in the seen disc."""
     series, volume = pair
-    samples = nt.training_samples(series, volume, n_samples=300, seed=4).compute()
-    assert samples.inputs.shape == (300, 2 * 6)  # 6 bins at 32 pixels, for measured and for filled projections
+    samples = nt.training_samples(series, volume, n_samples=300, seed=4, filters=filters).compute()
+    assert samples.inputs.shape == (300, n_inputs)
     assert samples.inputs.dtype == samples.target.dtype == np.float32
     network_inputs = training_room.layout_of(samples)
     disc = np.argwhere(np.hypot(*np.meshgrid(*2 * [np.arange(32) - 15.5])) <= 15.5)
     every = np.concatenate([np.column_stack([np.full(len(disc), z), disc]) for z in range(12)])
     table = network_inputs.inputs(series.values, every)
-    rows = {
-        (*inputs.tobytes(), float(value)) for inputs, value in zip(table, volume.values[tuple(every.T)], strict=True)
-    }
-    for inputs, target in zip(samples.inputs.values, samples.target.values, strict=True):
-        assert (*inputs.tobytes(), float(target)) in rows
+    values = volume.values[tuple(every.T)]
+    rows = {(z, *inputs.tobytes(), float(value)) for z, inputs, value in zip(every[:, 0], table, values, strict=True)}
+    of_samples = samples.slice.values, samples.inputs.values, samples.target.values
+    for z, inputs, target in zip(*of_samples, strict=True):
+        assert (int(z), *inputs.tobytes(), float(target)) in rows
 
 
 def test_samples_are_uniform_over_slices_and_disc():
@@ -56,7 +63,7 @@ def test_samples_do_not_depend_on_chunks(pair):
 
 def test_samples_are_lazy(pair, nothing_computes):
     samples = nt.training_samples(*pair, n_samples=500)
-    assert samples.sizes == {"voxel": 500, "input": 12}
+    assert samples.sizes == {"voxel": 500, "input": 99}
 
 
 def test_several_pairs_share_the_samples(pair):
@@ -88,57 +95,133 @@ def test_pairs_that_do_not_match_are_refused(pair, change, message):
         nt.training_samples(*change(*pair))
 
 
-@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
-def test_normal_equations_against_finite_differences(rng, activation):
-    n_inputs, hidden, count = 5, 3, 40
-    inputs, targets = rng.uniform(-1, 1, (count, n_inputs)), rng.uniform(0, 1, count)
-    parameters = rng.standard_normal(parameter_count(n_inputs, hidden))
-    step = 1e-6
-    jacobian = np.empty((count, parameters.size))
+FORMS = {
+    "relu": Form(5, 3, "relu"),
+    "sigmoid": Form(5, 3, "sigmoid"),
+    "linear": Form(5, 3, "relu", 0, "linear"),
+    "two layers": Form(5, 3, "sigmoid", 4, "linear"),
+    "two layers, relu": Form(5, 4, "relu", 2, "sigmoid"),
+}
+
+
+def differences(function, parameters, step=1e-6):
+    """Central differences of a function by each parameter, in the last dim."""
+    columns = []
     for i in range(parameters.size):
         shift = np.zeros_like(parameters)
         shift[i] = step
-        upper, lower = (levenberg_marquardt.predict(parameters + s * shift, inputs, activation) for s in (1, -1))
-        jacobian[:, i] = (upper - lower) / (2 * step)
-    residual = levenberg_marquardt.predict(parameters, inputs, activation) - targets
-    hessian, gradient, total = levenberg_marquardt.normal_equations(
-        parameters, sets.InMemory(inputs, targets), activation
-    )
-    # Central differences of step 1e-6: rounding 1e-16 / 1e-6 a difference, and the square of the step.
-    np.testing.assert_allclose(hessian, jacobian.T @ jacobian, atol=1e-7)
-    np.testing.assert_allclose(gradient, jacobian.T @ residual, atol=1e-7)
+        columns.append((function(parameters + shift) - function(parameters - shift)) / (2 * step))
+    return np.stack(columns, axis=-1)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_normal_equations_against_finite_differences(rng, form):
+    inputs, targets = rng.uniform(-1, 1, (40, 5)), rng.uniform(0, 1, 40)
+    parameters = rng.standard_normal(form.count)
+    jacobian = differences(lambda given: levenberg_marquardt.predict(given, inputs, form), parameters)
+    residual = levenberg_marquardt.predict(parameters, inputs, form) - targets
+    hessian, gradient, total = levenberg_marquardt.normal_equations(parameters, sets.InMemory(inputs, targets), form)
+    # Central differences of step 1e-6: rounding 1e-16 / 1e-6 a difference, and the square of the step; values up to 10.
+    np.testing.assert_allclose(hessian, jacobian.T @ jacobian, atol=1e-6)
+    np.testing.assert_allclose(gradient, jacobian.T @ residual, atol=1e-6)
     assert total == pytest.approx(residual @ residual, rel=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_gradient_of_weighted_errors_against_finite_differences(rng, form):
+    inputs, targets, weights = rng.uniform(-1, 1, (40, 5)), rng.uniform(0, 1, 40), rng.uniform(0, 2, 40)
+    parameters = rng.standard_normal(form.count)
+    gradient = np.empty_like(parameters)
+    residual = annealed._gradient(parameters, inputs, targets, weights, form, gradient)
+
+    def error(given):
+        return np.mean(weights * (levenberg_marquardt.predict(given, inputs, form) - targets) ** 2)
+
+    np.testing.assert_allclose(gradient, differences(error, parameters), atol=1e-6)
+    np.testing.assert_allclose(residual, levenberg_marquardt.predict(parameters, inputs, form) - targets, atol=1e-12)
+
+
+def test_slices_count_alike(rng):
+    """Weights are the inverse of the mean square error of a slice, plus a fifth of the median slice's."""
+    form = Form(3, 2, "relu", 0, "linear")
+    parameters = rng.standard_normal(form.count).astype(np.float32)
+    inputs = rng.standard_normal((9, 3)).astype(np.float32)
+    numbers = np.array([0, 0, 0, 2, 2, 2, 5, 5, 5])  # others have no voxels
+    factors = np.repeat([1.0, 2.0, 5.0], 3)
+    outputs = levenberg_marquardt.predict(parameters.astype(float), inputs.astype(float), form)
+    targets = (outputs + factors).astype(np.float32)
+    problem = annealed.Problem(inputs, targets, numbers, form, epochs=1, seed=0)
+    expected = 1 / (factors**2 + 0.2 * 4)
+    np.testing.assert_allclose(annealed._weights(parameters, problem), expected / expected.mean(), rtol=1e-4)
+
+
+def test_the_validation_of_slices_is_their_geometric_mean(rng):
+    form = Form(3, 2, "relu", 0, "linear")
+    inputs = rng.standard_normal((6, 3)).astype(np.float32)
+    standard = annealed.Standard.of(inputs)
+    parameters = rng.standard_normal(form.count).astype(np.float32)
+    outputs = annealed._layers(parameters, standard.scaled(inputs), form)[-1]
+    targets = outputs + np.repeat(np.float32([1, 2, 5]), 2)
+    loss = annealed.validation_loss(parameters, inputs, targets, np.array([0, 0, 3, 3, 4, 4]), form, standard)
+    assert loss == pytest.approx(np.exp(np.log(np.array([1.0, 4.0, 25.0]) + 0.2 * 4).mean()), rel=1e-4)
+
+
+def test_inputs_are_made_uncorrelated(rng):
+    """Covariance 1 where a direction has variance; those with less than a thousandth of the most are left smaller."""
+    mixing = rng.standard_normal((4, 4))
+    inputs = (rng.standard_normal((5000, 4)) @ mixing + 7).astype(np.float32)
+    inputs = np.column_stack([inputs, inputs[:, 0], np.full(5000, 3, np.float32)])
+    scaled = annealed.Standard.of(inputs).scaled(inputs)
+    variances = np.linalg.eigvalsh(np.cov(scaled.T))
+    assert variances[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert (variances[2:] > 0.8).all()
+    assert variances.max() < 1.001
+
+
+def test_parameters_for_standard_inputs_are_parameters_for_their_range(rng):
+    """The same output to single precision; an input that is constant plays no part."""
+    form = Form(4, 3, "relu", 2, "linear")
+    inputs = (rng.uniform(-1, 1, (50, 4)) * [1, 10, 100, 0] + [0, 5, 1000, 3]).astype(np.float32)
+    standard = annealed.Standard.of(inputs)
+    scaling = sets.Scaling(inputs.min(axis=0).astype(float), inputs.max(axis=0).astype(float), 0.0, 1.0)
+    parameters = rng.standard_normal(form.count).astype(np.float32)
+    expected = annealed._layers(parameters, standard.scaled(inputs), form)[-1]
+    found = standard.for_range(parameters, form, scaling)
+    actual = levenberg_marquardt.predict(found, scaling.inputs(inputs), form)
+    np.testing.assert_allclose(actual, expected, atol=2e-4 * np.abs(expected).max())
 
 
 def test_torch_and_numpy_compute_the_same_network(rng):
     torch = pytest.importorskip("torch")
     from nntomo_dask.training.nnfbp import adam
 
-    parameters = rng.standard_normal(parameter_count(6, 4))
-    inputs = rng.uniform(-1, 1, (50, 6))
-    for activation in ("relu", "sigmoid"):
-        ours = levenberg_marquardt.predict(parameters, inputs, activation)
-        theirs = adam.forward(torch.from_numpy(parameters), torch.from_numpy(inputs), 4, activation)
-        np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-12)
+    inputs = rng.uniform(-1, 1, (50, 5))
+    for form in FORMS.values():
+        parameters = rng.standard_normal(form.count)
+        ours = levenberg_marquardt.predict(parameters, inputs, form)
+        theirs = adam.forward(torch.from_numpy(parameters), torch.from_numpy(inputs), form)
+        np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 def test_levenberg_marquardt_finds_a_network_again(rng, activation):
     """Targets that a network of the same size makes: from any start 9/10 of their variance are found again."""
+    form = Form(4, 3, activation)
     inputs = rng.uniform(-1, 1, (2000, 4))
-    truth = 2 * rng.standard_normal(parameter_count(4, 3))
-    targets = levenberg_marquardt.predict(truth, inputs, activation)
+    truth = 2 * rng.standard_normal(form.count)
+    targets = levenberg_marquardt.predict(truth, inputs, form)
     samples = sets.InMemory(inputs, targets)
-    state = levenberg_marquardt.start(rng.standard_normal(truth.size), samples, activation)
+    state = levenberg_marquardt.start(rng.standard_normal(truth.size), samples, form)
     losses = [state.loss]
-    later = levenberg_marquardt.iterate(state, samples, activation)
+    later = levenberg_marquardt.iterate(state, samples, form)
     losses += [state.loss for state in itertools.islice(later, 60)]
     assert all(later < earlier for earlier, later in itertools.pairwise(losses))
     assert losses[-1] < 0.1 * targets.var()
 
 
 SETTINGS = {
-    "lm": {"solver": "lm", "max_epochs": 6},
+    "annealed": {"max_epochs": 6},
+    "lm": {"solver": "lm", "max_epochs": 6, "hidden_nodes": 2},
     "adam": {"solver": "adam", "max_epochs": 4, "batch_size": 64, "learning_rate": 1e-3},
 }
 
@@ -193,8 +276,9 @@ def test_adam_can_stop_within_an_epoch(trained, tmp_path, monkeypatch):
     _, training, _ = trained
     inputs, targets = training.inputs.values.astype(float), training.target.values.astype(float)
     monkeypatch.setattr(adam, "_BATCHES_PER_PAUSE", 5)
-    start = adam.start(np.linspace(-1, 1, parameter_count(inputs.shape[1], 2)))
-    arguments = (inputs, targets, "relu")
+    form = Form(inputs.shape[1], 2)
+    start = adam.start(np.linspace(-1, 1, form.count))
+    arguments = (inputs, targets, form)
     settings = {"batch_size": 500, "learning_rate": 1e-2, "seed": 0}
     states = list(itertools.islice(adam.iterate(start, *arguments, **settings), 6))
     assert [state.batch for state in states] == [5, 0, 5, 0, 5, 0]
@@ -251,7 +335,7 @@ def test_training_stops_when_validation_no_longer_gains(trained):
     ("arguments", "message"),
     [
         ({"hidden_nodes": 0}, "needs hidden nodes of at least 1; got 0"),
-        ({"solver": "sgd"}, "needs solver .lm. or .adam.; got .sgd."),
+        ({"solver": "sgd"}, "needs solver .annealed., .lm. or .adam.; got .sgd."),
         ({"activation": "tanh"}, "needs activation .relu. or .sigmoid."),
         ({"learning_rate": 0}, "needs learning rate above 0"),
     ],

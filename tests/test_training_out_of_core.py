@@ -13,9 +13,9 @@ import xarray as xr
 from dask.callbacks import Callback
 
 import nntomo_dask as nt
-from nntomo_dask.networks.nnfbp import parameter_count
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, training as training_room, tree
+from nntomo_dask.training.nnfbp import levenberg_marquardt, sets, solvers, tree
 
 LEAF = tree.LEAF_VOXELS
 VOXELS = 13 * LEAF + 77  # fourteen leaves, the last one small: no power of two
@@ -39,7 +39,7 @@ def scaling(arrays):
 def large(trained, monkeypatch):
     """What is larger than 1000 voxels is large; a function that makes one of the shared sets lazy."""
     monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 1000)
-    monkeypatch.setattr(training_room, "_STARTS", 2)
+    monkeypatch.setattr(solvers, "_STARTS", 2)
     monkeypatch.setattr(sets, "TABLE_ROWS", 1024)
     monkeypatch.setattr(tree, "LEAF_VOXELS", 512)  # so that small sets have many leaves
 
@@ -85,14 +85,15 @@ CHUNKS = {
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
 @pytest.mark.parametrize("chunks", CHUNKS.values(), ids=CHUNKS)
 def test_sums_have_the_same_bits_in_any_chunks(arrays, scaling, rng, chunks, activation):
-    parameters = rng.standard_normal(parameter_count(5, 3))
-    expected = levenberg_marquardt.normal_equations(parameters, sets.InMemory(*arrays, scaling), activation)
+    form = Form(5, 3, activation)
+    parameters = rng.standard_normal(form.count)
+    expected = levenberg_marquardt.normal_equations(parameters, sets.InMemory(*arrays, scaling), form)
     cut = chunked(arrays, chunks)
-    got = levenberg_marquardt.normal_equations(parameters, sets.Chunked(cut.inputs, cut.targets, scaling), activation)
+    got = levenberg_marquardt.normal_equations(parameters, sets.Chunked(cut.inputs, cut.targets, scaling), form)
     for one, other in zip(expected, got, strict=True):
         np.testing.assert_array_equal(one, other)
     squares = [
-        levenberg_marquardt.sum_of_squares(parameters, samples, activation)
+        levenberg_marquardt.sum_of_squares(parameters, samples, form)
         for samples in (sets.InMemory(*arrays, scaling), sets.Chunked(cut.inputs, cut.targets, scaling))
     ]
     assert squares[0] == squares[1] == expected[2]
@@ -148,7 +149,7 @@ def test_the_tree_does_not_depend_on_who_joins(count, rng):
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_chunked_training_gives_the_same_network(trained, large, activation, scheduler):
     _, training, validation = trained
-    settings = {"activation": activation, "max_epochs": 3, "seed": 3, "progress": "none"}
+    settings = {"activation": activation, "max_epochs": 3, "seed": 3, "progress": "none", "solver": "lm"}
     expected = nt.train_nnfbp(training, validation, **settings)
     with dask.config.set(scheduler=scheduler, num_workers=3):
         for chunks in ((1024, 5000), (700, 768)):
@@ -159,12 +160,13 @@ def test_a_chunked_training_gives_the_same_network(trained, large, activation, s
 
 def test_a_cluster_gives_the_same_network(arrays, scaling, rng, trained, cluster):
     """Whole leaves on other processes; there, nothing of this process is patched."""
-    parameters = rng.standard_normal(parameter_count(5, 3))
     for activation in ("relu", "sigmoid"):
+        form = Form(5, 3, activation)
+        parameters = rng.standard_normal(form.count)
         memory, chunks = sets.InMemory(*arrays, scaling), chunked(arrays, 3 * LEAF)
-        expected = levenberg_marquardt.normal_equations(parameters, memory, activation)
+        expected = levenberg_marquardt.normal_equations(parameters, memory, form)
         got = levenberg_marquardt.normal_equations(
-            parameters, sets.Chunked(chunks.inputs, chunks.targets, scaling), activation
+            parameters, sets.Chunked(chunks.inputs, chunks.targets, scaling), form
         )
         for one, other in zip(expected, got, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -174,7 +176,7 @@ def test_a_cluster_gives_the_same_network(arrays, scaling, rng, trained, cluster
 def test_a_cluster_trains_the_same_network(trained, cluster, monkeypatch):
     _, training, validation = trained
     many = xr.concat([training] * 4, "voxel", data_vars="minimal").assign_attrs(training.attrs)  # three leaves
-    settings = {"max_epochs": 3, "progress": "none"}
+    settings = {"max_epochs": 3, "progress": "none", "solver": "lm"}
     with dask.config.set(scheduler="threads"):
         expected = nt.train_nnfbp(many, validation, **settings)
     monkeypatch.setattr(sets, "IN_MEMORY_VOXELS", 1000)
@@ -188,7 +190,7 @@ def test_a_checkpoint_goes_on_on_the_other_path(trained, large, tmp_path, monkey
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     lazy = (large(training, 512), large(validation, 768))
     first, second = ((training, validation), lazy) if order == "memory first" else (lazy, (training, validation))
-    settings = {"max_epochs": 6, "progress": "none"}
+    settings = {"max_epochs": 6, "progress": "none", "solver": "lm"}
     whole = nt.train_nnfbp(training, validation, **settings)
 
     class StopError(Exception):
@@ -213,9 +215,9 @@ def test_a_checkpoint_goes_on_on_the_other_path(trained, large, tmp_path, monkey
 def test_starting_points_of_a_large_set_need_no_permutation(trained, large, monkeypatch):
     """Where voxels are drawn without one, both paths draw the same."""
     _, training, validation = trained
-    monkeypatch.setattr(training_room, "_PERMUTED_VOXELS", 1000)
-    monkeypatch.setattr(training_room, "_START_VOXELS", 600)
-    settings = {"max_epochs": 2, "progress": "none"}
+    monkeypatch.setattr(solvers, "_PERMUTED_VOXELS", 1000)
+    monkeypatch.setattr(solvers, "_START_VOXELS", 600)
+    settings = {"max_epochs": 2, "progress": "none", "solver": "lm"}
     expected = nt.train_nnfbp(training, validation, **settings)
     assert nt.train_nnfbp(large(training, 512), validation, **settings).digest == expected.digest
 
@@ -228,12 +230,12 @@ def test_a_large_set_that_is_not_stored_is_refused(large, nothing_computes):
         with pytest.raises(
             nt.SchemaError, match=r"more than 1000 voxels in a store.*got 1001 .*try: train on what nt\.save\(samples"
         ):
-            nt.train_nnfbp(*samples)
+            nt.train_nnfbp(*samples, solver="lm")
     changed = too_large.assign(target=too_large.target * 2).chunk(voxel=100)
     with pytest.raises(nt.SchemaError, match="that every iteration would sample anew"):
-        nt.train_nnfbp(changed, small)
+        nt.train_nnfbp(changed, small, solver="lm")
     with pytest.raises(AssertionError, match="something was computed"):
-        nt.train_nnfbp(small, small)
+        nt.train_nnfbp(small, small, solver="lm")
 
 
 @pytest.mark.extra("torch")
@@ -254,9 +256,9 @@ def test_bad_values_in_a_large_set_are_refused(trained, large):
         values[-1] = np.inf
         bad[name] = bad[name].copy(data=da.from_array(values, chunks=512))
         with pytest.raises(nt.SchemaError, match="needs finite samples"):
-            nt.train_nnfbp(bad, validation)
+            nt.train_nnfbp(bad, validation, solver="lm")
         with pytest.raises(nt.SchemaError, match="needs finite samples"):
-            nt.train_nnfbp(training, bad)
+            nt.train_nnfbp(training, bad, solver="lm")
 
 
 def test_a_task_reads_its_chunk_and_few_sums_wait(arrays, large, monkeypatch):
@@ -277,7 +279,7 @@ def test_a_task_reads_its_chunk_and_few_sums_wait(arrays, large, monkeypatch):
     inputs = index.map_blocks(lambda rows: arrays[0][rows], new_axis=1, chunks=(*index.chunks, (5,)), dtype=np.float32)
     cut = sets.Chunked.of(inputs, index.map_blocks(lambda rows: arrays[1][rows], dtype=np.float32))
     with dask.config.set(scheduler="synchronous"), Callback(posttask=posttask):
-        levenberg_marquardt.sum_of_squares(np.zeros(parameter_count(5, 3)), cut, "relu")
+        levenberg_marquardt.sum_of_squares(np.zeros(Form(5, 3).count), cut, Form(5, 3))
     assert len(taken) == -(-VOXELS // 1024) == 105
     assert set(taken[:-1]) == {((1024, 5), (1024,), (2,))}
     assert max(held) <= 25  # three levels of eight, and the one that was just made
@@ -287,7 +289,7 @@ def test_a_task_reads_its_chunk_and_few_sums_wait(arrays, large, monkeypatch):
 SCRIPT = """
 import resource, sys, json
 import dask, dask.array as da, numpy as np
-from nntomo_dask.networks.nnfbp import parameter_count
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.training.nnfbp import levenberg_marquardt, sets
 voxels, inputs = int(sys.argv[1]), 11
 def random(block, count):
@@ -305,7 +307,7 @@ def train(part):
     scaling = sets.Scaling(found.input_low, found.input_high, found.target_low, found.target_high)
     part = sets.Chunked(part.inputs, part.targets, scaling)
     part.rows(np.arange(0, part.shape[0], part.shape[0] // 1000))
-    levenberg_marquardt.normal_equations(np.full(parameter_count(inputs, 8), 0.1), part, "relu")
+    levenberg_marquardt.normal_equations(np.full(Form(inputs, 8).count, 0.1), part, Form(inputs, 8))
 with dask.config.set(scheduler="threads", num_workers=2):
     train(samples(3 * 65536))
     before = peak()

@@ -224,6 +224,37 @@ def complete_rows(
     return completed
 
 
+def interpolated_rows(
+    rows: npt.NDArray[np.float32], angles_deg: Float64, wanted_deg: Float64, axis: grid.Axis | None = None
+) -> npt.NDArray[np.float32]:
+    """Rows (slice, angle, detector) at wanted angles, those that are missing between the nearest on either side.
+
+    Parameters
+    ----------
+    angles_deg
+        (angle,), of the rows, ascending, within a half turn.
+    wanted_deg
+        (wanted,); an angle that is there is taken as it is.
+    axis
+        Where the tilt axis lies on the detector, about which projections are mirrored; a pixel whose mirror image lies
+        beyond the detector takes the value of the other neighbour.
+    """
+    place = grid.axis_or_centre(axis, rows.shape[2]).x
+    xp = device.namespace(rows)
+    found: npt.NDArray[np.float32] = xp.empty((rows.shape[0], len(wanted_deg), rows.shape[2]), np.float32)
+    for i, wanted in enumerate(wanted_deg):
+        ahead = np.mod(wanted - angles_deg, 180)
+        before, after = int(ahead.argmin()), int(ahead.argmax())
+        (near, near_seen), (far, far_seen) = (
+            _half_turned(rows[:, one], angles_deg[one] + offset, wanted, place)
+            for one, offset in ((before, ahead[before]), (after, ahead[after] - 180))
+        )
+        fraction = np.float32(ahead[before] / (ahead[before] + 180 - ahead[after]))
+        mixed = (1 - fraction) * near + fraction * far
+        found[:, i] = xp.where(xp.asarray(far_seen), xp.where(xp.asarray(near_seen), mixed, far), near)
+    return found
+
+
 def _first_of(member: npt.NDArray[np.intp], direction: int, angles_deg: Float64) -> int:
     """The projection of a direction that has the least angle."""
     found = np.flatnonzero(member == direction)

@@ -92,7 +92,8 @@ def _array(path: Path, contents: inspection.Contents, kind: str) -> str:
     """A stored array in one line."""
     sizes = dict(zip(contents.dims, contents.shape, strict=True))
     if "voxel" in sizes:
-        return f"{path}: training set, {sizes['voxel']} voxels of {sizes['column'] - 1} inputs"
+        others = len(contents.attributes.get("columns", ["target"]))
+        return f"{path}: training set, {sizes['voxel']} voxels of {sizes['column'] - others} inputs"
     if "pair" in sizes:
         return f"{path}: training set, {sizes['z']} slices of {sizes['x']} × {sizes['y']} pixels, each with its input"
     sizes.pop("mode", None)

@@ -17,6 +17,7 @@ from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.reconstruction.method import Method, mean_and_spread, padded_host_bytes, prepared_for
 from nntomo_dask.reconstruction.report import misfit, report as reported
+from nntomo_dask.reconstruction.signs import signs
 from nntomo_dask.store import outputs, saving
 
 
@@ -164,6 +165,8 @@ def _reconstruct(
         saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")
     if lines:  # something was computed
         lines.append(f"{chosen.name}: {misfit(saved[stores[0]], whole)}")
+        if chosen.network is not None:
+            lines += signs(saved[stores[0]], whole, ends=chosen.ends(prepared))
     for line in lines:
         click.echo(line, err=True)
     for path, volume in saved.items():

@@ -222,8 +222,10 @@ def _check_continues(
     if not checkpoint.exists():
         return
     there = Checkpoint.load(checkpoint, training.kind).frame.recipe
-    known = {one.name: getattr(training, one.name) for one in settings_of(training)}
-    known |= {"seed": seed, "max_epochs": training.default_epochs if max_epochs is None else max_epochs}
+    known = training.recorded() | {
+        "seed": seed,
+        "max_epochs": training.default_epochs if max_epochs is None else max_epochs,
+    }
     parameters = {name: known.get(name, value) for name, value in there["parameters"].items()}
     here = there | {"parameters": parameters, "inputs": [part.attrs["recipe"] for part in sets]}
     if not recipes.same(there, here):

@@ -7,7 +7,8 @@
 // memory and written along x.
 //
 // Macros: MEMBERS, number of networks; HIDDEN, sums of a pixel and member; NETWORK 0 or 1, whether the end of a network
-// is applied; RELU 0 or 1, its hidden activation; MEAN and SPREAD 0 or 1, whether the mean and the standard deviation of
+// is applied; SECOND, nodes of its second hidden layer, 0 where there is none; RELU 0 or 1, its hidden activation;
+// LINEAR 0 or 1, its output; MEAN and SPREAD 0 or 1, whether the mean and the standard deviation of
 // the members are written, each to an image array of its own; WARPS of a block; LANES, TILE, CHUNK, DETECTOR_FRONT and
 // DETECTOR_PAD as in cuda.py and layout.py.
 
@@ -33,6 +34,18 @@ __device__ __forceinline__ float sigmoid(float x)
     series = fmaf(series, rest, 1.0f);
     return 1.0f / (1.0f + series * __int_as_float(((int)power + 127) << 23));
 }
+
+// Of a hidden node.
+__device__ __forceinline__ float activated(float x)
+{
+#if RELU
+    return x > 0.0f ? x : 0.0f;
+#else
+    return sigmoid(x);
+#endif
+}
+
+#define LAST (SECOND ? SECOND : HIDDEN)
 #endif
 
 extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
@@ -46,8 +59,9 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
     double axis_y,
     double axis_x,
 #if NETWORK
-    // For each member: HIDDEN biases, HIDDEN output weights, output bias, offset, gain. No __restrict__: with it the
-    // compiler keeps these values in registers from group to group and spills others.
+    // For each member: HIDDEN biases, SECOND biases, HIDDEN weights of each of the SECOND nodes, an output weight for
+    // each node of the last hidden layer, output bias, offset, gain. No __restrict__: with it the compiler keeps these
+    // values in registers from group to group and spills others.
     const float* ends,
 #endif
 #if MEAN && SPREAD
@@ -109,27 +123,40 @@ extern "C" __global__ void __launch_bounds__(LANES * WARPS) backproject(
             }
 
 #if NETWORK
-            const float* hidden_bias = ends + member * (2 * HIDDEN + 3);
-            const float* output_weights = hidden_bias + HIDDEN;
-            const float output_bias = output_weights[HIDDEN];
-            const float offset = output_weights[HIDDEN + 1];
-            const float gain = output_weights[HIDDEN + 2];
+            const float* hidden_bias = ends + member * (HIDDEN + SECOND * (HIDDEN + 1) + LAST + 3);
+#if SECOND
+            const float* second_bias = hidden_bias + HIDDEN;
+            const float* second_weights = second_bias + SECOND;
+#endif
+            const float* output_weights = hidden_bias + HIDDEN + SECOND * (HIDDEN + 1);
+            const float output_bias = output_weights[LAST];
+            const float offset = output_weights[LAST + 1];
+            const float gain = output_weights[LAST + 2];
 #endif
 #pragma unroll
             for (int p = 0; p < PIXELS; p++) {
 #if NETWORK
                 float output = -output_bias;
+#if SECOND
 #pragma unroll
-                for (int k = 0; k < HIDDEN; k++) {
-                    const float hidden = sums[p][k] - hidden_bias[k];
-#if RELU
-                    const float active = hidden > 0.0f ? hidden : 0.0f;
-#else
-                    const float active = sigmoid(hidden);
-#endif
-                    output = fmaf(output_weights[k], active, output);
+                for (int k = 0; k < HIDDEN; k++) sums[p][k] = activated(sums[p][k] - hidden_bias[k]);
+#pragma unroll 1
+                for (int j = 0; j < SECOND; j++) {
+                    float hidden = -second_bias[j];
+#pragma unroll
+                    for (int k = 0; k < HIDDEN; k++) hidden = fmaf(second_weights[j * HIDDEN + k], sums[p][k], hidden);
+                    output = fmaf(output_weights[j], activated(hidden), output);
                 }
+#else
+#pragma unroll
+                for (int k = 0; k < HIDDEN; k++)
+                    output = fmaf(output_weights[k], activated(sums[p][k] - hidden_bias[k]), output);
+#endif
+#if LINEAR
+                const float value = fmaf(gain, output > 0.0f ? output : 0.0f, offset);
+#else
                 const float value = fmaf(gain, sigmoid(output), offset);
+#endif
 #else
                 const float value = sums[p][0];
 #endif

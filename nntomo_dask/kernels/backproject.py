@@ -3,37 +3,44 @@
 Voxel (x, y) of a slice adds up, over all projections, the filtered row at ``t = x cos θ + y sin θ``, counted from the
 tilt axis: interpolated linearly between two detector pixels, zero beyond the ends of the detector. With a network, H
 filtered rows of each projection are backprojected side by side to H sums ``s_k``, and the voxel's value is ``offset +
-gain · sigmoid(Σ_k q_k σ(s_k - b_k) - b_0)``. No volume of a single filter is ever stored. An ensemble of M networks
-gives M such values for a voxel; the kernel writes their mean, their standard deviation, or both. Both are updated
-member by member, ``mean += d / m``, where d is the deviation of the m-th value from the mean of the values before it,
-so no volume of a single member is stored either.
+gain · g(Σ_k q_k σ(s_k - b_k) - b_0)``; g is a sigmoid, or with a linear output ``max(·, 0)``. A second hidden layer
+puts ``σ(Σ_k v_kj σ(s_k - b_k) - c_j)`` in the place of the first. No volume of a single filter is ever stored. An
+ensemble of M networks gives M such values for a voxel; the kernel writes their mean, their standard deviation, or both.
+Both are updated member by member, ``mean += d / m``, where d is the deviation of the m-th value from the mean of the
+values before it, so no volume of a single member is stored either.
 """
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nntomo_dask.arrays.grid import Axis, axis_or_centre
 from nntomo_dask.compute import device
 from nntomo_dask.kernels import cuda
 from nntomo_dask.kernels.compiling import njit
-from nntomo_dask.kernels.lanes import add, fill, fma, load, relu, sigmoid, store, store_transposed
+from nntomo_dask.kernels.lanes import fill, fma, load, store
 from nntomo_dask.kernels.layout import DETECTOR_FRONT, DETECTOR_PAD, aligned_zeros, lane_width, sinogram_to_lanes
-from nntomo_dask.kernels.members import NETWORK_WIDTH, include, take_roots
+from nntomo_dask.kernels.members import NETWORK_WIDTH
+from nntomo_dask.kernels.network_tiles import (
+    TILE,
+    Activation,
+    Output,
+    Place,
+    Statistic,
+    locate,
+    network_kernel,
+    store_line,
+    sums_at_once,
+)
 from nntomo_dask.types import Float32, Float64
 
-Activation = Literal["relu", "sigmoid"]
-Statistic = Literal["mean", "spread"]
-Place = tuple[float, float]  # of the tilt axis, (y, x) in pixels
 BOTH: tuple[Statistic, Statistic] = ("mean", "spread")  # in the order of `backproject_statistics`
 
 WIDEST = 32  # lanes of the plain kernel
-TILE = 32  # pixels along each side: the rows that a tile reads stay in the second-level cache
 
 
 @dataclass(frozen=True)
@@ -44,17 +51,25 @@ class NetworkEnd:
     """
 
     hidden_bias: Float32  # (member, hidden), b_k
-    output_weights: Float32  # (member, hidden), q_k
+    output_weights: Float32  # (member, hidden), q_k; of the second hidden layer where there is one
     output_bias: Float32  # (member,), b_0
     offset: Float32  # (member,)
     gain: Float32  # (member,)
     activation: Activation
     statistic: Statistic = "mean"  # over the members; "spread" is their standard deviation
+    output: Output = "sigmoid"
+    second_weights: Float32 | None = None  # (member, hidden, second), v_kj
+    second_bias: Float32 | None = None  # (member, second), c_j
 
     @property
     def n_members(self) -> int:
         """Networks."""
         return len(self.hidden_bias)
+
+    @property
+    def n_second(self) -> int:
+        """Nodes of the second hidden layer; 0 where there is none."""
+        return 0 if self.second_bias is None else self.second_bias.shape[1]
 
 
 def backproject_reference(filtered: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
@@ -88,49 +103,20 @@ def backproject_statistics_reference(filtered: Float32, angles_rad: Float64, end
 def _statistics_reference(
     filtered: Float32, angles_rad: Float64, end: NetworkEnd, statistics: tuple[Statistic, ...], axis: Axis | None
 ) -> Float32:
+    def activate(hidden: Float64) -> Float64:
+        return np.maximum(hidden, 0) if end.activation == "relu" else 1 / (1 + np.exp(-hidden))
+
     members = []
     for m, rows in enumerate(np.split(filtered, end.n_members, axis=1)):
-        output = -np.float64(end.output_bias[m])
-        for k, (weight, bias) in enumerate(zip(end.output_weights[m], end.hidden_bias[m], strict=True)):
-            hidden = backproject_reference(rows[:, k], angles_rad, axis).astype(float) - bias
-            active = np.maximum(hidden, 0) if end.activation == "relu" else 1 / (1 + np.exp(-hidden))
-            output = output + weight * active
-        members.append(end.offset[m] + end.gain[m] / (1 + np.exp(-output)))
+        sums = [backproject_reference(one, angles_rad, axis).astype(float) for one in np.moveaxis(rows, 1, 0)]
+        active = activate(np.stack(sums, axis=-1) - end.hidden_bias[m])
+        if end.second_weights is not None and end.second_bias is not None:
+            active = activate(active @ end.second_weights[m].astype(float) - end.second_bias[m])
+        output = active @ end.output_weights[m].astype(float) - np.float64(end.output_bias[m])
+        value = np.maximum(output, 0) if end.output == "linear" else 1 / (1 + np.exp(-output))
+        members.append(end.offset[m] + end.gain[m] * value)
     functions: dict[Statistic, Callable[..., Any]] = {"mean": np.mean, "spread": np.std}
     return np.asarray([functions[statistic](members, axis=0) for statistic in statistics], np.float32)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _locate(
-    cos: Float64, sin: Float64, n: int, axis: Place, y: int, x0: int, index: npt.NDArray[np.int32], weight: Float32
-) -> None:
-    """Detector index (in the padded row) and weight of its upper neighbour for TILE pixels of one line, (angle, pixel).
-
-    A separate loop with the pixels innermost, so that the compiler computes several of them at once.
-    """
-    end = np.float64(n)
-    axis_y, axis_x = axis
-    for a in range(cos.size):
-        across = (y - axis_y) * sin[a]
-        for i in range(TILE):
-            t = (x0 + i - axis_x) * cos[a] + across + axis_x
-            t = min(max(t, -1.0), end) + DETECTOR_FRONT
-            lower = np.int32(t)
-            index[a * TILE + i] = lower
-            weight[a * TILE + i] = np.float32(t - lower)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _store_line(line: Float32, width: int, images: Float32, n_slices: int, n: int, y: int, x0: int, count: int) -> None:
-    """Write `count` pixels (pixel, lane) of one line to flat images (slice, y, x)."""
-    whole_slices = n_slices - n_slices % 8
-    whole = count - count % 8
-    for s in range(0, whole_slices, 8):
-        for i in range(0, whole, 8):
-            store_transposed(line, i * width + s, width, images, (s * n + y) * n + x0 + i, n * n)
-    for s in range(n_slices):
-        for i in range(whole if s < whole_slices else 0, count):
-            images[(s * n + y) * n + x0 + i] = line[i * width + s]
 
 
 @functools.cache
@@ -145,7 +131,7 @@ def _plain_kernel(width: int) -> Any:
             for x0 in range(0, n, TILE):
                 count = min(TILE, n - x0)
                 for y in range(y0, min(y0 + TILE, n)):
-                    _locate(cos, sin, n, axis, y, x0, index, weight)
+                    locate(cos, sin, n, axis, y, x0, index, weight)
                     for i in range(0, TILE, 2):  # two pixels at once: neither waits for the other's sums
                         total = fill(np.float32(0), width)
                         other = fill(np.float32(0), width)
@@ -160,75 +146,7 @@ def _plain_kernel(width: int) -> Any:
                             other = fma(upper, load(rows, entry + width, width), other)
                         store(line, i * width, total)
                         store(line, (i + 1) * width, other)
-                    _store_line(line, width, images, n_slices, n, y, x0, count)
-
-    return kernel
-
-
-@functools.cache
-def _network_kernel(n_members: int, n_hidden: int, activation: Activation, statistics: tuple[Statistic, ...]) -> Any:
-    """Kernel that writes one or both statistics; the array of the other is not touched."""
-    width = NETWORK_WIDTH
-    lanes = n_hidden * width
-    # Constants for the compiler. Functions instead of these flags would keep Numba from caching the kernel on disk.
-    is_relu, has_mean, has_spread = activation == "relu", "mean" in statistics, "spread" in statistics
-    is_single = n_members == 1 and not has_spread
-    held = TILE * width if is_single else TILE * TILE * width  # a single network needs no more than a line
-
-    @njit(nogil=True, cache=True, error_model="numpy")
-    def kernel(
-        rows: Float32,
-        cos: Float64,
-        sin: Float64,
-        hidden_bias: Float32,
-        output_weights: Float32,
-        output_bias: Float32,
-        offset: Float32,
-        gain: Float32,
-        n: int,
-        axis: Place,
-        n_slices: int,
-        mean_images: Float32,
-        spread_images: Float32,
-    ) -> None:
-        row = (n + DETECTOR_PAD) * lanes
-        index = np.empty(cos.size * TILE, np.int32)
-        weight = np.empty(cos.size * TILE, np.float32)
-        sums = np.empty(TILE * lanes, np.float32)
-        means = np.empty(held, np.float32)
-        squares = np.empty(held, np.float32)
-        for y0 in range(0, n, TILE):
-            for x0 in range(0, n, TILE):
-                count = min(TILE, n - x0)
-                for m in range(n_members):  # the whole tile for one member: its rows stay in the cache
-                    for y in range(y0, min(y0 + TILE, n)):
-                        _locate(cos, sin, n, axis, y, x0, index, weight)
-                        for i in range(TILE):
-                            total = fill(np.float32(0), lanes)
-                            for a in range(cos.size):
-                                upper = weight[a * TILE + i]
-                                entry = (m * cos.size + a) * row + index[a * TILE + i] * lanes
-                                total = fma(np.float32(1) - upper, load(rows, entry, lanes), total)
-                                total = fma(upper, load(rows, entry + lanes, lanes), total)
-                            store(sums, i * lanes, total)
-                        line = 0 if is_single else (y - y0) * TILE * width
-                        for i in range(TILE):  # a loop after the sums, so that the divisions of pixels overlap
-                            output = fill(-output_bias[m], width)
-                            for k in range(n_hidden):
-                                hidden = add(load(sums, i * lanes + k * width, width), fill(-hidden_bias[m, k], width))
-                                active = relu(hidden) if is_relu else sigmoid(hidden)
-                                output = fma(output_weights[m, k], active, output)
-                            output = fma(gain[m], sigmoid(output), fill(offset[m], width))
-                            if is_single:
-                                store(means, i * width, output)
-                            else:
-                                include(output, m, means, squares, line + i * width)
-                        if m == n_members - 1:
-                            if has_mean:
-                                _store_line(means[line:], width, mean_images, n_slices, n, y, x0, count)
-                            if has_spread:
-                                take_roots(squares, line, TILE * width, np.float32(1) / np.float32(n_members))
-                                _store_line(squares[line:], width, spread_images, n_slices, n, y, x0, count)
+                    store_line(line, width, images, n_slices, n, y, x0, count)
 
     return kernel
 
@@ -309,12 +227,14 @@ def _network(
         return _on_gpu(filtered, angles_rad, end, statistics, middle, out)
     n_hidden = n_filters // end.n_members
     cos, sin = np.cos(angles_rad), np.sin(angles_rad)
-    kernel = _network_kernel(end.n_members, n_hidden, end.activation, statistics)
+    kernel = network_kernel(end.n_members, n_hidden, end.n_second, end.activation, end.output, statistics)
+    blocks = n_hidden // sums_at_once(n_hidden)
+    nothing = np.empty((end.n_members, n_hidden, 0), np.float32)
     written = np.empty((len(statistics), n_slices, n, n), np.float32) if out is None else out
-    padded = end.n_members, n_angles, n + DETECTOR_PAD, n_hidden, NETWORK_WIDTH
+    padded = end.n_members * blocks, n_angles, n + DETECTOR_PAD, n_hidden // blocks, NETWORK_WIDTH
     rows = aligned_zeros(math.prod(padded)).reshape(padded)
     for z in range(0, n_slices, NETWORK_WIDTH):
-        group = _by_member(filtered[z : z + NETWORK_WIDTH], end.n_members)
+        group = _by_member(filtered[z : z + NETWORK_WIDTH], end.n_members * blocks)
         rows[:, :, DETECTOR_FRONT : DETECTOR_FRONT + n, :, : group.shape[-1]] = group
         images = dict(zip(statistics, written[:, z : z + NETWORK_WIDTH], strict=True))
         unused = np.empty(0, np.float32)
@@ -323,6 +243,8 @@ def _network(
             cos,
             sin,
             end.hidden_bias,
+            nothing if end.second_weights is None else end.second_weights,
+            nothing[:, 0] if end.second_bias is None else end.second_bias,
             end.output_weights,
             end.output_bias,
             end.offset,
@@ -366,8 +288,11 @@ def _on_gpu(
         rows[group, :, :, DETECTOR_FRONT : DETECTOR_FRONT + n, :, : part.shape[-1]] = part
     network: tuple[Any, ...] = ()
     if end is not None:  # one table, so one copy to the GPU
-        scalars = np.column_stack([end.output_bias, end.offset, end.gain])
-        network = (xp.asarray(np.hstack([end.hidden_bias, end.output_weights, scalars])),)
+        parts = [end.hidden_bias, end.output_weights, np.column_stack([end.output_bias, end.offset, end.gain])]
+        if end.second_weights is not None and end.second_bias is not None:
+            by_node = end.second_weights.transpose(0, 2, 1).reshape(n_members, -1)
+            parts[1:1] = [end.second_bias, by_node]
+        network = (xp.asarray(np.ascontiguousarray(np.hstack(parts))),)
     written = xp.empty((len(statistics), n_slices, n, n), np.float32) if out is None else out
     warps = cuda.warps(n_hidden)
     kernel = cuda.get_function(
@@ -376,7 +301,9 @@ def _on_gpu(
         MEMBERS=n_members,
         HIDDEN=n_hidden,
         NETWORK=end is not None,
+        SECOND=0 if end is None else end.n_second,
         RELU=end is not None and end.activation == "relu",
+        LINEAR=end is not None and end.output == "linear",
         MEAN="mean" in statistics,
         SPREAD="spread" in statistics,
         WARPS=warps,

@@ -1,9 +1,10 @@
 """Filters for filtered backprojection: the ramp with a window, and the binned filters of NN-FBP."""
 
 import itertools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 
 from nntomo_dask.compute import device
@@ -95,7 +96,34 @@ def binned_filter(weights: Float64, edges: Integers, detector_count: int) -> Flo
     return np.asarray(scipy.fft.rfft(samples, axis=-1).real)
 
 
-def filter_rows(rows: Float32, responses: Float64) -> Float32:
+def two_sided_filter(weights: Float64, edges: Integers, detector_count: int) -> npt.NDArray[np.complex128]:
+    """Frequency responses of filters that are constant in each side of a bin.
+
+    Parameters
+    ----------
+    weights
+        (2 bins - 1, filter): of the **mean** over {0}, over each bin of positive offsets, and over each of negative
+        ones; the order of `sample` with ``sides="apart"``.
+    edges
+        (bin + 1,), from `bin_edges`.
+
+    Returns
+    -------
+    (filter, frequency), for rows padded to `fft_length`.
+    """
+    samples = np.zeros((weights.shape[1], fft_length(detector_count)))
+    bins = list(itertools.pairwise(edges))
+    if bins[0] != (0, 1):
+        raise ValueError("the first bin of a filter with two sides holds the offset 0 alone")
+    samples[:, 0] = weights[0]
+    for k, (start, stop) in enumerate(bins[1:], start=1):
+        offsets = np.arange(start, stop)
+        samples[:, offsets] = weights[k, :, None] / offsets.size
+        samples[:, -offsets] = weights[len(bins) - 1 + k, :, None] / offsets.size
+    return np.asarray(scipy.fft.rfft(samples, axis=-1))
+
+
+def filter_rows(rows: Float32, responses: npt.NDArray[Any]) -> Float32:
     """Convolve detector rows with each of several filters, on the device of the rows.
 
     Parameters
@@ -103,7 +131,7 @@ def filter_rows(rows: Float32, responses: Float64) -> Float32:
     rows
         (slice, angle, detector).
     responses
-        (filter, angle or 1, frequency), for rows padded to `fft_length`. The filters are even in the offset.
+        (filter, angle or 1, frequency), for rows padded to `fft_length`; real where the filters are even in the offset.
 
     Returns
     -------
@@ -113,6 +141,7 @@ def filter_rows(rows: Float32, responses: Float64) -> Float32:
     length = fft_length(detector_count)
     xp, fft = device.namespace(rows), device.fft(rows)
     spectrum = fft.rfft(rows, n=length, axis=-1)
-    filtered = spectrum[:, None] * xp.asarray(responses.astype(np.float32))
+    precision = np.complex64 if np.iscomplexobj(responses) else np.float32
+    filtered = spectrum[:, None] * xp.asarray(responses.astype(precision))
     convolved: Float32 = xp.ascontiguousarray(fft.irfft(filtered, n=length, axis=-1)[..., :detector_count])
     return convolved

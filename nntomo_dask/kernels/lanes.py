@@ -98,6 +98,26 @@ def store(typingctx: Any, array: Any, index: Any, lanes: Any) -> Any:
 
 
 @intrinsic(prefer_literal=True)
+def store_apart(typingctx: Any, array: Any, index: Any, step: Any, lanes: Any, width: Any) -> Any:
+    """Write each `width` lanes in turn to `array[index + k * step :]` of a flat float32 array, k = 0, 1, ….
+
+    Bounds are not checked.
+    """
+    n = width.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        count = signature.args[3].width // n
+        for k in range(count):
+            mask = ir.Constant(ir.VectorType(_INT, n), list(range(k * n, (k + 1) * n)))
+            part = builder.shuffle_vector(args[3], args[3], mask)
+            place = builder.add(args[1], builder.mul(args[2], ir.Constant(args[2].type, k)))
+            builder.store(part, _pointer(context, builder, signature.args[0], args[0], place, n), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, lanes, width), codegen
+
+
+@intrinsic(prefer_literal=True)
 def store_transposed(typingctx: Any, source: Any, index: Any, step: Any, target: Any, place: Any, stride: Any) -> Any:
     """Write 8 × 8 values transposed: from 8 pixels with 8 slices each to 8 slices with 8 pixels each.
 

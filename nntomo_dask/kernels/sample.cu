@@ -1,4 +1,6 @@
-// Inputs of NN-FBP at chosen voxels, from differences of running sums; see sample.py. One thread per voxel and bin.
+// Inputs of NN-FBP at chosen voxels, from differences of running sums; see sample.py. One thread per voxel and input.
+//
+// Macro: APART, 0 or 1, whether the sides of a bin are two inputs; then the bins of negative offsets follow the others.
 
 extern "C" __global__ void sample(
     const double* __restrict__ running,
@@ -17,8 +19,13 @@ extern "C" __global__ void sample(
 {
     const long long input = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (input >= n_inputs) return;
-    const long long* voxel = voxels + input / n_bins * 3;
-    const int bin = (int)(input % n_bins);
+#if APART
+    const int n_own = 2 * n_bins - 1, place = (int)(input % n_own);
+    const int bin = place < n_bins ? place : place - (n_bins - 1);
+#else
+    const int n_own = n_bins, bin = (int)(input % n_own);
+#endif
+    const long long* voxel = voxels + input / n_own * 3;
     double sum = 0.0;
     for (int a = 0; a < n_angles; a++) {
         const double t = (voxel[2] - axis_x) * cosines[a] + (voxel[1] - axis_y) * sines[a] + axis_x;
@@ -35,9 +42,16 @@ extern "C" __global__ void sample(
         }
         if (bin == 0)
             sum += shares[a] * (above[1] - below[1]);
+#if APART
+        else
+            sum += shares[a] * (place < n_bins ? below[0] - below[1] : above[1] - above[0]);
+    }
+    const long long elements = bin == 0 ? 2 * edges[1] - 1 : edges[bin + 1] - edges[bin];
+#else
         else
             sum += shares[a] * (above[1] - above[0] + below[0] - below[1]);
     }
     const long long elements = bin == 0 ? 2 * edges[1] - 1 : 2 * (edges[bin + 1] - edges[bin]);
+#endif
     inputs[input] = (float)(sum / elements);
 }

@@ -22,7 +22,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Network
-from nntomo_dask.networks.nnfbp import check_angles
+from nntomo_dask.networks.nnfbp_layout import check_angles
 from nntomo_dask.types import Float32
 
 NEIGHBOURS = 2  # slices on either side that a network looks at unless told otherwise

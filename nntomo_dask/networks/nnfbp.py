@@ -1,9 +1,12 @@
 """The NN-FBP network as data: its layout, its formula, its file.
 
-``out = σ( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
-[0, 1]. An input is the mean over a bin of detector offsets of ``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`.
-Where the missing wedge is filled by interpolation, the filled projections are summed apart from the measured ones, and
-so get filters of their own: the network learns how far to believe them. Reconstruction costs the same.
+``out = g( Σ_k q_k f( Σ_i W_ik x_i - b_k ) - b_0 )`` with inputs x scaled to [-1, 1] and the output scaled back from
+[0, 1]; g is a sigmoid, or with a linear output ``max(·, 0)``, which no brightness saturates. A second hidden layer has
+``f( Σ_k V_kj f(…) - c_j )`` in the place of the first. An input is the mean over a bin of detector offsets of
+``Σ_θ weight_θ P_θ(t_θ - offset)``, see `kernels.sample`, where the sum is over a group of projections: these share a
+filter. Where the missing wedge is filled by interpolation, the filled projections are a group of their own: the network
+learns how far to believe them. With ``filters="apart"`` measured neighbours are groups too, down to single projections,
+and the two sides of a bin are two inputs. Reconstruction costs the same.
 
 References
 ----------
@@ -16,146 +19,23 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from nntomo_dask import untrusted
-from nntomo_dask.arrays import finite, geometry, schema
-from nntomo_dask.arrays.angles import places_of
-from nntomo_dask.arrays.grid import Axis
-from nntomo_dask.compute import device
-from nntomo_dask.errors import refuse
+from nntomo_dask.arrays import finite
 from nntomo_dask.kernels import filters
-from nntomo_dask.kernels.backproject import Activation, NetworkEnd, Statistic
-from nntomo_dask.kernels.sample import sample
+from nntomo_dask.kernels.backproject import NetworkEnd
+from nntomo_dask.kernels.network_tiles import Activation, Output, Statistic
 from nntomo_dask.networks import NETWORKS
-from nntomo_dask.types import Float32, Float64, Integers
+from nntomo_dask.networks.nnfbp_layout import InputLayout
+from nntomo_dask.types import Float64
 
-Wedge = Literal["complete", "keep"]
-
-_MOST_DETECTOR_PIXELS = 2**20
 _ARRAYS = ("hidden_weights", "hidden_bias", "output_weights", "input_low", "input_high")
+_SECOND = ("second_weights", "second_bias")
 _SCALARS = ("output_bias", "target_low", "target_high")
-
-
-@dataclass(frozen=True)
-class InputLayout:
-    """How the inputs of a network come from a tilt series.
-
-    Attributes
-    ----------
-    angles_deg
-        Of the measured series, in the series' order.
-    wedge
-        "complete": the missing wedge is filled by interpolation first (`geometry.complete_wedge`). "keep": it is not.
-    detector_count
-        Detector pixels of a row.
-    binning, n_linear
-        See `filters.bin_edges`.
-    """
-
-    angles_deg: tuple[float, ...]
-    detector_count: int
-    wedge: Wedge = "complete"
-    binning: filters.Binning = "exponential"
-    n_linear: int = 2
-
-    def widened(self, pixels: int) -> "InputLayout":
-        """The same for rows that were extended by so many pixels at either end: with the bins of this one."""
-        if pixels == 0:
-            return self
-        fields = dataclasses.asdict(self) | {"detector_count": self.detector_count + 2 * pixels}
-        return _WidenedLayout(**fields, binned_count=self.detector_count)
-
-    def to_json(self) -> str:
-        """All fields."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "InputLayout":
-        """Inverse of `to_json`; a ValueError or a TypeError where a text from a file is no layout."""
-        fields = untrusted.parsed_object(text)
-        layout = cls(**{**fields, "angles_deg": untrusted.angles(fields.get("angles_deg"))})
-        untrusted.whole_number(layout.detector_count, least=1, most=_MOST_DETECTOR_PIXELS)
-        untrusted.whole_number(layout.n_linear, least=0, most=_MOST_DETECTOR_PIXELS)
-        if layout.wedge not in get_args(Wedge) or layout.binning not in get_args(filters.Binning):
-            raise ValueError(f"a layout of wedge {layout.wedge!r} and binning {layout.binning!r} is not known")
-        return layout
-
-    @property
-    def edges(self) -> Integers:
-        """(input + 1,), the bins of |offset|."""
-        return filters.bin_edges(self.detector_count, binning=self.binning, n_linear=self.n_linear)
-
-    @property
-    def used_angles_deg(self) -> Float64:
-        """(angle,), of the projections that are summed, the filled ones among them."""
-        angles = np.asarray(self.angles_deg)
-        return geometry.completed_angles(angles) if self.wedge == "complete" else angles
-
-    @property
-    def weights(self) -> Float64:
-        """(angle,), share of each projection that is summed, of mean 1."""
-        return geometry.angular_cells(self.used_angles_deg) * self.used_angles_deg.size
-
-    @property
-    def groups(self) -> list[npt.NDArray[np.intp]]:
-        """Which projections share a filter: the measured ones, and those that fill the wedge if there are any."""
-        angles = np.asarray(self.angles_deg)
-        filled = geometry.is_filled(angles) if self.wedge == "complete" else np.zeros(angles.size, bool)
-        return [np.flatnonzero(group) for group in (~filled, filled) if group.any()]
-
-    @property
-    def n_inputs(self) -> int:
-        """Inputs of the network: one for each group and bin."""
-        return len(self.groups) * (self.edges.size - 1)
-
-    def rows(self, rows: Float32, axis: Axis | None = None) -> Float32:
-        """The projections that are summed, (slice, angle, detector), from the measured ones in the network's order.
-
-        `axis` says where the tilt axis lies; None in the middle.
-        """
-        return geometry.complete_rows(rows, np.asarray(self.angles_deg), axis) if self.wedge == "complete" else rows
-
-    def inputs(self, rows: Float32, voxels: npt.NDArray[np.int64], axis: Axis | None = None) -> Float32:
-        """Inputs (voxel, input) of the network at voxels (voxel, 3) of measured rows (slice, angle, detector)."""
-        rows, angles_rad, weights = self.rows(rows, axis), np.deg2rad(self.used_angles_deg), self.weights
-        inputs: Float32 = device.namespace(rows).concatenate(
-            [
-                sample(rows[:, group], angles_rad[group], weights[group], self.edges, voxels, axis)
-                for group in self.groups
-            ],
-            axis=1,
-        )
-        return inputs
-
-    def check(self, series: Any, *, who: str) -> None:
-        """Raise a SchemaError where the network was made for another series: its angles or its detector."""
-        detector_count = series.sizes[schema.DETECTOR]
-        if detector_count != self.detector_count:
-            refuse(
-                who,
-                needs=f"a series with {self.detector_count} detector pixels, for which the network was trained",
-                got=f"{detector_count}",
-                remedy=f"crop or pad the series to as many pixels, resize(series, {self.detector_count}), or train a "
-                "network for this series",
-                command="train a network for this series: nntomo train --for SERIES",
-            )
-        check_angles(series, self.angles_deg, who=who)
-
-
-@dataclass(frozen=True)
-class _WidenedLayout(InputLayout):
-    """A layout for longer rows than those that it has its bins from."""
-
-    binned_count: int = 0
-
-    @property
-    def edges(self) -> Integers:
-        """(input + 1,), the bins of |offset|."""
-        return filters.bin_edges(self.binned_count, binning=self.binning, n_linear=self.n_linear)
 
 
 @NETWORKS.register
@@ -167,10 +47,17 @@ class NNFBPNetwork:
     ----------
     hidden_weights
         (input, hidden), W.
-    hidden_bias, output_weights
-        (hidden,), b and q.
+    hidden_bias
+        (hidden,), b.
+    output_weights
+        (hidden,), q; (second,) where there is a second hidden layer.
     output_bias
         b_0.
+    second_weights, second_bias
+        (hidden, second) and (second,), V and c of a second hidden layer; None where there is none.
+    output
+        "linear": the output is what the last layer gives, at least the least value of the training volumes. "sigmoid":
+        it lies between their least and greatest value.
     input_low, input_high
         (input,), range of each input over the training set.
     target_low, target_high
@@ -197,11 +84,24 @@ class NNFBPNetwork:
     target_high: float
     level: float
     recipe: dict[str, Any] = field(default_factory=dict)
+    output: Output = "sigmoid"
+    second_weights: Float64 | None = None
+    second_bias: Float64 | None = None
 
     @property
     def n_hidden(self) -> int:
-        """Hidden nodes."""
+        """Hidden nodes of the first layer."""
         return self.hidden_bias.size
+
+    @property
+    def n_second(self) -> int:
+        """Hidden nodes of the second layer, 0 where there is none."""
+        return 0 if self.second_bias is None else self.second_bias.size
+
+    @property
+    def form(self) -> "Form":
+        """Its sizes and functions."""
+        return Form(self.layout.n_inputs, self.n_hidden, self.activation, self.n_second, self.output)
 
     @property
     def angles_deg(self) -> tuple[float, ...]:
@@ -211,9 +111,11 @@ class NNFBPNetwork:
     def describe(self) -> str:
         """One line: hidden nodes, inputs, and the series that it is for."""
         layout = self.layout
+        nodes = f"{self.n_hidden} and {self.n_second}" if self.n_second else f"{self.n_hidden}"
         return (
-            f"NN-FBP network: {self.n_hidden} hidden nodes ({self.activation}), {layout.n_inputs} inputs, "
-            f"for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, wedge: {layout.wedge}"
+            f"NN-FBP network: {nodes} hidden nodes ({self.activation}), {self.output} output, "
+            f"{layout.n_inputs} inputs, for {len(layout.angles_deg)} projections of {layout.detector_count} pixels, "
+            f"wedge: {layout.wedge}"
         )
 
     def __repr__(self) -> str:
@@ -224,6 +126,8 @@ class NNFBPNetwork:
     def digest(self) -> str:
         """Digest of all numbers that a reconstruction depends on."""
         state = hashlib.sha256(repr((self.layout, self.activation, self.level)).encode())
+        if self._is_new:
+            state.update(repr((self.layout.filters, self.output, self.n_second)).encode())
         for value in _tensors(self).values():
             state.update(np.ascontiguousarray(value).tobytes())
         return state.hexdigest()[:16]
@@ -234,9 +138,11 @@ class NNFBPNetwork:
 
     def to_file(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Tensors and metadata that make up the network's file."""
+        # Under another name, so that version 0.1.0 refuses a network that it would compute otherwise.
+        functions = {"activations": json.dumps([self.activation, self.output])}
         metadata = {
             "layout": self.layout.to_json(),
-            "activation": self.activation,
+            **(functions if self._is_new else {"activation": self.activation}),
             "level": repr(float(self.level)),
             "recipe": json.dumps(self.recipe),
         }
@@ -246,11 +152,19 @@ class NNFBPNetwork:
     def from_file(cls, tensors: dict[str, Any], metadata: dict[str, str]) -> "NNFBPNetwork":
         """Inverse of `to_file`."""
         layout = InputLayout.from_json(metadata["layout"])
-        activation: Any = metadata["activation"]
-        if activation not in get_args(Activation):
-            raise ValueError(f"the activation {activation!r} is not known")
-        hidden = tensors["hidden_bias"].size
-        sizes = {"hidden_weights": (layout.n_inputs, hidden), "hidden_bias": (hidden,), "output_weights": (hidden,)}
+        output: Any = "sigmoid"
+        if "activations" in metadata:
+            activation, output = untrusted.parsed_json(metadata["activations"])
+        else:
+            activation = metadata["activation"]
+        if activation not in get_args(Activation) or output not in get_args(Output):
+            raise ValueError(f"the activation {activation!r} with the output {output!r} is not known")
+        hidden = last = tensors["hidden_bias"].size
+        sizes = {"hidden_weights": (layout.n_inputs, hidden), "hidden_bias": (hidden,)}
+        if "second_bias" in tensors:
+            last = tensors["second_bias"].size
+            sizes |= {"second_weights": (hidden, last), "second_bias": (last,)}
+        sizes |= {"output_weights": (last,)}
         sizes |= {"input_low": (layout.n_inputs,), "input_high": (layout.n_inputs,)} | dict.fromkeys(_SCALARS, (1,))
         for name, shape in sizes.items():
             if tensors[name].shape != shape or tensors[name].dtype != np.float64:
@@ -265,22 +179,51 @@ class NNFBPNetwork:
             activation=activation,
             level=untrusted.finite_number(metadata["level"]),
             recipe=untrusted.recipe_of_network(metadata["recipe"]),
+            output=output,
             **{name: tensors[name] for name in _ARRAYS},
+            **{name: tensors[name] for name in _SECOND if name in sizes},
             **scalars,
         )
 
+    @property
+    def _is_new(self) -> bool:
+        """Whether version 0.1.0 had no such networks."""
+        return self.layout.filters != "shared" or self.output != "sigmoid" or self.n_second > 0
 
-def parameter_count(n_inputs: int, n_hidden: int) -> int:
-    """Weights and biases of a network."""
-    return n_inputs * n_hidden + 2 * n_hidden + 1
 
+@dataclass(frozen=True)
+class Form:
+    """Sizes and functions of a network: all that says how its parameters, in one vector, give its output."""
 
-def unpack(parameters: Float64, n_inputs: int, n_hidden: int) -> tuple[Float64, Float64, Float64, float]:
-    """W (input, hidden), b (hidden,), q (hidden,) and b_0 from one vector."""
-    split = n_inputs * n_hidden
-    weights = parameters[:split].reshape(n_inputs, n_hidden)
-    bias, output_weights = parameters[split:-1].reshape(2, n_hidden)
-    return weights, bias, output_weights, float(parameters[-1])
+    n_inputs: int
+    n_hidden: int
+    activation: Activation = "relu"
+    n_second: int = 0
+    output: Output = "sigmoid"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of its parameters, in their order in the vector."""
+        first = {"hidden_weights": (self.n_inputs, self.n_hidden), "hidden_bias": (self.n_hidden,)}
+        second = {"second_weights": (self.n_hidden, self.n_second), "second_bias": (self.n_second,)}
+        last = {"output_weights": (self.n_second or self.n_hidden,), "output_bias": (1,)}
+        return first | (second if self.n_second else {}) | last
+
+    @property
+    def count(self) -> int:
+        """Weights and biases."""
+        return sum(int(np.prod(shape)) for shape in self.shapes.values())
+
+    def unpack(self, parameters: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Views of the parameters in a vector."""
+        if parameters.shape != (self.count,):
+            raise ValueError(f"{parameters.size} parameters of a network that has {self.count}")
+        found, first = {}, 0
+        for name, shape in self.shapes.items():
+            end = first + int(np.prod(shape))
+            found[name] = parameters[first:end].reshape(shape)
+            first = end
+        return found
 
 
 def activate(values: Float64, activation: Activation) -> Float64:
@@ -321,13 +264,16 @@ def evaluate(network: NNFBPNetwork, inputs: npt.NDArray[Any]) -> Float64:
     finite.check_slab(inputs, who="evaluate", dims=("voxel", "input"))
     scaled = scale_inputs(inputs, network.input_low, network.input_high)
     hidden = activate(scaled @ network.hidden_weights - network.hidden_bias, network.activation)
-    output = sigmoid(hidden @ network.output_weights - network.output_bias)
+    if network.second_weights is not None and network.second_bias is not None:
+        hidden = activate(hidden @ network.second_weights - network.second_bias, network.activation)
+    output = hidden @ network.output_weights - network.output_bias
+    output = np.maximum(output, 0) if network.output == "linear" else sigmoid(output)
     return network.target_low + (network.target_high - network.target_low) * output
 
 
 def folded(
     networks: Sequence[NNFBPNetwork], scales: Sequence[float], *, statistic: Statistic = "mean"
-) -> tuple[Float64, NetworkEnd]:
+) -> tuple[npt.NDArray[Any], NetworkEnd]:
     """Networks as filters and an end: Branchut (2024), Eq. 9, with all scaling included.
 
     Parameters
@@ -355,11 +301,15 @@ def folded(
         gain=np.asarray(scales * (highs - lows), np.float32),
         activation=networks[0].activation,
         statistic=statistic,
+        output=networks[0].output,
     )
+    if networks[0].n_second:
+        second = {name: np.array([getattr(network, name) for network in networks], np.float32) for name in _SECOND}
+        end = dataclasses.replace(end, second_weights=second["second_weights"], second_bias=second["second_bias"])
     return np.concatenate([responses for responses, _ in filters_and_biases]), end
 
 
-def _folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, Float64]:
+def _folded(network: NNFBPNetwork, scale: float) -> tuple[npt.NDArray[Any], Float64]:
     """Responses (hidden, angle, frequency) and hidden biases of one network."""
     span = np.where(network.input_high > network.input_low, network.input_high - network.input_low, 1)
     slope = 2 / span
@@ -367,34 +317,18 @@ def _folded(network: NNFBPNetwork, scale: float) -> tuple[Float64, Float64]:
     bias = network.hidden_bias + (network.input_low * slope + 1) @ network.hidden_weights
     layout = network.layout
     responses = np.empty(
-        (network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1)
+        (network.n_hidden, layout.used_angles_deg.size, filters.fft_length(layout.detector_count) // 2 + 1),
+        complex if layout.sides == "apart" else float,
     )
+    binned = filters.two_sided_filter if layout.sides == "apart" else filters.binned_filter
     for group, group_weights in zip(layout.groups, np.split(weights / scale, len(layout.groups)), strict=True):
-        of_group = filters.binned_filter(group_weights, layout.edges, layout.detector_count)
+        of_group = binned(group_weights, layout.edges, layout.detector_count)
         responses[:, group] = of_group[:, None] * layout.weights[group][:, None]
     return responses, bias
 
 
 def _tensors(network: NNFBPNetwork) -> dict[str, Any]:
-    return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in _ARRAYS} | {
+    arrays = _ARRAYS + (_SECOND if network.n_second else ())
+    return {name: np.ascontiguousarray(getattr(network, name), np.float64) for name in arrays} | {
         name: np.array([getattr(network, name)], np.float64) for name in _SCALARS
     }
-
-
-def check_angles(series: Any, trained_deg: Sequence[float], *, who: str) -> None:
-    """Raise a SchemaError where a series has other angles than a network was trained for; their order is free."""
-    angles = series[schema.ANGLE].values
-    if places_of(trained_deg, angles) is None:
-        refuse(
-            who,
-            needs=f"the angles for which the network was trained, {listed(trained_deg)}",
-            got=listed(angles),
-            remedy="select these angles, or train a network for this series: nntomo train --for SERIES",
-        )
-
-
-def listed(angles_deg: Any) -> str:
-    """Angles in words, for an error."""
-    values = np.asarray(angles_deg)
-    shown = ", ".join(f"{value:g}" for value in values[:10])
-    return f"{values.size} angles ({shown}{', …' if values.size > 10 else ''})"

@@ -25,7 +25,7 @@ from nntomo_dask.arrays.angles import extent_deg
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import unet
 from nntomo_dask.networks import NETWORKS
-from nntomo_dask.networks.nnfbp import check_angles
+from nntomo_dask.networks.nnfbp_layout import check_angles
 from nntomo_dask.types import Float32, Float64
 
 REACH = 4  # neighbours on either side that all steps together may see

@@ -71,6 +71,10 @@ class Phantom(ABC):
         """The phantom with the settings that networks are trained on."""
         return cls()
 
+    def for_single_slices(self) -> Self:
+        """The same for what looks at slices one by one: with as many kinds of them as there can be."""
+        return self
+
 
 def slab_bytes(shape: chunking.SlabShape) -> int:
     """Bytes of a slab (slices, y, x) that is made and written: its copies, and what making a slice takes."""

@@ -151,6 +151,10 @@ class Method(ABC):
         """The same method for series whose projections were extended by so many pixels at either end."""
         return self
 
+    def ends(self, prepared: Sequence[float]) -> list[float]:
+        """Values that no voxel can exceed whatever the series says, in its units; `prepared` as for `slab`."""
+        return []
+
     def for_angles(self, angles_deg: Float64) -> Self | None:
         """The same method for a series at some of its angles; None where it has to be trained for them."""
         return self if self.network is None else None

@@ -14,7 +14,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
-from nntomo_dask.kernels.backproject import Statistic
+from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
 from nntomo_dask.networks.network import instead_of
 from nntomo_dask.projection.projector import Projector

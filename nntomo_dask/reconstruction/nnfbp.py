@@ -17,9 +17,11 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
-from nntomo_dask.kernels.backproject import NetworkEnd, Statistic, backproject_network, backproject_statistics
+from nntomo_dask.kernels.backproject import NetworkEnd, backproject_network, backproject_statistics
+from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.network import instead_of
-from nntomo_dask.networks.nnfbp import InputLayout, NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
 from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
@@ -79,7 +81,8 @@ class Nnfbp(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """A scale for each network; and what consistency needs."""
-        scales = scales_of(self.name, series, [network.level for network in self.networks], self.scale)
+        levels, of = [network.level for network in self.networks], self.networks[0].layout.level_of
+        scales = scales_of(self.name, series, levels, self.scale, of=of)
         level = scales[0] * self.networks[0].level
         more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
         return *scales, *more
@@ -124,7 +127,7 @@ class Nnfbp(Method):
         self, rows: Float32, angles_deg: Float64, scales: Sequence[float], axis: Axis | None, *, both: bool
     ) -> Float32:
         layout = self.networks[0].layout
-        rows = geometry.rows_at(rows, angles_deg, layout.angles_deg)
+        rows = geometry.rows_at(rows, angles_deg, layout.series_angles_deg)
         if self.warns:
             _warn(self.name, float(_outside_shares(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
@@ -188,6 +191,11 @@ class Nnfbp(Method):
             )
         return lines
 
+    def ends(self, prepared: Sequence[float]) -> list[float]:
+        """The greatest values of networks with a sigmoid as output."""
+        pairs = zip(self.networks, prepared, strict=True)
+        return [network.target_high * scale for network, scale in pairs if network.output == "sigmoid"]
+
     def widened(self, pixels: int) -> "Nnfbp":
         """The same filters for longer rows."""
         members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
@@ -197,12 +205,10 @@ class Nnfbp(Method):
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
 
         They were learned for all projections and fit fewer less well, so that the networks are judged too strictly.
+        Where each projection has a filter of its own, those that are missing are interpolated.
         """
-        first = self.networks[0].layout
-        layout = dataclasses.replace(first, angles_deg=tuple(np.sort(angles_deg).tolist()))
-        if layout.n_inputs > first.n_inputs:  # a gap that was none with all projections
-            layout = dataclasses.replace(layout, wedge="keep")
-        if layout.n_inputs != first.n_inputs:
+        layout = self.networks[0].layout.without(angles_deg)
+        if layout is None:
             return None
         members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
         return dataclasses.replace(self, networks=members, warns=False)
@@ -287,7 +293,7 @@ def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale
     schema.check_tilt_series(series, who="outside_training_range")
     network.check(series, who="outside_training_range")
     source = geometry.in_own_pixels(series)
-    factor = scales_of("outside_training_range", source, [network.level], scale)[0]
+    factor = scales_of("outside_training_range", source, [network.level], scale, of=network.layout.level_of)[0]
     share = _outside(source, network, factor)
     return xr.DataArray(
         share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"
@@ -333,7 +339,13 @@ def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
     if statistic == "spread" and len(networks) == 1:
         refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
     forms = [
-        {"n_hidden": member.n_hidden, "activation": member.activation, **dataclasses.asdict(member.layout)}
+        {
+            "n_hidden": member.n_hidden,
+            "n_second": member.n_second,
+            "activation": member.activation,
+            "output": member.output,
+            **dataclasses.asdict(member.layout),
+        }
         for member in networks
     ]
     for name in forms[0]:
@@ -365,7 +377,7 @@ def _outside_share(
     slab: Float32, scale: float, *, network: NNFBPNetwork, angles_deg: Float64, axis: Axis | None
 ) -> Float32:
     """(slice,), see `outside_training_range`."""
-    rows = geometry.rows_at(slab, angles_deg, network.layout.angles_deg)
+    rows = geometry.rows_at(slab, angles_deg, network.layout.series_angles_deg)
     return np.asarray(_outside_shares(rows, [scale], [network], axis)[0])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,7 @@ from nntomo_dask.arrays import geometry, schema
 from nntomo_dask.compute import reporting
 from nntomo_dask.projection.noise import noise
 from nntomo_dask.projection.project import project
+from nntomo_dask.types import Float32, Integers
 
 _SLICES = 8  # evenly spaced, that are projected again
 _UNALIGNED, _BEYOND_NOISE = 0.2, 10  # share of the values, and of the noise, that aligned projections do not reach
@@ -63,28 +65,56 @@ def lines_of(told: Sequence[reporting.Figures]) -> list[str]:
     return lines
 
 
+class Misfit(NamedTuple):
+    """How far the projections of a volume are from a series."""
+
+    norm: float  # of the differences
+    size: float  # norm of the measured values
+    expected: float | None  # norm of the noise; None where too few values tell it, or it is less than can be told
+
+    @property
+    def share(self) -> float:
+        """Of the measured values; 0 where all are 0."""
+        return self.norm / self.size if self.size else 0.0
+
+    def told(self) -> str:
+        """In words."""
+        if self.size == 0:
+            return "the series is empty"
+        text = f"its projections differ from the series by {100 * self.share:.3g} %"
+        if self.expected is None:
+            return text
+        text += f", {self.norm / self.expected:.3g} times the noise"
+        drifted = self.share > _UNALIGNED and self.norm > _BEYOND_NOISE * self.expected
+        return f"{text}; are they aligned? nntomo align finds out" if drifted else text
+
+
+def slices_of(series: xr.DataArray) -> Integers:
+    """Which slices are projected again."""
+    return np.unique(np.linspace(0, series.sizes[schema.Z] - 1, _SLICES).round().astype(np.int64))
+
+
+def misfit_of(volume: xr.DataArray, series: xr.DataArray) -> tuple[Misfit, Float32]:
+    """The misfit of up to 8 evenly spaced slices, which are projected again, and these slices; it computes at once."""
+    own = geometry.in_own_pixels(series)
+    chosen = slices_of(own)
+    slices = volume.isel({schema.Z: chosen})
+    projected = project(slices, own[schema.ANGLE].values)
+    rows, again, values = compute(own.isel({schema.Z: chosen}).data, projected.data, slices.data)
+    size = float(np.linalg.norm(np.asarray(rows, np.float64)))
+    norm = float(np.linalg.norm(np.asarray(again, np.float64) - rows))
+    expected = None
+    if size:
+        with contextlib.suppress(ValueError):  # too few values to tell
+            expected = float(np.sqrt(noise(own).variance(rows).sum()))
+        if expected is not None and expected <= _LEAST_NOISE * size:  # the error of the projector, and of the estimate
+            expected = None
+    return Misfit(norm, size, expected), values
+
+
 def misfit(volume: xr.DataArray, series: xr.DataArray) -> str:
     """How far the projections of a volume are from the series that it was made of, in words; it computes at once.
 
     Up to 8 evenly spaced slices are projected again.
     """
-    own = geometry.in_own_pixels(series)
-    chosen = np.unique(np.linspace(0, own.sizes[schema.Z] - 1, _SLICES).round().astype(int))
-    measured = own.isel({schema.Z: chosen})
-    projected = project(volume.isel({schema.Z: chosen}), own[schema.ANGLE].values)
-    rows, again = compute(measured.data, projected.data)
-    size = float(np.linalg.norm(np.asarray(rows, np.float64)))
-    if size == 0:
-        return "the series is empty"
-    norm = float(np.linalg.norm(np.asarray(again, np.float64) - rows))
-    text = f"its projections differ from the series by {100 * norm / size:.3g} %"
-    try:
-        expected = float(np.sqrt(noise(own).variance(rows).sum()))
-    except ValueError:  # too few values to tell
-        return text
-    shown = expected > _LEAST_NOISE * size  # less is the error of the projector, and of the estimate
-    if not shown:
-        return text
-    text += f", {norm / expected:.3g} times the noise"
-    drifted = norm > _UNALIGNED * size and norm > _BEYOND_NOISE * expected
-    return f"{text}; are they aligned? nntomo align finds out" if drifted else text
+    return misfit_of(volume, series)[0].told()

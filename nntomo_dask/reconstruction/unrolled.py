@@ -17,7 +17,7 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, unet
-from nntomo_dask.kernels.backproject import Statistic
+from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.pretrained import pretrained_network
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork

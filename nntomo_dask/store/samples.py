@@ -1,6 +1,7 @@
 """Training sets as stored arrays.
 
-A set of voxels is a table: a row for each voxel, with its inputs and, in the last column, its target. A set of slices
+A set of voxels is a table: a row for each voxel, with its inputs, its target, and in the last column the number of its
+slice; tables of version 0.1.0, which have no attribute `columns`, end with the target. A set of slices
 is an array (z, pair, y, x): of each slice the input and the target.
 """
 
@@ -17,6 +18,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.store.names import DIMS, PAIRS, TABLE
 
 _VOXELS = {"inputs", "target", "level"}
+_COLUMNS = ["target", "slice"]  # after the inputs
 _SLICES = {"input", "target", "level"}
 _SCENE, _USED = "scene", "used"  # coordinates (z) of a set of slices
 
@@ -33,8 +35,11 @@ def to_array(dataset: xr.Dataset) -> xr.DataArray:
     if {"layout", "recipe"} <= set(dataset.attrs):
         attrs = {"layout": dataset.attrs["layout"], "level": dataset["level"].data} if "level" in dataset else {}
         if variables >= _VOXELS:
-            inputs, target = (da.asarray(dataset[name].data) for name in ("inputs", "target"))
-            table = da.concatenate([inputs, target[:, None]], axis=1).rechunk((chunking.TABLE_ROWS, -1))
+            columns = [name for name in _COLUMNS if name in variables]
+            attrs |= {"columns": columns} if columns == _COLUMNS else {}
+            parts = [da.asarray(dataset[name].data)[:, None] for name in columns]
+            table = da.concatenate([da.asarray(dataset["inputs"].data), *parts], axis=1)
+            table = table.rechunk((chunking.TABLE_ROWS, -1))
             return xr.DataArray(table, dims=DIMS[TABLE], attrs=attrs, name=TABLE)
         if variables >= _SLICES and {_SCENE, _USED} <= set(dataset.coords):
             pairs = da.stack([da.asarray(dataset[name].data) for name in ("input", "target")], axis=1)
@@ -58,11 +63,14 @@ def with_level(array: xr.DataArray) -> xr.DataArray:
 
 def from_table(table: da.Array, attributes: Mapping[str, Any]) -> xr.Dataset:
     """The training set of a stored table of voxels."""
-    inputs, target = table[:, :-1], table[:, -1]
+    columns = _COLUMNS if attributes.get("columns") == _COLUMNS else _COLUMNS[:1]
+    inputs = table[:, : -len(columns)]
+    own = {name: ("voxel", table[:, place - len(columns)]) for place, name in enumerate(columns)}
+    target = own["target"][1]
     return xr.Dataset(
         {
             "inputs": (("voxel", "input"), inputs),
-            "target": ("voxel", target),
+            **own,
             "level": ((), np.float32(attributes["level"])),
         },
         attrs=_attributes(attributes, inputs, target),

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, NamedTuple
 
 import xarray as xr
 
-from nntomo_dask.settings import check_settings
+from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.training.checkpoints import AnyNetwork, Kind
 from nntomo_dask.training.loop import Progress
 
@@ -149,6 +149,10 @@ class Training(abc.ABC, Generic[AnyNetwork]):
             checkpoint=checkpoint,
             progress=progress,
         )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings as recipes of networks have them."""
+        return {one.name: getattr(self, one.name) for one in settings_of(self)}
 
     @abc.abstractmethod
     def measure(self, network: AnyNetwork) -> str:

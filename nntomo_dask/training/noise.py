@@ -11,7 +11,7 @@ from nntomo_dask.arrays import geometry
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection import add_noise as adding
 from nntomo_dask.projection.noise import noise as noise_of
-from nntomo_dask.reconstruction.intensity import intensity_level
+from nntomo_dask.reconstruction.intensity import Level, intensity_level
 
 PhantomNoise = float | Literal["auto", "none"]
 
@@ -24,7 +24,9 @@ LEAST_SHARE, LEAST_BACKGROUND = 0.003, 0.005
 _DIGITS = 6
 
 
-def like(series: xr.DataArray, noise: PhantomNoise, *, who: str) -> Callable[[xr.DataArray, int], xr.DataArray]:
+def like(
+    series: xr.DataArray, noise: PhantomNoise, *, who: str, of: Level = "median"
+) -> Callable[[xr.DataArray, int], xr.DataArray]:
     """What adds noise to the projections of a phantom, given a seed, as they would be without it.
 
     With "auto" the noise and the intensity of `series` are estimated at once; the series may be far more intense than a
@@ -38,12 +40,12 @@ def like(series: xr.DataArray, noise: PhantomNoise, *, who: str) -> Callable[[xr
             )
         if noise == "none":
             return _unchanged
-        return _measured(series, who)
+        return _measured(series, who, of)
     adding.check(noise, None, 0, who=who)
     return lambda projected, seed: adding.add_noise(projected, noise=noise, seed=seed)
 
 
-def _measured(series: xr.DataArray, who: str) -> Callable[[xr.DataArray, int], xr.DataArray]:
+def _measured(series: xr.DataArray, who: str, of: Level) -> Callable[[xr.DataArray, int], xr.DataArray]:
     own = geometry.in_order_of_angle(geometry.in_own_pixels(series))
     found = noise_of(own)
     if found.is_all_noise:
@@ -53,13 +55,13 @@ def _measured(series: xr.DataArray, who: str) -> Callable[[xr.DataArray, int], x
     is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
     if is_template or (found.share < LEAST_SHARE and abs(found.background) <= LEAST_BACKGROUND * above):
         return _unchanged
-    level = float(f"{float(intensity_level(own - np.float32(found.background))):.{_DIGITS}g}")
+    level = float(f"{float(intensity_level(own - np.float32(found.background), of=of)):.{_DIGITS}g}")
     if not level > 0:
         got = "none above the background"
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
 
     def add(projected: xr.DataArray, seed: int) -> xr.DataArray:
-        ratio: da.Array = intensity_level(projected).data / np.float32(level)
+        ratio: da.Array = intensity_level(projected, of=of).data / np.float32(level)
         return adding.add_noise_and_background(projected, found, ratio=ratio, level=level, seed=seed)
 
     return add

@@ -78,8 +78,8 @@ def assess(series, out: Path) -> str:
 
 
 def train(series, out: Path):
-    """Train a network for this series on stacks of random ellipses."""
-    training, validation = nt.phantom_samples(series, phantom="ellipses")
+    """Train a network for this series on scenes of matter of every kind."""
+    training, validation = nt.phantom_samples(series)
     checkpoint = out / "network.training.safetensors"
     if not checkpoint.exists():
         training, validation = cluster.load(training, validation, description="training voxels", progress="bar")

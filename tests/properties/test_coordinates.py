@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import geometry, labels, schema
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.reconstruction.method import Method
 
 SIZE, SLICES, INSIDE = 32, 2, 6  # pixels; the specimen lies within so many pixels of the tilt axis

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import angles as angles_room, geometry
-from nntomo_dask.networks.nnfbp import InputLayout
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from tests.unrolled_networks import network_of
 
 SIZE, COUNT = 24, 12

@@ -18,7 +18,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
 from nntomo_dask.networks.network import Network
-from nntomo_dask.networks.nnfbp import listed
+from nntomo_dask.networks.nnfbp_layout import listed
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.fbp import Fbp
 from nntomo_dask.reconstruction.method import Method, reconstruct as reconstruct_by

@@ -1,14 +1,14 @@
 """Training of NN-FBP networks: their declaration for ``nntomo train``, and all that belongs to it.
 
-`samples` draws the training sets, `sets` reads them, `tree` adds over them, `levenberg_marquardt` and `adam` lower the
-loss, and `training` has the public function.
+`samples` draws the training sets, `sets` reads them, `tree` adds over them, `annealed`, `levenberg_marquardt` and
+`adam` lower the loss, and `training` has the public function.
 """
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -18,9 +18,10 @@ from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.filters import Binning
 from nntomo_dask.networks import files
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, Wedge, parameter_count, unpack
+from nntomo_dask.networks.nnfbp import Form, NNFBPNetwork
+from nntomo_dask.networks.nnfbp_layout import Filters, Wedge
 from nntomo_dask.phantoms import PHANTOMS
-from nntomo_dask.phantoms.ellipses import Ellipses
+from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.phantoms.phantom import slab_bytes
 from nntomo_dask.projection import add_noise as adding, project as projecting
 from nntomo_dask.settings import setting
@@ -31,15 +32,9 @@ from nntomo_dask.training.nnfbp import samples as samples_room, sets as sets_roo
 
 
 def _with_parameters(frame: NNFBPNetwork, parameters: Array, recipe: dict[str, object]) -> NNFBPNetwork:
-    weights, bias, output_weights, output_bias = unpack(parameters, frame.input_low.size, frame.n_hidden)
-    return dataclasses.replace(
-        frame,
-        hidden_weights=weights,
-        hidden_bias=bias,
-        output_weights=output_weights,
-        output_bias=output_bias,
-        recipe=recipe,
-    )
+    parts: dict[str, Any] = frame.form.unpack(parameters)
+    parts["output_bias"] = float(parts["output_bias"][0])
+    return dataclasses.replace(frame, **parts, recipe=recipe)
 
 
 KIND = Kind(NNFBPNetwork, "an NN-FBP network", _with_parameters, keep="every")
@@ -56,17 +51,23 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
     holds: ClassVar[str] = "training voxels"
 
     phantom: str = setting(
-        Ellipses.name,
+        Materials.name,
         registry=PHANTOMS,
-        help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
-        "specimen of which nothing is known.",
+        help="The phantom from which the network learns; nntomo phantom --help says what each one is. Materials is for "
+        "a specimen of which nothing is known.",
     )
     noise: phantom_noise.PhantomNoise = setting("auto", least=0, help=phantom_noise.HELP)
-    slices: int = setting(400, least=4, help="The number of slices of the training phantom.")
+    slices: int = setting(samples_room.SLICES, least=4, help="The number of slices of the training phantom.")
     samples: int = setting(
-        100_000,
+        samples_room.SAMPLES,
         least=1,
-        help="The number of training voxels, and of validation voxels. More than 1048576 are stored beside OUTPUT.",
+        help="The number of training voxels, and of validation voxels. More than 1048576, which the solver lm alone "
+        "takes, are stored beside OUTPUT.",
+    )
+    filters: Filters = setting(
+        "apart",
+        help="Whether each projection, or each group of neighbours where they are more than 12, has filters of its own "
+        "(apart), or all measured ones share them (shared).",
     )
     filter_bins: Binning = setting(
         "exponential",
@@ -87,10 +88,11 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
         super().check()
         PHANTOMS.choose(self.phantom, who="train")
-        if self.solver == "adam" and self.samples > sets_room.IN_MEMORY_VOXELS:
+        if self.solver != "lm" and self.samples > sets_room.IN_MEMORY_VOXELS:
             refuse(
                 "train",
-                needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver adam holds them in memory",
+                needs=f"at most {sets_room.IN_MEMORY_VOXELS} samples, since the solver {self.solver} holds them in "
+                "memory",
                 got=f"{self.samples}",
                 remedy='`solver="lm"`, which takes any number',
             )
@@ -125,6 +127,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
                 seed=seed,
                 wedge=self.wedge,
                 binning=self.filter_bins,
+                filters=self.filters,
             )
         )
 
@@ -138,6 +141,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
                 seed=2 * seed + part,
                 wedge=self.wedge,
                 binning=self.filter_bins,
+                filters=self.filters,
             )
             for part, pairs in enumerate((training, validation or training), start=1)
         )
@@ -149,8 +153,8 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         held = 0 if _is_large(sets) else max(part.sizes[samples_room.VOXEL] for part in sets)
         return training_bytes(
             samples=held,
-            inputs=layout.n_inputs,
-            hidden=self.hidden_nodes,
+            form=self.form(layout.n_inputs),
+            solver=self.solver,
             angles=len(layout.angles_deg),
             detector=layout.detector_count,
             workers=workers,
@@ -176,9 +180,16 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
         return fit
 
+    def recorded(self) -> dict[str, object]:
+        """The settings as recipes of networks have them: with numbers of nodes."""
+        form = self.form(1)
+        return super().recorded() | {"hidden_nodes": form.n_hidden, "second_nodes": form.n_second}
+
     def measure(self, network: NNFBPNetwork) -> str:
         """What the losses are."""
-        return "mean square errors of voxels in [0, 1]"
+        words = "mean square errors of voxels in [0, 1]"
+        is_by_slice = network.recipe.get("parameters", {}).get("solver") == "annealed"
+        return f"{words}, that of validation a geometric mean over slices" if is_by_slice else words
 
 
 def _is_large(both: Sets) -> bool:
@@ -188,8 +199,8 @@ def _is_large(both: Sets) -> bool:
 def training_bytes(
     *,
     samples: int,
-    inputs: int,
-    hidden: int,
+    form: Form,
+    solver: settings.Solver = "lm",
     angles: int,
     detector: int,
     workers: int,
@@ -202,8 +213,10 @@ def training_bytes(
     ----------
     samples
         Voxels of each set that are held in memory; 0 where the sets are stores and the training reads them in chunks.
-    inputs, hidden
-        Inputs and hidden nodes of the network.
+    form
+        Of the network.
+    solver
+        Levenberg–Marquardt holds derivatives by all parameters.
     angles, detector
         Of the series.
     workers, processes
@@ -214,10 +227,14 @@ def training_bytes(
     slices = chunking.slab_slices((2**20, detector, detector))
     rows = slices, angles, detector
     making = phantom((slices, detector, detector)) + projecting.host_bytes(rows) + adding.host_bytes(rows)
-    parameters = parameter_count(inputs, hidden)
-    # The samples as float32, in parts and joined; of a leaf of them the scaled inputs, the derivatives and a product.
+    inputs = form.n_inputs
+    # The samples as float32, in parts and joined, or joined and scaled; of a leaf of them the scaled inputs and what
+    # the solver makes of them.
     held = 2 * samples * (inputs + 1) * 8
-    derivatives = 8 * tree.LEAF_VOXELS * (parameters + 2 * inputs) + 3 * 8 * parameters**2
+    if solver == "lm":  # the derivatives and a product
+        derivatives = 8 * tree.LEAF_VOXELS * (form.count + 2 * inputs) + 3 * 8 * form.count**2
+    else:
+        derivatives = 8 * tree.LEAF_VOXELS * (2 * form.n_hidden + 2 * form.n_second + 2 * inputs)
     if samples == 0:
         derivatives += 12 * chunking.TABLE_ROWS * (inputs + 1)  # of a chunk, packed and unpacked
     return chunking.PROCESS_BYTES + processes * chunking.WORKER_BYTES + workers * (making + derivatives) + held

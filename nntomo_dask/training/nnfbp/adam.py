@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nntomo_dask.kernels.backproject import Activation
+from nntomo_dask.networks.nnfbp import Form
 from nntomo_dask.types import Float32, Float64
 
 _BATCHES_PER_PAUSE = 2000  # after so many the state is handed out, so that a checkpoint can be made within an epoch
@@ -44,15 +44,13 @@ def iterate(
     state: State,
     inputs: Float64,
     targets: Float64,
-    activation: Activation,
+    form: Form,
     *,
     batch_size: int,
     learning_rate: float,
     seed: int,
 ) -> Iterator[State]:
     """Yield the state at the end of each epoch (`batch` is 0) and every few seconds within one; without end."""
-    n_inputs = inputs.shape[1]
-    n_hidden = (state.parameters.size - 1) // (n_inputs + 2)
     x = torch.from_numpy(inputs.astype(np.float32))
     y = torch.from_numpy(targets.astype(np.float32))
     parameters = torch.from_numpy(state.parameters.copy()).requires_grad_()
@@ -70,7 +68,7 @@ def iterate(
         while batch < n_batches:
             chosen = order[batch * batch_size : (batch + 1) * batch_size]
             optimizer.zero_grad()
-            residual = forward(parameters, x[chosen], n_hidden, activation) - y[chosen]
+            residual = forward(parameters, x[chosen], form) - y[chosen]
             error = residual.square().mean()
             error.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -82,12 +80,19 @@ def iterate(
         yield _snapshot(parameters, optimizer, epoch, batch, squares, loss)
 
 
-def forward(parameters: torch.Tensor, inputs: torch.Tensor, n_hidden: int, activation: Activation) -> torch.Tensor:
-    """Output (voxel,) of the network whose parameters lie as `networks.nnfbp.unpack` says."""
-    split = inputs.shape[1] * n_hidden
-    hidden = inputs @ parameters[:split].reshape(-1, n_hidden) - parameters[split : split + n_hidden]
-    active = torch.relu(hidden) if activation == "relu" else torch.sigmoid(hidden)
-    return torch.sigmoid(active @ parameters[split + n_hidden : -1] - parameters[-1])
+def forward(parameters: torch.Tensor, inputs: torch.Tensor, form: Form) -> torch.Tensor:
+    """Output (voxel,) of the network whose parameters lie as `form` says."""
+    sizes = [int(np.prod(shape)) for shape in form.shapes.values()]
+    parts = {
+        name: part.reshape(shape)
+        for (name, shape), part in zip(form.shapes.items(), torch.split(parameters, sizes), strict=True)
+    }
+    activate = torch.relu if form.activation == "relu" else torch.sigmoid
+    active = activate(inputs @ parts["hidden_weights"] - parts["hidden_bias"])
+    if form.n_second:
+        active = activate(active @ parts["second_weights"] - parts["second_bias"])
+    output = active @ parts["output_weights"] - parts["output_bias"][0]
+    return output if form.output == "linear" else torch.sigmoid(output)
 
 
 def _snapshot(

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import dask.array as da
@@ -14,18 +13,20 @@ from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import filters
-from nntomo_dask.networks.nnfbp import InputLayout, Wedge
+from nntomo_dask.kernels.filters import Binning
+from nntomo_dask.networks.nnfbp_layout import Filters, InputLayout, Wedge
 from nntomo_dask.phantoms import PHANTOMS
-from nntomo_dask.phantoms.ellipses import Ellipses
+from nntomo_dask.phantoms.materials import Materials
 from nntomo_dask.projection.project import project
-from nntomo_dask.reconstruction.intensity import intensity_level
+from nntomo_dask.reconstruction.intensity import Level, intensity_level
 from nntomo_dask.training import noise as phantom_noise
 from nntomo_dask.training.noise import PhantomNoise
 from nntomo_dask.training.pairs import PAIRED, check_pair
 from nntomo_dask.types import Float32, Integers
 
-VOXEL, INPUT = "voxel", "input"
+VOXEL, INPUT, SLICE = "voxel", "input", "slice"
+SLICES, SAMPLES = 1600, 400_000  # of a training set, unless others are asked for
+_MOST_SLICES = 2**24  # whole numbers of float32
 _SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
 
 
@@ -33,11 +34,12 @@ def training_samples(
     series: xr.DataArray | Sequence[xr.DataArray],
     volume: xr.DataArray | Sequence[xr.DataArray],
     *,
-    n_samples: int = 100_000,
+    n_samples: int = SAMPLES,
     seed: int = 0,
     wedge: Wedge = "complete",
-    binning: filters.Binning = "exponential",
+    binning: Binning = "exponential",
     n_linear: int = 2,
+    filters: Filters = "apart",
 ) -> xr.Dataset:
     """Inputs and targets of an NN-FBP network at random voxels.
 
@@ -59,11 +61,16 @@ def training_samples(
         reconstruction. "keep": from the series as it is.
     binning, n_linear
         See `filters.bin_edges`.
+    filters
+        "apart": a network may weigh each projection, and both sides of it, by itself; neighbours in angle share a
+        filter where they are more than 12. "shared": it has one filter, the same on both sides, for all measured
+        projections, and another for filled ones.
 
     Returns
     -------
-    Dataset with ``inputs`` (voxel, input), ``target`` (voxel) and the scalar ``level``, see
-    `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how the inputs come from a series.
+    Dataset with ``inputs`` (voxel, input), ``target`` (voxel), ``slice`` (voxel), the number of the slice from which a
+    voxel comes, and the scalar ``level``, see `reconstruction.intensity_level`; float32. ``attrs["layout"]`` says how
+    the inputs come from a series.
 
     Raises
     ------
@@ -73,7 +80,7 @@ def training_samples(
     """
     all_series = [series] if isinstance(series, xr.DataArray) else list(series)
     volumes = [volume] if isinstance(volume, xr.DataArray) else list(volume)
-    layout = _check_pairs(all_series, volumes, n_samples, wedge, binning, n_linear)
+    layout = _check_pairs(all_series, volumes, n_samples, wedge, binning, n_linear, filters)
     all_series = [slabs.lazy(geometry.in_order_of_angle(geometry.in_own_pixels(item))) for item in all_series]
 
     n_slices = np.array([item.sizes[schema.Z] for item in all_series])
@@ -87,10 +94,16 @@ def training_samples(
     ]
     inputs = da.concatenate([part[:, :-1] for part in parts])
     target = da.concatenate([part[:, -1] for part in parts])
-    levels = [intensity_level(item).data for item in all_series]
-    parameters = {"n_samples": n_samples, "seed": seed, **asdict(layout)}
+    levels = [intensity_level(item, of=layout.level_of).data for item in all_series]
+    parameters = {"n_samples": n_samples, "seed": seed, **layout.parameters()}
+    numbers = np.repeat(np.arange(per_slice.size, dtype=np.float32), per_slice)
     return xr.Dataset(
-        {"inputs": ((VOXEL, INPUT), inputs), "target": (VOXEL, target), "level": ((), da.stack(levels).mean())},
+        {
+            "inputs": ((VOXEL, INPUT), inputs),
+            "target": (VOXEL, target),
+            SLICE: (VOXEL, da.from_array(numbers, chunks=target.chunks)),
+            "level": ((), da.stack(levels).mean()),
+        },
         attrs={
             "layout": layout.to_json(),
             "recipe": recipes.Shown(recipes.record("training_samples", parameters, [*all_series, *volumes])),
@@ -102,14 +115,15 @@ def training_samples(
 def phantom_samples(
     series: xr.DataArray,
     *,
-    phantom: str = Ellipses.name,
+    phantom: str = Materials.name,
     noise: PhantomNoise = "auto",
-    n_slices: int = 400,
-    n_samples: int = 100_000,
+    n_slices: int = SLICES,
+    n_samples: int = SAMPLES,
     seed: int = 0,
     wedge: Wedge = "complete",
-    binning: filters.Binning = "exponential",
+    binning: Binning = "exponential",
     n_linear: int = 2,
+    filters: Filters = "apart",
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and validation samples for exactly this series: phantoms projected at its angles onto its detector.
 
@@ -122,15 +136,15 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        Its name: "ellipses" for a specimen of one material, "bodies" for the same in three dimensions, "mixed" for
-        different grey levels and crowds of bodies, "spheres".
+        Its name: "materials" for a specimen of which nothing is known, "ellipses" for one of one material, "bodies" for
+        the same in three dimensions, "mixed" for grey levels and crowds of bodies, "spheres".
     noise
         Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
         intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
         standard deviation of Gaussian noise, as a share of the phantoms' brightest ray.
     n_slices
         Of the training phantom.
-    n_samples, seed, wedge, binning, n_linear
+    n_samples, seed, wedge, binning, n_linear, filters
         See `training_samples`.
 
     Returns
@@ -146,9 +160,10 @@ def phantom_samples(
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
-    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training()
+    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training().for_single_slices()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
-    with_noise = phantom_noise.like(series, noise, who="phantom_samples")
+    level_of: Level = "brightest" if filters == "apart" else "median"
+    with_noise = phantom_noise.like(series, noise, who="phantom_samples", of=level_of)
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
@@ -160,6 +175,7 @@ def phantom_samples(
             wedge=wedge,
             binning=binning,
             n_linear=n_linear,
+            filters=filters,
         )
 
     return samples(n_slices, 2 * seed + 1), samples(n_slices // 4, 2 * seed + 2)
@@ -170,8 +186,9 @@ def _check_pairs(
     volumes: list[xr.DataArray],
     n_samples: int,
     wedge: Wedge,
-    binning: filters.Binning,
+    binning: Binning,
     n_linear: int,
+    filters: Filters,
 ) -> InputLayout:
     who = "training_samples"
     if not all_series or len(all_series) != len(volumes):
@@ -182,7 +199,12 @@ def _check_pairs(
             remedy="pass as many volumes as series",
             command=PAIRED,
         )
-    for name, value, choices in (("wedge", wedge, ("complete", "keep")), ("binning", binning, ("exponential", "none"))):
+    known = (
+        ("wedge", wedge, ("complete", "keep")),
+        ("binning", binning, ("exponential", "none")),
+        ("filters", filters, ("apart", "shared")),
+    )
+    for name, value, choices in known:
         if value not in choices:
             refuse(who, needs=f"{name} {' or '.join(choices)}", got=f"{value!r}", remedy=f'`{name}="{choices[0]}"`')
     if n_samples < 1:
@@ -203,6 +225,7 @@ def _check_pairs(
         wedge=wedge,
         binning=binning,
         n_linear=n_linear,
+        filters=filters,
     )
     for other in all_series[1:]:
         layout.check(other, who=who)
@@ -281,6 +304,16 @@ def _positions(size: int, count: int, seed: list[int], axis: Axis | None) -> Int
     y, x = np.nonzero(geometry.seen_by_all(size, axis))
     chosen = np.random.default_rng(seed).integers(0, y.size, count)
     return np.column_stack([y[chosen], x[chosen]])
+
+
+def slices_of(samples: xr.Dataset) -> Integers:
+    """(voxel,), the slice of each voxel; 0 for all of them in a set that does not say."""
+    if SLICE not in samples or samples[SLICE].dims != (VOXEL,):
+        return np.zeros(samples.sizes[VOXEL], np.int64)
+    values = np.asarray(samples[SLICE].values)
+    if not np.isfinite(values).all() or (values < 0).any() or values.max(initial=0) > _MOST_SLICES:
+        refuse("train", needs="numbers of slices in a training set", got="others", remedy="make it again")
+    return values.astype(np.int64)
 
 
 def is_as_recorded(samples: xr.Dataset) -> bool:

@@ -2,37 +2,27 @@
 
 import dataclasses
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from nntomo_dask import extras
 from nntomo_dask.arrays import recipes
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels.backproject import Activation
+from nntomo_dask.kernels.network_tiles import Activation, Output
 from nntomo_dask.networks import nnfbp
+from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.settings import check_settings
 from nntomo_dask.training import checkpoints, loop
-from nntomo_dask.training.checkpoints import Array, Arrays, Checkpoint
+from nntomo_dask.training.checkpoints import Checkpoint
 from nntomo_dask.training.loop import Progress
-from nntomo_dask.training.nnfbp import KIND, levenberg_marquardt, sets
-from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of
-from nntomo_dask.training.nnfbp.settings import MAX_EPOCHS, Fit, Solver
-from nntomo_dask.types import Float64
+from nntomo_dask.training.nnfbp import KIND, sets
+from nntomo_dask.training.nnfbp.samples import is_as_recorded, layout_of, slices_of
+from nntomo_dask.training.nnfbp.settings import MAX_EPOCHS, Fit, Nodes, Solver
+from nntomo_dask.training.nnfbp.solvers import SOLVERS, Data
 
-if TYPE_CHECKING:
-    from nntomo_dask.training.nnfbp import adam
-
-
-# Levenberg–Marquardt tries so many random starting points, each for some iterations on a part of the set.
-_STARTS, _START_ITERATIONS, _START_VOXELS = 8, 12, 10_000
-_PERMUTED_VOXELS = 2**20  # of a larger set that part is drawn without a permutation of all
 _WHO = "train_nnfbp"
 
 
@@ -40,9 +30,11 @@ def train_nnfbp(
     training: xr.Dataset,
     validation: xr.Dataset,
     *,
-    hidden_nodes: int = 8,
+    hidden_nodes: Nodes = "auto",
+    second_nodes: Nodes = "auto",
     activation: Activation = "relu",
-    solver: Solver = "lm",
+    output: Output = "linear",
+    solver: Solver = "annealed",
     seed: int = 0,
     max_epochs: int | None = None,
     patience: int = 25,
@@ -63,15 +55,23 @@ def train_nnfbp(
         From `training_samples`, with the same input layout, and from different volumes. Sets that do not fit into
         memory must come from stores, see `save` and `open`.
     hidden_nodes
-        Number of hidden nodes, that is of learned filters; more than 8 gain little.
+        Number of hidden nodes, that is of learned filters. "auto": 16 with the solver "annealed", 8 with others.
+    second_nodes
+        Of a second hidden layer, 0 for none. "auto": 16 with "annealed", none with others.
     activation
         Of the hidden nodes.
+    output
+        "linear": at least the least value of the training volumes, and above their greatest one where the inputs say
+        so. "sigmoid": between the two, as in version 0.1.0.
     solver
+        "annealed": Adam in mini-batches of 200 with a rate that rises over a tenth of the epochs and falls to zero;
+        every slice counts alike, its errors as shares of its mean square error (plus a fifth of the median slice's).
         "lm": Levenberg–Marquardt over the whole set, dozens of iterations. "adam": mini-batches, as in Branchut (2024).
     seed
-        Of the starting weights and of Adam's order; the same seed gives the same network.
+        Of the starting weights and of the order of mini-batches; the same seed gives the same network.
     max_epochs
-        Iterations of "lm" (default 500), passes over the set of "adam" (default 10 000).
+        Passes over the set of "annealed" (default 20), which plans its rate for them, and of "adam" (default 10 000);
+        iterations of "lm" (default 500).
     patience
         Epochs without a better validation loss after which training ends.
     batch_size, learning_rate
@@ -87,7 +87,8 @@ def train_nnfbp(
     ------
     SchemaError
         The two sets differ in layout, hold nothing to learn, or hold values that are not finite; a large set is not
-        stored, or was given to "adam"; a parameter is out of range; the checkpoint belongs to another training.
+        stored, or was given to another solver than "lm"; a parameter is out of range; the checkpoint belongs to another
+        training.
 
     References
     ----------
@@ -95,7 +96,9 @@ def train_nnfbp(
     """
     settings = Fit(
         hidden_nodes=hidden_nodes,
+        second_nodes=second_nodes,
         activation=activation,
+        output=output,
         solver=solver,
         patience=patience,
         batch_size=batch_size,
@@ -135,9 +138,13 @@ def fit(
             got=f"{layout} and {layout_of(validation)}",
             remedy="make both with the same angles, detector, wedge and binning",
         )
+    form = settings.form(layout.n_inputs)
     parameters = {
-        "hidden_nodes": settings.hidden_nodes,
+        "hidden_nodes": form.n_hidden,
+        # What version 0.1.0 did not have is left out where it plays no part, so that its trainings go on.
+        **({"second_nodes": form.n_second} if form.n_second else {}),
         "activation": settings.activation,
+        **({"output": settings.output} if settings.output != "sigmoid" else {}),
         "solver": settings.solver,
         "seed": seed,
         "max_epochs": max_epochs,
@@ -150,36 +157,35 @@ def fit(
     reached = checkpoints.resume(KIND, path, recipe, who="train")
     if reached is not None and reached.ended and is_as_recorded(training) and is_as_recorded(validation):
         return reached.best_network()
-    if settings.solver == "adam" and sets.is_large(training):
+    held = {"lm": (), "adam": (training,), "annealed": (training, validation)}[settings.solver]
+    large = [part for part in held if sets.is_large(part)]
+    if large:
         refuse(
             _WHO,
-            needs=f"a training set in memory for adam, or one of at most {sets.IN_MEMORY_VOXELS} voxels",
-            got=f"a lazy one of {training.sizes['voxel']}",
+            needs=f"a training set in memory for {settings.solver}, or one of at most {sets.IN_MEMORY_VOXELS} voxels",
+            got=f"a lazy one of {large[0].sizes['voxel']}",
             remedy='`solver="lm"`, which reads it chunk by chunk, or training.load() where memory holds it',
         )
     data = _load(training, validation)
     if reached is None:
-        reached = Checkpoint(KIND, _frame(data, layout, settings, recipe), digest=data.digest)
+        reached = Checkpoint(KIND, _frame(data, layout, form, recipe), digest=data.digest)
     elif reached.digest != data.digest:
         checkpoints.refuse_another("train", path, "samples", "others of the same recipe")
     if not reached.ended:
-        solver: loop.Solver[Any] = _SOLVERS[settings.solver](data, settings, seed)
-        loop.run(solver, reached, max_epochs=max_epochs, patience=settings.patience, path=path, progress=progress)
+        solver: loop.Solver[Any] = SOLVERS[settings.solver](data, settings, form, seed, max_epochs)
+        loop.run(
+            solver,
+            reached,
+            max_epochs=max_epochs,
+            patience=settings.patience,
+            path=path,
+            progress=progress,
+            expected_epochs=max_epochs if settings.solver == "annealed" else None,
+        )
     return reached.best_network()
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Both sets, and what of them the network keeps."""
-
-    training: sets.Samples
-    validation: sets.Samples
-    scaling: sets.Scaling
-    level: float
-    digest: str
-
-
-def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
+def _load(training: xr.Dataset, validation: xr.Dataset) -> Data:
     train_set, validation_set, level = sets.load(training, validation)
     summary, validation_summary = sets.summary(train_set), sets.summary(validation_set)
     if not (summary.finite and validation_summary.finite and np.isfinite(level)):
@@ -192,26 +198,25 @@ def _load(training: xr.Dataset, validation: xr.Dataset) -> _Data:
             remedy="check the volume",
         )
     scaling = sets.Scaling(summary.input_low, summary.input_high, summary.target_low, summary.target_high)
-    return _Data(
+    return Data(
         training=dataclasses.replace(train_set, scaling=scaling),
         validation=dataclasses.replace(validation_set, scaling=scaling),
         scaling=scaling,
         level=level,
         digest=hashlib.sha256(summary.digest + validation_summary.digest).hexdigest()[:16],
+        slices=slices_of(training),
+        validation_slices=slices_of(validation),
     )
 
 
-def _frame(data: _Data, layout: nnfbp.InputLayout, settings: Fit, recipe: recipes.Recipe) -> nnfbp.NNFBPNetwork:
+def _frame(data: Data, layout: InputLayout, form: nnfbp.Form, recipe: recipes.Recipe) -> nnfbp.NNFBPNetwork:
     """A network with all but its weights."""
-    zeros = np.zeros(nnfbp.parameter_count(layout.n_inputs, settings.hidden_nodes))
-    weights, bias, output_weights, output_bias = nnfbp.unpack(zeros, layout.n_inputs, settings.hidden_nodes)
+    parts: dict[str, Any] = form.unpack(np.zeros(form.count))
     return nnfbp.NNFBPNetwork(
         layout=layout,
-        activation=settings.activation,
-        hidden_weights=weights,
-        hidden_bias=bias,
-        output_weights=output_weights,
-        output_bias=output_bias,
+        activation=form.activation,
+        output=form.output,
+        **parts | {"output_bias": 0.0},
         input_low=data.scaling.input_low,
         input_high=data.scaling.input_high,
         target_low=data.scaling.target_low,
@@ -219,116 +224,3 @@ def _frame(data: _Data, layout: nnfbp.InputLayout, settings: Fit, recipe: recipe
         level=data.level,
         recipe=recipe,
     )
-
-
-class _State(Protocol):
-    """What the states of both solvers have in common."""
-
-    @property
-    def parameters(self) -> Array: ...
-    @property
-    def loss(self) -> float: ...
-
-
-State = TypeVar("State", bound=_State)
-
-
-class _OnSamples(Generic[State]):
-    """What both solvers do alike."""
-
-    def __init__(self, data: _Data, settings: Fit, seed: int) -> None:
-        self.data, self.settings, self.seed = data, settings, seed
-
-    def parameters(self, state: State) -> Float64:
-        """The network's parameters."""
-        return np.asarray(state.parameters, np.float64)
-
-    def loss(self, state: State) -> float:
-        """Mean square error of the training samples."""
-        return state.loss
-
-    def validate(self, state: State) -> float:
-        """Mean square error of the validation samples."""
-        parameters = self.parameters(state)
-        return levenberg_marquardt.mean_square_error(parameters, self.data.validation, self.settings.activation)
-
-
-class _LevenbergMarquardt(_OnSamples[levenberg_marquardt.State]):
-    def start(self) -> levenberg_marquardt.State:
-        """The best of some starting points after a few iterations on a part of the set."""
-        activation, samples = self.settings.activation, self.data.training
-        voxels, n_inputs = samples.shape
-        rng = np.random.default_rng(self.seed)
-        if voxels <= _PERMUTED_VOXELS:
-            chosen = rng.permutation(voxels)[:_START_VOXELS]
-        else:
-            chosen = rng.choice(voxels, _START_VOXELS, replace=False)
-        part = samples.rows(chosen)
-        best: levenberg_marquardt.State | None = None
-        for _ in range(_STARTS):
-            state = levenberg_marquardt.start(_initial(rng, n_inputs, self.settings.hidden_nodes), part, activation)
-            for later in itertools.islice(levenberg_marquardt.iterate(state, part, activation), _START_ITERATIONS):
-                state = later
-            if best is None or state.loss < best.loss:
-                best = state
-        assert best is not None
-        return levenberg_marquardt.start(best.parameters, samples, activation)
-
-    def resume(self, arrays: Arrays) -> levenberg_marquardt.State:
-        return levenberg_marquardt.from_arrays(arrays)
-
-    def iterate(self, state: levenberg_marquardt.State) -> Iterator[levenberg_marquardt.State]:
-        return levenberg_marquardt.iterate(state, self.data.training, self.settings.activation)
-
-    def arrays(self, state: levenberg_marquardt.State) -> Arrays:
-        return levenberg_marquardt.to_arrays(state)
-
-    def is_epoch_complete(self, state: levenberg_marquardt.State) -> bool:
-        return True  # every state is a whole pass over the set
-
-
-class _Adam(_OnSamples["adam.State"]):
-    def __init__(self, data: _Data, settings: Fit, seed: int) -> None:
-        extras.check("torch", who='train_nnfbp with solver="adam"')
-        from nntomo_dask.training.nnfbp import adam  # PyTorch takes seconds to import
-
-        super().__init__(data, settings, seed)
-        assert isinstance(data.training, sets.InMemory)
-        self.adam = adam
-        self.inputs = data.scaling.inputs(data.training.inputs)
-        self.targets = data.scaling.targets(data.training.targets)
-
-    def start(self) -> "adam.State":
-        rng = np.random.default_rng(self.seed)
-        return self.adam.start(_initial(rng, self.inputs.shape[1], self.settings.hidden_nodes))
-
-    def resume(self, arrays: Arrays) -> "adam.State":
-        return self.adam.from_arrays(arrays)
-
-    def iterate(self, state: "adam.State") -> Iterator["adam.State"]:
-        return self.adam.iterate(
-            state,
-            self.inputs,
-            self.targets,
-            self.settings.activation,
-            batch_size=self.settings.batch_size,
-            learning_rate=self.settings.learning_rate,
-            seed=self.seed,
-        )
-
-    def arrays(self, state: "adam.State") -> Arrays:
-        return self.adam.to_arrays(state)
-
-    def is_epoch_complete(self, state: "adam.State") -> bool:
-        return state.batch == 0
-
-
-_SOLVERS: dict[Solver, type[_LevenbergMarquardt] | type[_Adam]] = {"lm": _LevenbergMarquardt, "adam": _Adam}
-
-
-def _initial(rng: np.random.Generator, n_inputs: int, n_hidden: int) -> Float64:
-    """Random parameters, of a size that leaves every node in its sensitive range for inputs in [-1, 1]."""
-    weights = rng.standard_normal((n_inputs, n_hidden)) * np.sqrt(2 / n_inputs)
-    bias = rng.uniform(-0.5, 0.5, n_hidden)
-    output_weights = rng.uniform(-1, 1, n_hidden)
-    return np.concatenate([weights.ravel(), bias, output_weights, [0.0]])
