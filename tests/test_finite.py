@@ -31,7 +31,7 @@ def series(volume):
 
 @pytest.fixture(scope="module")
 def networks(series):
-    sets = nt.phantom_samples(series, n_slices=8, n_samples=400)
+    sets = nt.phantom_samples(series, phantom="ellipses", n_slices=8, n_samples=400)
     networks = {"nnfbp": nt.train_nnfbp(*sets, hidden_nodes=2, max_epochs=2, progress="none")}
     if importlib.util.find_spec("torch") is not None:
         slices = nt.phantom_slices(series, n_slices=8, neighbours=1)
