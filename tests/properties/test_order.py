@@ -29,8 +29,9 @@ def series():
 def networks(series):
     """A network of each kind, also one that was trained without phantoms."""
     nnfbp = nt.train_nnfbp(
-        *nt.phantom_samples(series, phantom="ellipses", n_slices=8, n_samples=500),
+        *nt.phantom_samples(series, phantom="ellipses", filters="shared", n_slices=8, n_samples=500),
         hidden_nodes=2,
+        second_nodes=2,
         max_epochs=3,
         progress="none",
     )
