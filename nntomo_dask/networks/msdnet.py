@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks import NETWORKS
 from nntomo_dask.networks.network import Network
+from nntomo_dask.networks.nnfbp import NNFBPNetwork
 from nntomo_dask.networks.nnfbp_layout import check_angles
 from nntomo_dask.types import Float32
 
@@ -64,6 +65,11 @@ class Inputs:
     def channels(self) -> int:
         """Slices that the network sees at once."""
         return 2 * self.neighbours + 1
+
+    @property
+    def level_of(self) -> Literal["median", "brightest"]:
+        """By which matter intensities are compared: as the network that makes the slices does it."""
+        return self.network.layout.level_of if isinstance(self.network, NNFBPNetwork) else "median"
 
     def to_json(self) -> str:
         """All but the network."""

@@ -92,7 +92,8 @@ class Msdnet(Method):
 
     def prepare(self, series: xr.DataArray) -> tuple[Scalar, ...]:
         """The scale, one for all members; and what consistency needs."""
-        (scale,) = scales_of(self.name, series, [self.networks[0].level], self.scale)
+        first = self.networks[0]
+        (scale,) = scales_of(self.name, series, [first.level], self.scale, of=first.inputs.level_of)
         level = scale * self.networks[0].level
         more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
         return scale, *more

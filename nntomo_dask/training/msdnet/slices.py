@@ -251,7 +251,7 @@ def _dataset(
     targets = [
         slabs.lazy(item).chunk({schema.Z: source.data.chunks[0]}) for item, source in zip(targets, sources, strict=True)
     ]
-    levels = [intensity_level(item).data for item in all_series]
+    levels = [intensity_level(item, of=inputs.level_of).data for item in all_series]
     # Scenes of different series have different numbers.
     firsts = itertools.accumulate((int(numbers.max()) + 1 for numbers in scenes[:-1]), initial=0)
     numbers = np.concatenate([numbers + first for numbers, first in zip(scenes, firsts, strict=True)])
