@@ -125,12 +125,10 @@ from .reconstruction.method import (
     reconstruct as reconstruct,
 )
 from .reconstruction.msdnet import msdnet as msdnet
-from .reconstruction.nnfbp import (
-    nnfbp as nnfbp,
-    outside_training_range as outside_training_range,
-)
+from .reconstruction.nnfbp import nnfbp as nnfbp
 from .reconstruction.report import report as report
 from .reconstruction.sirt import sirt as sirt
+from .reconstruction.training_range import outside_training_range as outside_training_range
 from .reconstruction.tv import tv as tv
 from .reconstruction.unrolled import unrolled as unrolled
 from .simulation.like import ground_truth_like as ground_truth_like

@@ -1,18 +1,16 @@
-"""Reconstruction by NN-FBP networks, one or an ensemble, and whether the network may be trusted with a series."""
+"""Reconstruction by NN-FBP networks, one or an ensemble."""
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask.base import compute
 
-from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
+from nntomo_dask.arrays import geometry, recipes, schema
 from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
@@ -20,21 +18,17 @@ from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, backproject_network, backproject_statistics
 from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.network import instead_of
-from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded, scale_inputs
+from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded
 from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
 from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.reconstruction.training_range import OUTSIDE_LIMIT, shares_of, shares_outside, warn
 from nntomo_dask.settings import setting
-from nntomo_dask.types import Float32, Float64, Integers
+from nntomo_dask.types import Float32, Float64
 
-# A share of inputs outside the training range above this makes a reconstruction warn.
-OUTSIDE_LIMIT = 0.05
-# Voxels of each slice at which the inputs are looked at: their share is then known to ±3 % (one sigma) in a slice, and
-# far better in a volume.
-_VOXELS_LOOKED_AT = 256
 _GROUP = 8  # slices whose filtered rows are held at once: as many as the kernel takes
 
 
@@ -129,7 +123,7 @@ class Nnfbp(Method):
         layout = self.networks[0].layout
         rows = geometry.rows_at(rows, angles_deg, layout.series_angles_deg)
         if self.warns:
-            _warn(self.name, float(_outside_shares(rows, scales, self.networks, axis).mean(axis=1).max()))
+            warn(self.name, float(shares_of(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
         # Of the second statistic, computed and copied.
         image = streams.bordered_image_bytes(rows.shape[-1]) if both else 0
@@ -178,7 +172,7 @@ class Nnfbp(Method):
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
         """The scale, and the share of the first network's inputs outside its training range."""
-        (share,) = compute(_outside(series, self.networks[0], prepared[0]).mean())
+        (share,) = compute(shares_outside(series, self.networks[0], prepared[0]).mean())
         origin = "estimated" if self.scale == "auto" else "given"
         lines = [
             f"intensity of the specimen, {origin}: {prepared[0]:.5g} times that of the training volumes",
@@ -274,58 +268,6 @@ def nnfbp(
     return reconstruct(series, Nnfbp(networks=networks, scale=scale, consistency=consistency, statistic=statistic))
 
 
-def outside_training_range(series: xr.DataArray, network: NNFBPNetwork, *, scale: Scale = "auto") -> xr.DataArray:
-    """Share of the network's inputs that lie outside the range seen in training, for each slice.
-
-    Looked at in 256 voxels a slice, on a fixed pattern; a slice without signal counts as inside. Near 0 where a series
-    resembles the training set; above 0.05 the network extrapolates, and its output may be far off without looking so.
-    Lazy.
-
-    Returns
-    -------
-    Dims (z), float32, in [0, 1].
-
-    Raises
-    ------
-    SchemaError
-        As `nnfbp`.
-    """
-    schema.check_tilt_series(series, who="outside_training_range")
-    network.check(series, who="outside_training_range")
-    source = geometry.in_own_pixels(series)
-    factor = scales_of("outside_training_range", source, [network.level], scale, of=network.layout.level_of)[0]
-    share = _outside(source, network, factor)
-    return xr.DataArray(
-        share, dims=(schema.Z,), coords={schema.Z: series[schema.Z].values}, name="outside_training_range"
-    )
-
-
-def _outside(series: xr.DataArray, network: NNFBPNetwork, scale: Scalar) -> da.Array:
-    """Lazy (z,), see `outside_training_range`."""
-    rows = slabs.lazy(series).data
-    shares: da.Array = da.map_blocks(
-        finite.Checked(_outside_share, "outside_training_range", schema.SERIES_DIMS, finite.starts(rows)),
-        rows,
-        scale,
-        drop_axis=[1, 2],
-        dtype=np.float32,
-        meta=np.empty((0,), np.float32),
-        network=network,
-        angles_deg=series[schema.ANGLE].values,
-        axis=schema.axis_of(series),
-    )
-    return shares
-
-
-def _warn(who: str, share: float) -> None:
-    if share > OUTSIDE_LIMIT:
-        warnings.warn(
-            f"{who}: {share:.0%} of the network's inputs lie outside the range it saw in training, so it extrapolates; "
-            "train it on phantoms or structures more like this specimen, or check the scale",
-            stacklevel=2,
-        )
-
-
 def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
     """Raise a SchemaError where the networks do not go together, or not with what is asked of them."""
     for member in networks:
@@ -371,36 +313,3 @@ def _reconstruct(
         else:
             backproject_network(filtered, angles_rad, end, axis=axis, out=volume[z : z + group])
     return xp.ascontiguousarray(xp.moveaxis(volume, 0, 1)) if both else volume
-
-
-def _outside_share(
-    slab: Float32, scale: float, *, network: NNFBPNetwork, angles_deg: Float64, axis: Axis | None
-) -> Float32:
-    """(slice,), see `outside_training_range`."""
-    rows = geometry.rows_at(slab, angles_deg, network.layout.series_angles_deg)
-    return np.asarray(_outside_shares(rows, [scale], [network], axis)[0])
-
-
-def _outside_shares(
-    slab: Float32, scales: Sequence[float], networks: Sequence[NNFBPNetwork], axis: Axis | None
-) -> Float32:
-    """(network, slice), of networks of one layout; rows in their order."""
-    layout = networks[0].layout
-    z = np.repeat(np.arange(len(slab)), _VOXELS_LOOKED_AT)
-    voxels = np.column_stack([z, np.tile(_looked_at(layout.detector_count, axis), (len(slab), 1))]).astype(np.int64)
-    inputs = device.to_host(layout.inputs(slab, voxels, axis))
-    shares = []
-    for network, scale in zip(networks, scales, strict=True):
-        scaled = scale_inputs(inputs / np.float32(scale), network.input_low, network.input_high)
-        outside = np.abs(scaled) > 1 + 1e-6
-        shares.append(outside.reshape(len(slab), -1).mean(axis=1))
-    return np.asarray(np.array(shares) * device.to_host(slab.any(axis=(1, 2))), np.float32)
-
-
-@functools.lru_cache(maxsize=8)
-def _looked_at(detector_count: int, axis: Axis | None) -> Integers:
-    """(voxel, 2): y and x of the voxels of a slice at which the inputs are looked at."""
-    seen = np.argwhere(geometry.seen_by_all(detector_count, axis))
-    if not len(seen):  # the tilt axis is beyond the detector
-        seen = np.argwhere(np.ones((detector_count, detector_count), bool))
-    return np.asarray(seen[np.random.default_rng(0).integers(0, len(seen), _VOXELS_LOOKED_AT)])
