@@ -25,6 +25,7 @@ TITLES = {
     "nnfbp": "NN-FBP",
     "tv": "Total variation",
     "dart": "DART",
+    "unrolled": "Unrolled network",  # needs PyTorch
     "msdnet": "MS-D Net",  # takes some minutes longer, so only if asked for
 }
 
@@ -42,6 +43,7 @@ def run(*, size: int, count: int, seed: int, methods: tuple[str, ...], out: Path
         "nnfbp": lambda: nt.nnfbp(series, train(series, out)),
         "tv": lambda: nt.tv(series),
         "dart": lambda: nt.dart(series),
+        "unrolled": lambda: nt.unrolled(series),
         "msdnet": lambda: nt.msdnet(series, train_msdnet(series, out)),
     }
     volumes = {}
@@ -159,7 +161,7 @@ Explanation of the methods: docs/theory.md. This script: pipelines/demo/quicksta
     default=",".join(METHODS),
     show_default=True,
     help="The methods to compare, separated by commas. There are sirt_report, with the settings of Branchut (2024), "
-    "dart, and msdnet, which takes some minutes longer, too.",
+    "dart, unrolled and msdnet, which need PyTorch, too; msdnet takes some minutes longer.",
 )
 @click.option(
     "--out",
