@@ -13,14 +13,24 @@ from tests.cuda_on_cpu.compiled import KernelError, Module
 from tests.cuda_on_cpu.cupy import ndarray
 
 NVCC = shutil.which("nvcc")
+
+
+def network(**macros):
+    """Macros of `backproject` for one network of 8 hidden nodes as it was published, or another."""
+    published = {"MEMBERS": 1, "HIDDEN": 8, "SECOND": 0, "NETWORK": 1, "RELU": 1, "LINEAR": 0, "MEAN": 1, "SPREAD": 0}
+    return "backproject", published | {"WARPS": 8} | macros
+
+
 # Every macro that a source is compiled with somewhere.
 VARIANTS = [
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 1, "NETWORK": 0, "RELU": 0, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 1, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "MEAN": 1, "SPREAD": 0, "WARPS": 32}),
-    ("backproject", {"MEMBERS": 4, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 0, "WARPS": 8}),
-    ("backproject", {"MEMBERS": 4, "HIDDEN": 32, "NETWORK": 1, "RELU": 0, "MEAN": 0, "SPREAD": 1, "WARPS": 32}),
-    ("backproject", {"MEMBERS": 4, "HIDDEN": 8, "NETWORK": 1, "RELU": 1, "MEAN": 1, "SPREAD": 1, "WARPS": 8}),
+    network(HIDDEN=1, NETWORK=0, RELU=0),
+    network(),
+    network(HIDDEN=32, RELU=0, WARPS=32),
+    network(MEMBERS=4),
+    network(MEMBERS=4, HIDDEN=32, RELU=0, MEAN=0, SPREAD=1, WARPS=32),
+    network(MEMBERS=4, SPREAD=1),
+    network(HIDDEN=16, SECOND=16, LINEAR=1),
+    network(MEMBERS=4, HIDDEN=16, SECOND=16, LINEAR=1, SPREAD=1),
     ("project", {"WARPS": 8}),
     ("sample", {}),
     ("iterate", {"ENTRIES": 256, "WARPS": 8}),
