@@ -614,7 +614,9 @@ CONTENTS = {
     "no angles": ("layout", '{"angles_deg": [], "detector_count": 48}'),
     "a wedge of 10⁸ steps": ("layout", '{"angles_deg": [0, 1e-6, 2e-6, 3e-6], "detector_count": 48}'),
     "angles of text": ("layout", '{"angles_deg": ["a", "b"], "detector_count": 48}'),
-    "another activation": ("activation", "\x1b[2J"),
+    "another activation": ("activations", '["\\u001b[2J", "linear"]'),
+    "another output": ("activations", '["relu", {"linear": 1}]'),
+    "three activations": ("activations", '["relu", "relu", "linear"]'),
 }
 
 

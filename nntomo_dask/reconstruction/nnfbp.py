@@ -105,7 +105,7 @@ class Nnfbp(Method):
         """The volume consistent with the measurement."""
         if self.consistency == "none":
             return volume
-        own = np.asarray(self.networks[0].layout.angles_deg)
+        own = np.asarray(self.networks[0].layout.series_angles_deg)
         return consistency_room.finished(
             volume,
             geometry.rows_at(rows, angles_deg, own),
@@ -187,7 +187,7 @@ class Nnfbp(Method):
 
     def ends(self, prepared: Sequence[float]) -> list[float]:
         """The greatest values of networks with a sigmoid as output."""
-        pairs = zip(self.networks, prepared, strict=True)
+        pairs = zip(self.networks, prepared[: len(self.networks)], strict=True)
         return [network.target_high * scale for network, scale in pairs if network.output == "sigmoid"]
 
     def widened(self, pixels: int) -> "Nnfbp":
