@@ -359,11 +359,14 @@ def test_recipes(noisy, networks, name):
     assert default == parameters["auto" if name == "msdnet" else "none"]
 
 
-@methods
-def test_at_some_of_the_angles(noisy, networks, name):
+@pytest.mark.parametrize(("name", "filters"), [("nnfbp", "shared"), ("nnfbp", "apart"), ("msdnet", "shared")])
+def test_at_some_of_the_angles(noisy, networks, name, filters):
     """As an assessment asks for it: the projections that are left out play no part."""
     kept = np.delete(np.arange(8), [2, 5])
-    method = nt.METHODS[name](networks=(networks[name][0],), consistency=20.0, scale=50.0).for_angles(ANGLES[kept])
+    network = networks[name][0]
+    if filters == "apart":
+        network = random_network(np.random.default_rng(4), InputLayout(tuple(ANGLES), EDGE, filters="apart"))
+    method = nt.METHODS[name](networks=(network,), consistency=20.0, scale=50.0).for_angles(ANGLES[kept])
     few = noisy.isel(angle=kept)
     alone = nt.reconstruct(few, dataclasses.replace(method, consistency="none"))
     expected = finished(alone.values, few.values, nt.projector(ANGLES[kept], EDGE), weight=20.0)
