@@ -1,4 +1,4 @@
-"""The networks that come with the package, made anew: scenes, and at the same time networks that learn from them.
+"""Networks like those that come with the package: scenes, and at the same time networks that learn from them.
 
 ``python -m pipelines.pretrain --minutes 60 --out stores/pretrain`` draws scenes with all cores but one: phantoms with
 few projections at any angles and with any noise, solved with total variation. Networks learn from what there is so far,
@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,17 +78,19 @@ class Drawn(Scenes):
 
     folder: str = ""
 
-    def scenes(self, numbers: Any, *, workers: int) -> Iterator[Scene]:
-        """Without end."""
+    def scenes(self, numbers: Any, *, workers: int) -> Generator[Scene, None, None]:
+        """Without end; none where too few were drawn for a minute."""
         rng = np.random.default_rng(self.seed)
 
         def known() -> Iterator[Path]:
             there: list[Path] = []
-            while True:
+            patience = 60
+            while patience:
                 if len(there) < FIRST or rng.random() < 0.02:
                     there = sorted(Path(self.folder).glob("[0-9]*.npz"))
                 if len(there) < FIRST:
                     time.sleep(1)
+                    patience -= 1
                 else:
                     yield there[rng.integers(len(there))]
 
@@ -176,6 +178,8 @@ def main(
     networks: tuple[str, ...],
     batch_size: int,
 ) -> None:
+    if count < FIRST:
+        raise click.BadParameter(f"at least {FIRST}", param_hint="--count")
     deadline = time.time() + 60 * minutes
     both = list(sets.drawn_scenes(GEOMETRY, phantom=phantom, noise=SceneNoise(drawn=True), size=size, seed=seed))
     text, folder = both[0].attrs["scenes"], out / "scenes"
@@ -198,7 +202,7 @@ def main(
         process.start()
     for process in running[1:]:
         process.join()
-    running[0].terminate()
+    running[0].join()  # it ends at the same time
     click.echo(f"{len(list(folder.glob('[0-9]*.npz')))} scenes")
 
 

@@ -676,8 +676,8 @@ class TestMethod:
             ({"noise": np.inf}, "noise"),
             ({"noise": "much"}, "noise"),
             ({"statistic": "median"}, "statistic mean or spread; got 'median'"),
-            ({"statistic": "spread"}, "at least 2 networks; got 1"),
-            ({"networks": ()}, "at least 1 networks; got 0"),
+            ({"statistic": "spread"}, "two networks or more for a spread; got 1"),
+            ({"networks": ()}, "a network or several; got 0"),
             ({"consistency": "some"}, "consistency"),
             ({"consistency": -1.0}, "consistency"),
         ],
@@ -814,3 +814,28 @@ class TestTiles:
 def test_where_there_is_nothing_the_network_says_nothing():
     empty = nt.tilt_series(np.zeros((5, 8, 16), np.float32), nt.tilt_angles("tem", 8))
     assert not nt.unrolled(empty).values.any()
+
+
+def test_slices_far_from_all_matter_are_empty():
+    """Also those of a block that shows some: nothing changes at the border of a block."""
+    rows = np.zeros((30, 8, SIZE), np.float32)
+    rows[5] = nt.project(nt.nanoparticle((1, SIZE, SIZE), seed=1), ANGLES).values[0]
+    volume = nt.unrolled(nt.tilt_series(rows, ANGLES)).values
+    assert volume[5].any()
+    assert not volume[:1].any()
+    assert not volume[10:].any()
+
+
+def test_threads_are_given_back_where_contexts_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = torch_unet.one_thread(), torch_unet.one_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__()
+        assert torch.get_num_threads() == 1
+        second.__exit__()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

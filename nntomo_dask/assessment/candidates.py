@@ -16,6 +16,7 @@ from nntomo_dask.settings import settings_of
 from nntomo_dask.types import Float64
 
 WHO = "assess"
+PRETRAINED = "pretrained"  # the name of a network that comes with the package
 # What every other candidate has to be better than: SIRT with values of at least 0, nearly converged.
 BASELINE = Sirt(minimum=0.0, tolerance=1e-3)
 
@@ -54,7 +55,8 @@ def candidates(
     Parameters
     ----------
     methods
-        Names, or methods with their settings; None for all that need no network and those of the networks.
+        Names, or methods with their settings; None for all that need no network or come with one that fits, and those
+        of the networks.
     networks
         By name, such as that of the file.
 
@@ -80,10 +82,13 @@ def candidates(
             found += [(method, "", rank) for rank, method in enumerate(declared.candidates())]
             continue
         own = [name for name, kind in kinds.items() if kind is declared.network]
-        if not own and (pretrained := declared.own_networks(angles_deg)):
-            found += [(method, "", rank) for rank, method in enumerate(declared.candidates(networks=pretrained))]
-            continue
-        if not own:
+        # Where it is asked for by name and does not fit, its check says why.
+        pretrained = declared.own_networks()
+        if pretrained and (not own or _fits(declared, angles_deg, folds)):
+            found += [
+                (method, PRETRAINED, rank) for rank, method in enumerate(declared.candidates(networks=pretrained))
+            ]
+        elif not own:
             refuse(
                 WHO, needs=f"a network for {one}", got="none", remedy=f"`networks` from nntomo train --network {one}"
             )
@@ -113,8 +118,11 @@ def _is_default(
     method: type[Method], kinds: Mapping[str, type[Network]], angles_deg: Float64, folds: Sequence[Fold]
 ) -> bool:
     """Whether a method needs no network, one is given, or the package's own fits the series also without a fold."""
-    if method.network is None or method.network in kinds.values():
-        return True
+    return method.network is None or method.network in kinds.values() or _fits(method, angles_deg, folds)
+
+
+def _fits(method: type[Method], angles_deg: Float64, folds: Sequence[Fold]) -> bool:
+    """Whether the package has a network for a series, also without the projections of a fold."""
     return all(method.own_networks(angles_deg[fold.kept]) for fold in folds)
 
 

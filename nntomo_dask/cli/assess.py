@@ -50,7 +50,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--methods",
     type=Names(),
     help=f"The methods to compare, such as fbp,sirt; known are {', '.join(METHODS)}. Each is tried with several "
-    "settings. Default: all that need no network, and those of --network.",
+    "settings. Default: all that need no network or come with one that fits, and those of --network.",
 )
 @click.option(
     "--network",

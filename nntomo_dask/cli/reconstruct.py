@@ -43,8 +43,8 @@ class MethodName(options.Name):
     "network_paths",
     type=support.PATH,
     multiple=True,
-    help="A network from nntomo train, for a method that needs one. Repeat the option for an ensemble; the volume is "
-    "the mean of its members.",
+    help="A network from nntomo train, for a method that needs one; unrolled has its own. Repeat the option for an "
+    "ensemble; the volume is the mean of its members.",
 )
 @click.option(
     "--spread",
@@ -165,7 +165,7 @@ def _reconstruct(
         saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")
     if lines:  # something was computed
         lines.append(f"{chosen.name}: {misfit(saved[stores[0]], whole)}")
-        if chosen.network is not None:
+        if chosen.network is not None and pixels == 0:  # a cropped volume never gives back its series
             lines += signs(saved[stores[0]], whole, ends=chosen.ends(prepared))
     for line in lines:
         click.echo(line, err=True)

@@ -6,6 +6,7 @@ neighbours, two first guesses, what the measured projections say against it (the
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -190,12 +191,22 @@ def _on_stream_of(array: Any) -> contextlib.AbstractContextManager[object]:
 class one_thread:
     """Within this context PyTorch computes with one thread what this thread asks for.
 
-    Cores are used by other threads already, and bits do not depend on their number.
+    Cores are used by other threads already, and bits do not depend on their number. PyTorch has a number for each
+    thread, and one for threads to come; contexts may overlap, and the last that ends restores it.
     """
 
+    _lock = threading.Lock()
+    _inside = 0
+    _before = 1
+
     def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
+        with self._lock:
+            if one_thread._inside == 0:
+                one_thread._before = torch.get_num_threads()
+            one_thread._inside += 1
+            torch.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+        with self._lock:
+            one_thread._inside -= 1
+            torch.set_num_threads(one_thread._before if one_thread._inside == 0 else 1)

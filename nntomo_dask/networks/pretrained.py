@@ -15,7 +15,8 @@ Pretrained = Literal["general", "general-small"]
 def pretrained_network(name: Pretrained = "general") -> UnrolledNetwork:
     """A network for the method "unrolled" that learned from the phantom `materials` with any angles and noise.
 
-    ``pipelines/pretrain.py`` made it, and can make it anew; docs/theory.md has a table of how well it does.
+    ``pipelines/pretrain.py`` made it, from an earlier draft of that phantom; it makes others like it. docs/theory.md
+    has a table of how well it does.
 
     Parameters
     ----------

@@ -50,7 +50,12 @@ def check(consistency: Any, *, who: str) -> None:
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return (
+        isinstance(value, int | float | np.number)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and bool(value >= 0)
+    )
 
 
 def parameters(consistency: Consistency) -> dict[str, Any]:

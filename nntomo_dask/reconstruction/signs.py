@@ -55,10 +55,7 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
     values = np.asarray(slices, np.float64)
     brightest = float(np.percentile(values, 99.9))
     matter = values[values > _MATTER * brightest]
-    remedy = (
-        "train it on phantoms more like this specimen (--phantom materials), set --scale, or let nntomo assess compare "
-        "it with methods that need none"
-    )
+    remedy = "let nntomo assess compare it with other methods, or train one on phantoms more like this specimen"
     if brightest <= 0 or not matter.size:
         return [f"warning: {text}; {remedy}"]
     reasons = []

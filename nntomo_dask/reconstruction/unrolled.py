@@ -52,7 +52,7 @@ class Unrolled(Method):
     name: ClassVar[str] = "unrolled"
     title: ClassVar[str] = "Unrolled network"
     summary: ClassVar[str] = (
-        "total variation, improved by networks that learned what matter looks like; needs --network"
+        "total variation, improved by a network that learned what matter looks like; it comes trained"
     )
     network: ClassVar[type[Any] | None] = UnrolledNetwork
 
@@ -86,7 +86,8 @@ class Unrolled(Method):
         least = 2 if self.statistic == "spread" else 1
         if len(self.networks) < least:
             got = f"{len(self.networks)}"
-            refuse(self.name, needs=f"at least {least} networks", got=got, remedy="train others with other seeds")
+            needs = "two networks or more for a spread" if least == 2 else "a network or several"
+            refuse(self.name, needs=needs, got=got, remedy="`network=pretrained_network()`, or train others")
         member: Any
         for member in self.networks:
             if not isinstance(member, UnrolledNetwork):
@@ -150,9 +151,6 @@ class Unrolled(Method):
         from nntomo_dask.kernels import torch_unet
 
         xp = device.namespace(rows)
-        if not rows.any():  # where there is nothing, a network says a little
-            empty: Float32 = xp.zeros((len(rows), 2, pair.size, pair.size), np.float32)
-            return empty
         found = guess(rows / np.float32(level), pair, noise=noise, between=between)
         operation = Conditioned(pair).normal
         outputs = []
@@ -173,6 +171,10 @@ class Unrolled(Method):
         inside[:, 0] = outputs[0] if len(outputs) == 1 else xp.mean(xp.stack(outputs), axis=0)
         if len(outputs) > 1:
             inside[:, 1] = xp.std(xp.stack(outputs), axis=0)
+        lit = device.to_host(rows.any(axis=(1, 2)))
+        for place in range(len(inside)):  # where there is nothing, a network says a little
+            if not lit[place : place + 2 * self.halo + 1].any():
+                inside[place] = 0
         return both
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:

@@ -1,7 +1,7 @@
 """The skeleton of every training: a solver's steps, validation, early stopping, checkpoints, a progress bar."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -90,7 +90,7 @@ def run(
     with progress_room.shown(
         progress, description="training", unit="epoch", total=expected_epochs, done=len(reached.losses)
     ) as bar:
-        for state in solver.iterate(start):
+        for state in (states := solver.iterate(start)):
             if solver.is_epoch_complete(state):
                 end_epoch()
                 loss, validation_loss = reached.losses[-1]
@@ -102,6 +102,8 @@ def run(
                 reached.state = solver.arrays(state)
                 reached.save(path)
                 saved = time.monotonic()
+        if isinstance(states, Generator):
+            states.close()  # now, and not in whichever thread forgets it
         if not reached.losses:  # no step lowers the loss: the starting point is the outcome
             end_epoch()
     reached.state = solver.arrays(state)

@@ -1,12 +1,12 @@
 """Training data without end: scenes that are drawn by seed and number, and never stored.
 
 A scene is a block of slices of a phantom with its halo, projected on a grid twice as fine, with noise, and solved with
-total variation as a reconstruction does it. Scene 17 of seed 3 is the same on every machine, so that a training resumes
-where it was.
+total variation as a reconstruction does it. Scene 17 of seed 3 always has the same phantom, angles and noise, so that a
+training resumes where it was.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -16,7 +16,7 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from nntomo_dask.arrays.geometry import tilt_angles
-from nntomo_dask.compute import blas
+from nntomo_dask.compute import blas, scripts
 from nntomo_dask.networks.unrolled import REACH, Geometry
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.projection.projector import Projector
@@ -122,12 +122,13 @@ class Scenes:
         steps = pair.frequency_steps(rows)
         return Scene(angles, found.first, found.second, found.descent, steps, noise, truth[inside])
 
-    def scenes(self, numbers: Iterable[int], *, workers: int) -> Iterator[Scene]:
+    def scenes(self, numbers: Iterable[int], *, workers: int) -> Generator[Scene, None, None]:
         """The scenes of some numbers in their order; the next ones are made while one is worked on."""
         pool: Executor
         if workers <= _THREADS:
             pool = ThreadPoolExecutor(workers)
         else:
+            scripts.check_guard()
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=blas.limit_to_one)
         with pool:
             waiting: list[Future[Scene]] = []

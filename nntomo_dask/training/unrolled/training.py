@@ -1,5 +1,6 @@
 """Training of an unrolled iteration: Adam on scenes that are made while it runs."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -257,8 +258,8 @@ class Adam:
         size = self.settings.batch_size
         begun = state.epoch * self.batches + state.batch
         numbers = range(begun * size, self.steps * size)
-        with ThreadPoolExecutor(min(self.workers, size)) as pool:
-            made = self.training.scenes(numbers, workers=self.workers)
+        made = self.training.scenes(numbers, workers=self.workers)
+        with contextlib.closing(made), ThreadPoolExecutor(min(self.workers, size)) as pool:
             while True:
                 batch = [scene for _, scene in zip(range(size), made, strict=False)]
                 if not batch:
