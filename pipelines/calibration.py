@@ -37,7 +37,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import spearmanr
 from specimens import SPECIMENS
 from truth import angles_of, series_of, truth_of
-from truth_rows import Case
+from truth_rows import Case, case_of
 
 import nntomo_dask as nt
 from nntomo_dask.plotting import figures as plotting
@@ -303,18 +303,10 @@ def read(path: Path) -> list[Row]:
 
 
 def _row(texts: Mapping[str, str]) -> Row:
-    case = Case(
-        texts["specimen"],
-        int(texts["voxels"]),
-        texts["rays"],
-        texts["geometry"],
-        float(texts["noise"]),
-        int(texts["seed"]),
-    )
     numbers: dict[str, Any] = {field.name: float(texts[field.name]) for field in fields(Statistics)[:-2]}
     curve = {name: tuple(map(float, texts[name].split())) for name in ("spreads", "errors")}
     found = Statistics(**{**numbers, **curve, "looked_at": int(float(texts["looked_at"]))})
-    return Row(case, texts["name"], texts["title"], texts["settings"], found)
+    return Row(case_of(texts), texts["name"], texts["title"], texts["settings"], found)
 
 
 def study(cases: Sequence[Case], chosen: Sequence[Spread], size: Size, out: Path) -> None:

@@ -3,7 +3,7 @@
 import csv
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +61,9 @@ def append(path: Path, row: Row) -> None:
         writer.writerow([*row.case, *row[1:3], *(f"{value:.6g}" for value in row[3:])])
 
 
-def _row(texts: dict[str, Any]) -> Row:
-    case = Case(
+def case_of(texts: Mapping[str, Any]) -> Case:
+    """The case of a line of a file."""
+    return Case(
         texts["specimen"],
         int(texts["voxels"]),
         texts["rays"],
@@ -70,8 +71,11 @@ def _row(texts: dict[str, Any]) -> Row:
         float(texts["noise"]),
         int(texts["seed"]),
     )
+
+
+def _row(texts: dict[str, Any]) -> Row:
     numbers = (float(texts[name]) for name in Row._fields[3:])
-    return Row(case, texts["method"], texts["choice"], *numbers)
+    return Row(case_of(texts), texts["method"], texts["choice"], *numbers)
 
 
 class Column(NamedTuple):

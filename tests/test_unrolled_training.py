@@ -104,7 +104,7 @@ class TestScenes:
         source = Scenes("materials", SIZE, Geometry(tuple(ANGLES), (8, 8), (70.0, 70.0)), SceneNoise(), seed=3)
         fine = np.zeros((4, 2 * SIZE, 2 * SIZE), np.float32)
         fine[:, 8:24, 8:24] = 1
-        truth = scenes_room.binned(fine)
+        truth = scenes_room.binned(fine, scenes_room.FINER)
         assert truth.shape == (2, SIZE, SIZE)
         assert truth.sum() == fine.sum() / 8
         rows = source._projected(fine, ANGLES)

@@ -16,7 +16,7 @@ from nntomo_dask.compute import cluster
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.reconstruction.method import Method, mean_and_spread, padded_host_bytes, prepared_for
-from nntomo_dask.reconstruction.report import misfit, report as reported
+from nntomo_dask.reconstruction.report import misfit_of, report as reported
 from nntomo_dask.reconstruction.signs import signs
 from nntomo_dask.store import outputs, saving
 
@@ -164,9 +164,10 @@ def _reconstruct(
     with reported() as lines:
         saved = nt.save_together(volumes, overwrite=overwrite, progress="bar")
     if lines:  # something was computed
-        lines.append(f"{chosen.name}: {misfit(saved[stores[0]], whole)}")
+        known = misfit_of(saved[stores[0]], whole)
+        lines.append(f"{chosen.name}: {known[0].told()}")
         if chosen.network is not None and pixels == 0:  # a cropped volume never gives back its series
-            lines += signs(saved[stores[0]], whole, ends=chosen.ends(prepared))
+            lines += signs(saved[stores[0]], whole, ends=chosen.ends(prepared), known=known)
     for line in lines:
         click.echo(line, err=True)
     for path, volume in saved.items():

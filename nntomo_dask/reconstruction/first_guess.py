@@ -10,13 +10,12 @@ import numpy as np
 from nntomo_dask.compute import device
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import tv_weight
-from nntomo_dask.reconstruction.tv_solver import Problem, solve
+from nntomo_dask.reconstruction.tv_solver import NOISY, Problem, automatic_tolerance, solve
 from nntomo_dask.types import Float32
 
 # The second solution has a lower weight, which leaves details and noise; without noise a higher one, which flattens.
 _LOWER, _HIGHER = 1 / 5, 5.0
 _LEAST_WEIGHT = 0.1
-_NOISY = 0.5  # weight from which on a series is taken for noisy
 _ITERATIONS = 120
 
 
@@ -64,18 +63,17 @@ def guess(rows: Float32, pair: Projector, *, noise: float, between: float) -> Gu
         Weight of the differences between slices, see `tv_solver.Problem`.
     """
     weight = weight_of(noise, len(pair.angles_deg))
-    other = weight * (_LOWER if weight >= _NOISY else _HIGHER)
+    other = weight * (_LOWER if weight >= NOISY else _HIGHER)
     ones = np.ones(len(pair.angles_deg))
 
     def solution(one: float) -> Float32:
-        tolerance = 2.5e-3 if one >= _NOISY else 4e-4
         problem = Problem(
             weight=one,
             lower=0.0,
             upper=np.inf,
             huber=0.0,
             between=between,
-            tolerance=tolerance,
+            tolerance=automatic_tolerance(one),
             max_iterations=_ITERATIONS,
         )
         return solve(rows, pair, problem, ones)

@@ -74,7 +74,11 @@ def _level(rows: Float32, slices: Integers, angles_deg: Float64, axis: Axis, who
     # A binned pixel is `factor` pixels wide, and the line integrals are counted in the original ones.
     estimate = Sirt(tolerance=0, max_iterations=_LEVEL_ITERATIONS, minimum=0)
     where = grid.in_bins(axis, n_detectors, factor)
-    volume: Float32 = device.to_host(estimate.slab(binned / np.float32(factor), angles_deg, axis=where))
+    return level_of(device.to_host(estimate.slab(binned / np.float32(factor), angles_deg, axis=where)), of=of)
+
+
+def level_of(volume: Float32, *, of: Level = "median") -> np.float32:
+    """The level of a volume that is known: of the voxels above Otsu's threshold; 0 where it is empty."""
     if volume.max() <= 0:
         return np.float32(0)
     bright = volume[volume > threshold_otsu(volume)]

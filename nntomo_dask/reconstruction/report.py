@@ -110,11 +110,3 @@ def misfit_of(volume: xr.DataArray, series: xr.DataArray) -> tuple[Misfit, Float
         if expected is not None and expected <= _LEAST_NOISE * size:  # the error of the projector, and of the estimate
             expected = None
     return Misfit(norm, size, expected), values
-
-
-def misfit(volume: xr.DataArray, series: xr.DataArray) -> str:
-    """How far the projections of a volume are from the series that it was made of, in words; it computes at once.
-
-    Up to 8 evenly spaced slices are projected again.
-    """
-    return misfit_of(volume, series)[0].told()

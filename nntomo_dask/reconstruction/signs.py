@@ -9,7 +9,7 @@ from nntomo_dask.arrays import schema
 from nntomo_dask.reconstruction.method import reconstruct
 from nntomo_dask.reconstruction.report import Misfit, misfit_of, slices_of
 from nntomo_dask.reconstruction.sirt import Sirt
-from nntomo_dask.types import Float64
+from nntomo_dask.types import Float32, Float64
 
 # Networks that serve a series were at 1.05 to 1.25 times its noise, or at 0.03 to 0.065 of its values without noise;
 # those that painted two densities in one grey at 2.7 to 4.1 times, or at 0.23 to 0.32.
@@ -21,7 +21,13 @@ _BINS = 50  # of one width over the brightness of the matter
 _ONE_GREY = 0.6  # share of the matter within three of them
 
 
-def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] = ()) -> list[str]:
+def signs(
+    volume: xr.DataArray,
+    series: xr.DataArray,
+    *,
+    ends: Sequence[float] = (),
+    known: tuple[Misfit, Float32] | None = None,
+) -> list[str]:
     """What is wrong with the volume of a network, in lines; it computes at once.
 
     A network does not look at its own volume again. Up to 8 evenly spaced slices are projected: where they differ from
@@ -38,12 +44,14 @@ def signs(volume: xr.DataArray, series: xr.DataArray, *, ends: Sequence[float] =
         Dims (z, angle, detector).
     ends
         Values that the network cannot leave, in the units of the volume.
+    known
+        What `report.misfit_of` gave for both; None to compute it here.
 
     Returns
     -------
     No lines where there is no sign.
     """
-    found, slices = misfit_of(volume, series)
+    found, slices = misfit_of(volume, series) if known is None else known
     if not _is_beyond(found):
         return []
     chosen = series.isel({schema.Z: slices_of(series)})

@@ -22,7 +22,7 @@ from nntomo_dask.reconstruction import METHODS, held_out, tv_weight
 from nntomo_dask.reconstruction.blocks import BlockMethod, Dimensions, thickness_of
 from nntomo_dask.reconstruction.intensity import lazy_level
 from nntomo_dask.reconstruction.method import Scalar, reconstruct
-from nntomo_dask.reconstruction.tv_solver import Problem, solve
+from nntomo_dask.reconstruction.tv_solver import Problem, automatic_tolerance, solve
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
@@ -30,7 +30,6 @@ Weight = float | Literal["auto"]
 Tolerance = float | Literal["auto"]
 
 _TYPICAL = 40  # iterations, for an estimate of the time
-_NOISY = 0.5  # weight from which on a series is taken for noisy
 _SAME_DEG = 1e-3  # angles this near are one, in a list of weights
 
 
@@ -167,8 +166,8 @@ class TotalVariation(BlockMethod):
         return volume
 
     def _tolerance(self, weight: float) -> float:
-        """With noise, further iterations fit noise; without, they find edges."""
-        return self.tolerance if not isinstance(self.tolerance, str) else 2.5e-3 if weight >= _NOISY else 4e-4
+        """The setting, or what follows from the weight."""
+        return automatic_tolerance(weight) if isinstance(self.tolerance, str) else self.tolerance
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Of a block with its halo: six lane groups of images, eight of rows and spectra, and what is written."""

@@ -16,6 +16,14 @@ _LEAST_MATTER = 0.01  # of the voxels; a block of less stops as if it had so muc
 _RELAXATION = 1.5  # over-relaxation; 1.9 oscillates
 
 
+NOISY = 0.5  # weight from which on a series is taken for noisy
+
+
+def automatic_tolerance(weight: float) -> float:
+    """With noise, further iterations fit noise; without, they find edges."""
+    return 2.5e-3 if weight >= NOISY else 4e-4
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is minimised, in units of the specimen's intensity level; see `tv`."""

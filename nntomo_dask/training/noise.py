@@ -1,7 +1,7 @@
 """The noise of the phantoms that networks learn from: that of the series for which they are trained."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NoReturn
 
 import dask.array as da
 import numpy as np
@@ -10,7 +10,7 @@ import xarray as xr
 from nntomo_dask.arrays import geometry
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection import add_noise as adding
-from nntomo_dask.projection.noise import noise as noise_of
+from nntomo_dask.projection.noise import Noise, noise as noise_of
 from nntomo_dask.reconstruction.intensity import Level, intensity_level
 
 PhantomNoise = float | Literal["auto", "none"]
@@ -20,7 +20,7 @@ HELP = (
     "with this standard deviation as a share of their brightest ray."
 )
 # Less noise than this cannot be told from rough surfaces of voxels, see docs/theory.md; nor so low a background.
-LEAST_SHARE, LEAST_BACKGROUND = 0.003, 0.005
+_LEAST_SHARE, _LEAST_BACKGROUND = 0.003, 0.005
 _DIGITS = 6
 
 
@@ -45,20 +45,38 @@ def like(
     return lambda projected, seed: adding.add_noise(projected, noise=noise, seed=seed)
 
 
-def _measured(series: xr.DataArray, who: str, of: Level) -> Callable[[xr.DataArray, int], xr.DataArray]:
-    own = geometry.in_order_of_angle(geometry.in_own_pixels(series))
+def noise_to_add(own: xr.DataArray, *, who: str) -> Noise | None:
+    """The noise of a series in its own pixels and in order of angle; None where phantoms need none.
+
+    Raises
+    ------
+    SchemaError
+        The series is all noise, too small for an estimate, or not finite.
+    """
     found = noise_of(own)
     if found.is_all_noise:
         got = f"one that varies no more than its noise, {found.read_noise:.3g}"
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
     above = found.brightest - found.background
     is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
-    if is_template or (found.share < LEAST_SHARE and abs(found.background) <= LEAST_BACKGROUND * above):
+    is_clean = found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above
+    return None if is_template or is_clean else found
+
+
+def refuse_empty(who: str) -> NoReturn:
+    """Raise a SchemaError: nothing in a series is above its background."""
+    needs, remedy = "a series that shows a specimen", "another series; or `noise=none`"
+    refuse(who, needs=needs, got="none above the background", remedy=remedy)
+
+
+def _measured(series: xr.DataArray, who: str, of: Level) -> Callable[[xr.DataArray, int], xr.DataArray]:
+    own = geometry.in_order_of_angle(geometry.in_own_pixels(series))
+    found = noise_to_add(own, who=who)
+    if found is None:
         return _unchanged
     level = float(f"{float(intensity_level(own - np.float32(found.background), of=of)):.{_DIGITS}g}")
     if not level > 0:
-        got = "none above the background"
-        refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
+        refuse_empty(who)
 
     def add(projected: xr.DataArray, seed: int) -> xr.DataArray:
         ratio: da.Array = intensity_level(projected, of=of).data / np.float32(level)

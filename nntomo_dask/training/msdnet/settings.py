@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nntomo_dask.settings import setting
+from nntomo_dask.training.where import Device, Precision
 
 Loss = Literal["l2", "l1"]
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
 
 MAX_EPOCHS = 200
 

@@ -24,9 +24,10 @@ from nntomo_dask.training import checkpoints, loop
 from nntomo_dask.training.checkpoints import Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.msdnet import KIND
-from nntomo_dask.training.msdnet.settings import MAX_EPOCHS, Device, Fit, Loss, Precision
+from nntomo_dask.training.msdnet.settings import MAX_EPOCHS, Fit, Loss
 from nntomo_dask.training.msdnet.slice_reader import TURNS, Group, Slices, turned
 from nntomo_dask.training.msdnet.slices import layout_of
+from nntomo_dask.training.where import Device, Precision, chosen_device
 from nntomo_dask.types import Float32
 
 _AVERAGED = 100  # steps over which parameters are averaged, exponentially
@@ -124,7 +125,7 @@ def fit(
     progress: Progress,
 ) -> MSDNetwork:
     """Train a network with checked settings; see `train_msdnet`."""
-    where = _device(settings)
+    where = chosen_device(settings.device, settings.precision, who=_WHO)
     if max_epochs < 1:
         refuse(_WHO, needs="max_epochs of at least 1", got=f"{max_epochs}", remedy=f"`max_epochs={MAX_EPOCHS}`")
     _check_sets(training, validation)
@@ -164,16 +165,6 @@ def fit(
             expected_epochs=max_epochs,
         )
     return reached.best_network()
-
-
-def _device(settings: Fit) -> torch.device:
-    there = torch.cuda.is_available()
-    if settings.device == "cuda" and not there:
-        refuse(_WHO, needs="a GPU that PyTorch sees", got="none", remedy='`device="cpu"`')
-    where = torch.device("cuda" if there and settings.device != "cpu" else "cpu")
-    if where.type == "cpu" and settings.precision != "float32":
-        refuse(_WHO, needs="float32 on the CPU", got=settings.precision, remedy='`precision="float32"`')
-    return where
 
 
 def _check_sets(training: xr.Dataset, validation: xr.Dataset) -> None:

@@ -13,16 +13,17 @@ from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
-from skimage.filters import threshold_otsu
 
 from nntomo_dask.arrays.geometry import tilt_angles
 from nntomo_dask.compute import blas, scripts
 from nntomo_dask.networks.unrolled import REACH, Geometry
 from nntomo_dask.phantoms import PHANTOMS
+from nntomo_dask.phantoms.materials import binned
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
 from nntomo_dask.reconstruction.first_guess import guess
+from nntomo_dask.reconstruction.intensity import level_of
 from nntomo_dask.types import Float32, Float64
 
 FINER = 2  # how many times finer than the voxels a phantom is drawn and projected
@@ -106,10 +107,10 @@ class Scenes:
         rng = np.random.default_rng([self.seed, number])
         slices = BLOCK + 2 * REACH
         fine = PHANTOMS[self.phantom].for_training().scene_of(self.size, slices, rng, finer=FINER)
-        truth, angles = binned(fine), self._angles(rng)
+        truth, angles = binned(fine, FINER), self._angles(rng)
         rows = self._projected(fine, angles)
         brightest = float(rows.max())
-        level = _level(truth)
+        level = float(level_of(truth))
         if level > 0 and brightest > 0:
             rows = self._with_noise(rows, brightest, rng)
             level *= float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
@@ -183,21 +184,6 @@ class Scenes:
         deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * rows / np.float32(brightest))
         noise = rng.standard_normal(rows.shape, np.float32) * (deviation * np.float32(brightest))
         return np.asarray(rows + noise + np.float32(self.noise.background * brightest), np.float32)
-
-
-def binned(fine: Float32) -> Float32:
-    """The means of FINER³ voxels."""
-    slices, size = len(fine) // FINER, fine.shape[1] // FINER
-    blocks = fine.reshape(slices, FINER, size, FINER, size, FINER)
-    return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32))
-
-
-def _level(truth: Float32) -> float:
-    """The median of the matter, as `intensity_level` finds it in a reconstruction."""
-    if truth.max() <= 0:
-        return 0.0
-    bright = truth[truth > threshold_otsu(truth)]
-    return float(np.median(bright) if bright.size else truth.max())
 
 
 def described(scenes: Scenes) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.networks.unrolled import Geometry
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
-from nntomo_dask.projection.noise import noise as noise_of
-from nntomo_dask.training.noise import LEAST_BACKGROUND, LEAST_SHARE, PhantomNoise
+from nntomo_dask.training.noise import PhantomNoise, noise_to_add, refuse_empty
 from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes, described
 
 VALIDATED = 32  # scenes of a validation set
@@ -115,13 +114,12 @@ def _noise(series: xr.DataArray, noise: PhantomNoise, who: str) -> SceneNoise:
         refuse(who, needs=needs, got=f"{noise!r}", remedy="`noise=0.02`")
     else:
         return SceneNoise(read=float(noise))
-    found = noise_of(geometry.in_order_of_angle(geometry.in_own_pixels(series)))
-    if found.is_all_noise:
-        got = f"one that varies no more than its noise, {found.read_noise:.3g}"
-        refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
-    above = found.brightest - found.background
-    if above <= 0 or (found.share < LEAST_SHARE and abs(found.background) <= LEAST_BACKGROUND * above):
+    found = noise_to_add(geometry.in_order_of_angle(geometry.in_own_pixels(series)), who=who)
+    if found is None:
         return SceneNoise()
+    above = found.brightest - found.background
+    if not above > 0:
+        refuse_empty(who)
     shares = found.read_noise / above, found.gain / above, found.background / above
     read, gain, background = (float(f"{share:.{_DIGITS}g}") for share in shares)
     return SceneNoise(read=read, gain=gain, background=background)

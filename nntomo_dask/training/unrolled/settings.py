@@ -1,12 +1,9 @@
 """How an unrolled iteration is fitted to its scenes."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from nntomo_dask.settings import setting
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["float32", "bfloat16"]
+from nntomo_dask.training.where import Device, Precision
 
 EPOCHS = 40
 

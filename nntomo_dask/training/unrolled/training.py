@@ -26,7 +26,8 @@ from nntomo_dask.training.checkpoints import Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.unrolled import KIND
 from nntomo_dask.training.unrolled.scenes import Scene, Scenes
-from nntomo_dask.training.unrolled.settings import EPOCHS, Device, Fit, Precision
+from nntomo_dask.training.unrolled.settings import EPOCHS, Fit
+from nntomo_dask.training.where import Device, Precision, chosen_device
 from nntomo_dask.types import Float32
 
 _WHO = "train_unrolled"
@@ -133,7 +134,7 @@ def fit(
     progress: Progress,
 ) -> UnrolledNetwork:
     """Train a network with checked settings; see `train_unrolled`."""
-    where = _device(settings)
+    where = chosen_device(settings.device, settings.precision, who=_WHO)
     if max_epochs < 1:
         refuse(_WHO, needs="max_epochs of at least 1", got=f"{max_epochs}", remedy=f"`max_epochs={EPOCHS}`")
     if settings.steps * settings.neighbours > REACH:
@@ -178,16 +179,6 @@ def fit(
             expected_epochs=max_epochs,
         )
     return reached.best_network()
-
-
-def _device(settings: Fit) -> torch.device:
-    there = torch.cuda.is_available()
-    if settings.device == "cuda" and not there:
-        refuse(_WHO, needs="a GPU that PyTorch sees", got="none", remedy='`device="cpu"`')
-    where = torch.device("cuda" if there and settings.device != "cpu" else "cpu")
-    if where.type == "cpu" and settings.precision != "float32":
-        refuse(_WHO, needs="float32 on the CPU", got=settings.precision, remedy='`precision="float32"`')
-    return where
 
 
 def _scenes(dataset: xr.Dataset) -> Scenes:
