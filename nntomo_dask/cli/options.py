@@ -146,6 +146,7 @@ class Chooser(Verb):
     """
 
     declarations: Mapping[str, Any]
+    others: tuple[Mapping[str, Any], ...] = ()
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What the verb does, and what it chooses among."""
@@ -156,14 +157,23 @@ class Chooser(Verb):
                 formatter.write_dl([(name, f"{summary}.") for name, summary in known])
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The options of the verb itself, those of the declarations, and --help."""
+        """The options of the verb itself, those of the declarations, of what they take, and --help."""
         own = super().get_params(ctx)
-        return [*self.params, *of_all(self.declarations), *own[len(self.params) :]]
+        return [*self.params, *of_all(self.declarations), *self.options_of_others(), *own[len(self.params) :]]
+
+    def options_of_others(self) -> list[click.Option]:
+        """Options for the settings of what the declarations take, as far as nothing else has their flags."""
+        own = [one for one in self.params if isinstance(one, click.Option)] + of_all(self.declarations)
+        taken = {flag for one in own for flag in one.opts}
+        return [one for other in self.others for one in of_all(other) if not taken.intersection(one.opts)]
 
 
-def chooser(declarations: Mapping[str, Any]) -> type[Chooser]:
-    """The class of a verb that chooses among some declarations: ``@click.command(cls=chooser(METHODS))``."""
-    return type("Chooser", (Chooser,), {"declarations": declarations})
+def chooser(declarations: Mapping[str, Any], *others: Mapping[str, Any]) -> type[Chooser]:
+    """The class of a verb that chooses among some declarations: ``@click.command(cls=chooser(METHODS))``.
+
+    Settings of the declarations can be names of `others`, whose settings are options too.
+    """
+    return type("Chooser", (Chooser,), {"declarations": declarations, "others": others})
 
 
 def of_all(declarations: Mapping[str, Any]) -> list[click.Option]:
@@ -211,17 +221,27 @@ class Name(click.ParamType[str]):
         return str(value)
 
 
-def build(declaration: Any, arguments: dict[str, Any], /, **others: Any) -> Any:
-    """An instance of a declaration with the settings that stand on the command line; the others keep their defaults."""
+def build(declaration: Any, arguments: dict[str, Any], /, *, without: Collection[str] = (), **others: Any) -> Any:
+    """An instance of a declaration with the settings that stand on the command line; the others keep their defaults.
+
+    `without` are flags that belong to something else here.
+    """
     given: dict[str, Any] = {}
     for one in settings_of(declaration):
-        if one.option is not None and is_given(key := _parameter(one)):
+        if one.option is not None and one.flag not in without and is_given(key := _parameter(one)):
             given[one.name] = arguments[key]
     return declaration(**given, **others)
 
 
 def build_chosen(
-    declarations: Mapping[str, Any], chosen: str, flag: str, arguments: dict[str, Any], /, **others: Any
+    declarations: Mapping[str, Any],
+    chosen: str,
+    flag: str,
+    arguments: dict[str, Any],
+    /,
+    *,
+    without: Collection[str] = (),
+    **others: Any,
 ) -> Any:
     """An instance of the chosen declaration; options that only others know are refused."""
     known = {one.flag for one in settings_of(declarations[chosen])}
@@ -229,13 +249,13 @@ def build_chosen(
     parameters = {}
     for name in declarations:
         for one in settings_of(declarations[name]):
-            if one.option is not None:
+            if one.option is not None and one.flag not in without:
                 owners.setdefault(one.flag, []).append(name)
                 parameters[one.flag] = _parameter(one)
     for option, names in owners.items():
         if option not in known and is_given(parameters[option]):
             raise click.UsageError(f"{option} is for {flag} {' or '.join(names)}, not for {chosen}")
-    return build(declarations[chosen], arguments, **others)
+    return build(declarations[chosen], arguments, without=without, **others)
 
 
 def is_given(name: str) -> bool:

@@ -1,5 +1,6 @@
 """The verb `train`: its options are the settings of all networks that are registered when it is called."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from nntomo_dask.cli import options, support
 from nntomo_dask.compute import cluster
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks import files
+from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.settings import settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.training import TRAININGS
@@ -24,7 +26,7 @@ CHECKPOINT = ".training.safetensors"
 _FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have another name now
 
 
-class _Train(options.chooser(TRAININGS)):  # type: ignore[misc]
+class _Train(options.chooser(TRAININGS, PHANTOMS)):  # type: ignore[misc]
     """Takes options by their former names too."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -119,7 +121,7 @@ def train(
     Example:
       nntomo train --for series.zarr -o network.safetensors
     """
-    training = options.build_chosen(TRAININGS, network, "--network", arguments)
+    training = _with_phantom(options.build_chosen(TRAININGS, network, "--network", arguments), arguments)
     given = _pairs(arguments["all_series"], arguments["volumes"])
     validation = _pairs(arguments["validation_series"], arguments["validation_volume"])
     if (target is None) == (given is None):
@@ -242,12 +244,40 @@ def _opened(paths: tuple[tuple[Path, ...], tuple[Path, ...]]) -> Pairs:
     return Pairs([nt.open(path) for path in series], [nt.open(path) for path in volumes])
 
 
+def _options_of_phantoms() -> list[click.Option]:
+    command = click.get_current_context().command
+    assert isinstance(command, options.Chooser)
+    return command.options_of_others()
+
+
+def _given_to_phantoms() -> list[str]:
+    """Options of phantoms that stand on the command line."""
+    return [max(one.opts, key=len) for one in _options_of_phantoms() if options.is_given(str(one.name))]
+
+
+def _with_phantom(training: Training[Any], arguments: dict[str, Any]) -> Training[Any]:
+    """A training whose phantom has the settings that stand on the command line."""
+    given = _given_to_phantoms()
+    if not given:
+        return training
+    if not hasattr(training, "phantom"):
+        raise click.UsageError(f"{given[0]} is for phantoms, from which --network {training.name} does not learn")
+    known = {flag for one in _options_of_phantoms() for flag in one.opts}
+    without = {one.flag for declared in PHANTOMS.values() for one in settings_of(declared)} - known
+    chosen = options.build_chosen(PHANTOMS, training.phantom, "--phantom", arguments, without=without)
+    changed: Training[Any] = dataclasses.replace(training, **{"phantom": chosen})
+    return changed
+
+
 def _check_unused(training: Training[Any], *, own_pairs: bool) -> None:
     """Refuse options that are given although they play no part."""
     flags = {one.name: one.flag for one in settings_of(training)}
     for name, reason in training.unused(own_pairs=own_pairs).items():
         if options.is_given(flags[name].removeprefix("--").replace("-", "_")):
             raise click.UsageError(f"{flags[name]} plays no part where {reason}; leave it out")
+        if name == "phantom":
+            for flag in _given_to_phantoms():
+                raise click.UsageError(f"{flag} plays no part where {reason}; leave it out")
 
 
 def _has_ended(training: Training[Any], checkpoint: Path) -> bool:

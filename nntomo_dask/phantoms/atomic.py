@@ -23,6 +23,7 @@ from nntomo_dask.phantoms.solids import Solid, rod
 from nntomo_dask.settings import check_settings, setting
 from nntomo_dask.types import Bools, Float32, Float64, Integers
 
+VOXEL_NM = 0.04
 _REACH = 4.0  # deviations of the blur beyond which an atom is nothing: 3e-4 of its maximum
 _STEPS = 32  # steps of a profile per voxel of the fine grid
 _TRIES = 8
@@ -42,7 +43,13 @@ class Atomic(Phantom):
 
     slices: int = setting(32, help="Number of neighbouring slices that show the same matter.", least=1, option="scene")
     elements: str = setting("Au", help="Symbols of the chemical elements, with commas between them.")
-    voxel_nm: float = setting(0.04, help="Edge of a voxel.", unit="nm", least=0.005, most=0.2)
+    voxel_nm: float | None = setting(
+        None,
+        help=f"Edge of a voxel. Default: {VOXEL_NM:g}, and in a training the pixels of a series that has them in nm.",
+        unit="nm",
+        least=0.005,
+        most=0.2,
+    )
     blur_nm: float = setting(
         0.04,
         help="Standard deviation of an atom's density: probe, source and vibrations together.",
@@ -64,6 +71,19 @@ class Atomic(Phantom):
     def symbols(self) -> list[str]:
         """The elements, each once."""
         return list(dict.fromkeys(part.strip() for part in self.elements.split(",") if part.strip()))
+
+    @property
+    def edge_nm(self) -> float:
+        """Of a voxel."""
+        return VOXEL_NM if self.voxel_nm is None else self.voxel_nm
+
+    def parameters(self) -> dict[str, object]:
+        """What a recipe says of the settings."""
+        return super().parameters() | {"voxel_nm": self.edge_nm}
+
+    def with_pixels_of(self, pixel_size_nm: float) -> "Atomic":
+        """Voxels as large as the pixels of a series, where no size was asked for."""
+        return self if self.voxel_nm is not None else replace(self, voxel_nm=pixel_size_nm)
 
     def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
         """The phantom, lazy."""
@@ -156,7 +176,7 @@ def _drawn(
     z_indices: Integers, atoms: Atoms, top: float, size: int, slices: int, finer: int, settings: Atomic
 ) -> Float32:
     """Slices of the fine grid with all atoms; the brightest atom of the scene is `top`."""
-    step, sigma = settings.voxel_nm / finer, settings.blur_nm
+    step, sigma = settings.edge_nm / finer, settings.blur_nm
     elements, kinds = np.unique(atoms.numbers, return_inverse=True)
     weights = (elements / elements.max()) ** settings.exponent
     pairs = cKDTree(atoms.positions).query_pairs(_REACH * sigma, output_type="ndarray")
@@ -179,9 +199,9 @@ def _drawn(
 
 def _specimen(rng: Rng, size: int, slices: int, settings: Atomic) -> tuple[float, Atoms]:
     """The brightness of the brightest atom, and all atoms whose density is seen; at least one."""
-    half = size * settings.voxel_nm / 2
+    half = size * settings.edge_nm / 2
     room = max(DISC * half - _REACH * settings.blur_nm, 0.0)
-    tall = slices * settings.voxel_nm / 2
+    tall = slices * settings.edge_nm / 2
     top = float(rng.uniform(0.8, 1))
     for _ in range(_TRIES):
         symbols = settings.symbols

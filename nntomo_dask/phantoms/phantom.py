@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 import xarray as xr
 
+from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.shapes import Shape
@@ -66,6 +67,10 @@ class Phantom(ABC):
         """What a recipe says of the settings."""
         return {one.name: getattr(self, one.name) for one in settings_of(self)}
 
+    def check(self) -> None:
+        """Raise a SchemaError where settings are out of range or contradict each other."""
+        check_settings(self, who=f"phantom {self.name}")
+
     @classmethod
     def for_training(cls) -> Self:
         """The phantom with the settings that networks are trained on."""
@@ -73,6 +78,10 @@ class Phantom(ABC):
 
     def for_single_slices(self) -> Self:
         """The same for what looks at slices one by one: with as many kinds of them as there can be."""
+        return self
+
+    def with_pixels_of(self, pixel_size_nm: float) -> Self:
+        """The same for a series whose pixels are known, where the settings leave the size of voxels open."""
         return self
 
 
@@ -110,5 +119,25 @@ def phantom(
         There is no such phantom, a setting is out of range, or the shape is not that of a volume.
     """
     chosen = kind if isinstance(kind, Phantom) else PHANTOMS.choose(kind, who="phantom")(**settings)
-    check_settings(chosen, who=f"phantom {chosen.name}")
+    chosen.check()
     return chosen.volume(shape, seed=seed, pixel_size=pixel_size)
+
+
+def for_training(kind: str | Phantom, series: xr.DataArray | None = None, *, who: str) -> Phantom:
+    """A phantom that a network learns from: that of a name as `Phantom.for_training` has it, or one with its settings.
+
+    Parameters
+    ----------
+    series
+        The tilt series that the network is for. Where its pixels are in nm, so are those of the phantom.
+
+    Raises
+    ------
+    SchemaError
+        There is no such phantom, or a setting is out of range.
+    """
+    chosen = kind if isinstance(kind, Phantom) else PHANTOMS.choose(kind, who=who).for_training()
+    if series is not None and series.attrs["units"] == "nm":
+        chosen = chosen.with_pixels_of(schema.pixel_size_of(series))
+    chosen.check()
+    return chosen

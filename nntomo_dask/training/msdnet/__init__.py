@@ -21,6 +21,7 @@ from nntomo_dask.networks.msdnet import NEIGHBOURS, MSDNetwork
 from nntomo_dask.networks.network import Network
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.bodies import Bodies
+from nntomo_dask.phantoms.phantom import Phantom, for_training
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.method import Method
 from nntomo_dask.reconstruction.msdnet import input_method
@@ -51,7 +52,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
     kind: ClassVar[Kind[MSDNetwork]] = KIND
     holds: ClassVar[str] = "training slices"
 
-    phantom: str = setting(
+    phantom: str | Phantom = setting(
         Bodies.name,
         registry=PHANTOMS,
         help="The phantom from which the network learns; nntomo phantom --help says what each one is. Mixed is for a "
@@ -89,7 +90,7 @@ class MSDNetTraining(settings.Fit, Training[MSDNetwork]):
     def check(self) -> None:
         """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
         super().check()
-        PHANTOMS.choose(self.phantom, who="train")
+        for_training(self.phantom, who="train")
         METHODS.choose(self._method, who="train")
         if layout.needs_network(self._method) != (self.input_network is not None):
             needs = "`input_network` where `input` is a method with a network, and only there"

@@ -22,8 +22,8 @@ from nntomo_dask.arrays import finite, geometry, recipes, schema, slabs
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.msdnet import NEIGHBOURS, Inputs
 from nntomo_dask.networks.network import Network
-from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.bodies import Bodies
+from nntomo_dask.phantoms.phantom import Phantom, for_training
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.fbp import fbp
 from nntomo_dask.reconstruction.intensity import intensity_level
@@ -104,7 +104,7 @@ def training_slices(
 def phantom_slices(
     series: xr.DataArray,
     *,
-    phantom: str = Bodies.name,
+    phantom: str | Phantom = Bodies.name,
     noise: PhantomNoise = "auto",
     n_slices: int = 1600,
     method: str | Method = layouts.DEFAULT,
@@ -122,8 +122,8 @@ def phantom_slices(
     series
         Dims (z, angle, detector), float32.
     phantom
-        Its name: "bodies", whose neighbouring slices belong together; "ellipses" or "mixed", whose slices have no
-        neighbours; "spheres", one volume.
+        A `Phantom` with settings of your own, or its name: "bodies", whose neighbouring slices belong together;
+        "ellipses" or "mixed", whose slices have no neighbours; "spheres", one volume.
     noise
         Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
         intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
@@ -149,7 +149,7 @@ def phantom_slices(
     schema.check_tilt_series(series, who=who)
     if n_slices < _VALIDATED:
         refuse(who, needs=f"at least {_VALIDATED} slices", got=f"{n_slices}", remedy="`n_slices=1600`")
-    chosen = PHANTOMS.choose(phantom, who=who).for_training()
+    chosen = for_training(phantom, series, who=who)
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
     with_noise = phantom_noise.like(series, noise, who=who)
 

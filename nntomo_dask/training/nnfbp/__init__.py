@@ -22,7 +22,7 @@ from nntomo_dask.networks.nnfbp import Form, NNFBPNetwork
 from nntomo_dask.networks.nnfbp_layout import Filters, Wedge
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
-from nntomo_dask.phantoms.phantom import slab_bytes
+from nntomo_dask.phantoms.phantom import Phantom, for_training, slab_bytes
 from nntomo_dask.projection import add_noise as adding, project as projecting
 from nntomo_dask.settings import setting
 from nntomo_dask.training import TRAININGS, noise as phantom_noise
@@ -50,7 +50,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
     kind: ClassVar[Kind[NNFBPNetwork]] = KIND
     holds: ClassVar[str] = "training voxels"
 
-    phantom: str = setting(
+    phantom: str | Phantom = setting(
         Materials.name,
         registry=PHANTOMS,
         help="The phantom from which the network learns; nntomo phantom --help says what each one is. Materials is for "
@@ -87,7 +87,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
     def check(self) -> None:
         """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
         super().check()
-        PHANTOMS.choose(self.phantom, who="train")
+        for_training(self.phantom, who="train")
         if self.solver != "lm" and self.samples > sets_room.IN_MEMORY_VOXELS:
             refuse(
                 "train",
@@ -159,7 +159,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
             detector=layout.detector_count,
             workers=workers,
             processes=processes,
-            phantom=PHANTOMS[self.phantom].for_training().host_bytes,
+            phantom=for_training(self.phantom, who="train").host_bytes,
         )
 
     def described(self, sets: Sets) -> str:

@@ -15,8 +15,8 @@ from nntomo_dask.compute import device
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.filters import Binning
 from nntomo_dask.networks.nnfbp_layout import Filters, InputLayout, Wedge
-from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
+from nntomo_dask.phantoms.phantom import Phantom, for_training
 from nntomo_dask.projection.project import project
 from nntomo_dask.reconstruction.intensity import Level, intensity_level
 from nntomo_dask.training import noise as phantom_noise
@@ -115,7 +115,7 @@ def training_samples(
 def phantom_samples(
     series: xr.DataArray,
     *,
-    phantom: str = Materials.name,
+    phantom: str | Phantom = Materials.name,
     noise: PhantomNoise = "auto",
     n_slices: int = SLICES,
     n_samples: int = SAMPLES,
@@ -136,8 +136,9 @@ def phantom_samples(
     series
         Dims (z, angle, detector), float32.
     phantom
-        Its name: "materials" for a specimen of which nothing is known, "ellipses" for one of one material, "bodies" for
-        the same in three dimensions, "mixed" for grey levels and crowds of bodies, "spheres".
+        A `Phantom` with settings of your own, or its name: "materials" for a specimen of which nothing is known,
+        "ellipses" for one of one material, "bodies" for the same in three dimensions, "mixed" for grey levels and
+        crowds of bodies, "spheres".
     noise
         Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
         intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
@@ -160,7 +161,7 @@ def phantom_samples(
     schema.check_tilt_series(series, who="phantom_samples")
     if n_slices < 1:
         refuse("phantom_samples", needs="at least 1 slice", got=f"{n_slices}", remedy="`n_slices=400`")
-    chosen = PHANTOMS.choose(phantom, who="phantom_samples").for_training().for_single_slices()
+    chosen = for_training(phantom, series, who="phantom_samples").for_single_slices()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
     level_of: Level = "brightest" if filters == "apart" else "median"
     with_noise = phantom_noise.like(series, noise, who="phantom_samples", of=level_of)

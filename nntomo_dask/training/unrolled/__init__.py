@@ -18,6 +18,7 @@ from nntomo_dask.kernels import unet
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
+from nntomo_dask.phantoms.phantom import Phantom, for_training
 from nntomo_dask.reconstruction.blocks import BLOCK
 from nntomo_dask.reconstruction.tv import TotalVariation
 from nntomo_dask.settings import setting
@@ -44,7 +45,7 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     kind: ClassVar[Kind[UnrolledNetwork]] = KIND
     holds: ClassVar[str] = "training scenes"
 
-    phantom: str = setting(
+    phantom: str | Phantom = setting(
         Materials.name,
         registry=PHANTOMS,
         help="The phantom from which the network learns; nntomo phantom --help says what each one is.",
@@ -67,7 +68,7 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     def check(self) -> None:
         """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
         super().check()
-        PHANTOMS.choose(self.phantom, who="train")
+        for_training(self.phantom, who="train")
         if self.steps * self.neighbours > REACH:
             got = f"{self.steps} steps with {self.neighbours} neighbours"
             refuse("train", needs=f"`steps` times `neighbours` of at most {REACH}", got=got, remedy="`neighbours=1`")

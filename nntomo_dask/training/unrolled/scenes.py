@@ -8,7 +8,7 @@ training resumes where it was.
 import json
 from collections.abc import Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from nntomo_dask.compute import blas, scripts
 from nntomo_dask.networks.unrolled import REACH, Geometry
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import binned
+from nntomo_dask.phantoms.phantom import Phantom
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
@@ -83,6 +84,8 @@ class Scenes:
         Of their rays.
     seed
         Another one gives other scenes.
+    settings
+        Of the phantom, where they are not those of `Phantom.for_training`: names and values.
     """
 
     phantom: str
@@ -90,23 +93,35 @@ class Scenes:
     geometry: Geometry
     noise: SceneNoise
     seed: int
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def drawn(self) -> Phantom:
+        """The phantom with its settings."""
+        usual: Any = PHANTOMS[self.phantom].for_training()
+        chosen: Phantom = replace(usual, **dict(self.settings))
+        return chosen
 
     def to_json(self) -> str:
-        """All fields."""
-        return json.dumps(asdict(self))
+        """All fields, but for settings where there are none."""
+        fields = asdict(self)
+        if not fields["settings"]:
+            del fields["settings"]
+        return json.dumps(fields)
 
     @classmethod
     def from_json(cls, text: str) -> "Scenes":
         """Inverse of `to_json`."""
         fields = json.loads(text)
         geometry = Geometry.from_json(json.dumps(fields.pop("geometry")))
-        return cls(**fields | {"geometry": geometry, "noise": SceneNoise(**fields.pop("noise"))})
+        settings = tuple((name, value) for name, value in fields.pop("settings", ()))
+        return cls(**fields | {"geometry": geometry, "noise": SceneNoise(**fields.pop("noise")), "settings": settings})
 
     def scene(self, number: int) -> Scene:
         """The scene of a number from 0 on."""
         rng = np.random.default_rng([self.seed, number])
         slices = BLOCK + 2 * REACH
-        fine = PHANTOMS[self.phantom].for_training().scene_of(self.size, slices, rng, finer=FINER)
+        fine = self.drawn.scene_of(self.size, slices, rng, finer=FINER)
         truth, angles = binned(fine, FINER), self._angles(rng)
         rows = self._projected(fine, angles)
         brightest = float(rows.max())

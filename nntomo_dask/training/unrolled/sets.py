@@ -1,5 +1,7 @@
 """Sets of scenes: what a training of an unrolled iteration learns from, as descriptions without data."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -7,8 +9,9 @@ from nntomo_dask.arrays import geometry, recipes, schema
 from nntomo_dask.arrays.angles import extent_deg
 from nntomo_dask.errors import refuse
 from nntomo_dask.networks.unrolled import Geometry
-from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.materials import Materials
+from nntomo_dask.phantoms.phantom import Phantom, for_training
+from nntomo_dask.settings import settings_of
 from nntomo_dask.training.noise import PhantomNoise, noise_to_add, refuse_empty
 from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes, described
 
@@ -20,7 +23,7 @@ _DIGITS = 4
 def phantom_scenes(
     series: xr.DataArray,
     *,
-    phantom: str = Materials.name,
+    phantom: str | Phantom = Materials.name,
     noise: PhantomNoise = "auto",
     size: int | None = None,
     validated: int = VALIDATED,
@@ -35,7 +38,8 @@ def phantom_scenes(
     series
         Dims (z, angle, detector), float32.
     phantom
-        Its name.
+        Its name, or a `Phantom` with settings of your own: ``PHANTOMS["atomic"](elements="Zr,O,C")``. Where the pixels
+        of `series` are in nm, so are those of atoms.
     noise
         Of the phantoms' rays. "auto": that of the series, see `noise`, varied from scene to scene by a quarter, with
         its background; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
@@ -65,7 +69,7 @@ def phantom_scenes(
     found = _noise(series, noise, who)
     return drawn_scenes(
         Geometry(angles, (len(angles),) * 2, (extent_deg(angles) / 2,) * 2),
-        phantom=phantom,
+        phantom=for_training(phantom, series, who=who),
         noise=found,
         size=pixels,
         validated=validated,
@@ -77,7 +81,7 @@ def phantom_scenes(
 def drawn_scenes(
     wanted: Geometry,
     *,
-    phantom: str,
+    phantom: str | Phantom,
     noise: SceneNoise,
     size: int,
     validated: int = VALIDATED,
@@ -85,15 +89,22 @@ def drawn_scenes(
     who: str = "drawn_scenes",
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """The same for any series within some bounds, or with noise that is drawn: how pretrained networks are made."""
-    PHANTOMS.choose(phantom, who=who)
+    chosen = for_training(phantom, who=who)
     if size < 16:
         refuse(who, needs="scenes of at least 16 pixels", got=f"{size}", remedy="`size=96`")
     if validated < 1:
         refuse(who, needs="at least 1 scene to validate with", got=f"{validated}", remedy=f"`validated={VALIDATED}`")
     return (
-        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 1)),
-        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 2), count=validated),
+        _described(Scenes(chosen.name, size, wanted, noise, 2 * seed + 1, _changed(chosen))),
+        _described(Scenes(chosen.name, size, wanted, noise, 2 * seed + 2, _changed(chosen)), count=validated),
     )
+
+
+def _changed(phantom: Phantom) -> tuple[tuple[str, Any], ...]:
+    """Settings that are not those that networks are trained on by default."""
+    usual = type(phantom).for_training()
+    pairs = ((one.name, getattr(phantom, one.name)) for one in settings_of(phantom))
+    return tuple((name, value) for name, value in pairs if value != getattr(usual, name))
 
 
 def _described(scenes: Scenes, **attributes: int) -> xr.Dataset:
