@@ -310,7 +310,7 @@ def test_the_automatic_weight_grows_with_the_noise_and_ignores_units(monkeypatch
 def test_runs_lie_within_the_volume():
     for count in (1, 7, 24, 25, 100, 1024):
         for factor in (1, 3, 8):
-            starts, length = tv_weight._runs(count, factor)
+            starts, length = tv_weight.runs_of(count, factor)
             assert starts[0] >= 0
             assert starts[-1] + length <= count
             assert all(later - start >= length for start, later in itertools.pairwise(starts))

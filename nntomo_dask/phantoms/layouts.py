@@ -12,6 +12,8 @@ from nntomo_dask.phantoms.solids import Blend, Solid, ball, draw, ellipsoid, rod
 from nntomo_dask.types import Float64
 
 _TRIES = 12
+_MORE_TRIES = 60  # where scenes have to fill some share of the field
+_VIEW, _VIEW_SLICES = 48, 17  # what a scene is judged by before it is drawn
 _CLOUDY = 0.3  # share of smooth scenes that are clouds alone
 _SCARCE = 0.006  # share of what is drawn that has to be matter
 
@@ -43,6 +45,14 @@ class Prior(Protocol):
     def smooth(self) -> float:
         """Share of scenes whose densities vary smoothly."""
 
+    @property
+    def least_filled(self) -> float:
+        """The least share of the field that is matter."""
+
+    @property
+    def most_filled(self) -> float:
+        """The greatest share of it."""
+
 
 def sketched(rng: Rng, half: float, prior: Prior) -> Sketch:
     """A specimen at random, of which `half` above and below the middle is drawn."""
@@ -51,17 +61,21 @@ def sketched(rng: Rng, half: float, prior: Prior) -> Sketch:
     if 0 <= share < prior.smooth:
         greys = "smooth"
     shares = np.array(list(_LAYOUTS.values()))
-    for _ in range(_TRIES):
+    axis = axis_of(_VIEW)
+    field = _VIEW_SLICES * int((axis[:, None] ** 2 + axis**2 <= DISC**2).sum())
+    any_filling = prior.least_filled <= 0 and prior.most_filled >= 1
+    for _ in range(_TRIES if any_filling else _MORE_TRIES):
         top, palette = _palette(rng, greys, prior)
         sketch = Sketch(rng, half, prior.smallest, prior.largest, palette, greys)
         if greys == "smooth" and sketch.chance(_CLOUDY):
             _cloudy(sketch)
         else:
             list(_LAYOUTS)[int(rng.choice(shares.size, p=shares / shares.sum()))](sketch)
-        view = draw(sketch.strokes, np.linspace(-half, half, 17), axis_of(48), DISC)
+        view = draw(sketch.strokes, np.linspace(-half, half, _VIEW_SLICES), axis, DISC)
         matter, densest = view[view > 0], float(view.max())
         scarce = matter.size < min(_SCARCE, 0.3 * prior.largest**2) * view.size
-        if not scarce and not (greys == "several" and (matter > densest - 0.02).mean() > 0.97):
+        fits = any_filling or prior.least_filled <= matter.size / field <= prior.most_filled
+        if fits and not scarce and not (greys == "several" and (matter > densest - 0.02).mean() > 0.97):
             break
     if scarce:
         sketch.add(ball(np.zeros(3), prior.largest), top, "empty")

@@ -47,11 +47,21 @@ class Materials(Phantom):
     lightest: float = setting(0.1, help="The least density of matter, as a share of the greatest.", above=0, most=0.9)
     one_density: float = setting(0.34, help="Share of the scenes in which all matter has one density.", least=0, most=1)
     smooth: float = setting(0.25, help="Share of the scenes in which densities vary smoothly.", least=0, most=1)
+    least_filled: float = setting(
+        0.0, help="The least share of the field that matter fills; scenes with less are drawn anew.", least=0, most=0.5
+    )
+    most_filled: float = setting(1.0, help="The greatest share of the field that matter fills.", least=0.02, most=1)
 
     @property
     def scene(self) -> int | None:
         """Neighbouring slices of a scene."""
         return self.slices
+
+    def parameters(self) -> dict[str, object]:
+        """What a recipe says of the settings; of those that are newer than the phantom, what is not the default."""
+        usual = Materials()
+        newer = {name for name in ("least_filled", "most_filled") if getattr(self, name) == getattr(usual, name)}
+        return {name: value for name, value in super().parameters().items() if name not in newer}
 
     def for_single_slices(self) -> "Materials":
         """Scenes of two slices, which take little longer to draw than one."""
@@ -87,6 +97,10 @@ class Materials(Phantom):
                 got=f"{self.smallest:g}",
                 remedy=f"`smallest={self.largest / 10:g}`",
             )
+        if self.least_filled * 2 > self.most_filled:
+            got = f"{self.least_filled:g} and {self.most_filled:g}"
+            remedy = f"`least_filled={self.most_filled / 4:g}`"
+            refuse(who, needs="`least_filled` of at most half of `most_filled`", got=got, remedy=remedy)
         if self.one_density + self.smooth > 1:
             got = f"{self.one_density:g} and {self.smooth:g}"
             refuse(who, needs="`one_density` and `smooth` that add up to 1 at most", got=got, remedy="`smooth=0.25`")

@@ -47,7 +47,7 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
     The noise may ask for more than that.
     """
     factor = max(series.sizes[schema.DETECTOR] // _PIXELS, 1)
-    starts, length = _runs(series.sizes[schema.Z], factor)
+    starts, length = runs_of(series.sizes[schema.Z], factor)
     source = slabs.lazy(series)
     runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
     angles, axis, thickness = source[schema.ANGLE].values, schema.axis_of(source), thickness_of(source)
@@ -56,7 +56,7 @@ def lazy_choice(method: "TotalVariation", series: xr.DataArray, level: da.Array)
     return weight
 
 
-def _runs(count: int, factor: int) -> tuple[list[int], int]:
+def runs_of(count: int, factor: int) -> tuple[list[int], int]:
     """First slices of the runs, and their length: all slices in one run where there are no more."""
     length = _RUN_SLICES * factor
     if count <= _RUNS * length:
@@ -81,8 +81,8 @@ def _choose(
     least = of_noise(deviation, angles_deg.size)
     where = grid.in_bins(axis, runs[0].shape[-1], factor)
     solver = replace(method, tolerance=_TOLERANCE, max_iterations=_ITERATIONS)
-    binned = [_binned(run, factor) for run in runs]
-    seen = [run[slabs.mirrored(len(run), method.halo)] for run in binned]
+    coarse = [binned(run, factor) for run in runs]
+    seen = [run[slabs.mirrored(len(run), method.halo)] for run in coarse]
     folds = held_out.at_most(angles_deg, _FOLDS, who=method.name)
 
     def misfit(weight: float) -> float:
@@ -101,7 +101,7 @@ def of_noise(deviation: float, count: int) -> float:
 
 def lazy_deviation(series: xr.DataArray, level: da.Array, *, who: str) -> da.Array:
     """Standard deviation of the noise in rays that cross the specimen, in intensity levels; lazy, without dims."""
-    starts, length = _runs(series.sizes[schema.Z], 1)
+    starts, length = runs_of(series.sizes[schema.Z], 1)
     source = slabs.lazy(series)
     runs = [source.isel({schema.Z: slice(start, start + length)}).data for start in starts]
     deviation: da.Array = da.from_delayed(
@@ -130,13 +130,13 @@ def deviation_of(rows: Float32, angles_deg: Float64) -> float:
     return float(np.sqrt(found.read_noise**2 + found.gain * bright.mean())) if bright.size else 0.0
 
 
-def _binned(rows: Float32, factor: int) -> Float32:
+def binned(rows: Float32, factor: int) -> Float32:
     """(slice, angle, detector) in bins of `factor` slices by `factor` pixels, line integrals counted in bins."""
     height = min(factor, len(rows))
     slices, detectors = len(rows) // height * height, rows.shape[-1] // factor * factor
     whole = rows[:slices, :, :detectors].reshape(slices // height, height, rows.shape[1], -1, factor)
-    binned: Float32 = (whole.mean(axis=(1, 4)) / np.float32(factor)).astype(np.float32)
-    return binned
+    means: Float32 = (whole.mean(axis=(1, 4)) / np.float32(factor)).astype(np.float32)
+    return means
 
 
 def _minimum(function: Callable[[float], float]) -> float:
