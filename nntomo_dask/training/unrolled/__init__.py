@@ -50,6 +50,13 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
         help="The phantom from which the network learns; nntomo phantom --help says what each one is.",
     )
     noise: phantom_noise.PhantomNoise = setting("auto", least=0, help=phantom_noise.HELP)
+    flawed: float = setting(
+        sets_room.FLAWED,
+        least=0,
+        most=1,
+        help="Share of the scenes with what measured projections have: shifts, unequal brightness, rests of a"
+        " background, blur, errors of the angles.",
+    )
     size: int | None = setting(
         None,
         least=16,
@@ -75,7 +82,13 @@ class UnrolledTraining(settings.Fit, Training[UnrolledNetwork]):
     def sets_for(self, series: xr.DataArray, *, seed: int) -> Sets:
         """Scenes of phantoms."""
         made = sets_room.phantom_scenes(
-            series, phantom=self.phantom, noise=self.noise, size=self.size, validated=self.validated, seed=seed
+            series,
+            phantom=self.phantom,
+            noise=self.noise,
+            flawed=self.flawed,
+            size=self.size,
+            validated=self.validated,
+            seed=seed,
         )
         return Sets(*made)
 

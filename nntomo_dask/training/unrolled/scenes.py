@@ -24,6 +24,8 @@ from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
 from nntomo_dask.reconstruction.first_guess import guess
 from nntomo_dask.reconstruction.intensity import level_of
+from nntomo_dask.training.unrolled import flaws
+from nntomo_dask.training.unrolled.flaws import Flaws
 from nntomo_dask.types import Float32, Float64
 
 FINER = 2  # how many times finer than the voxels a phantom is drawn and projected
@@ -35,6 +37,7 @@ _JITTER = 0.25  # deviation of the logarithm of the noise, where it is that of a
 _LEVEL_JITTER = 0.12  # and of the level, which a reconstruction estimates from its series
 _FULL_RANGE = 0.25  # share of the scenes over the full range, where angles are drawn
 _SHIFT = 0.15  # of an angle, in steps of the series
+_FLAWS = 1  # the stream of random numbers for flaws
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Scenes:
         Of their rays.
     seed
         Another one gives other scenes.
+    flawed
+        Share of the scenes whose projections have flaws: see `flaws`.
     """
 
     phantom: str
@@ -90,6 +95,7 @@ class Scenes:
     geometry: Geometry
     noise: SceneNoise
     seed: int
+    flawed: float = 0.0
 
     def to_json(self) -> str:
         """All fields."""
@@ -108,7 +114,7 @@ class Scenes:
         slices = BLOCK + 2 * REACH
         fine = PHANTOMS[self.phantom].for_training().scene_of(self.size, slices, rng, finer=FINER)
         truth, angles = binned(fine, FINER), self._angles(rng)
-        rows = self._projected(fine, angles)
+        rows = self._projected(fine, angles, self._flaws(angles, number))
         brightest = float(rows.max())
         level = float(level_of(truth))
         if level > 0 and brightest > 0:
@@ -162,10 +168,17 @@ class Scenes:
             angles = angles + aside * _SHIFT * rng.uniform(-1, 1, count)
         return np.sort(angles)
 
-    def _projected(self, fine: Float32, angles_deg: Float64) -> Float32:
+    def _flaws(self, angles_deg: Float64, number: int) -> Flaws | None:
+        """Drawn apart from all else: the phantoms, angles and noise of a seed do not depend on the share."""
+        rng = np.random.default_rng([self.seed, number, _FLAWS])
+        return flaws.drawn(angles_deg, rng) if rng.random() < self.flawed else None
+
+    def _projected(self, fine: Float32, angles_deg: Float64, wrong: Flaws | None) -> Float32:
         """(slice, angle, detector), in pixels of the slices: the means of the rays of the finer grid."""
-        pair = Projector(angles_deg, self.size * FINER)
-        rows = pair.forward(fine)
+        tilted = angles_deg if wrong is None else angles_deg + wrong.tilts_deg
+        rows = Projector(tilted, self.size * FINER).forward(fine)
+        if wrong is not None:
+            rows = wrong.apply(rows, FINER)
         slices = len(fine) // FINER
         return np.asarray(
             rows.reshape(slices, FINER, len(angles_deg), self.size, FINER).mean(axis=(1, 4)) / np.float32(FINER),

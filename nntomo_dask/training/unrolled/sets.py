@@ -14,6 +14,7 @@ from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes, described
 
 VALIDATED = 32  # scenes of a validation set
 LARGEST = 128  # pixels of a scene, where the series has more
+FLAWED = 0.5  # share of the scenes with flaws
 _DIGITS = 4
 
 
@@ -22,6 +23,7 @@ def phantom_scenes(
     *,
     phantom: str = Materials.name,
     noise: PhantomNoise = "auto",
+    flawed: float = FLAWED,
     size: int | None = None,
     validated: int = VALIDATED,
     seed: int = 0,
@@ -40,6 +42,9 @@ def phantom_scenes(
         Of the phantoms' rays. "auto": that of the series, see `noise`, varied from scene to scene by a quarter, with
         its background; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
         standard deviation of Gaussian noise, as a share of the brightest ray.
+    flawed
+        Share of the scenes whose projections have what measured ones have: small shifts, errors of the angles and of
+        the tilt axis, unequal brightness, rests of a background, blur, and rays that are no exact line integrals.
     size
         Pixels along a slice; by default those of the series, at most 128: what matter looks like hardly depends on the
         size, and the time does.
@@ -67,6 +72,7 @@ def phantom_scenes(
         Geometry(angles, (len(angles),) * 2, (extent_deg(angles) / 2,) * 2),
         phantom=phantom,
         noise=found,
+        flawed=flawed,
         size=pixels,
         validated=validated,
         seed=seed,
@@ -80,6 +86,7 @@ def drawn_scenes(
     phantom: str,
     noise: SceneNoise,
     size: int,
+    flawed: float = 0.0,
     validated: int = VALIDATED,
     seed: int = 0,
     who: str = "drawn_scenes",
@@ -88,11 +95,13 @@ def drawn_scenes(
     PHANTOMS.choose(phantom, who=who)
     if size < 16:
         refuse(who, needs="scenes of at least 16 pixels", got=f"{size}", remedy="`size=96`")
+    if not 0 <= flawed <= 1:
+        refuse(who, needs="a share of flawed scenes from 0 to 1", got=f"{flawed}", remedy=f"`flawed={FLAWED}`")
     if validated < 1:
         refuse(who, needs="at least 1 scene to validate with", got=f"{validated}", remedy=f"`validated={VALIDATED}`")
     return (
-        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 1)),
-        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 2), count=validated),
+        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 1, flawed)),
+        _described(Scenes(phantom, size, wanted, noise, 2 * seed + 2, flawed), count=validated),
     )
 
 
