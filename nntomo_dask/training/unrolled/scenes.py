@@ -194,7 +194,7 @@ class Scenes:
         else:
             factor = float(np.exp(_JITTER * rng.standard_normal()))
             read, gain = read * factor, gain * factor**2
-        deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * rows / np.float32(brightest))
+        deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * np.maximum(rows, 0) / np.float32(brightest))
         noise = rng.standard_normal(rows.shape, np.float32) * (deviation * np.float32(brightest))
         return np.asarray(rows + noise + np.float32(self.noise.background * brightest), np.float32)
 
