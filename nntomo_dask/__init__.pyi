@@ -163,5 +163,6 @@ from .training.nnfbp.samples import (
 )
 from .training.nnfbp.training import train_nnfbp as train_nnfbp
 from .training.registration import register_network as register_network
+from .training.unrolled.paired import pair_scenes as pair_scenes
 from .training.unrolled.sets import phantom_scenes as phantom_scenes
 from .training.unrolled.training import train_unrolled as train_unrolled

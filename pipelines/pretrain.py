@@ -108,6 +108,11 @@ class Timed(training_room.Adam):
     begin: float = 0.0
     deadline: float = 0.0
 
+    def begin_with(self, parameters: Any) -> None:
+        """Start from those of a network, not from random ones."""
+        self.vector.data = self._tensor(parameters)
+        self.average = self.vector.detach().clone()
+
     def progress(self, taken: int) -> float:
         """By the clock."""
         if taken == 0:
@@ -125,14 +130,25 @@ class Timed(training_room.Adam):
             yield after
 
 
-def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minutes: float, deadline: float) -> None:
+def learn(
+    name: str,
+    settings: Any,
+    both: list[Any],
+    out: Path,
+    seed: int,
+    minutes: float,
+    deadline: float,
+    start: Path | None,
+) -> None:
     """Train one network until the deadline."""
     source = Scenes.from_json(both[0].attrs["scenes"])
     drawn = Drawn(**vars(source), folder=str(out / "scenes"))
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     hardware = torch.cuda.get_device_name() if where.type == "cuda" else "CPU"
     parameters = {**vars(settings), "seed": seed, "minutes": minutes, "device": hardware}
-    recipe = recipes.record("pretrain", parameters, [one.attrs["recipe"] for one in both])
+    first = None if start is None else nt.load_network(start)
+    inputs = [one.attrs["recipe"] for one in both] + ([] if first is None else [first.recipe])
+    recipe = recipes.record("pretrain", parameters, inputs)
     count = unet.parameter_count(unet.channel_count(settings.neighbours), settings.width)
     zeros = np.zeros((settings.steps, count), np.float32)
     frame = UnrolledNetwork(source.geometry, zeros, settings.width, settings.neighbours, recipe)
@@ -143,6 +159,8 @@ def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minut
         numbers = range(int(both[1].attrs["count"]))
         solver = Timed(settings, seed, drawn, validation, numbers, where, max_epochs=10**6)
         solver.deadline = deadline
+        if first is not None:
+            solver.begin_with(first.parameters)
         path = out / f"{name}.training.safetensors"
         loop.run(solver, reached, max_epochs=10**6, patience=10**6, path=path, progress="none")
     network = reached.best_network()
@@ -166,6 +184,9 @@ def learn(name: str, settings: Any, both: list[Any], out: Path, seed: int, minut
 @click.option(
     "--networks", multiple=True, default=["1x32"], show_default=True, help="Steps x width, or with x neighbours."
 )
+@click.option("--flawed", default=sets.FLAWED, show_default=True, help="Share of the scenes with flaws.")
+@click.option("--start", type=click.Path(path_type=Path), help="A network to begin with, of the same size.")
+@click.option("--learning-rate", default=1e-3, show_default=True)
 @click.option("--batch-size", default=4, show_default=True, help="Scenes in a step of Adam.")
 def main(
     minutes: float,
@@ -176,12 +197,17 @@ def main(
     count: int,
     processes: int | None,
     networks: tuple[str, ...],
+    flawed: float,
+    start: Path | None,
+    learning_rate: float,
     batch_size: int,
 ) -> None:
     if count < FIRST:
         raise click.BadParameter(f"at least {FIRST}", param_hint="--count")
     deadline = time.time() + 60 * minutes
-    both = list(sets.drawn_scenes(GEOMETRY, phantom=phantom, noise=SceneNoise(drawn=True), size=size, seed=seed))
+    both = list(
+        sets.drawn_scenes(GEOMETRY, phantom=phantom, noise=SceneNoise(drawn=True), size=size, flawed=flawed, seed=seed)
+    )
     text, folder = both[0].attrs["scenes"], out / "scenes"
     folder.mkdir(parents=True, exist_ok=True)
     make(text, 0, folder)  # compiles the kernels for all
@@ -196,8 +222,10 @@ def main(
             neighbours=rest[0] if rest else 2,
             epoch_scenes=EPOCH,
             batch_size=batch_size,
+            learning_rate=learning_rate,
         )
-        running.append(context.Process(target=learn, args=(one, settings, both, out, seed, minutes, deadline)))
+        run = (one, settings, both, out, seed, minutes, deadline, start)
+        running.append(context.Process(target=learn, args=run))
     for process in running:
         process.start()
     for process in running[1:]:

@@ -130,7 +130,7 @@ class TestScenes:
         """From none to 6 % of the brightest ray; a quarter of the scenes has none."""
         rows, shares = np.full((2, 8, 64), 0.5, np.float32), []
         for number in range(200):
-            noisy = self.SOURCE._with_noise(rows, 0.5, np.random.default_rng(number))
+            noisy = self.SOURCE.with_noise(rows, 0.5, np.random.default_rng(number))
             shares.append(float((noisy - rows).std()) / 0.5)
         shares = np.array(shares)
         without = shares == 0
@@ -144,7 +144,7 @@ class TestScenes:
         source = Scenes("materials", SIZE, BOUNDS, SceneNoise(read=0.03, gain=0.01, background=0.2), seed=0)
         rows = np.full((8, 8, 64), 5.0, np.float32)
         rows[:4] = 0
-        found = np.stack([source._with_noise(rows, 5.0, np.random.default_rng(seed)) for seed in range(60)])
+        found = np.stack([source.with_noise(rows, 5.0, np.random.default_rng(seed)) for seed in range(60)])
         assert found.mean() - rows.mean() == pytest.approx(0.2 * 5, abs=0.01)
         dark, bright = found[:, :4].std(axis=(1, 2, 3)) / 5, found[:, 4:].std(axis=(1, 2, 3)) / 5
         np.testing.assert_allclose(bright / dark, np.sqrt(0.03**2 + 0.01) / 0.03, rtol=0.1)

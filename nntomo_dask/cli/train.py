@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask import aside
@@ -23,6 +24,7 @@ from nntomo_dask.training.declaration import Pairs, Sets, Training
 from nntomo_dask.untrusted import printable
 
 CHECKPOINT = ".training.safetensors"
+_Paths = tuple[tuple[Path, ...], tuple[Path, ...]]  # of series and of volumes
 _FORMER = {"--binning": "--filter-bins"}  # options of version 0.1.0 that have another name now
 
 
@@ -61,7 +63,8 @@ def _first_network() -> str:
     "all_series",
     type=support.PATH,
     multiple=True,
-    help="A training series of your own, instead of --for; it needs its --volume. May be repeated.",
+    help="A training series of your own, instead of --for, or beside it where the network takes both; it needs its "
+    "--volume. May be repeated.",
 )
 @click.option(
     "--volume", "volumes", type=support.PATH, multiple=True, help="The volume of each --series, in the same order."
@@ -114,7 +117,8 @@ def train(
 ) -> None:
     """Train a network.
 
-    The network learns from phantoms that are made for one series (--for), or from your own pairs of series and volume.
+    The network learns from phantoms that are made for one series (--for), or from your own pairs of series and volume;
+    unrolled networks from both.
     An interrupted training continues when the same command is given again; OUTPUT.training.safetensors holds its state.
 
     \b
@@ -124,13 +128,13 @@ def train(
     training = _with_phantom(options.build_chosen(TRAININGS, network, "--network", arguments), arguments)
     given = _pairs(arguments["all_series"], arguments["volumes"])
     validation = _pairs(arguments["validation_series"], arguments["validation_volume"])
-    if (target is None) == (given is None):
+    if target is None and given is None:
         raise click.UsageError("give either --for SERIES, or pairs of --series and --volume")
-    if target is not None:
+    if given is None:
         reason = "plays no part where --for makes a set for validation; leave it out"
         support.check_free("validation_series", "validation_volume", because=reason)
     training.check()
-    _check_unused(training, own_pairs=target is None)
+    _check_unused(training, own_pairs=given is not None)
     if output.name in ("", ".."):
         aside.check_file(aside.resolved(output), who="train")  # which refuses it
     if output.name.lower().endswith(CHECKPOINT):
@@ -147,17 +151,19 @@ def train(
         series = None if target is None else nt.open(target)
         if series is not None:
             schema.check_tilt_series(series, who="train")
-        elif given is not None and len(given[0]) != len(given[1]):
+        if given is not None and len(given[0]) != len(given[1]):
             got = f"{len(given[0])} series and {len(given[1])} volumes"
             refuse("train", needs="a volume for each series", got=got, remedy="give a --volume for each --series")
         for note in training.notes(series, validation=validation is not None):
             click.echo(f"note: {note}", err=True)
         if series is not None:
-            sets = training.sets_for(series, seed=seed)
+            sets = _sets_for(training, series, given, validation, seed=seed)
             _say_noise(sets)
         else:
             assert given is not None
             sets = training.sets_of(_opened(given), None if validation is None else _opened(validation), seed=seed)
+        for line in training.told(sets):
+            click.echo(f"note: {line}", err=True)
         for number, checkpoint in enumerate(() if overwrite else checkpoints):
             _check_continues(checkpoint, training, sets, seed=seed + number, max_epochs=max_epochs)
         if overwrite or not all(_has_ended(training, checkpoint) for checkpoint in checkpoints):
@@ -179,6 +185,15 @@ def train(
         if series is not None:
             for line in check.told(series, networks[0]):
                 click.echo(line, err=True)
+
+
+def _sets_for(
+    training: Training[Any], series: xr.DataArray, given: _Paths | None, validation: _Paths | None, *, seed: int
+) -> Sets:
+    """Sets for a series, from phantoms and from pairs where there are any."""
+    if given is None:
+        return training.sets_for(series, seed=seed)
+    return training.sets_with(series, _opened(given), None if validation is None else _opened(validation), seed=seed)
 
 
 def _say_noise(sets: Sets) -> None:
@@ -235,11 +250,11 @@ def _check_continues(
         refuse_another("train", checkpoint, "data and parameters", f"another: {difference}")
 
 
-def _pairs(series: tuple[Path, ...], volumes: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[Path, ...]] | None:
+def _pairs(series: tuple[Path, ...], volumes: tuple[Path, ...]) -> _Paths | None:
     return (series, volumes) if series or volumes else None
 
 
-def _opened(paths: tuple[tuple[Path, ...], tuple[Path, ...]]) -> Pairs:
+def _opened(paths: _Paths) -> Pairs:
     series, volumes = paths
     return Pairs([nt.open(path) for path in series], [nt.open(path) for path in volumes])
 
@@ -313,6 +328,8 @@ def _prepared(
     asked = next((one for one in range(workers, fewest - 1, -1) if need(one) <= limit.size), fewest)
     limit.check(need(asked), "train", training.described(sets), fixed=fewest > 1)
     support.use_workers(asked, limit)
+    if training.reads == "blocks":
+        return sets
     folder = training.folder(output, sets)
     if folder is None:
         return Sets(*cluster.load(*sets, description=training.holds, progress="bar"))

@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple
 
 import xarray as xr
 
+from nntomo_dask.errors import refuse
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.training.checkpoints import AnyNetwork, Kind
 from nntomo_dask.training.loop import Progress
@@ -53,12 +54,16 @@ class Training(abc.ABC, Generic[AnyNetwork]):
         Of the networks, for their checkpoints.
     holds
         What a set holds, in the plural: "training voxels".
+    reads
+        "whole": its sets are in memory, or in stores that `keep` writes, when a training begins. "blocks": it reads of
+        them what it needs, when it needs it.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     kind: ClassVar[Kind[Any]]
     holds: ClassVar[str]
+    reads: ClassVar[Literal["whole", "blocks"]] = "whole"
 
     def check(self) -> None:
         """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
@@ -98,6 +103,15 @@ class Training(abc.ABC, Generic[AnyNetwork]):
     @abc.abstractmethod
     def sets_of(self, training: Pairs, validation: Pairs | None, *, seed: int) -> Sets:
         """Training and validation set from pairs of series and volume, lazy."""
+
+    def sets_with(self, series: xr.DataArray, training: Pairs, validation: Pairs | None, *, seed: int) -> Sets:
+        """Training and validation set for one series, with pairs among the phantoms; most networks take either."""
+        needs = f"a series (`target`) or pairs of series and volume, for the network {self.name}"
+        refuse("train", needs=needs, got="both", remedy="leave one of them out")
+
+    def told(self, sets: Sets) -> list[str]:
+        """What was found while the sets were made, for the user."""
+        return []
 
     @abc.abstractmethod
     def host_bytes(self, sets: Sets, *, workers: int, processes: int, members: int = 1) -> int:

@@ -6,7 +6,7 @@ training resumes where it was.
 """
 
 import json
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nntomo_dask.arrays.geometry import tilt_angles
+from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import blas, scripts
 from nntomo_dask.networks.unrolled import REACH, Geometry
 from nntomo_dask.phantoms import PHANTOMS
@@ -25,6 +26,8 @@ from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
 from nntomo_dask.reconstruction.first_guess import guess
 from nntomo_dask.reconstruction.intensity import level_of
+from nntomo_dask.training.unrolled import flaws
+from nntomo_dask.training.unrolled.flaws import Flaws
 from nntomo_dask.types import Float32, Float64
 
 FINER = 2  # how many times finer than the voxels a phantom is drawn and projected
@@ -36,6 +39,7 @@ _JITTER = 0.25  # deviation of the logarithm of the noise, where it is that of a
 _LEVEL_JITTER = 0.12  # and of the level, which a reconstruction estimates from its series
 _FULL_RANGE = 0.25  # share of the scenes over the full range, where angles are drawn
 _SHIFT = 0.15  # of an angle, in steps of the series
+_FLAWS = 1  # the stream of random numbers for flaws
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Scene(NamedTuple):
     frequency_steps: Float32  # (angle, frequency), see `projection.conditioning`
     noise: float
     truth: Float32  # (slice, y, x)
+    axis: Axis | None = None  # where the tilt axis is; None in the middle
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Scenes:
         Of their rays.
     seed
         Another one gives other scenes.
+    flawed
+        Share of the scenes whose projections have flaws: see `flaws`.
     settings
         Of the phantom, where they are not those of `Phantom.for_training`: names and values.
     """
@@ -93,7 +100,13 @@ class Scenes:
     geometry: Geometry
     noise: SceneNoise
     seed: int
+    flawed: float = 0.0
     settings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def largest(self) -> int:
+        """The most pixels of a scene along a slice."""
+        return self.size
 
     @property
     def drawn(self) -> Phantom:
@@ -123,20 +136,19 @@ class Scenes:
         slices = BLOCK + 2 * REACH
         fine = self.drawn.scene_of(self.size, slices, rng, finer=FINER)
         truth, angles = binned(fine, FINER), self._angles(rng)
-        rows = self._projected(fine, angles)
+        rows = self._projected(fine, angles, self._flaws(angles, number))
         brightest = float(rows.max())
         level = float(level_of(truth))
         if level > 0 and brightest > 0:
-            rows = self._with_noise(rows, brightest, rng)
-            level *= float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
+            rows = self.with_noise(rows, brightest, rng)
+            level = jittered(level, rng)
             rows /= np.float32(level)
             truth /= np.float32(level)
-        noise = tv_weight.deviation_of(rows, angles)
-        pair = Projector(angles, self.size)
-        found = guess(rows, pair, noise=noise, between=1.0)
-        inside = slice(REACH, REACH + BLOCK)
-        steps = pair.frequency_steps(rows)
-        return Scene(angles, found.first, found.second, found.descent, steps, noise, truth[inside])
+        return solved(rows, truth[REACH : REACH + BLOCK], angles)
+
+    def work(self, number: int) -> tuple[Callable[..., Scene], tuple[Any, ...]]:
+        """A function and its arguments: what a worker does to make the scene of a number."""
+        return self.scene, (number,)
 
     def scenes(self, numbers: Iterable[int], *, workers: int) -> Generator[Scene, None, None]:
         """The scenes of some numbers in their order; the next ones are made while one is worked on."""
@@ -150,7 +162,8 @@ class Scenes:
             waiting: list[Future[Scene]] = []
             try:
                 for number in numbers:
-                    waiting.append(pool.submit(self.scene, number))
+                    function, arguments = self.work(number)
+                    waiting.append(pool.submit(function, *arguments))
                     if len(waiting) > 2 * workers:
                         yield waiting.pop(0).result()
                 while waiting:
@@ -177,17 +190,25 @@ class Scenes:
             angles = angles + aside * _SHIFT * rng.uniform(-1, 1, count)
         return np.sort(angles)
 
-    def _projected(self, fine: Float32, angles_deg: Float64) -> Float32:
+    def _flaws(self, angles_deg: Float64, number: int) -> Flaws | None:
+        """Drawn apart from all else: the phantoms, angles and noise of a seed do not depend on the share."""
+        rng = np.random.default_rng([self.seed, number, _FLAWS])
+        return flaws.drawn(angles_deg, rng) if rng.random() < self.flawed else None
+
+    def _projected(self, fine: Float32, angles_deg: Float64, wrong: Flaws | None) -> Float32:
         """(slice, angle, detector), in pixels of the slices: the means of the rays of the finer grid."""
-        pair = Projector(angles_deg, self.size * FINER)
-        rows = pair.forward(fine)
+        tilted = angles_deg if wrong is None else angles_deg + wrong.tilts_deg
+        rows = Projector(tilted, self.size * FINER).forward(fine)
+        if wrong is not None:
+            rows = wrong.apply(rows, FINER)
         slices = len(fine) // FINER
         return np.asarray(
             rows.reshape(slices, FINER, len(angles_deg), self.size, FINER).mean(axis=(1, 4)) / np.float32(FINER),
             np.float32,
         )
 
-    def _with_noise(self, rows: Float32, brightest: float, rng: np.random.Generator) -> Float32:
+    def with_noise(self, rows: Float32, brightest: float, rng: np.random.Generator) -> Float32:
+        """Rays with the noise of a scene, and its background; shares are those of the brightest ray."""
         read, gain = self.noise.read, self.noise.gain
         if self.noise.drawn:
             share = 0.0 if rng.random() < _NOISELESS else np.exp(rng.uniform(np.log(_LEAST_NOISE), np.log(_MOST_NOISE)))
@@ -196,9 +217,25 @@ class Scenes:
         else:
             factor = float(np.exp(_JITTER * rng.standard_normal()))
             read, gain = read * factor, gain * factor**2
-        deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * rows / np.float32(brightest))
+        deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * np.maximum(rows, 0) / np.float32(brightest))
         noise = rng.standard_normal(rows.shape, np.float32) * (deviation * np.float32(brightest))
         return np.asarray(rows + noise + np.float32(self.noise.background * brightest), np.float32)
+
+
+def solved(
+    rows: Float32, truth: Float32, angles_deg: Float64, axis: Axis | None = None, thickness: float = 1.0
+) -> Scene:
+    """A scene of projections (slice + 2 · halo, angle, detector): what a network sees of them, beside the truth."""
+    noise = tv_weight.deviation_of(rows, angles_deg)
+    pair = Projector(angles_deg, rows.shape[-1], axis=axis)
+    found = guess(rows, pair, noise=noise, between=1 / thickness)
+    steps = pair.frequency_steps(rows)
+    return Scene(angles_deg, found.first, found.second, found.descent, steps, noise, truth, axis)
+
+
+def jittered(level: float, rng: np.random.Generator) -> float:
+    """A level as far off as a reconstruction's own estimate may be."""
+    return level * float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
 
 
 def described(scenes: Scenes) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from nntomo_dask.training import checkpoints, loop
 from nntomo_dask.training.checkpoints import Arrays, Checkpoint
 from nntomo_dask.training.loop import Progress
 from nntomo_dask.training.unrolled import KIND
+from nntomo_dask.training.unrolled.paired import scenes_of
 from nntomo_dask.training.unrolled.scenes import Scene, Scenes
 from nntomo_dask.training.unrolled.settings import EPOCHS, Fit
 from nntomo_dask.training.where import Device, Precision, chosen_device
@@ -64,7 +65,7 @@ def train_unrolled(
     Parameters
     ----------
     training, validation
-        From `phantom_scenes`.
+        From `phantom_scenes`, or `pair_scenes`.
     steps
         Networks, one behind the other.
     neighbours
@@ -140,7 +141,9 @@ def fit(
     if settings.steps * settings.neighbours > REACH:
         got = f"{settings.steps} steps with {settings.neighbours}"
         refuse(_WHO, needs=f"neighbours of at most {REACH} in all steps", got=got, remedy="`neighbours=1`")
-    sources = _scenes(training), _scenes(validation)
+    for one in (training, validation):
+        _check_set(one)
+    sources = scenes_of(training), scenes_of(validation)
     if sources[0].geometry != sources[1].geometry:
         got = f"{sources[0].geometry.describe()} and {sources[1].geometry.describe()}"
         refuse(_WHO, needs="training and validation scenes for the same series", got=got, remedy="make both alike")
@@ -181,11 +184,10 @@ def fit(
     return reached.best_network()
 
 
-def _scenes(dataset: xr.Dataset) -> Scenes:
+def _check_set(dataset: xr.Dataset) -> None:
     if "scenes" not in dataset.attrs:
         got = f"a dataset of {', '.join(map(str, dataset.data_vars))}"
         refuse(_WHO, needs="sets from phantom_scenes", got=got, remedy="make them for the series")
-    return Scenes.from_json(dataset.attrs["scenes"])
 
 
 @dataclass
@@ -307,7 +309,9 @@ class Adam:
         seen = slice(unseen, len(scene.first) - unseen)
         images = [torch.from_numpy(array[seen]).to(self.where) for array in scene[1:4]]
         wanted = torch.from_numpy(scene.truth).to(self.where)
-        operation = Conditioned(Projector(scene.angles_deg, wanted.shape[-1]), scene.frequency_steps).normal
+        operation = Conditioned(
+            Projector(scene.angles_deg, wanted.shape[-1], axis=scene.axis), scene.frequency_steps
+        ).normal
         with torch.autocast("cuda", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             slices = torch_unet.steps(
                 list(vectors),
