@@ -17,7 +17,7 @@ from nntomo_dask.networks.unrolled import Geometry
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.training import TRAININGS, loop
 from nntomo_dask.training.checkpoints import open_checkpoint
-from nntomo_dask.training.declaration import Pairs, Sets
+from nntomo_dask.training.declaration import Sets
 from nntomo_dask.training.unrolled import UnrolledTraining, scenes as scenes_room, training as room
 from nntomo_dask.training.unrolled.scenes import SceneNoise, Scenes
 
@@ -350,9 +350,6 @@ class TestTraining:
             UnrolledTraining(steps=3).check()
         with pytest.raises(nt.SchemaError, match="cats"):
             UnrolledTraining(phantom="cats").check()
-        pairs = Pairs([empty()], [nt.volume(np.zeros((1, SIZE, SIZE), np.float32))])
-        with pytest.raises(nt.SchemaError, match=r"train: needs a series .*; got pairs of series and volume"):
-            UnrolledTraining().sets_of(pairs, None, seed=0)
 
     def test_it_predicts_more_memory_for_more(self, sets):
         made = Sets(*sets)
@@ -415,10 +412,6 @@ def test_members_on_the_command_line(call, drawn_once):
         ((*TRAIN, "--steps", 4, "--neighbours", 2), "times"),
         ((*TRAIN, "--depth", 3), "--depth is for --network msdnet"),
         ((*TRAIN, "--memory", "300MiB"), "steps of 2 scenes of 24 slices of 16 pixels; got a"),
-        (
-            ("train", "--network", "unrolled", "--series", "series.zarr", "--volume", "particle.zarr"),
-            "needs a series (--for)",
-        ),
         (("train", "--network", "msdnet", "--for", "series.zarr", "--steps", 2), "--steps is for --network unrolled"),
     ],
 )

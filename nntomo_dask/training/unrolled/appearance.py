@@ -28,6 +28,7 @@ _PIXELS = 64  # slices are binned as long as this many pixels stay
 _BRIGHT, _MATTER = 90, 0.15  # percentile of bright matter that is the top, and the share of it above which matter is
 _SPREAD = 5  # percentile of the insides of matter that is the lightest density
 _LEAVES = 0.1  # of the brightest ray: an outermost ray above it crosses matter
+_INNER, _RIM = 0.8, 0.5  # where the rim of the field begins; the share of it that is matter where matter leaves it
 _LOST = 0.1  # share of the matter in bodies that are smaller than the smallest
 _EVEN, _UNEVEN = 0.1, 0.16  # relative deviation of the insides: one density below, several or smooth ones above
 _LARGER = 2.0  # how much more or less of the field than is seen matter may fill
@@ -144,7 +145,9 @@ def seen_in(volumes: list[Float32], *, leaves: bool, who: str = "appearance") ->
     top = float(np.percentile(values[values > threshold_otsu(values)], _BRIGHT))
     width = volumes[0].shape[-1]
     across = axis_of(width)
-    disc = across[:, None] ** 2 + across**2 <= DISC**2
+    square = across[:, None] ** 2 + across**2
+    disc = square <= DISC**2
+    rim = disc & (square >= _INNER**2)
     masks = [(volume > _MATTER * top) & disc for volume in volumes]
     shares = [float(mask.mean() / disc.mean()) for mask in masks]
     insides = np.concatenate(
@@ -153,7 +156,7 @@ def seen_in(volumes: list[Float32], *, leaves: bool, who: str = "appearance") ->
     return Appearance(
         least_filled=min(shares),
         most_filled=max(shares),
-        leaves=leaves,
+        leaves=leaves or any(float(mask[:, rim].mean()) > _RIM for mask in masks),
         unevenness=float(insides.std() / insides.mean()),
         lightest=min(float(np.percentile(insides, _SPREAD)), 1.0),
         smallest=2 / width * _smallest(masks),

@@ -29,6 +29,7 @@ PairNoise = Literal["own", "added"]
 SHARE = 0.25  # of the scenes
 _PAIRS = 2  # the stream of random numbers that chooses among pairs
 _LEAST, _MOST = 0.5, 2.0  # what a ray may be in units of the volume's own projection
+_ALIKE = 0.5  # correlation of the two
 _DIGITS = 4
 
 
@@ -237,14 +238,23 @@ def _check_alike(pair: Pair, angles_deg: Float64, who: str) -> None:
     rows, truth = pair.block((pair.places - 1) // 2, who=who)
     wanted = rows[REACH:-REACH].astype(np.float64)
     made = Projector(angles_deg, wanted.shape[-1], axis=pair.axis).forward(truth).astype(np.float64)
-    spread = ((made - made.mean()) ** 2).sum()
-    slope = float(((made - made.mean()) * (wanted - wanted.mean())).sum() / spread) if spread > 0 else 0.0
+    made, wanted = made - made.mean(), wanted - wanted.mean()  # a background plays no part
+    together, spread, other = (made * wanted).sum(), (made**2).sum(), (wanted**2).sum()
+    slope = float(together / spread) if spread > 0 else 0.0
+    correlation = float(together / np.sqrt(spread * other)) if spread > 0 and other > 0 else 0.0
+    if correlation < _ALIKE:
+        refuse(
+            who,
+            needs="volumes that lie where their series shows them",
+            got=f"projections with a correlation of {correlation:.2g}, in the middle",
+            remedy="look whether the two belong together, slice by slice",
+        )
     if not _LEAST <= slope <= _MOST:
         refuse(
             who,
-            needs="volumes that lie where their series shows them, in its units divided by pixels",
-            got=f"a series that is {slope:.3g} times the projections of its volume, in the middle",
-            remedy="multiply the volume by that number, or look whether the two belong together",
+            needs="volumes in the units of their series divided by pixels",
+            got=f"a series that is {slope:.3g} times the projections of its volume",
+            remedy="multiply the volume by that number",
         )
 
 
