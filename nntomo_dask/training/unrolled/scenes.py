@@ -22,7 +22,7 @@ from nntomo_dask.phantoms.materials import binned
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
-from nntomo_dask.reconstruction.first_guess import guess
+from nntomo_dask.reconstruction.first_guess import guess, solution, weight_of
 from nntomo_dask.reconstruction.intensity import level_of
 from nntomo_dask.training.unrolled import flaws
 from nntomo_dask.training.unrolled.flaws import Flaws
@@ -37,6 +37,8 @@ _JITTER = 0.25  # deviation of the logarithm of the noise, where it is that of a
 _LEVEL_JITTER = 0.12  # and of the level, which a reconstruction estimates from its series
 _FULL_RANGE = 0.25  # share of the scenes over the full range, where angles are drawn
 _SHIFT = 0.15  # of an angle, in steps of the series
+_NOISE_JITTER = 0.2  # deviation of the logarithm of the noise that a reconstruction takes for it
+_STEP, _STRONGER = 10**0.5, 5  # of weights that may be stronger than the noise asks for, and how many are tried
 _FLAWS = 1  # the stream of random numbers for flaws
 
 
@@ -122,10 +124,10 @@ class Scenes:
             level *= float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
             rows /= np.float32(level)
             truth /= np.float32(level)
-        noise = tv_weight.deviation_of(rows, angles)
-        pair = Projector(angles, self.size)
+        pair, inside = Projector(angles, self.size), slice(REACH, REACH + BLOCK)
+        noise = _explained(rows, pair, truth, tv_weight.deviation_of(rows, angles))
+        noise = float(noise * np.exp(_NOISE_JITTER * rng.standard_normal()))
         found = guess(rows, pair, noise=noise, between=1.0)
-        inside = slice(REACH, REACH + BLOCK)
         steps = pair.frequency_steps(rows)
         return Scene(angles, found.first, found.second, found.descent, steps, noise, truth[inside])
 
@@ -197,6 +199,29 @@ class Scenes:
         deviation = np.sqrt(np.float32(read**2) + np.float32(gain) * np.maximum(rows, 0) / np.float32(brightest))
         noise = rng.standard_normal(rows.shape, np.float32) * (deviation * np.float32(brightest))
         return np.asarray(rows + noise + np.float32(self.noise.background * brightest), np.float32)
+
+
+def _explained(rows: Float32, pair: Projector, truth: Float32, noise: float) -> float:
+    """The noise for which total variation comes closest to the truth, if it is more than that of the rays.
+
+    A reconstruction asks projections that are left out in turn; here it is known.
+    """
+    count = len(pair.angles_deg)
+    inside = slice(REACH, len(rows) - REACH)
+
+    def error(weight: float) -> float:
+        """Of total variation with this weight."""
+        return float(np.square(solution(rows, pair, weight=weight, between=1.0)[inside] - truth[inside]).mean())
+
+    best = weight = weight_of(noise, count)
+    least = error(weight)
+    for _ in range(_STRONGER):
+        weight *= _STEP
+        found = error(weight)
+        if found >= least:
+            break
+        best, least = weight, found
+    return float(max(noise, tv_weight.as_noise(best, count)))
 
 
 def described(scenes: Scenes) -> dict[str, Any]:
