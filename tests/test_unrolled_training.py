@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("torch", reason="needs nntomo_dask[deep]")
 
+import dataclasses
 import functools
 import itertools
 
@@ -107,11 +108,26 @@ class TestScenes:
         truth = scenes_room.binned(fine, scenes_room.FINER)
         assert truth.shape == (2, SIZE, SIZE)
         assert truth.sum() == fine.sum() / 8
-        rows = source._projected(fine, ANGLES)
+        rows = source._projected(fine, ANGLES, None)
         wanted = Projector(ANGLES, SIZE).forward(truth)
         # Interpolation on the finer grid is another one where an edge crosses a ray.
         np.testing.assert_allclose(rows, wanted, atol=0.1 * wanted.max())
         np.testing.assert_allclose(rows.sum(axis=2), wanted.sum(axis=2), rtol=0.01)
+
+    def test_flaws_change_the_projections_alone(self):
+        """The specimen, its angles and the share of noise are those of the same scene without flaws."""
+        flawed = dataclasses.replace(self.SOURCE, flawed=1.0)
+        for number in range(3):
+            one, other = self.SOURCE.scene(number), flawed.scene(number)
+            np.testing.assert_array_equal(one.angles_deg, other.angles_deg)
+            ratio = other.truth[one.truth > 0] / one.truth[one.truth > 0]
+            np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+            assert not np.array_equal(one.first, other.first)
+
+    def test_a_share_of_the_scenes_has_flaws(self):
+        source = dataclasses.replace(self.SOURCE, flawed=0.3)
+        found = [source._flaws(ANGLES, number) is not None for number in range(500)]
+        assert 0.3 - 4 * 0.021 < np.mean(found) < 0.3 + 4 * 0.021  # a standard deviation is √(0.21 / 500)
 
     def test_angles_that_are_drawn(self):
         """Their number within the bounds; the range too, up to what each angle lies aside."""

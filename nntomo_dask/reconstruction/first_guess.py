@@ -52,6 +52,20 @@ def weight_of(noise: float, count: int) -> float:
     return max(tv_weight.of_noise(noise, count), _LEAST_WEIGHT)
 
 
+def solution(rows: Float32, pair: Projector, *, weight: float, between: float) -> Float32:
+    """Total variation of rows (slice, angle, detector), values of at least 0."""
+    problem = Problem(
+        weight=weight,
+        lower=0.0,
+        upper=np.inf,
+        huber=0.0,
+        between=between,
+        tolerance=automatic_tolerance(weight),
+        max_iterations=_ITERATIONS,
+    )
+    return solve(rows, pair, problem, np.ones(len(pair.angles_deg)))
+
+
 def guess(rows: Float32, pair: Projector, *, noise: float, between: float) -> Guess:
     """The solutions for rows (slice, angle, detector) of up to 32 neighbouring slices.
 
@@ -64,19 +78,6 @@ def guess(rows: Float32, pair: Projector, *, noise: float, between: float) -> Gu
     """
     weight = weight_of(noise, len(pair.angles_deg))
     other = weight * (_LOWER if weight >= NOISY else _HIGHER)
-    ones = np.ones(len(pair.angles_deg))
-
-    def solution(one: float) -> Float32:
-        problem = Problem(
-            weight=one,
-            lower=0.0,
-            upper=np.inf,
-            huber=0.0,
-            between=between,
-            tolerance=automatic_tolerance(one),
-            max_iterations=_ITERATIONS,
-        )
-        return solve(rows, pair, problem, ones)
-
-    first = solution(weight)
-    return Guess(first, solution(other), Conditioned(pair).back(rows - pair.forward(first)))
+    first = solution(rows, pair, weight=weight, between=between)
+    second = solution(rows, pair, weight=other, between=between)
+    return Guess(first, second, Conditioned(pair).back(rows - pair.forward(first)))

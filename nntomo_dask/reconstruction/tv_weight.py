@@ -9,7 +9,7 @@ two weights the larger one is taken. The constants are measured; see docs/theory
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -97,6 +97,11 @@ def _choose(
 def of_noise(deviation: float, count: int) -> float:
     """The weight for noise of a standard deviation, in intensity levels, in each of `count` projections."""
     return float(_OF_NOISE * np.sqrt(count * max(deviation**2 - _ROUGHNESS**2, 0)))
+
+
+def as_noise(weight: Any, count: int) -> Any:
+    """The standard deviation for which `of_noise` has a weight, in intensity levels; of a lazy one too."""
+    return ((weight / _OF_NOISE) ** 2 / count + _ROUGHNESS**2) ** 0.5
 
 
 def lazy_deviation(series: xr.DataArray, level: da.Array, *, who: str) -> da.Array:

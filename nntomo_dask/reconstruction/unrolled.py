@@ -28,6 +28,7 @@ from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.first_guess import Conditioned, guess
 from nntomo_dask.reconstruction.intensity import lazy_level
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
+from nntomo_dask.reconstruction.tv import TotalVariation
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
@@ -106,9 +107,7 @@ class Unrolled(Method):
         """The intensity level, the noise in units of it, a slice's thickness in pixels, and what consistency needs."""
         level = lazy_level(series, who=self.name)
         level = da.where(level > 0, level, np.float32(1))
-        noise: Scalar = (
-            tv_weight.lazy_deviation(series, level, who=self.name) if isinstance(self.noise, str) else float(self.noise)
-        )
+        noise: Scalar = _unexplained(series, level) if isinstance(self.noise, str) else float(self.noise)
         more = consistency_room.prepare(series, self.consistency, level=level, pad=self.padding, who=self.name)
         return level, noise, thickness_of(series), *more
 
@@ -240,6 +239,14 @@ class Unrolled(Method):
             for member in self.networks
         )
         return dataclasses.replace(self, networks=tuple(members))
+
+
+def _unexplained(series: xr.DataArray, level: da.Array) -> da.Array:
+    """The noise, and what else no volume explains as far as projections show that are left out in turn."""
+    deviation = tv_weight.lazy_deviation(series, level, who=Unrolled.name)
+    weight = tv_weight.lazy_choice(TotalVariation(), series, level)
+    noise: da.Array = da.maximum(deviation, tv_weight.as_noise(weight, series.sizes[schema.ANGLE]))
+    return noise
 
 
 def unrolled(

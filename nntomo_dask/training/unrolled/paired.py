@@ -4,6 +4,7 @@ A scene is a block of neighbouring slices of a pair. Seed and number say which, 
 a block is read when its scene is made.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +23,7 @@ from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction.blocks import BLOCK, thickness_of
 from nntomo_dask.reconstruction.intensity import intensity_level
 from nntomo_dask.training.pairs import PAIRED, check_pair
-from nntomo_dask.training.unrolled.scenes import Scene, Scenes, jittered, solved
+from nntomo_dask.training.unrolled.scenes import Scene, Scenes, jitter_of_noise, jittered, solved
 from nntomo_dask.types import Float32, Float64
 
 PairNoise = Literal["own", "added"]
@@ -139,7 +140,9 @@ class PairedScenes(Scenes):
             rows = self.with_noise(rows, float(rows.max()), rng)
         level = np.float32(jittered(pair.level, rng))
         angles = np.asarray(self.geometry.angles_deg)
-        return solved, (rows / level, truth / level, angles, pair.axis, pair.thickness)
+        more = pair.axis, pair.thickness
+        make = functools.partial(solved, jitter=jitter_of_noise(rng))
+        return make, (rows / level, truth / level, angles, *more)
 
 
 def pair_scenes(

@@ -24,7 +24,7 @@ from nntomo_dask.phantoms.phantom import Phantom
 from nntomo_dask.projection.projector import Projector
 from nntomo_dask.reconstruction import tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK
-from nntomo_dask.reconstruction.first_guess import guess
+from nntomo_dask.reconstruction.first_guess import guess, solution, weight_of
 from nntomo_dask.reconstruction.intensity import level_of
 from nntomo_dask.training.unrolled import flaws
 from nntomo_dask.training.unrolled.flaws import Flaws
@@ -39,6 +39,8 @@ _JITTER = 0.25  # deviation of the logarithm of the noise, where it is that of a
 _LEVEL_JITTER = 0.12  # and of the level, which a reconstruction estimates from its series
 _FULL_RANGE = 0.25  # share of the scenes over the full range, where angles are drawn
 _SHIFT = 0.15  # of an angle, in steps of the series
+_NOISE_JITTER = 0.2  # deviation of the logarithm of the noise that a reconstruction takes for it
+_STEP, _STRONGER = 10**0.5, 5  # of weights that may be stronger than the noise asks for, and how many are tried
 _FLAWS = 1  # the stream of random numbers for flaws
 
 
@@ -144,7 +146,7 @@ class Scenes:
             level = jittered(level, rng)
             rows /= np.float32(level)
             truth /= np.float32(level)
-        return solved(rows, truth[REACH : REACH + BLOCK], angles)
+        return solved(rows, truth[REACH : REACH + BLOCK], angles, jitter=jitter_of_noise(rng))
 
     def work(self, number: int) -> tuple[Callable[..., Scene], tuple[Any, ...]]:
         """A function and its arguments: what a worker does to make the scene of a number."""
@@ -223,11 +225,20 @@ class Scenes:
 
 
 def solved(
-    rows: Float32, truth: Float32, angles_deg: Float64, axis: Axis | None = None, thickness: float = 1.0
+    rows: Float32,
+    truth: Float32,
+    angles_deg: Float64,
+    axis: Axis | None = None,
+    thickness: float = 1.0,
+    *,
+    jitter: float = 1.0,
 ) -> Scene:
-    """A scene of projections (slice + 2 · halo, angle, detector): what a network sees of them, beside the truth."""
-    noise = tv_weight.deviation_of(rows, angles_deg)
+    """A scene of projections (slice + 2 · halo, angle, detector): what a network sees of them, beside the truth.
+
+    `jitter` is what the noise is multiplied with, since a reconstruction only estimates it.
+    """
     pair = Projector(angles_deg, rows.shape[-1], axis=axis)
+    noise = jitter * _explained(rows, pair, truth, tv_weight.deviation_of(rows, angles_deg), 1 / thickness)
     found = guess(rows, pair, noise=noise, between=1 / thickness)
     steps = pair.frequency_steps(rows)
     return Scene(angles_deg, found.first, found.second, found.descent, steps, noise, truth, axis)
@@ -236,6 +247,34 @@ def solved(
 def jittered(level: float, rng: np.random.Generator) -> float:
     """A level as far off as a reconstruction's own estimate may be."""
     return level * float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
+
+
+def jitter_of_noise(rng: np.random.Generator) -> float:
+    """How far off its estimate of the noise may be."""
+    return float(np.exp(_NOISE_JITTER * rng.standard_normal()))
+
+
+def _explained(rows: Float32, pair: Projector, truth: Float32, noise: float, between: float) -> float:
+    """The noise for which total variation comes closest to the truth, if it is more than that of the rays.
+
+    A reconstruction asks projections that are left out in turn; here it is known.
+    """
+    count = len(pair.angles_deg)
+
+    def error(weight: float) -> float:
+        """Of total variation with this weight."""
+        found = solution(rows, pair, weight=weight, between=between)
+        return float(np.square(found[REACH : len(rows) - REACH] - truth).mean())
+
+    best = weight = weight_of(noise, count)
+    least = error(weight)
+    for _ in range(_STRONGER):
+        weight *= _STEP
+        found = error(weight)
+        if found >= least:
+            break
+        best, least = weight, found
+    return float(max(noise, tv_weight.as_noise(best, count)))
 
 
 def described(scenes: Scenes) -> dict[str, Any]:
