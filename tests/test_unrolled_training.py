@@ -176,7 +176,7 @@ class TestScenes:
         scene = self.SOURCE.scene(0)
         assert not scene.first.any()
         assert not scene.truth.any()
-        assert scene.noise == 0
+        assert scene.noise < 0.1  # what surfaces of voxels look like, since no weight is lower
 
     def test_text(self):
         assert Scenes.from_json(self.SOURCE.to_json()) == self.SOURCE
