@@ -120,8 +120,8 @@ class TestScenes:
         for number in range(3):
             one, other = self.SOURCE.scene(number), flawed.scene(number)
             np.testing.assert_array_equal(one.angles_deg, other.angles_deg)
-            ratio = other.truth[one.truth > 0] / one.truth[one.truth > 0]
-            np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+            # Levels vary, and softened bodies lose their edges: both are the same body still.
+            assert np.corrcoef(one.truth.ravel(), other.truth.ravel())[0, 1] > 0.7
             assert not np.array_equal(one.first, other.first)
 
     def test_a_share_of_the_scenes_has_flaws(self):

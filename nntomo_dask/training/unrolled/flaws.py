@@ -14,7 +14,7 @@ _TILT = 0.5  # of an angle, in degrees
 _BRIGHTNESS = 0.04  # of the intensity of a projection
 _SHADOW = 0.06  # of the intensity, from one end of the series to the other
 _OFFSET = 0.02  # of the background of a projection, of the brightest ray
-_UNSHARP = 0.9  # standard deviation of a point's image, in pixels
+_UNSHARP = 1.5  # standard deviation of a point of the specimen, in pixels
 _BENT = 0.25  # share by which the brightest ray is too dark, or too bright
 
 
@@ -33,7 +33,8 @@ class Flaws:
     offsets
         Added to the projections, as shares of the brightest ray.
     unsharp
-        Standard deviation of a point's image, in pixels.
+        Standard deviation of a point of the specimen, in pixels: surfaces are rough, and what is reconstructed is the
+        specimen as the microscope sees it. Sharper than its projections it cannot be compared with any.
     bent
         Share of the brightest ray that is missing there; of a ray v the share is v / brightest as large.
     """
@@ -45,13 +46,17 @@ class Flaws:
     unsharp: float
     bent: float
 
+    def soften(self, volume: Float32, finer: int) -> Float32:
+        """The specimen (slice, y, x) on a grid that is finer than pixels, as unsharp as it is."""
+        if not self.unsharp:
+            return volume
+        return np.asarray(ndimage.gaussian_filter(volume, self.unsharp * finer, mode="nearest"), np.float32)
+
     def apply(self, rows: Float32, finer: int) -> Float32:
         """The projections (slice, angle, detector), on a grid that is finer than pixels, as they would be measured."""
         flawed = rows.astype(np.float32)
         for number in range(rows.shape[1]):
             image = flawed[:, number]
-            if self.unsharp:
-                image = ndimage.gaussian_filter(image, self.unsharp * finer, mode="nearest")
             if self.shifts[number].any():
                 image = ndimage.shift(image, self.shifts[number] * finer, order=1, mode="nearest")
             flawed[:, number] = image

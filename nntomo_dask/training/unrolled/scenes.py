@@ -137,8 +137,12 @@ class Scenes:
         rng = np.random.default_rng([self.seed, number])
         slices = BLOCK + 2 * REACH
         fine = self.drawn.scene_of(self.size, slices, rng, finer=FINER)
-        truth, angles = binned(fine, FINER), self._angles(rng)
-        rows = self._projected(fine, angles, self._flaws(angles, number))
+        angles = self._angles(rng)
+        wrong = self._flaws(angles, number)
+        if wrong is not None:
+            fine = wrong.soften(fine, FINER)
+        truth = binned(fine, FINER)
+        rows = self._projected(fine, angles, wrong)
         brightest = float(rows.max())
         level = float(level_of(truth))
         if level > 0 and brightest > 0:
