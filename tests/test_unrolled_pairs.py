@@ -287,7 +287,7 @@ class TestTraining:
         """In Python; of a series in nm atoms have the pixels, unless they were given others."""
         series = nt.tilt_series(np.zeros((1, 8, SIZE), np.float32), ANGLES, pixel_size=0.06, units="nm")
         atomic = nt.PHANTOMS["atomic"](elements="Zr,O", blur_nm=0.05)
-        source = scenes_of(nt.phantom_scenes(series, phantom=atomic, noise="none")[0])
+        source = scenes_of(nt.phantom_scenes(series, phantom=atomic, noise="none", flawed=0.0)[0])
         assert source == Scenes.from_json(source.to_json())
         assert source.drawn == nt.PHANTOMS["atomic"](elements="Zr,O", blur_nm=0.05, voxel_nm=0.06)
         finer = nt.PHANTOMS["atomic"](voxel_nm=0.03)
