@@ -315,7 +315,7 @@ def test_members_of_another_form_are_refused(rng, measured, networks, change, me
 
 
 def test_what_is_no_ensemble_is_refused(measured, networks):
-    with pytest.raises(nt.SchemaError, match="nnfbp: needs a network or several; got an empty sequence"):
+    with pytest.raises(nt.SchemaError, match="nnfbp: needs a network or several; got none"):
         nt.nnfbp(measured, [])
     for one in (networks[0], networks[:1]):
         with pytest.raises(nt.SchemaError, match="nnfbp: needs two networks or more for a spread; got one"):

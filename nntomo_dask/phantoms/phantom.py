@@ -1,14 +1,16 @@
 """What a phantom says of itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
 import xarray as xr
 
+from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.phantoms import PHANTOMS
-from nntomo_dask.phantoms.shapes import Shape
+from nntomo_dask.phantoms.shapes import Shape, checked_shape
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float32
 
@@ -62,6 +64,10 @@ class Phantom(ABC):
         """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""
         return slab_bytes(shape)
 
+    def check(self) -> None:
+        """Raise a SchemaError where a setting is out of range, or settings contradict each other."""
+        check_settings(self, who=f"phantom {self.name}")
+
     def parameters(self) -> dict[str, object]:
         """What a recipe says of the settings."""
         return {one.name: getattr(self, one.name) for one in settings_of(self)}
@@ -74,6 +80,30 @@ class Phantom(ABC):
     def for_single_slices(self) -> Self:
         """The same for what looks at slices one by one: with as many kinds of them as there can be."""
         return self
+
+
+def volume_of_scenes(
+    settings: Phantom, slab: Callable[..., Float32], shape: Shape, *, seed: int, pixel_size: float
+) -> xr.DataArray:
+    """A phantom whose slabs are ``slab(z_indices, size, seed, settings)``, (slice, y, x); lazy.
+
+    Raises
+    ------
+    SchemaError
+        The shape is not that of a volume with square slices, or a setting is out of range.
+    """
+    shape = checked_shape(settings.name, shape, 1, seed)
+    settings.check()
+    parameters = {"shape": shape, "seed": seed, "pixel_size": pixel_size, **settings.parameters()}
+    return slabs.generate_slabs(
+        slab,
+        shape,
+        recipe=recipes.record(settings.name, parameters),
+        pixel_size=pixel_size,
+        size=shape[1],
+        seed=seed,
+        settings=settings,
+    )
 
 
 def slab_bytes(shape: chunking.SlabShape) -> int:
@@ -110,5 +140,5 @@ def phantom(
         There is no such phantom, a setting is out of range, or the shape is not that of a volume.
     """
     chosen = kind if isinstance(kind, Phantom) else PHANTOMS.choose(kind, who="phantom")(**settings)
-    check_settings(chosen, who=f"phantom {chosen.name}")
+    chosen.check()
     return chosen.volume(shape, seed=seed, pixel_size=pixel_size)

@@ -4,9 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
@@ -17,11 +18,10 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, backproject_network, backproject_statistics
 from nntomo_dask.kernels.network_tiles import Statistic
-from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded
 from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, members
 from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
@@ -68,7 +68,8 @@ class Nnfbp(Method):
 
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
-        _check_members(self.name, self.networks, self.statistic)
+        members.check(self.name, self.networks, NNFBPNetwork, self.statistic)
+        _check_forms(self.name, self.networks)
         consistency_room.check(self.consistency, who=self.name)
         schema.check_tilt_series(series, who=self.name)
         self.networks[0].layout.check(series, who=self.name)
@@ -125,6 +126,7 @@ class Nnfbp(Method):
         if self.warns:
             warn(self.name, float(shares_of(rows, scales, self.networks, axis).mean(axis=1).max()))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
+        self._check_bounded(rows, responses, end)
         # Of the second statistic, computed and copied.
         image = streams.bordered_image_bytes(rows.shape[-1]) if both else 0
         volume: Float32 = streams.streamed(
@@ -134,6 +136,17 @@ class Nnfbp(Method):
             who=self.name,
         )
         return volume
+
+    def _check_bounded(self, rows: Float32, responses: npt.NDArray[Any], end: NetworkEnd) -> None:
+        """Raise a SchemaError where numbers may get too large for single precision, which the output would not show."""
+        peak = float(max(rows.max(), -rows.min()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A filtered row is at most the mean of its response's magnitudes times the sum of the row.
+            of_rows = 2 * np.abs(responses).mean(axis=-1).sum(axis=-1) * rows.shape[-1]
+            largest = end.largest((of_rows * peak).reshape(end.n_members, -1))
+        for network, bound in zip(self.networks, largest.tolist(), strict=True):
+            if not bound <= float(np.finfo(np.float32).max):
+                members.refuse_outputs(self.name, [network])
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Slab in and out, its spectra; of a group of slices the filtered rows of every hidden node; consistency."""
@@ -192,8 +205,8 @@ class Nnfbp(Method):
 
     def widened(self, pixels: int) -> "Nnfbp":
         """The same filters for longer rows."""
-        members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
-        return dataclasses.replace(self, networks=tuple(members), padding=self.padding + pixels)
+        longer = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
+        return dataclasses.replace(self, networks=tuple(longer), padding=self.padding + pixels)
 
     def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
@@ -204,8 +217,8 @@ class Nnfbp(Method):
         layout = self.networks[0].layout.without(angles_deg)
         if layout is None:
             return None
-        members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
-        return dataclasses.replace(self, networks=members, warns=False)
+        fewer = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
+        return dataclasses.replace(self, networks=fewer, warns=False)
 
     @property
     def _hidden(self) -> int:
@@ -268,18 +281,8 @@ def nnfbp(
     return reconstruct(series, Nnfbp(networks=networks, scale=scale, consistency=consistency, statistic=statistic))
 
 
-def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
-    """Raise a SchemaError where the networks do not go together, or not with what is asked of them."""
-    for member in networks:
-        if not isinstance(member, NNFBPNetwork):
-            got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
-            refuse(who, needs="networks from train_nnfbp", got=got, remedy=remedy)
-    if not networks:
-        refuse(who, needs="a network or several", got="an empty sequence", remedy="nnfbp(series, load_network(path))")
-    if statistic not in get_args(Statistic):
-        refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='`statistic="mean"`')
-    if statistic == "spread" and len(networks) == 1:
-        refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
+def _check_forms(who: str, networks: Sequence[NNFBPNetwork]) -> None:
+    """Raise a SchemaError where the networks do not go together."""
     forms = [
         {
             "n_hidden": member.n_hidden,
