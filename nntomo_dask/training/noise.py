@@ -24,8 +24,6 @@ SPREAD_HELP = (
     "Each slice of the phantom has its own level of the noise: that of --noise times a factor from 1 / this to this, "
     "uniform on a logarithmic scale; 1 gives all slices the same."
 )
-# Less noise than this cannot be told from rough surfaces of voxels, see docs/theory.md; nor so low a background.
-_LEAST_SHARE, _LEAST_BACKGROUND = 0.003, 0.005
 _DIGITS = 6
 
 
@@ -65,10 +63,9 @@ def noise_to_add(own: xr.DataArray, *, who: str) -> Noise | None:
     if found.is_all_noise:
         got = f"one that varies no more than its noise, {found.read_noise:.3g}"
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
-    above = found.brightest - found.background
-    is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
-    is_clean = found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above
-    return None if is_template or is_clean else found
+    # Of one value: made for its angles and its size alone.
+    is_template = found.is_noiseless and found.brightest <= found.background
+    return None if is_template or found.is_negligible else found
 
 
 def refuse_empty(who: str) -> NoReturn:
