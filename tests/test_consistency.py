@@ -21,6 +21,7 @@ from nntomo_dask.reconstruction import consistency as consistency_room
 from nntomo_dask.reconstruction.consistency import finished
 from nntomo_dask.reconstruction.held_out import Fold
 from nntomo_dask.reconstruction.method import mean_and_spread, prepared_for
+from nntomo_dask.reconstruction.msdnet import input_method
 from tests.test_nnfbp import random_network
 
 SIZE = 12
@@ -492,6 +493,9 @@ def test_of_an_ensemble_without_noise_the_mean_is_fitted(clean, coarse):
 def test_as_the_input_of_a_network_it_stays_as_it_is(coarse):
     """Networks learned what NN-FBP alone says."""
     assert nt.METHODS["nnfbp"].as_input(networks=(coarse,)).consistency == "none"
+    for settings in (None, {"scale": 1.0}, {"scale": 1.0, "consistency": "noiseless"}):
+        inputs = Inputs(tuple(ANGLES), method="nnfbp", network=coarse, settings=settings)
+        assert input_method(inputs).consistency == "none"
     method = nt.METHODS["nnfbp"](networks=(coarse,), scale=1, warns=False)
     rows = np.random.default_rng(0).random((2, 8, 48), np.float32)
     alone = dataclasses.replace(method, consistency="none")

@@ -259,6 +259,8 @@ def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
         method = found.as_input(**networks) if inputs.settings is None else found(**networks, **inputs.settings)
     except TypeError as error:
         refuse(who, needs=f"settings of {found.title}", got=f"others ({error})", remedy="train the network again")
+    if getattr(method, "consistency", None) == "noiseless":  # the series would decide what a network gets to see
+        method = dataclasses.replace(method, consistency="none")  # type: ignore[type-var]
     if method.halo:
         refuse(who, needs="a method of single slices", got=found.title, remedy="another method")
     return method
