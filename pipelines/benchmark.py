@@ -232,7 +232,7 @@ def whole(size, folder, memory="2GiB"):
         "project, 9 angles": command("project", volume, "--range", "full", "--count", 9, *common, "-o", series),
         "train": command("train", "--for", series, *common, "-o", network),
     }
-    nnfbp = ("reconstruct", "--method", "nnfbp", "--network", network, *common)
+    nnfbp = ("reconstruct", "--method", "nnfbp", "--network", network, "--consistency", "none", *common)
     scratch = folder / "reconstruction.zarr"
     for name, source, options in (
         ("NN-FBP", series, ()),
@@ -271,7 +271,9 @@ def workers(series, network, folder, slices=256, repetitions=3):
     From Zarr to Zarr, with one worker on one core and on all of them, whose others then flush and unpack; and as far as
     the volume in memory.
     """
-    volume = nt.nnfbp(nt.open(series, slices=8).isel(z=slice(0, slices)), nt.load_network(network), scale=1)
+    volume = nt.nnfbp(
+        nt.open(series, slices=8).isel(z=slice(0, slices)), nt.load_network(network), scale=1, consistency="none"
+    )
     counts = sorted({1, cluster.default_workers()})
 
     def run(count):

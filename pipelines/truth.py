@@ -102,6 +102,7 @@ class Configuration:
 
 
 OF_0_1_0 = {"filters": "shared", "output": "sigmoid", "solver": "lm", "samples": 100_000}  # NN-FBP as it was trained
+PLAIN = {"consistency": "none"}
 ITERATIONS = (5, 10, 20, 40, 80, 160, 320)
 CONFIGURATIONS = (
     Configuration("fbp", "FBP", "fbp"),
@@ -116,8 +117,8 @@ CONFIGURATIONS = (
     Configuration("sirt-default", "SIRT, default", "sirt"),
     Configuration("cgls", "CGLS", "cgls", weight=Weight("iterations", (2, 3, 5, 8, 12, 20))),
     Configuration("nnfbp", "NN-FBP", "nnfbp", phantom="materials"),
-    Configuration("nnfbp-ellipses", "NN-FBP 0.1.0, ellipses", "nnfbp", phantom="ellipses", training=OF_0_1_0),
-    Configuration("nnfbp-mixed", "NN-FBP 0.1.0, mixed", "nnfbp", phantom="mixed", training=OF_0_1_0),
+    Configuration("nnfbp-ellipses", "NN-FBP 0.1.0, ellipses", "nnfbp", PLAIN, phantom="ellipses", training=OF_0_1_0),
+    Configuration("nnfbp-mixed", "NN-FBP 0.1.0, mixed", "nnfbp", PLAIN, phantom="mixed", training=OF_0_1_0),
     Configuration("msdnet", "MS-D Net bodies", "msdnet", phantom="bodies"),
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
     Configuration("unrolled", "Unrolled, pretrained", "unrolled", pretrained="general"),

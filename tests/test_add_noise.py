@@ -1,5 +1,6 @@
 """Noise that is added to a series: how large it is, and that it depends on seed, angle and place alone."""
 
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,6 +8,7 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
 from nntomo_dask.kernels import counting
+from nntomo_dask.projection import add_noise as adding
 
 ANGLES = nt.tilt_angles("tem", 8)
 MODEL = nt.Noise(gain=0.5, read_noise=0.7, background=3)
@@ -91,6 +93,53 @@ def test_every_pixel_angle_slice_and_seed_has_noise_of_its_own(even):
     correlation = np.corrcoef(rows) - np.eye(1600)
     # 1.3 million pairs of 100 values: the largest of as many normal values is 5.1 deviations of 0.1.
     assert np.abs(correlation).max() < 0.65
+
+
+def levels_of(noisy, clean):
+    """(slice,): the deviation of what was added, without the slice that has another pixel."""
+    return (noisy - clean).values[1:].astype(float).std(axis=(1, 2))
+
+
+def test_slices_with_levels_of_their_own(even):
+    """Uniform on a logarithmic scale about the level that is asked for; 800 values a slice know theirs to 2.5 %."""
+    one, other = (levels_of(adding.add_noises(even, noise=0.02, spread=3, seed=seed), even) / 0.8 for seed in (1, 2))
+    for factors in (one, other):
+        exponents = np.log(factors) / np.log(3)
+        assert np.abs(exponents).max() < 1 + 4 * 0.025
+        # 99 uniform numbers: a standard error of 0.06 in the mean, and of 0.05 in the mean square; three of them.
+        assert exponents.mean() == pytest.approx(0, abs=0.18)
+        assert (exponents**2).mean() == pytest.approx(1 / 3, abs=0.1)
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.4  # of independent ones 0.1
+
+
+def test_counts_and_background_with_levels_of_their_own(even):
+    """Both kinds of noise have the slice's factor, so that their ratio stays; the background has none."""
+    arguments = {"ratio": da.from_array(np.float64(1)), "level": 1.0, "seed": 1}
+    made = adding.add_noise_and_background(even, MODEL, **arguments, spread=2)
+    assert float(made.values[60:].mean()) == pytest.approx(3, abs=0.02)
+    only_read = adding.add_noise_and_background(even, nt.Noise(read_noise=0.7, background=3), **arguments, spread=2)
+    factors = levels_of(only_read, even) / 0.7
+    bright = slice(0, 49)
+    wanted = factors[bright] * np.sqrt(0.7**2 + 0.5 * 20)
+    np.testing.assert_allclose(levels_of(made, even)[bright], wanted, rtol=4 * 0.035)
+
+
+def test_one_level_has_the_bytes_and_recipes_of_before(even):
+    before = nt.add_noise(even, noise=0.02, seed=3)
+    same = adding.add_noises(even, noise=0.02, spread=1, seed=3)
+    assert same.attrs["recipe"] == before.attrs["recipe"]
+    assert same.data.name == before.data.name
+    np.testing.assert_array_equal(same.values, before.values)
+    other = adding.add_noises(even, noise=0.02, spread=1.5, seed=3)
+    assert not recipes.same(other.attrs["recipe"], before.attrs["recipe"])
+
+
+def test_levels_depend_on_seed_and_slice_alone(even, rng):
+    whole = adding.add_noises(even, noise=0.02, spread=2, seed=3).values
+    np.testing.assert_array_equal(adding.add_noises(even.chunk(z=7), noise=0.02, spread=2, seed=3).values, whole)
+    order = rng.permutation(8)
+    mixed = adding.add_noises(even.isel(angle=order), noise=0.02, spread=2, seed=3).values
+    np.testing.assert_array_equal(mixed, whole[:, order])
 
 
 def test_nothing_is_computed_before_it_is_asked_for(even, nothing_computes):

@@ -46,6 +46,8 @@ def test_lazy(series, network, nothing_computes):
     assert volume.chunks is not None
     assert spread.attrs["recipe"]["operation"] == "spread_beside"
     assert str(spread.attrs["recipe"]).startswith("spread_beside(nnfbp(")
+    operations = [one["operation"] for one in spread.attrs["recipe"]["inputs"]]
+    assert operations == ["nnfbp", "tv", "jackknife"]  # all that it is made of
 
 
 def test_chunks_change_nothing(series, network):

@@ -41,8 +41,8 @@ OPERATIONS = {
     "complete": lambda series, volume, network: nt.fbp(nt.complete_wedge(series)),
     "sirt": lambda series, volume, network: nt.sirt(series, tolerance=0.02),
     "sirt, non-negative": lambda series, volume, network: nt.sirt(series, minimum=0, max_iterations=9),
-    "nnfbp": lambda series, volume, network: nt.nnfbp(series, network, scale=1),
-    "nnfbp, scaled": lambda series, volume, network: nt.nnfbp(series, network),
+    "nnfbp": lambda series, volume, network: nt.nnfbp(series, network, scale=1, consistency="none"),
+    "nnfbp, scaled": lambda series, volume, network: nt.nnfbp(series, network, consistency="none"),
     "nnfbp, consistent": lambda series, volume, network: nt.nnfbp(series, network, scale=1, consistency=5.0),
     "project, off the middle": lambda series, volume, network: nt.project(
         volume.assign_coords(x=volume.x + 3, y=volume.y - 2.25), ANGLES_DEG
@@ -50,9 +50,11 @@ OPERATIONS = {
     "fbp, off the middle": lambda series, volume, network: nt.fbp(aside(series)),
     "complete, off the middle": lambda series, volume, network: nt.fbp(nt.complete_wedge(aside(series))),
     "sirt, off the middle": lambda series, volume, network: nt.sirt(aside(series), max_iterations=9),
-    "nnfbp, off the middle": lambda series, volume, network: nt.nnfbp(aside(series), network, scale=1),
+    "nnfbp, off the middle": lambda series, volume, network: nt.nnfbp(
+        aside(series), network, scale=1, consistency="none"
+    ),
     "nnfbp, in another order": lambda series, volume, network: nt.nnfbp(
-        series.isel(angle=slice(None, None, -1)), network, scale=1
+        series.isel(angle=slice(None, None, -1)), network, scale=1, consistency="none"
     ),
 }
 

@@ -294,7 +294,7 @@ class TestEnsemble:
         other = dataclasses.replace(network, inputs=dataclasses.replace(network.inputs, method="fbp"))
         with pytest.raises(nt.SchemaError, match="networks that were trained on one set"):
             nt.msdnet(particle_series[1], [network, other])
-        with pytest.raises(nt.SchemaError, match="at least 2 networks; got 1"):
+        with pytest.raises(nt.SchemaError, match="two networks or more for a spread; got one"):
             nt.msdnet(particle_series[1], network, statistic="spread")
 
 

@@ -1,11 +1,13 @@
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask.arrays import geometry
+from nntomo_dask.arrays import geometry, schema
 from nntomo_dask.networks.nnfbp_layout import InputLayout
+from nntomo_dask.reconstruction.training_range import OUTSIDE_LIMIT, _looked_at, figures_of, outside, warn
 
 SIZE = 48
 
@@ -56,7 +58,7 @@ def test_both_routes_agree(rng, particle, tilt_range, wedge, binning, activation
     angles = nt.tilt_angles(tilt_range, 8)
     series = nt.project(particle, angles).compute()
     network = random_network(rng, InputLayout(tuple(angles), SIZE, wedge, binning), activation=activation)
-    volume = nt.nnfbp(series, network, scale=scale).values
+    volume = nt.nnfbp(series, network, scale=scale, consistency="none").values
 
     inside = np.argwhere(geometry.seen_by_all(SIZE))
     voxels = np.column_stack([rng.integers(0, 6, 500), inside[rng.integers(0, len(inside), 500)]])
@@ -79,7 +81,7 @@ def test_both_routes_agree_in_other_forms(rng, particle, tilt_range, count, filt
     series = nt.project(particle, angles).compute()
     layout = InputLayout(tuple(angles), SIZE, "complete", binning, filters=filters)
     network = random_network(rng, layout, output=output, second=second)
-    volume = nt.nnfbp(series, network, scale=2).values
+    volume = nt.nnfbp(series, network, scale=2, consistency="none").values
     inside = np.argwhere(geometry.seen_by_all(SIZE))
     voxels = np.column_stack([rng.integers(0, 6, 500), inside[rng.integers(0, len(inside), 500)]])
     expected = 2 * nt.evaluate(network, layout.inputs(series.values, voxels) / 2)
@@ -94,7 +96,9 @@ def test_a_filter_for_each_projection_knows_left_from_right(rng, particle, measu
         network = random_network(rng, InputLayout(angles, SIZE, filters=filters), output="linear")
         network = dataclasses.replace(network, input_low=np.zeros(network.layout.n_inputs))
         volume, mirrored = (
-            nt.METHODS["nnfbp"](networks=(network,), warns=False).slab(rows, np.asarray(angles), 1.0)
+            nt.METHODS["nnfbp"](networks=(network,), warns=False, consistency="none").slab(
+                rows, np.asarray(angles), 1.0
+            )
             for rows in (measured.values, np.ascontiguousarray(measured.values[:, ::-1, ::-1]))
         )
         assert np.allclose(volume, mirrored[..., ::-1], atol=1e-3 * np.ptp(volume)) == is_even
@@ -116,7 +120,7 @@ def test_what_a_series_lacks_is_interpolated(particle, rng):
     angles = nt.tilt_angles("tem", 8)
     series = nt.project(particle, angles).compute()
     network = random_network(rng, InputLayout(tuple(angles), SIZE, filters="apart"), output="linear", second=4)
-    method = nt.METHODS["nnfbp"](networks=(network,), scale=1, warns=False)
+    method = nt.METHODS["nnfbp"](networks=(network,), scale=1, warns=False, consistency="none")
     kept = np.array([0, 1, 3, 4, 5, 6, 7])
     fewer = method.for_angles(angles[kept])
     actual = nt.reconstruct(series.isel(angle=kept), fewer).values
@@ -189,8 +193,62 @@ def test_inputs_outside_the_training_range_are_reported(measured, trained):
     foreign = measured * 20
     share = nt.outside_training_range(foreign, network, scale=1)
     assert float(share.mean()) > 0.05
-    with pytest.warns(UserWarning, match="of the network's inputs lie outside the range it saw in training"):
+    with pytest.warns(
+        UserWarning, match="nnfbp: inputs of the network outside the range it saw in training: .* so it ext"
+    ):
         nt.nnfbp(foreign, network, scale=1).compute()
+
+
+def test_how_far_inputs_lie_outside(measured, trained):
+    """Means over voxels and inputs of the distance from the range, in units of it, by a formula of their own."""
+    network = trained[0]
+    foreign = measured * np.float32(3)
+    (shares, squares) = outside(foreign, network, 1.0).compute()
+    np.testing.assert_array_equal(shares, nt.outside_training_range(foreign, network, scale=1).values)
+    axis = schema.axis_of(foreign)
+    places = _looked_at(network.layout.detector_count, axis)
+    for z in (0, 5):
+        voxels = np.column_stack([np.full(len(places), z), places]).astype(np.int64)
+        inputs = network.layout.inputs(foreign.values, voxels).astype(np.float64)
+        low, high = network.input_low, network.input_high
+        beyond = np.maximum(inputs - high, 0) + np.maximum(low - inputs, 0)
+        assert squares[z] == pytest.approx(((beyond / (high - low)) ** 2).mean(), rel=1e-4)
+
+
+def test_more_inputs_are_not_farther_outside(measured, trained):
+    """Each input twice: the same figures, where the share of voxels with any input outside could only grow."""
+    network = trained[0]
+    both = figures_of(measured.values * np.float32(3), [1.0], [network], None)
+    twice = dataclasses.replace(
+        network,
+        input_low=np.tile(network.input_low, 2),
+        input_high=np.tile(network.input_high, 2),
+        layout=_Twice(**dataclasses.asdict(network.layout)),
+    )
+    again = figures_of(measured.values * np.float32(3), [1.0], [twice], None)
+    np.testing.assert_allclose(again, both, rtol=1e-6)
+    assert both.min() >= 0
+    assert both.max() > 0.01
+
+
+class _Twice(InputLayout):
+    """A layout that gives each input twice."""
+
+    def inputs(self, *arguments):
+        """(voxel, 2 · input)."""
+        return np.tile(super().inputs(*arguments), (1, 2))
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(0.98, False), (1.02, True)])
+def test_a_warning_beyond_the_limit(factor, warned):
+    figures = np.zeros((2, 1, 4), np.float32)
+    figures[0], figures[1] = 0.3, (factor * OUTSIDE_LIMIT) ** 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn("nnfbp", figures)
+    assert bool(caught) == warned
+    if warned:
+        assert "30.0%, by 2.0% of that range" in str(caught[0].message)
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,10 @@ def test_one_member_has_no_spread(rng):
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_an_ensemble_is_its_members_volumes(measured, networks, statistic, scale):
     """To 1e-5 of the range: the same operations on the same rows, and a few roundings more."""
-    volumes = [nt.nnfbp(measured, network, scale=scale).values.astype(float) for network in networks]
-    actual = nt.nnfbp(measured, networks, scale=scale, statistic=statistic)
+    volumes = [
+        nt.nnfbp(measured, network, scale=scale, consistency="none").values.astype(float) for network in networks
+    ]
+    actual = nt.nnfbp(measured, networks, scale=scale, statistic=statistic, consistency="none")
     expected = STATISTICS[statistic](volumes, axis=0)
     np.testing.assert_allclose(actual.values, expected, atol=1e-5 * np.ptp(volumes))
     assert actual.dims == ("z", "y", "x")
@@ -216,8 +218,8 @@ def test_an_ensemble_is_its_members_volumes(measured, networks, statistic, scale
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_the_order_of_the_members_does_not_matter(measured, networks, statistic):
-    forth = nt.nnfbp(measured, networks, scale=1, statistic=statistic).values
-    back = nt.nnfbp(measured, networks[::-1], scale=1, statistic=statistic).values
+    forth = nt.nnfbp(measured, networks, scale=1, statistic=statistic, consistency="none").values
+    back = nt.nnfbp(measured, networks[::-1], scale=1, statistic=statistic, consistency="none").values
     np.testing.assert_allclose(back, forth, atol=1e-5 * 3)  # outputs lie between -1 and 2
 
 
@@ -249,9 +251,9 @@ def test_memory_is_that_of_all_members(measured, networks, monkeypatch):
         return function(slab)
 
     monkeypatch.setattr(streams, "streamed", streamed)
-    nt.nnfbp(measured.chunk(z=-1), networks, scale=1).compute()
+    nt.nnfbp(measured.chunk(z=-1), networks, scale=1, consistency="none").compute()
     one, two, three = (
-        nt.METHODS["nnfbp"](networks=tuple(networks[:count])).device_bytes_per_slice(measured.shape)
+        nt.METHODS["nnfbp"](networks=tuple(networks[:count]), consistency="none").device_bytes_per_slice(measured.shape)
         for count in (1, 2, 3)
     )
     assert asked == [three]
@@ -264,8 +266,10 @@ def test_lazy(measured, networks, nothing_computes):
 
 def test_recipes(measured, networks):
     """That of one network is as it was before there were ensembles, which stores that exist depend on."""
-    recipe = recipes.recipe_of(nt.nnfbp(measured.chunk(z=3), networks[0]))
+    recipe = recipes.recipe_of(nt.nnfbp(measured.chunk(z=3), networks[0], consistency="none"))
     assert recipe["parameters"] == {"network": networks[0].digest, "scale": "auto"}
+    default = recipes.recipe_of(nt.nnfbp(measured.chunk(z=3), networks[0]))
+    assert default["parameters"] == recipe["parameters"] | {"consistency": "noiseless"}
     assert recipe["inputs"][1:] == [networks[0].recipe]
     alone, listed = nt.nnfbp(measured.chunk(z=3), networks[0]), nt.nnfbp(measured.chunk(z=3), networks[:1])
     assert listed.data.name == alone.data.name
@@ -286,10 +290,12 @@ def test_the_worst_member_is_warned_of(measured, networks):
         dataclasses.replace(networks[0], input_low=np.full(n_inputs, -size), input_high=np.full(n_inputs, size))
         for size in (1e6, 1e-6)
     )
-    worst = float(nt.outside_training_range(measured, narrow, scale=1).mean())
+    worst = float(nt.outside_training_range(measured.chunk(z=-1), narrow, scale=1).mean())
     assert float(nt.outside_training_range(measured, wide, scale=1).max()) == 0
     for members in ([wide, wide, narrow], [narrow, wide, wide]):
-        with pytest.warns(UserWarning, match=f"^nnfbp: {worst:.0%} of the network's inputs lie outside"):
+        with pytest.warns(
+            UserWarning, match=f"^nnfbp: inputs .* outside the range it saw in training: {worst:.1%}, by "
+        ):
             nt.nnfbp(measured.chunk(z=-1), members, scale=1).compute()
 
 
@@ -315,7 +321,7 @@ def test_members_of_another_form_are_refused(rng, measured, networks, change, me
 
 
 def test_what_is_no_ensemble_is_refused(measured, networks):
-    with pytest.raises(nt.SchemaError, match="nnfbp: needs a network or several; got an empty sequence"):
+    with pytest.raises(nt.SchemaError, match="nnfbp: needs a network or several; got none"):
         nt.nnfbp(measured, [])
     for one in (networks[0], networks[:1]):
         with pytest.raises(nt.SchemaError, match="nnfbp: needs two networks or more for a spread; got one"):

@@ -114,6 +114,28 @@ def test_sets_have_the_noise_and_say_so(clean, name):
     assert models[0]["read_noise"] == pytest.approx(0.05 * float(clean.max()), rel=0.07)
 
 
+@pytest.mark.parametrize("noise", ["auto", 0.05])
+def test_slices_of_the_phantom_with_levels_of_their_own(clean, noise):
+    """Said in the recipe; one level for all is the set of before."""
+    series = nt.add_noise(clean, noise=0.05)
+    default, one, several = (
+        sets("nnfbp", series, noise=noise, **options) for options in ({}, {"noise_spread": 1}, {"noise_spread": 3})
+    )
+    for before, same, other in zip(default, one, several, strict=True):
+        assert before.attrs["recipe"] == same.attrs["recipe"]
+        np.testing.assert_array_equal(before.inputs.values, same.inputs.values)
+        parameters = [recipes.find(part.attrs["recipe"], "add_noise")["parameters"] for part in (same, other)]
+        assert parameters[1] == parameters[0] | {"spread": 3.0}
+        assert (same.inputs.values != other.inputs.values).any()
+        np.testing.assert_array_equal(same.target.values, other.target.values)
+
+
+@pytest.mark.parametrize("spread", [0.5, float("nan"), float("inf")])
+def test_spreads_that_are_refused(clean, spread):
+    with pytest.raises(nt.SchemaError, match="phantom_samples: needs a noise spread of at least 1; got "):
+        nt.phantom_samples(clean, noise_spread=spread)
+
+
 @pytest.mark.parametrize("name", ["nnfbp", "msdnet"])
 @pytest.mark.parametrize(
     ("series", "noise", "text"),
@@ -149,6 +171,9 @@ def test_on_the_command_line(run):
     assert set(models["auto"]) == {"gain", "read_noise", "background"}
     assert models["none"] is None
     assert models["share"] == 0.02
+    run(*words, "--noise", 0.02, "--noise-spread", 2, "-o", "spread.safetensors")
+    made = recipes.find(nt.load_network("spread.safetensors").recipe, "add_noise")
+    assert made["parameters"]["spread"] == 2
     changed = run(*words, "--noise", "none", "-o", "auto.safetensors", exit_code=2)
     assert "add_noise" in changed.output
     refused = run(*words, "--noise", -1, "-o", "no.safetensors", exit_code=2)

@@ -675,9 +675,9 @@ class TestMethod:
             ({"noise": np.nan}, "noise"),
             ({"noise": np.inf}, "noise"),
             ({"noise": "much"}, "noise"),
-            ({"statistic": "median"}, "statistic mean or spread; got 'median'"),
-            ({"statistic": "spread"}, "two networks or more for a spread; got 1"),
-            ({"networks": ()}, "a network or several; got 0"),
+            ({"statistic": "median"}, "statistic .mean. or .spread.; got 'median'"),
+            ({"statistic": "spread"}, "two networks or more for a spread; got one"),
+            ({"networks": ()}, "a network or several; got none"),
             ({"consistency": "some"}, "consistency"),
             ({"consistency": -1.0}, "consistency"),
         ],
@@ -785,6 +785,31 @@ def test_on_the_command_line(run, series_store):
     assert "unrolled network: 2 steps" in run("info", "net.safetensors").output
     text = run("reconstruct", series_store, "--method", "unrolled", "--noise", -1, "-o", "v.zarr", exit_code=2).output
     assert "noise" in text
+
+
+def test_names_of_pretrained_networks_on_the_command_line(run, series_store, tmp_path):
+    """In the place of files; a file of that name comes first."""
+    words = ("reconstruct", series_store, "--method", "unrolled", "--noise", 0.1, "--network", "general-small")
+    run(*words, "-o", "small.zarr")
+    parameters = nt.open("small.zarr").attrs["recipe"]["parameters"]
+    assert parameters["networks"] == [nt.pretrained_network("general-small").digest]
+    run(*words, "--network", "general", "-o", "both.zarr")
+    both = [nt.pretrained_network(name).digest for name in ("general-small", "general")]
+    assert nt.open("both.zarr").attrs["recipe"]["parameters"]["networks"] == both
+    text = run("reconstruct", series_store, "--method", "nnfbp", "--network", "general", "-o", "v.zarr", exit_code=2)
+    assert "general holds a network for --method unrolled, not for nnfbp" in text.output
+    text = run("reconstruct", series_store, "--method", "unrolled", "--network", "other", "-o", "v.zarr", exit_code=2)
+    assert "nothing at other" in text.output
+    assert "general-small" in run("reconstruct", "--help").output
+    nt.save_network(network_of(), tmp_path / "general-small")
+    run(*words, "-o", "own.zarr")
+    assert nt.open("own.zarr").attrs["recipe"]["parameters"]["networks"] == [network_of().digest]
+
+
+def test_pretrained_networks_by_name_are_assessed(run, series_store):
+    words = ("assess", series_store, "--methods", "unrolled", "--network", "general-small", "--folds", 2, "--slices", 8)
+    text = run(*words, "-o", "assessment").output
+    assert "general-small" in text
 
 
 class TestTiles:

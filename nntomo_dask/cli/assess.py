@@ -59,7 +59,8 @@ class Names(click.ParamType[tuple[str, ...]]):
     setting="networks",
     type=support.PATH,
     multiple=True,
-    help="A network from nntomo train for this series, which is compared too. May be repeated.",
+    help="A network from nntomo train for this series, which is compared too; or one that comes with the package, "
+    f"{support.PRETRAINED}. May be repeated.",
 )
 @click.option(
     "--folds",
@@ -115,7 +116,7 @@ def assess(
       nntomo assess series.zarr -o assessment/
     """
     files = [output / name for name in (page.RECIPE, page.NUMBERS, page.PAGE, *page.FIGURES)]
-    inputs = [series, *network_paths]
+    inputs = [series, *support.files_of(network_paths)]
     outputs.check_folder(output, inputs, who="assess")
     _check_folder(output)
     with outputs.reserved("assess", replaced=files, inputs=inputs, overwrite=overwrite):
@@ -136,7 +137,7 @@ def _assess(
     overwrite: bool,
 ) -> None:
     series = nt.open(path)
-    networks = {str(one): nt.load_network(one) for one in network_paths}
+    networks = {str(path): support.network_at(path) for path in network_paths}
     chosen: dict[str, Any] = {"networks": networks, "folds": folds, "slices": slices, "noise": noise}
     plan = planning.planned(series, methods, **chosen)
     _check_same(output / page.RECIPE, plan.recipe(), overwrite=overwrite)

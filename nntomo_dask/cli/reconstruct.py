@@ -3,7 +3,7 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import xarray as xr
@@ -13,6 +13,7 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import detector, schema
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import cluster
+from nntomo_dask.networks.pretrained import Pretrained
 from nntomo_dask.reconstruction import METHODS
 from nntomo_dask.reconstruction.jackknife import Jackknife
 from nntomo_dask.reconstruction.method import Method, mean_and_spread, padded_host_bytes, prepared_for
@@ -43,8 +44,9 @@ class MethodName(options.Name):
     "network_paths",
     type=support.PATH,
     multiple=True,
-    help="A network from nntomo train, for a method that needs one; unrolled has its own. Repeat the option for an "
-    "ensemble; the volume is the mean of its members.",
+    help=f"A network from nntomo train, for a method that needs one; or {support.PRETRAINED}, which come with the "
+    f"package for --method unrolled, whose default is {get_args(Pretrained)[0]}. Repeat the option for an ensemble; "
+    "the volume is the mean of its members.",
 )
 @click.option(
     "--spread",
@@ -105,7 +107,7 @@ def reconstruct(
             "judges one network beside another method"
         )
     stores = [output] if spread is None else [output, spread]
-    inputs = [series, *network_paths]
+    inputs = [series, *support.files_of(network_paths)]
     with outputs.reserved("reconstruct", stores=stores, inputs=inputs, overwrite=overwrite):
         chosen = _method(method, network_paths, arguments, as_published=as_published)
         _reconstruct(series, chosen, stores, memory, axis_position=axis_position, pad=pad, overwrite=overwrite)
@@ -217,7 +219,7 @@ def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:
         return own
     if not paths:
         raise click.UsageError(f"--method {method} needs --network FILE; nntomo train makes one")
-    networks = tuple(nt.load_network(path) for path in paths)
+    networks = tuple(support.network_at(path) for path in paths)
     for path, network in zip(paths, networks, strict=True):
         if not isinstance(network, kind):
             raise click.UsageError(f"{path} holds a network for --method {network.name}, not for {method}")

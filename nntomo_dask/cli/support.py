@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,8 +19,10 @@ from nntomo_dask.cli.computing import (
 )
 from nntomo_dask.cli.options import is_given
 from nntomo_dask.compute import chunking, cluster
+from nntomo_dask.networks.pretrained import Pretrained
 
 PATH = click.Path(path_type=Path)
+PRETRAINED = " or ".join(get_args(Pretrained))
 
 
 class Shape(click.ParamType[Any]):
@@ -151,6 +153,21 @@ def slabs_within_memory(
 
     with chunking.lower_slabs(highest):
         yield
+
+
+def network_at(path: Path) -> Any:
+    """The network that --network names: that of a file, or one that comes with the package."""
+    name: Any = path.name
+    return nt.pretrained_network(name) if _is_pretrained(path) else nt.load_network(path)
+
+
+def files_of(networks: Sequence[Path]) -> list[Path]:
+    """Those of the names after --network that are files."""
+    return [path for path in networks if not _is_pretrained(path)]
+
+
+def _is_pretrained(path: Path) -> bool:
+    return str(path) in get_args(Pretrained) and not path.exists()
 
 
 def check_free(*names: str, because: str) -> None:

@@ -71,6 +71,20 @@ class NetworkEnd:
         """Nodes of the second hidden layer; 0 where there is none."""
         return 0 if self.second_bias is None else self.second_bias.shape[1]
 
+    def largest(self, sums: Float64) -> Float64:
+        """(member,): what no number within a member exceeds, for hidden sums (member, hidden) up to these.
+
+        ReLUs turn NaN, which numbers that are too large end in, to zero, so that the output does not show it.
+        """
+        steps = [(sums + np.abs(self.hidden_bias)).max(axis=1)]
+        if self.second_weights is not None and self.second_bias is not None:
+            of_nodes = np.abs(self.second_weights.astype(np.float64)).sum(axis=1)
+            steps.append((steps[-1][:, None] * of_nodes + np.abs(self.second_bias)).max(axis=1))
+        of_output = np.abs(self.output_weights.astype(np.float64)).sum(axis=1)
+        steps.append(steps[-1] * of_output + np.abs(self.output_bias))
+        steps.append(steps[-1] * np.abs(self.gain) + np.abs(self.offset))
+        return np.asarray(np.max(steps, axis=0), np.float64)
+
 
 def backproject_reference(filtered: Float32, angles_rad: Float64, axis: Axis | None = None) -> Float32:
     """Backproject (slice, angle, detector) to (slice, y, x); reference implementation."""

@@ -290,23 +290,24 @@ def folded(
     Responses (member · hidden, angle, frequency) for `filters.filter_rows`, the weights of the angles included, and the
     end for `kernels.backproject`.
     """
-    filters_and_biases = [_folded(network, scale) for network, scale in zip(networks, scales, strict=True)]
-    lows = np.array([network.target_low for network in networks])
-    highs = np.array([network.target_high for network in networks])
-    end = NetworkEnd(
-        hidden_bias=np.array([bias for _, bias in filters_and_biases], np.float32),
-        output_weights=np.array([network.output_weights for network in networks], np.float32),
-        output_bias=np.array([network.output_bias for network in networks], np.float32),
-        offset=np.asarray(scales * lows, np.float32),
-        gain=np.asarray(scales * (highs - lows), np.float32),
-        activation=networks[0].activation,
-        statistic=statistic,
-        output=networks[0].output,
-    )
-    if networks[0].n_second:
-        second = {name: np.array([getattr(network, name) for network in networks], np.float32) for name in _SECOND}
-        end = dataclasses.replace(end, second_weights=second["second_weights"], second_bias=second["second_bias"])
-    return np.concatenate([responses for responses, _ in filters_and_biases]), end
+    with np.errstate(over="ignore", invalid="ignore"):  # what a stranger's file may hold; reconstructions refuse it
+        filters_and_biases = [_folded(network, scale) for network, scale in zip(networks, scales, strict=True)]
+        lows = np.array([network.target_low for network in networks])
+        highs = np.array([network.target_high for network in networks])
+        end = NetworkEnd(
+            hidden_bias=np.array([bias for _, bias in filters_and_biases], np.float32),
+            output_weights=np.array([network.output_weights for network in networks], np.float32),
+            output_bias=np.array([network.output_bias for network in networks], np.float32),
+            offset=np.asarray(scales * lows, np.float32),
+            gain=np.asarray(scales * (highs - lows), np.float32),
+            activation=networks[0].activation,
+            statistic=statistic,
+            output=networks[0].output,
+        )
+        if networks[0].n_second:
+            second = {name: np.array([getattr(network, name) for network in networks], np.float32) for name in _SECOND}
+            end = dataclasses.replace(end, second_weights=second["second_weights"], second_bias=second["second_bias"])
+        return np.concatenate([responses for responses, _ in filters_and_biases]), end
 
 
 def _folded(network: NNFBPNetwork, scale: float) -> tuple[npt.NDArray[Any], Float64]:

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 from scipy.spatial import cKDTree
 
-from nntomo_dask.arrays import recipes, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.place import place
@@ -16,11 +15,11 @@ from nntomo_dask.phantoms.composing import DISC, Rng, Sketch, body, ways
 from nntomo_dask.phantoms.layouts import pole
 from nntomo_dask.phantoms.materials import FINER, binned
 from nntomo_dask.phantoms.packing import Lattice
-from nntomo_dask.phantoms.phantom import Phantom
+from nntomo_dask.phantoms.phantom import Phantom, volume_of_scenes
 from nntomo_dask.phantoms.radii import GASES, NUMBERS, RADII_NM
-from nntomo_dask.phantoms.shapes import Shape, checked_shape, random_rotation
+from nntomo_dask.phantoms.shapes import Shape, random_rotation
 from nntomo_dask.phantoms.solids import Solid, rod
-from nntomo_dask.settings import check_settings, setting
+from nntomo_dask.settings import setting
 from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 VOXEL_NM = 0.04
@@ -87,18 +86,7 @@ class Atomic(Phantom):
 
     def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
         """The phantom, lazy."""
-        shape = checked_shape(self.name, shape, 1, seed)
-        self.check()
-        parameters = {"shape": shape, "seed": seed, "pixel_size": pixel_size, **self.parameters()}
-        return slabs.generate_slabs(
-            _slab,
-            shape,
-            recipe=recipes.record(self.name, parameters),
-            pixel_size=pixel_size,
-            size=shape[1],
-            seed=seed,
-            settings=self,
-        )
+        return volume_of_scenes(self, _slab, shape, seed=seed, pixel_size=pixel_size)
 
     def scene_of(self, size: int, slices: int, rng: Rng, *, finer: int) -> Float32:
         """See `scene`."""
@@ -106,12 +94,11 @@ class Atomic(Phantom):
 
     def check(self) -> None:
         """Raise a SchemaError where settings are out of range or an element is none."""
-        who = f"phantom {self.name}"
-        check_settings(self, who=who)
+        super().check()
         unknown = [symbol for symbol in self.symbols if symbol not in NUMBERS]
         if unknown or not self.symbols:
             got = ", ".join(unknown) or "none"
-            refuse(who, needs="symbols of chemical elements", got=got, remedy='`elements="Au,Pd"`')
+            refuse(f"phantom {self.name}", needs="symbols of chemical elements", got=got, remedy='`elements="Au,Pd"`')
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Bytes of a slab (slices, y, x) in work at its peak, what is written included."""

@@ -7,16 +7,16 @@ from typing import ClassVar
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import recipes, schema, slabs
+from nntomo_dask.arrays import schema
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
 from nntomo_dask.phantoms import PHANTOMS
 from nntomo_dask.phantoms.composing import DISC, Rng
 from nntomo_dask.phantoms.layouts import sketched
-from nntomo_dask.phantoms.phantom import Phantom
-from nntomo_dask.phantoms.shapes import Shape, axis_of, checked_shape
+from nntomo_dask.phantoms.phantom import Phantom, volume_of_scenes
+from nntomo_dask.phantoms.shapes import Shape, axis_of
 from nntomo_dask.phantoms.solids import draw
-from nntomo_dask.settings import check_settings, setting
+from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64, Integers
 
 FINER = 2  # how many times finer than voxels matter is drawn along each axis
@@ -69,18 +69,7 @@ class Materials(Phantom):
 
     def volume(self, shape: Shape, *, seed: int = 0, pixel_size: float = 1.0) -> xr.DataArray:
         """The phantom, lazy."""
-        shape = checked_shape(self.name, shape, 1, seed)
-        self.check()
-        parameters = {"shape": shape, "seed": seed, "pixel_size": pixel_size, **self.parameters()}
-        return slabs.generate_slabs(
-            _slab,
-            shape,
-            recipe=recipes.record(self.name, parameters),
-            pixel_size=pixel_size,
-            size=shape[1],
-            seed=seed,
-            settings=self,
-        )
+        return volume_of_scenes(self, _slab, shape, seed=seed, pixel_size=pixel_size)
 
     def scene_of(self, size: int, slices: int, rng: Rng, *, finer: int) -> Float32:
         """See `scene`."""
@@ -88,8 +77,8 @@ class Materials(Phantom):
 
     def check(self) -> None:
         """Raise a SchemaError where settings are out of range or contradict each other."""
+        super().check()
         who = f"phantom {self.name}"
-        check_settings(self, who=who)
         if self.smallest > self.largest:
             refuse(
                 who,

@@ -1,15 +1,16 @@
 """What a phantom says of itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
 import xarray as xr
 
-from nntomo_dask.arrays import schema
+from nntomo_dask.arrays import recipes, schema, slabs
 from nntomo_dask.compute import chunking
 from nntomo_dask.phantoms import PHANTOMS
-from nntomo_dask.phantoms.shapes import Shape
+from nntomo_dask.phantoms.shapes import Shape, checked_shape
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float32
 
@@ -83,6 +84,30 @@ class Phantom(ABC):
     def with_pixels_of(self, pixel_size_nm: float) -> Self:
         """The same for a series whose pixels are known, where the settings leave the size of voxels open."""
         return self
+
+
+def volume_of_scenes(
+    settings: Phantom, slab: Callable[..., Float32], shape: Shape, *, seed: int, pixel_size: float
+) -> xr.DataArray:
+    """A phantom whose slabs are ``slab(z_indices, size, seed, settings)``, (slice, y, x); lazy.
+
+    Raises
+    ------
+    SchemaError
+        The shape is not that of a volume with square slices, or a setting is out of range.
+    """
+    shape = checked_shape(settings.name, shape, 1, seed)
+    settings.check()
+    parameters = {"shape": shape, "seed": seed, "pixel_size": pixel_size, **settings.parameters()}
+    return slabs.generate_slabs(
+        slab,
+        shape,
+        recipe=recipes.record(settings.name, parameters),
+        pixel_size=pixel_size,
+        size=shape[1],
+        seed=seed,
+        settings=settings,
+    )
 
 
 def slab_bytes(shape: chunking.SlabShape) -> int:

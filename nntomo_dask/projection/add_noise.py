@@ -16,7 +16,7 @@ from nntomo_dask.kernels import counting
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.types import Float32, Float64, Integers
 
-_COUNTED, _READ = 1, 2  # streams of random numbers of a row
+_COUNTED, _READ, _FACTOR = 1, 2, 3  # streams of random numbers: two of a row, one of a slice
 
 
 def add_noise(
@@ -53,6 +53,25 @@ def add_noise(
     """
     schema.check_tilt_series(series, who="add_noise")
     check(noise, dose, seed, who="add_noise")
+    return _of_kind(series, noise, dose, seed=seed, spread=1.0)
+
+
+def add_noises(series: xr.DataArray, *, noise: float, spread: float, seed: int) -> xr.DataArray:
+    """`add_noise` with another level in each slice.
+
+    Parameters
+    ----------
+    spread
+        A slice has the deviation of `noise` times a factor between ``1 / spread`` and `spread`, uniform on a
+        logarithmic scale, which follows from the seed and the number of the slice. 1: that of `add_noise`.
+    """
+    check(noise, None, seed, who="add_noise")
+    return _of_kind(series, noise, None, seed=seed, spread=spread)
+
+
+def _of_kind(
+    series: xr.DataArray, noise: float | Noise, dose: float | None, *, seed: int, spread: float
+) -> xr.DataArray:
     if isinstance(noise, Noise):
         if noise.is_noiseless:
             return series
@@ -63,11 +82,12 @@ def add_noise(
     parameters = {"noise": float(noise), "dose": None if dose is None else float(dose), "seed": seed}
     brightest = _brightest(slabs.lazy(series).data)
     gain = 0.0 if dose is None else 1 / dose
-    return _added(series, parameters, brightest, seed=seed, gain=gain, read_noise=float(noise), background=0.0)
+    model = {"gain": gain, "read_noise": float(noise), "background": 0.0}
+    return _added(series, parameters, brightest, seed=seed, **model, spread=spread)
 
 
 def add_noise_and_background(
-    series: xr.DataArray, noise: Noise, *, ratio: da.Array, level: float, seed: int
+    series: xr.DataArray, noise: Noise, *, ratio: da.Array, level: float, seed: int, spread: float = 1.0
 ) -> xr.DataArray:
     """A series of a phantom as if it were recorded with the noise, and on the background, of another series.
 
@@ -77,10 +97,12 @@ def add_noise_and_background(
         No dims: what is multiplied with values of the other series to make them values of this one.
     level
         Intensity of the matter in the other series, from which the ratio was found; for the recipe.
+    spread
+        See `add_noises`.
     """
     model = {"gain": noise.gain, "read_noise": noise.read_noise, "background": noise.background}
     parameters = {"noise": model, "level": level, "seed": seed}
-    return _added(series, parameters, ratio, seed=seed, **model, lifted=1.0)
+    return _added(series, parameters, ratio, seed=seed, **model, lifted=1.0, spread=spread)
 
 
 def check(noise: float | Noise, dose: float | None, seed: int, *, who: str) -> None:
@@ -142,8 +164,10 @@ def _added(
     read_noise: float,
     background: float,
     lifted: float = 0.0,
+    spread: float = 1.0,
 ) -> xr.DataArray:
     """The series with noise; gain, read-out noise and background are in `unit`, and `lifted` backgrounds are added."""
+    of_slices: dict[str, float] = {} if spread == 1 else {"spread": float(spread)}
     data = slabs.lazy(series).data
     numbers = da.arange(series.sizes[schema.Z], chunks=(data.chunks[0],))[:, None, None]
     angles = np.asarray(series[schema.ANGLE].values, np.float64) + 0.0  # -0 becomes 0
@@ -159,13 +183,14 @@ def _added(
         seed=int(seed),
         model=(gain, read_noise, background),
         lifted=lifted,
+        **of_slices,
     )
     return slabs.label(
         made,
         dims=schema.SERIES_DIMS,
         coords=schema.series_coords(*(series[dim] for dim in schema.SERIES_DIMS)),
         attrs={key: value for key, value in series.attrs.items() if key != "recipe"},
-        recipe=recipes.record("add_noise", parameters, [series]),
+        recipe=recipes.record("add_noise", {**parameters, **of_slices}, [series]),
         name="tilt_series",
     )
 
@@ -179,6 +204,7 @@ def _slab(
     seed: int,
     model: tuple[float, float, float],
     lifted: float,
+    spread: float = 1.0,
 ) -> Float32:
     """One slab with noise. A series whose brightest ray is zero has none."""
     finite.check_slab(rows, who="add_noise", dims=schema.SERIES_DIMS, first=int(numbers[0, 0, 0]))
@@ -186,11 +212,12 @@ def _slab(
     gain, read_noise, background = (part * scale for part in model)
     made = np.empty(host.shape, np.float32)
     for slice_number, (z, plane) in enumerate(zip(numbers[:, 0, 0].tolist(), host, strict=True)):
+        factor = 1.0 if spread == 1 else spread ** np.random.default_rng([seed, z, _FACTOR]).uniform(-1, 1)
         for place, (key, row) in enumerate(zip(keys.tolist(), plane, strict=True)):
             made[slice_number, place] = counting.noisy(
                 row + lifted * background,
-                gain=gain,
-                read_noise=read_noise,
+                gain=gain * factor**2,
+                read_noise=read_noise * factor,
                 background=background,
                 streams=([seed, key, z, _COUNTED], [seed, key, z, _READ]),
             )

@@ -17,6 +17,9 @@ from nntomo_dask.types import Float64
 
 # As much is read of a series: so many groups of neighbouring slices, and values.
 _PLACES, _HEIGHT, _MOST_VALUES = 8, 8, 2**20
+# Less noise than this, as a share of the brightest ray, cannot be told from rough surfaces of voxels, see
+# docs/theory.md; nor so low a background.
+LEAST_SHARE, LEAST_BACKGROUND = 0.003, 0.005
 _DIGITS = 6  # of an estimate; more would differ from one processor to the next
 
 
@@ -63,6 +66,12 @@ class Noise:
         """Standard deviation at the brightest ray, as a share of that ray above the background."""
         above = self.brightest - self.background
         return float(self.deviation(self.brightest)) / above if above > 0 else 0.0
+
+    @property
+    def is_negligible(self) -> bool:
+        """Whether noise and background are less than what rough surfaces of voxels may look like; something is seen."""
+        above = self.brightest - self.background
+        return above > 0 and self.share < LEAST_SHARE and abs(self.background) <= LEAST_BACKGROUND * above
 
     def variance(self, values: npt.ArrayLike) -> Float64:
         """Variance of the noise at some values, which are as they would be without noise; the shape is kept."""

@@ -69,7 +69,7 @@ def volume_and_spread(
         dims=schema.VOLUME_DIMS,
         coords=volume.coords,
         attrs={key: value for key, value in volume.attrs.items() if key != "recipe"},
-        recipe=recipes.record("spread_beside", {}, [volume, error]),
+        recipe=recipes.record("spread_beside", {}, [volume, reference, error]),
         name="volume",
     )
     return volume, spread

@@ -27,13 +27,20 @@ from nntomo_dask.types import Complex64, Float32, Float64
 
 Weight = float | Literal["auto"]
 Consistency = float | Literal["auto", "none"]
+OfCoarse = float | Literal["auto", "none", "noiseless"]  # of networks whose volumes without noise are coarse
 
 CONSISTENCY_HELP = (
     "How far the network's volume is moved to what the projections say: auto takes away what contradicts them by more "
     "than their noise, none leaves the volume as it is. A number is the variance of a ray's noise divided by that of "
     "the network's error in a voxel, in px²: the larger, the less is moved."
 )
+NOISELESS_HELP = (
+    f"{CONSISTENCY_HELP} noiseless leaves it as it is, unless the series has no noise that can be told: then the fit "
+    "begins with half of the volume and meets the projections."
+)
 ITERATIONS = 10
+# Without noise: the share of the network's volume from which the fit begins, and its steps. See docs/theory.md.
+_KEPT, _NOISELESS_ITERATIONS = 0.5, 40
 _ROUGHNESS = 0.1  # of the intensity level: what rays of a right volume differ by, since a body is no voxels
 # Frequencies whose squares are averaged: within this share of a frequency, and so many.
 _NEAR, _LEAST_NEAR = 0.5, 1
@@ -41,11 +48,12 @@ _SURE = 2  # standard deviations by which squares exceed those of noise before t
 _OF_A_LINE = 2 / 3  # mean of (1 - w)² + w²: squares of the two weights with which a ray crosses a line of pixels
 
 
-def check(consistency: Any, *, who: str) -> None:
-    """Raise a SchemaError where it is neither of the words nor a number of at least 0."""
-    known = consistency in ("auto", "none") if isinstance(consistency, str) else _is_weight(consistency)
+def check(consistency: Any, *, who: str, words: tuple[str, ...] = ("auto", "none")) -> None:
+    """Raise a SchemaError where it is none of the words and no number of at least 0."""
+    known = consistency in words if isinstance(consistency, str) else _is_weight(consistency)
     if not known:
-        needs, remedy = 'consistency "auto" or "none", or a number of at least 0', '`consistency="auto"`'
+        listed = " or ".join(f'"{one}"' for one in words)
+        needs, remedy = f"consistency {listed}, or a number of at least 0", '`consistency="auto"`'
         refuse(who, needs=needs, got=f"{consistency!r}", remedy=remedy)
 
 
@@ -58,15 +66,17 @@ def _is_weight(value: Any) -> bool:
     )
 
 
-def parameters(consistency: Consistency) -> dict[str, Any]:
+def parameters(consistency: OfCoarse) -> dict[str, Any]:
     """What a recipe says of it: nothing where the volume stays as it is, as before there was such a setting."""
     return {} if consistency == "none" else {"consistency": consistency}
 
 
 def prepare(
-    series: xr.DataArray, consistency: Consistency, *, level: Scalar, pad: int = 0, who: str
+    series: xr.DataArray, consistency: OfCoarse, *, level: Scalar, pad: int = 0, who: str
 ) -> tuple[Scalar, ...]:
     """Lower bound of the voxels, and gain, read-out noise and background, as lazy scalars; none for "none".
+
+    For "noiseless": the lower bound, and whether the series has no noise.
 
     Parameters
     ----------
@@ -78,12 +88,19 @@ def prepare(
     if consistency == "none":
         return ()
     own = series.isel({schema.DETECTOR: slice(pad, series.sizes[schema.DETECTOR] - pad)})
+    if consistency == "noiseless":
+        return of_series.least_value_and_whether_noiseless(own, who=who)
     least, gain, read_noise, background = of_series.least_value_and_noise(own, who=who)
     return least, gain, (read_noise**2 + (_ROUGHNESS * level) ** 2) ** 0.5, background
 
 
-def prepare_at(consistency: Consistency, *, level: float) -> tuple[Scalar, ...]:
-    """`prepare` for a series whose level alone is known, where the method makes the input of a network: no noise."""
+def prepare_at(consistency: OfCoarse, *, level: float) -> tuple[Scalar, ...]:
+    """`prepare` for a series whose level alone is known, where the method makes the input of a network: no noise.
+
+    For "noiseless" the volume stays as it is: a network learned from such.
+    """
+    if consistency == "noiseless":
+        return 0.0, 0.0
     return () if consistency == "none" else (0.0, 0.0, _ROUGHNESS * level, 0.0)
 
 
@@ -93,6 +110,7 @@ def finished(
     pair: Projector,
     *,
     weight: Weight = "auto",
+    kept: float = 1.0,
     minimum: float | None = 0.0,
     maximum: float | None = None,
     noise: Sequence[float] = (0.0, 0.0, 0.0),
@@ -118,6 +136,8 @@ def finished(
         μ, [px²]: the variance of a ray's noise divided by that of what is wrong in a voxel. 0 fits the projections
         alone. "auto": by frequency along the detector, from `noise` and from what the projections of this slice
         differ by.
+    kept
+        What the volume is multiplied with before it is moved.
     minimum, maximum
         Bounds of the voxels, [u]; None where there is none.
     noise
@@ -146,6 +166,7 @@ def finished(
         _of_slab,
         pair=pair,
         weight=weight,
+        kept=kept,
         bounds=(-math.inf if minimum is None else minimum, math.inf if maximum is None else maximum),
         noise=noise,
         pad=pad,
@@ -153,6 +174,20 @@ def finished(
     )
     need = device_bytes_per_slice((len(rows), pair.angles_deg.size, pair.size))
     return pair.computed(solver, joined, slice_bytes=need, who=who)
+
+
+def finished_without_noise(
+    volume: Float32, rows: Float32, pair: Projector, *, minimum: float, is_noiseless: float, who: str
+) -> Float32:
+    """A coarse network's volume, moved to where projections are met that have no noise; else as it is.
+
+    Without noise all differences are the network's fault. What projections determine is right after enough steps,
+    wherever these begin; of what the network alone says, half is kept.
+    """
+    if not is_noiseless:
+        return volume
+    steps = _NOISELESS_ITERATIONS
+    return finished(volume, rows, pair, weight=0.0, kept=_KEPT, minimum=minimum, iterations=steps, who=who)
 
 
 def host_bytes(shape: chunking.SlabShape) -> int:
@@ -175,6 +210,7 @@ def _of_slab(
     *,
     pair: Projector,
     weight: Weight,
+    kept: float,
     bounds: tuple[float, float],
     noise: Sequence[float],
     pad: int,
@@ -188,7 +224,7 @@ def _of_slab(
         group = joined[z : z + width]
         proposed = layout.image_to_lanes(group[:, :size], width).reshape(-1, width)
         measured = layout.sinogram_to_lanes(group[:, size:], width).reshape(-1, width)
-        images = _solved(proposed, measured, pair, weight, bounds, noise, pad, iterations)
+        images = _solved(proposed, measured, pair, weight, kept, bounds, noise, pad, iterations)
         result[z : z + width] = layout.image_from_lanes(images.reshape(-1), (len(group), size, size))
     return result
 
@@ -198,6 +234,7 @@ def _solved(
     measured: Float32,
     pair: Projector,
     weight: Weight,
+    kept: float,
     bounds: tuple[float, float],
     noise: Sequence[float],
     pad: int,
@@ -208,6 +245,10 @@ def _solved(
     images = _clipped(proposed.copy(), pair.size, bounds)
     residual = measured - pair.forward(images)
     squares = _squares(residual)
+    if kept != 1:
+        proposed *= np.float32(kept)
+        images = _clipped(proposed.copy(), pair.size, bounds)
+        residual = measured - pair.forward(images)
     keep = (
         _kept(conditioning.spectra_of(residual, pair.size), steps, pair, _variance(measured, pair, noise, pad))
         if isinstance(weight, str)

@@ -16,7 +16,7 @@ from nntomo_dask.compute import chunking, reporting
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.networks.network import Network, instead_of
-from nntomo_dask.reconstruction import METHODS
+from nntomo_dask.reconstruction import METHODS, members
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float32, Float64
 
@@ -182,6 +182,8 @@ class _Slab:
                 rows = detector.extended_rows(rows, pixels=self.pad)
             volume = function(rows, self.angles_deg, *(float(one) for one in prepared), **where)
             figures.slices = len(volume)
+        if self.method.network is not None:
+            members.check_outputs(self.method.name, volume, getattr(self.method, "networks", ()))
         if self.pad:
             inside = slice(self.pad, -self.pad)
             volume = np.ascontiguousarray(volume[..., inside, inside])

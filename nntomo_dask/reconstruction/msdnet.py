@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -16,9 +16,8 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import mixed_scale
 from nntomo_dask.kernels.network_tiles import Statistic
 from nntomo_dask.networks.msdnet import Inputs, MSDNetwork
-from nntomo_dask.networks.network import instead_of
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, members
 from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, checked_axis, reconstruct
@@ -66,18 +65,9 @@ class Msdnet(Method):
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
         schema.check_tilt_series(series, who=self.name)
         consistency_room.check(self.consistency, who=self.name)
-        if self.statistic not in get_args(Statistic):
-            refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
-        least = 2 if self.statistic == "spread" else 1
-        if len(self.networks) < least:
-            got = f"{len(self.networks)}"
-            refuse(self.name, needs=f"at least {least} networks", got=got, remedy="train others with other seeds")
+        members.check(self.name, self.networks, MSDNetwork, self.statistic)
         first = self.networks[0]
-        member: Any
         for member in self.networks:
-            if not isinstance(member, MSDNetwork):
-                got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
-                refuse(self.name, needs="networks from train_msdnet", got=got, remedy=remedy)
             member.check(series, who=self.name)
             checked_axis(input_method(member.inputs), series)
             if self.halo:
@@ -147,6 +137,8 @@ class Msdnet(Method):
         outputs: list[Any] = [
             sum(improved(source, member) for source in sources) / np.float32(len(sources)) for member in self.networks
         ]
+        for member, output in zip(self.networks, outputs, strict=True):
+            members.check_outputs(self.name, output, [member])
         return outputs, scale
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
@@ -189,11 +181,11 @@ class Msdnet(Method):
         if any(member.inputs.network is not None for member in self.networks):
             return None
         angles = tuple(np.sort(angles_deg).tolist())
-        members = (
+        fewer = (
             dataclasses.replace(member, inputs=dataclasses.replace(member.inputs, angles_deg=angles))
             for member in self.networks
         )
-        return dataclasses.replace(self, networks=tuple(members))
+        return dataclasses.replace(self, networks=tuple(fewer))
 
 
 def msdnet(
@@ -267,6 +259,8 @@ def input_method(inputs: Inputs, *, who: str = "input of a network") -> Method:
         method = found.as_input(**networks) if inputs.settings is None else found(**networks, **inputs.settings)
     except TypeError as error:
         refuse(who, needs=f"settings of {found.title}", got=f"others ({error})", remedy="train the network again")
+    if getattr(method, "consistency", None) == "noiseless":  # the series would decide what a network gets to see
+        method = dataclasses.replace(method, consistency="none")  # type: ignore[type-var]
     if method.halo:
         refuse(who, needs="a method of single slices", got=found.title, remedy="another method")
     return method

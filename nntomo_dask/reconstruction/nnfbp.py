@@ -4,9 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 from dask.base import compute
 
@@ -17,15 +18,13 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import cuda, filters
 from nntomo_dask.kernels.backproject import NetworkEnd, backproject_network, backproject_statistics
 from nntomo_dask.kernels.network_tiles import Statistic
-from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.nnfbp import NNFBPNetwork, folded
 from nntomo_dask.networks.nnfbp_layout import InputLayout
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS, consistency as consistency_room
-from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, members, training_range
+from nntomo_dask.reconstruction.consistency import NOISELESS_HELP, OfCoarse
 from nntomo_dask.reconstruction.intensity import Scale, scales_of
 from nntomo_dask.reconstruction.method import Method, Scalar, reconstruct
-from nntomo_dask.reconstruction.training_range import OUTSIDE_LIMIT, shares_of, shares_outside, warn
 from nntomo_dask.settings import setting
 from nntomo_dask.types import Float32, Float64
 
@@ -61,15 +60,16 @@ class Nnfbp(Method):
         "twice as intense.",
         above=0,
     )
-    consistency: Consistency = setting("none", help=CONSISTENCY_HELP)
+    consistency: OfCoarse = setting("noiseless", help=NOISELESS_HELP)
     statistic: Statistic = "mean"
     warns: bool = True
     padding: int = 0
 
     def check(self, series: xr.DataArray) -> None:
         """Raise a SchemaError where the networks do not go together, or were trained for another series."""
-        _check_members(self.name, self.networks, self.statistic)
-        consistency_room.check(self.consistency, who=self.name)
+        members.check(self.name, self.networks, NNFBPNetwork, self.statistic)
+        _check_forms(self.name, self.networks)
+        consistency_room.check(self.consistency, who=self.name, words=("auto", "none", "noiseless"))
         schema.check_tilt_series(series, who=self.name)
         self.networks[0].layout.check(series, who=self.name)
 
@@ -106,13 +106,19 @@ class Nnfbp(Method):
         if self.consistency == "none":
             return volume
         own = np.asarray(self.networks[0].layout.series_angles_deg)
+        measured, pair = geometry.rows_at(rows, angles_deg, own), Projector(own, rows.shape[-1], axis=axis)
+        minimum, *more = prepared[len(self.networks) :]
+        if self.consistency == "noiseless":
+            return consistency_room.finished_without_noise(
+                volume, measured, pair, minimum=minimum, is_noiseless=more[0], who=self.name
+            )
         return consistency_room.finished(
             volume,
-            geometry.rows_at(rows, angles_deg, own),
-            Projector(own, rows.shape[-1], axis=axis),
+            measured,
+            pair,
             weight=self.consistency,
-            minimum=prepared[-4],
-            noise=prepared[-3:],
+            minimum=minimum,
+            noise=more,
             pad=self.padding,
             who=self.name,
         )
@@ -123,8 +129,9 @@ class Nnfbp(Method):
         layout = self.networks[0].layout
         rows = geometry.rows_at(rows, angles_deg, layout.series_angles_deg)
         if self.warns:
-            warn(self.name, float(shares_of(rows, scales, self.networks, axis).mean(axis=1).max()))
+            training_range.warn(self.name, training_range.figures_of(rows, scales, self.networks, axis))
         responses, end = folded(self.networks, list(scales), statistic=self.statistic)
+        self._check_bounded(rows, responses, end)
         # Of the second statistic, computed and copied.
         image = streams.bordered_image_bytes(rows.shape[-1]) if both else 0
         volume: Float32 = streams.streamed(
@@ -134,6 +141,17 @@ class Nnfbp(Method):
             who=self.name,
         )
         return volume
+
+    def _check_bounded(self, rows: Float32, responses: npt.NDArray[Any], end: NetworkEnd) -> None:
+        """Raise a SchemaError where numbers may get too large for single precision, which the output would not show."""
+        peak = float(max(rows.max(), -rows.min()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A filtered row is at most the mean of its response's magnitudes times the sum of the row.
+            of_rows = 2 * np.abs(responses).mean(axis=-1).sum(axis=-1) * rows.shape[-1]
+            largest = end.largest((of_rows * peak).reshape(end.n_members, -1))
+        for network, bound in zip(self.networks, largest.tolist(), strict=True):
+            if not bound <= float(np.finfo(np.float32).max):
+                members.refuse_outputs(self.name, [network])
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Slab in and out, its spectra; of a group of slices the filtered rows of every hidden node; consistency."""
@@ -172,18 +190,24 @@ class Nnfbp(Method):
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
         """The scale, and the share of the first network's inputs outside its training range."""
-        (share,) = compute(shares_outside(series, self.networks[0], prepared[0]).mean())
+        (figures,) = compute(training_range.outside(series, self.networks[0], prepared[0]).mean(axis=1))
+        share, mean_square = figures.tolist()
         origin = "estimated" if self.scale == "auto" else "given"
         lines = [
             f"intensity of the specimen, {origin}: {prepared[0]:.5g} times that of the training volumes",
-            f"inputs outside the training range: {float(share):.1%}",
+            f"inputs outside the training range: {training_range.told(share, mean_square)}",
         ]
-        if share > OUTSIDE_LIMIT:
+        if training_range.is_far(mean_square):
             lines.append(
-                f"warning: above {OUTSIDE_LIMIT:.0%} the network extrapolates; train it on phantoms more like this "
-                "specimen, subtract the background at import, or set --scale"
+                f"warning: beyond {training_range.OUTSIDE_LIMIT:.0%} the network extrapolates; train it on phantoms "
+                "more like this specimen, subtract the background at import, or set --scale"
             )
         return lines
+
+    @classmethod
+    def as_input(cls, **networks: Any) -> "Nnfbp":
+        """What networks say, as those learned that improve it."""
+        return cls(**networks, consistency="none")
 
     def ends(self, prepared: Sequence[float]) -> list[float]:
         """The greatest values of networks with a sigmoid as output."""
@@ -192,8 +216,8 @@ class Nnfbp(Method):
 
     def widened(self, pixels: int) -> "Nnfbp":
         """The same filters for longer rows."""
-        members = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
-        return dataclasses.replace(self, networks=tuple(members), padding=self.padding + pixels)
+        longer = (dataclasses.replace(one, layout=one.layout.widened(pixels)) for one in self.networks)
+        return dataclasses.replace(self, networks=tuple(longer), padding=self.padding + pixels)
 
     def for_angles(self, angles_deg: Float64) -> "Nnfbp | None":
         """The same filters for these projections, without warnings; None where these have another kind of wedge.
@@ -204,8 +228,8 @@ class Nnfbp(Method):
         layout = self.networks[0].layout.without(angles_deg)
         if layout is None:
             return None
-        members = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
-        return dataclasses.replace(self, networks=members, warns=False)
+        fewer = tuple(dataclasses.replace(member, layout=layout) for member in self.networks)
+        return dataclasses.replace(self, networks=fewer, warns=False)
 
     @property
     def _hidden(self) -> int:
@@ -217,7 +241,7 @@ def nnfbp(
     network: NNFBPNetwork | Sequence[NNFBPNetwork],
     *,
     scale: Scale = "auto",
-    consistency: Consistency = "none",
+    consistency: OfCoarse = "noiseless",
     statistic: Statistic = "mean",
 ) -> xr.DataArray:
     """Reconstruct a tilt series with a trained NN-FBP network, or with several.
@@ -226,9 +250,8 @@ def nnfbp(
     there is never a volume for each hidden node. An ensemble, networks trained with other seeds, is a network with as
     many times the hidden nodes: still one backprojection, without a volume for each member. The result is the members'
     mean or their spread. The spread shows where the result depends on the random initialisation of the training, not
-    errors that all members share. Lazy, chunks along z are kept. While it computes, slabs warn where more than 5 % of a
-    network's inputs lie outside the range seen in training: the network then extrapolates; see
-    `outside_training_range`.
+    errors that all members share. Lazy, chunks along z are kept. While it computes, slabs warn where a network's
+    inputs lie far outside the range seen in training: it then extrapolates; see `outside_training_range`.
 
     Parameters
     ----------
@@ -244,7 +267,9 @@ def nnfbp(
         already.
     consistency
         How far the volume, of an ensemble the mean, is moved to what the projections say; see `msdnet`. "none" leaves
-        it as it is; anything else takes twenty projections and backprojections more.
+        it as it is. "noiseless" does so too, unless the series has no noise that can be told (less than 0.3 % of the
+        brightest ray) and no background: then the fit begins with half of the volume, takes forty projections and
+        backprojections, and meets the projections. "auto" or a number takes ten of each.
     statistic
         Of the networks' values in each voxel: their "mean", or their standard deviation, "spread" (over all of them,
         divided by their number). The spread is that of what the networks say, whatever the consistency.
@@ -268,18 +293,8 @@ def nnfbp(
     return reconstruct(series, Nnfbp(networks=networks, scale=scale, consistency=consistency, statistic=statistic))
 
 
-def _check_members(who: str, networks: Sequence[Any], statistic: str) -> None:
-    """Raise a SchemaError where the networks do not go together, or not with what is asked of them."""
-    for member in networks:
-        if not isinstance(member, NNFBPNetwork):
-            got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
-            refuse(who, needs="networks from train_nnfbp", got=got, remedy=remedy)
-    if not networks:
-        refuse(who, needs="a network or several", got="an empty sequence", remedy="nnfbp(series, load_network(path))")
-    if statistic not in get_args(Statistic):
-        refuse(who, needs='statistic "mean" or "spread"', got=f"{statistic!r}", remedy='`statistic="mean"`')
-    if statistic == "spread" and len(networks) == 1:
-        refuse(who, needs="two networks or more for a spread", got="one", remedy="train others with other seeds")
+def _check_forms(who: str, networks: Sequence[NNFBPNetwork]) -> None:
+    """Raise a SchemaError where the networks do not go together."""
     forms = [
         {
             "n_hidden": member.n_hidden,

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import numpy as np
@@ -17,12 +17,12 @@ from nntomo_dask.arrays.grid import Axis
 from nntomo_dask.compute import chunking, device, streams
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import layout, unet
+from nntomo_dask.kernels.backproject import BOTH
 from nntomo_dask.kernels.network_tiles import Statistic
-from nntomo_dask.networks.network import instead_of
 from nntomo_dask.networks.pretrained import pretrained_network
 from nntomo_dask.networks.unrolled import REACH, UnrolledNetwork
 from nntomo_dask.projection.projector import Projector
-from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, tv_weight
+from nntomo_dask.reconstruction import METHODS, consistency as consistency_room, members, tv_weight
 from nntomo_dask.reconstruction.blocks import BLOCK, thickness_of
 from nntomo_dask.reconstruction.consistency import CONSISTENCY_HELP, Consistency
 from nntomo_dask.reconstruction.first_guess import Conditioned, guess
@@ -82,18 +82,8 @@ class Unrolled(Method):
         """Raise a SchemaError where the networks were trained for another series, or a setting is out of range."""
         super().check(series)
         consistency_room.check(self.consistency, who=self.name)
-        if self.statistic not in get_args(Statistic):
-            refuse(self.name, needs="statistic mean or spread", got=f"{self.statistic!r}", remedy='`statistic="mean"`')
-        least = 2 if self.statistic == "spread" else 1
-        if len(self.networks) < least:
-            got = f"{len(self.networks)}"
-            needs = "two networks or more for a spread" if least == 2 else "a network or several"
-            refuse(self.name, needs=needs, got=got, remedy="`network=pretrained_network()`, or train others")
-        member: Any
+        members.check(self.name, self.networks, UnrolledNetwork, self.statistic)
         for member in self.networks:
-            if not isinstance(member, UnrolledNetwork):
-                got, remedy = type(member).__name__, instead_of(member, "reconstruct(series, network)")
-                refuse(self.name, needs="networks from train_unrolled", got=got, remedy=remedy)
             member.check(series, who=self.name)
         if isinstance(self.noise, str):
             if self.noise != "auto":
@@ -113,28 +103,38 @@ class Unrolled(Method):
 
     def slab(self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None) -> Float32:
         """Reconstruct rows (slice + 2 · halo, angle, detector) to (slice, y, x), block by block."""
-        both = self.mean_and_spread(rows, angles_deg, *prepared, axis=axis)
-        one: Float32 = device.namespace(both).ascontiguousarray(both[:, get_args(Statistic).index(self.statistic)])
+        one: Float32 = self._statistics(rows, angles_deg, prepared, axis, (self.statistic,))[:, 0]
         return one
 
     def mean_and_spread(
         self, rows: Float32, angles_deg: Float64, *prepared: float, axis: Axis | None = None
     ) -> Float32:
         """Both statistics (slice, 2, y, x) of the members."""
+        return self._statistics(rows, angles_deg, prepared, axis, BOTH)
+
+    def _statistics(
+        self,
+        rows: Float32,
+        angles_deg: Float64,
+        prepared: Sequence[float],
+        axis: Axis | None,
+        wanted: tuple[Statistic, ...],
+    ) -> Float32:
+        """The wanted statistics (slice, statistic, y, x) of the members, the mean consistent with the measurement."""
         level, noise, thickness, *more = prepared
         count, size = len(rows) - 2 * self.halo, rows.shape[-1]
-        both: Float32 = device.namespace(rows).empty((count, 2, size, size), np.float32)
+        volumes: Float32 = device.namespace(rows).empty((count, len(wanted), size, size), np.float32)
         pair = Projector(angles_deg, size, "native", axis)
-        solver = partial(self._block, pair=pair, level=level, noise=noise, between=1 / thickness)
+        solver = partial(self._block, pair=pair, level=level, noise=noise, between=1 / thickness, wanted=wanted)
         need = self.device_bytes_per_slice((len(rows), angles_deg.size, size))
         for start in range(0, count, self.block):
             part = rows[start : start + self.block + 2 * self.halo]
             solved = pair.computed(solver, part, slice_bytes=need, who=self.name)
             inside = solved[self.halo : len(part) - self.halo]
-            both[start : start + len(inside)] = inside
+            volumes[start : start + len(inside)] = inside
         if self.consistency != "none" and self.statistic == "mean":
-            both[:, 0] = consistency_room.finished(
-                both[:, 0],
+            volumes[:, 0] = consistency_room.finished(
+                volumes[:, 0],
                 rows[self.halo : len(rows) - self.halo],
                 pair,
                 weight=self.consistency,
@@ -143,10 +143,19 @@ class Unrolled(Method):
                 pad=self.padding,
                 who=self.name,
             )
-        return both
+        return volumes
 
-    def _block(self, rows: Float32, *, pair: Projector, level: float, noise: float, between: float) -> Float32:
-        """(slice + 2 · halo, 2, y, x); the halo is empty."""
+    def _block(
+        self,
+        rows: Float32,
+        *,
+        pair: Projector,
+        level: float,
+        noise: float,
+        between: float,
+        wanted: tuple[Statistic, ...],
+    ) -> Float32:
+        """(slice + 2 · halo, statistic, y, x); the halo is empty."""
         from nntomo_dask.kernels import torch_unet
 
         xp = device.namespace(rows)
@@ -164,17 +173,20 @@ class Unrolled(Method):
                 width=member.width,
                 neighbours=member.neighbours,
             )
+            members.check_outputs(self.name, slices, [member])
             outputs.append(xp.maximum(slices, 0) * np.float32(level))
-        both: Float32 = xp.zeros((len(rows), 2, pair.size, pair.size), np.float32)
-        inside = both[self.halo : len(rows) - self.halo]
-        inside[:, 0] = outputs[0] if len(outputs) == 1 else xp.mean(xp.stack(outputs), axis=0)
-        if len(outputs) > 1:
-            inside[:, 1] = xp.std(xp.stack(outputs), axis=0)
+        volumes: Float32 = xp.zeros((len(rows), len(wanted), pair.size, pair.size), np.float32)
+        inside = volumes[self.halo : len(rows) - self.halo]
+        for place, statistic in enumerate(wanted):
+            if len(outputs) > 1:
+                inside[:, place] = {"mean": xp.mean, "spread": xp.std}[statistic](xp.stack(outputs), axis=0)
+            elif statistic == "mean":
+                inside[:, place] = outputs[0]
         lit = device.to_host(rows.any(axis=(1, 2)))
         for place in range(len(inside)):  # where there is nothing, a network says a little
             if not lit[place : place + 2 * self.halo + 1].any():
                 inside[place] = 0
-        return both
+        return volumes
 
     def host_bytes(self, shape: chunking.SlabShape) -> int:
         """Of a block with its halo: two solutions, their solver, the members' slices, and the maps of one slice."""
@@ -184,11 +196,13 @@ class Unrolled(Method):
         seen = self.block + 2 * self.halo
         lanes = layout.lane_width(seen, chunking.SLAB_SLICES)
         solving = 6 * layout.padded_image_bytes(detector, lanes) + 8 * lanes * rows
-        networks = (7 + len(self.networks)) * seen * image + max(
+        statistics = min(len(self.networks), 2)
+        networks = (5 + statistics + len(self.networks)) * seen * image + max(
             unet.buffer_bytes(unet.channel_count(member.neighbours), member.width, detector) for member in self.networks
         )
         finishing = consistency_room.host_bytes(shape) if self.consistency != "none" else 0
-        kept = blocks * self.block * (3 * image + chunking.READ * rows)
+        volumes = 1 if statistics == 1 else 3
+        kept = blocks * self.block * (volumes * image + chunking.READ * rows)
         return chunking.PYTORCH_BYTES + kept + max(2 * seen * image + max(solving, networks), finishing)
 
     def device_bytes_per_slice(self, shape: chunking.SlabShape) -> int:
@@ -234,11 +248,11 @@ class Unrolled(Method):
         if not any(member.angles_deg for member in self.networks):
             return self
         angles = tuple(np.sort(angles_deg).tolist())
-        members = (
+        others = (
             dataclasses.replace(member, geometry=dataclasses.replace(member.geometry, angles_deg=angles))
             for member in self.networks
         )
-        return dataclasses.replace(self, networks=tuple(members))
+        return dataclasses.replace(self, networks=tuple(others))
 
 
 def _unexplained(series: xr.DataArray, level: da.Array) -> da.Array:

@@ -1,5 +1,6 @@
 """The noise of the phantoms that networks learn from: that of the series for which they are trained."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NoReturn
 
@@ -19,19 +20,24 @@ HELP = (
     "The noise of the phantoms' projections: that of the series, with its background (auto), none, or Gaussian noise "
     "with this standard deviation as a share of their brightest ray."
 )
-# Less noise than this cannot be told from rough surfaces of voxels, see docs/theory.md; nor so low a background.
-_LEAST_SHARE, _LEAST_BACKGROUND = 0.003, 0.005
+SPREAD_HELP = (
+    "Each slice of the phantom has its own level of the noise: that of --noise times a factor from 1 / this to this, "
+    "uniform on a logarithmic scale; 1 gives all slices the same."
+)
 _DIGITS = 6
 
 
 def like(
-    series: xr.DataArray, noise: PhantomNoise, *, who: str, of: Level = "median"
+    series: xr.DataArray, noise: PhantomNoise, *, who: str, of: Level = "median", spread: float = 1.0
 ) -> Callable[[xr.DataArray, int], xr.DataArray]:
     """What adds noise to the projections of a phantom, given a seed, as they would be without it.
 
     With "auto" the noise and the intensity of `series` are estimated at once; the series may be far more intense than a
-    phantom, and the noise is scaled by the ratio of the two levels, see `reconstruction.intensity_level`.
+    phantom, and the noise is scaled by the ratio of the two levels, see `reconstruction.intensity_level`. For `spread`
+    see `add_noise.add_noises`.
     """
+    if not (math.isfinite(spread) and spread >= 1):
+        refuse(who, needs="a noise spread of at least 1", got=f"{spread!r}", remedy="`noise_spread=1`")
     if isinstance(noise, str):
         if noise not in ("auto", "none"):
             got = repr(noise)
@@ -40,9 +46,9 @@ def like(
             )
         if noise == "none":
             return _unchanged
-        return _measured(series, who, of)
+        return _measured(series, who, of, spread)
     adding.check(noise, None, 0, who=who)
-    return lambda projected, seed: adding.add_noise(projected, noise=noise, seed=seed)
+    return lambda projected, seed: adding.add_noises(projected, noise=noise, spread=spread, seed=seed)
 
 
 def noise_to_add(own: xr.DataArray, *, who: str) -> Noise | None:
@@ -57,10 +63,9 @@ def noise_to_add(own: xr.DataArray, *, who: str) -> Noise | None:
     if found.is_all_noise:
         got = f"one that varies no more than its noise, {found.read_noise:.3g}"
         refuse(who, needs="a series that shows a specimen", got=got, remedy="another series; or `noise=none`")
-    above = found.brightest - found.background
-    is_template = found.is_noiseless and above <= 0  # of one value: made for its angles and its size alone
-    is_clean = found.share < _LEAST_SHARE and abs(found.background) <= _LEAST_BACKGROUND * above
-    return None if is_template or is_clean else found
+    # Of one value: made for its angles and its size alone.
+    is_template = found.is_noiseless and found.brightest <= found.background
+    return None if is_template or found.is_negligible else found
 
 
 def refuse_empty(who: str) -> NoReturn:
@@ -69,7 +74,7 @@ def refuse_empty(who: str) -> NoReturn:
     refuse(who, needs=needs, got="none above the background", remedy=remedy)
 
 
-def _measured(series: xr.DataArray, who: str, of: Level) -> Callable[[xr.DataArray, int], xr.DataArray]:
+def _measured(series: xr.DataArray, who: str, of: Level, spread: float) -> Callable[[xr.DataArray, int], xr.DataArray]:
     own = geometry.in_order_of_angle(geometry.in_own_pixels(series))
     found = noise_to_add(own, who=who)
     if found is None:
@@ -80,7 +85,7 @@ def _measured(series: xr.DataArray, who: str, of: Level) -> Callable[[xr.DataArr
 
     def add(projected: xr.DataArray, seed: int) -> xr.DataArray:
         ratio: da.Array = intensity_level(projected, of=of).data / np.float32(level)
-        return adding.add_noise_and_background(projected, found, ratio=ratio, level=level, seed=seed)
+        return adding.add_noise_and_background(projected, found, ratio=ratio, level=level, seed=seed, spread=spread)
 
     return add
 

@@ -57,6 +57,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
         "a specimen of which nothing is known.",
     )
     noise: phantom_noise.PhantomNoise = setting("auto", least=0, help=phantom_noise.HELP)
+    noise_spread: float = setting(samples_room.NOISE_SPREAD, least=1, help=phantom_noise.SPREAD_HELP)
     slices: int = setting(samples_room.SLICES, least=4, help="The number of slices of the training phantom.")
     samples: int = setting(
         samples_room.SAMPLES,
@@ -99,7 +100,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
 
     def unused(self, *, own_pairs: bool) -> dict[str, str]:
         """The phantom, where pairs are given."""
-        return dict.fromkeys(("phantom", "noise", "slices"), OWN_PAIRS) if own_pairs else {}
+        return dict.fromkeys(("phantom", "noise", "noise_spread", "slices"), OWN_PAIRS) if own_pairs else {}
 
     def notes(self, series: xr.DataArray | None, *, validation: bool) -> list[str]:
         """Hints at sets that say less than they seem to."""
@@ -122,6 +123,7 @@ class NNFBPTraining(settings.Fit, Training[NNFBPNetwork]):
                 series,
                 phantom=self.phantom,
                 noise=self.noise,
+                noise_spread=self.noise_spread,
                 n_slices=self.slices,
                 n_samples=self.samples,
                 seed=seed,

@@ -26,6 +26,7 @@ from nntomo_dask.types import Float32, Integers
 
 VOXEL, INPUT, SLICE = "voxel", "input", "slice"
 SLICES, SAMPLES = 1600, 400_000  # of a training set, unless others are asked for
+NOISE_SPREAD = 1.0
 _MOST_SLICES = 2**24  # whole numbers of float32
 _SAMPLING = "training_samples-"  # prefix of the names of the layers that draw samples
 
@@ -117,6 +118,7 @@ def phantom_samples(
     *,
     phantom: str | Phantom = Materials.name,
     noise: PhantomNoise = "auto",
+    noise_spread: float = NOISE_SPREAD,
     n_slices: int = SLICES,
     n_samples: int = SAMPLES,
     seed: int = 0,
@@ -143,6 +145,9 @@ def phantom_samples(
         Of the phantoms' projections. "auto": that of the series, see `noise`, with its background, at the ratio of the
         intensity levels; estimated at once, and left out where it is below 0.3 % of the brightest ray. "none". Or the
         standard deviation of Gaussian noise, as a share of the phantoms' brightest ray.
+    noise_spread
+        Each slice of the phantoms has the deviation of `noise` times a factor between ``1 / noise_spread`` and
+        `noise_spread`, uniform on a logarithmic scale; 1 gives all slices the same.
     n_slices
         Of the training phantom.
     n_samples, seed, wedge, binning, n_linear, filters
@@ -164,7 +169,7 @@ def phantom_samples(
     chosen = for_training(phantom, series, who="phantom_samples").for_single_slices()
     size, angles = series.sizes[schema.DETECTOR], np.sort(series[schema.ANGLE].values)
     level_of: Level = "brightest" if filters == "apart" else "median"
-    with_noise = phantom_noise.like(series, noise, who="phantom_samples", of=level_of)
+    with_noise = phantom_noise.like(series, noise, who="phantom_samples", of=level_of, spread=noise_spread)
 
     def samples(slices: int, one_seed: int) -> xr.Dataset:
         volume = chosen.volume((max(slices, 1), size, size), seed=one_seed)
