@@ -55,6 +55,14 @@ class SceneNoise:
     background: float = 0.0
 
 
+class Measured(NamedTuple):
+    """A scene in units of its intensity level, before it is solved."""
+
+    angles_deg: Float64
+    rows: Float32  # (slice + 2 · halo, angle, detector)
+    truth: Float32  # (slice + 2 · halo, y, x)
+
+
 class Scene(NamedTuple):
     """A scene in units of its intensity level, ready to learn from."""
 
@@ -102,8 +110,8 @@ class Scenes:
         geometry = Geometry.from_json(json.dumps(fields.pop("geometry")))
         return cls(**fields | {"geometry": geometry, "noise": SceneNoise(**fields.pop("noise"))})
 
-    def scene(self, number: int) -> Scene:
-        """The scene of a number from 0 on."""
+    def measured(self, number: int) -> Measured:
+        """What the scene of a number from 0 on is made of."""
         rng = np.random.default_rng([self.seed, number])
         slices = BLOCK + 2 * REACH
         fine = PHANTOMS[self.phantom].for_training().scene_of(self.size, slices, rng, finer=FINER)
@@ -116,6 +124,11 @@ class Scenes:
             level *= float(np.exp(_LEVEL_JITTER * rng.standard_normal()))
             rows /= np.float32(level)
             truth /= np.float32(level)
+        return Measured(angles, rows, truth)
+
+    def scene(self, number: int) -> Scene:
+        """The scene of a number from 0 on."""
+        angles, rows, truth = self.measured(number)
         noise = tv_weight.deviation_of(rows, angles)
         pair = Projector(angles, self.size)
         found = guess(rows, pair, noise=noise, between=1.0)
