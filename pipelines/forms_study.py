@@ -1,10 +1,10 @@
-"""Which form of network improves total variation most: U-Net or MS-D Net, more channels, three dimensions, no neighbours.
+"""Which form of network improves total variation most: U-Net, MS-D Net, more channels, three dimensions, one slice.
 
-``python -m pipelines.forms_study --out stores/forms`` draws scenes of `materials` (one geometry, noise) to a folder, and
-trains each form on them, with one thread and for the same CPU time of its steps. A step is one scene of 24 slices,
-turned over at random; loss, rate and averaging of the parameters are those of `train_unrolled`. Losses are mean square
-errors of fresh scenes as shares of those of total variation, at four times during the training. What is done already is
-kept: runs with several ``--only`` may share a folder, and the table is of all that lies there.
+``python -m pipelines.forms_study --out stores/forms`` draws scenes of `materials` (one geometry, one noise) to a
+folder, and trains each form on them, with one thread and for the same CPU time of its steps. A step is one scene of 24
+slices, turned over at random; loss, rate and averaging of the parameters are those of `train_unrolled`. Losses are mean
+square errors of fresh scenes as shares of those of total variation, at four times during the training. What is done
+already is kept: runs with several ``--only`` may share a folder, and the table is of all that lies there.
 """
 
 import csv
@@ -95,14 +95,14 @@ class UNet(torch.nn.Module):
         self.vector = torch.nn.Parameter(torch.from_numpy(unet.initial_parameters(inputs, width, seed)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
         return torch_unet.apply(images, self.vector, self.width)
 
 
 class UNet3D(torch.nn.Module):
     """The same layers with 3 × 3 × 3 convolutions, from a block (z, channel, y, x) to (z, y, x).
 
-    A convolution is one in two dimensions of each slice beside its neighbours: on CPUs PyTorch takes a third of the time
-    for that.
+    A convolution is one in two dimensions of each slice beside its neighbours: PyTorch's own takes twice the CPU time.
     """
 
     def __init__(self, inputs: int, width: int, seed: int) -> None:
@@ -118,6 +118,7 @@ class UNet3D(torch.nn.Module):
         self.layers = torch.nn.ModuleList(made)
 
     def forward(self, block: torch.Tensor) -> torch.Tensor:
+        """Apply it to a block whose sides are multiples of 4."""
         remaining = iter(self.layers)
 
         def level(maps: torch.Tensor) -> torch.Tensor:
@@ -179,7 +180,7 @@ def loss(form: Form, network: torch.nn.Module, scene: Kept, noise: float) -> tor
 
 
 def inference_ms(form: Form, network: torch.nn.Module, scene: Kept, noise: float) -> float:
-    """CPU milliseconds for a slice, the least of some: slice by slice, as a reconstruction does it, or a whole block."""
+    """CPU milliseconds a slice, the least of five: slice by slice, as a reconstruction does it, or a whole block."""
     images = form.inputs(scene, noise)
     parts = [images] if form.in_blocks else list(images.split(1))
     found = []
@@ -303,7 +304,8 @@ def main(
         ):
             source = Scenes("materials", size, geometry, SceneNoise(read=noise), seed)
             (out / name).mkdir(exist_ok=True)
-            for number in np.random.default_rng(os.getpid()).permutation(count).tolist():  # several runs share the work
+            # In an order of its own, so that runs beside each other share the work.
+            for number in np.random.default_rng(os.getpid()).permutation(count).tolist():
                 make(source, number, out / name)
         click.echo(f"{scenes} scenes")
         for seed in map(int, seeds.split(",")):
