@@ -62,6 +62,15 @@ class SceneNoise:
     background: float = 0.0
 
 
+class Measured(NamedTuple):
+    """A scene in units of its intensity level, before it is solved."""
+
+    angles_deg: Float64
+    rows: Float32  # (slice + 2 · halo, angle, detector)
+    truth: Float32  # (slice + 2 · halo, y, x)
+    jitter: float  # what a reconstruction's estimate of the noise is multiplied with
+
+
 class Scene(NamedTuple):
     """A scene in units of its intensity level, ready to learn from."""
 
@@ -132,8 +141,8 @@ class Scenes:
         settings = tuple((name, value) for name, value in fields.pop("settings", ()))
         return cls(**fields | {"geometry": geometry, "noise": SceneNoise(**fields.pop("noise")), "settings": settings})
 
-    def scene(self, number: int) -> Scene:
-        """The scene of a number from 0 on."""
+    def measured(self, number: int) -> Measured:
+        """What the scene of a number from 0 on is made of."""
         rng = np.random.default_rng([self.seed, number])
         slices = BLOCK + 2 * REACH
         fine = self.drawn.scene_of(self.size, slices, rng, finer=FINER)
@@ -150,7 +159,12 @@ class Scenes:
             level = jittered(level, rng)
             rows /= np.float32(level)
             truth /= np.float32(level)
-        return solved(rows, truth[REACH : REACH + BLOCK], angles, jitter=jitter_of_noise(rng))
+        return Measured(angles, rows, truth, jitter_of_noise(rng))
+
+    def scene(self, number: int) -> Scene:
+        """The scene of a number from 0 on."""
+        angles, rows, truth, jitter = self.measured(number)
+        return solved(rows, truth[REACH : REACH + BLOCK], angles, jitter=jitter)
 
     def work(self, number: int) -> tuple[Callable[..., Scene], tuple[Any, ...]]:
         """A function and its arguments: what a worker does to make the scene of a number."""
