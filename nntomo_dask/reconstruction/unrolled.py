@@ -62,7 +62,7 @@ class Unrolled(Method):
         "auto",
         least=0,
         help="Standard deviation of the noise in a ray, as a share of the intensity level times a pixel; auto "
-        "estimates it from the series.",
+        "estimates it from the series, with all else that no volume explains.",
     )
     consistency: Consistency = setting("none", help=CONSISTENCY_HELP)
     statistic: Statistic = "mean"
@@ -285,7 +285,8 @@ def unrolled(
         From `train_unrolled` or `load_network`. Several are an ensemble, whose members are averaged. None: the
         pretrained one, see `pretrained_network`.
     noise
-        Standard deviation in a ray, as a share of the `intensity_level` times a pixel; "auto" estimates it.
+        Standard deviation in a ray, as a share of the `intensity_level` times a pixel. "auto" estimates it, and takes
+        more where projections that are left out in turn ask for a higher weight of total variation, see `tv`.
     statistic
         "mean" of the members, or their "spread": the standard deviation, voxel by voxel.
     consistency
