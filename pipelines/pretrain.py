@@ -79,12 +79,12 @@ class Drawn(Scenes):
     folder: str = ""
 
     def scenes(self, numbers: Any, *, workers: int) -> Generator[Scene, None, None]:
-        """Without end; none where too few were drawn for a minute."""
+        """Without end; none where too few were drawn for ten minutes."""
         rng = np.random.default_rng(self.seed)
 
         def known() -> Iterator[Path]:
             there: list[Path] = []
-            patience = 60
+            patience = 600
             while patience:
                 if len(there) < FIRST or rng.random() < 0.02:
                     there = sorted(Path(self.folder).glob("[0-9]*.npz"))

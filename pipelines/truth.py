@@ -123,6 +123,7 @@ CONFIGURATIONS = (
     Configuration("tv", "TV", "tv", weight=Weight("weight", (0.03, 0.1, 0.3, 1, 3, 10))),
     Configuration("unrolled", "Unrolled, pretrained", "unrolled", pretrained="general"),
     Configuration("unrolled-small", "the same, small", "unrolled", pretrained="general-small"),
+    Configuration("unrolled-measured", "the same, measured", "unrolled", pretrained="measured"),
     Configuration("dart", "DART", "dart", weight=Weight("levels", (2, 3))),
 )
 

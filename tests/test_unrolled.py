@@ -725,7 +725,7 @@ class TestMethod:
 
 
 class TestPretrained:
-    @pytest.mark.parametrize(("name", "width"), [("general", 32), ("general-small", 16)])
+    @pytest.mark.parametrize(("name", "width"), [("general", 32), ("general-small", 16), ("measured", 16)])
     def test_they_come_with_the_package(self, name, width):
         found = nt.pretrained_network(name)
         assert (found.width, found.angles_deg) == (width, ())
@@ -734,7 +734,7 @@ class TestPretrained:
         assert found.geometry.fits(nt.tilt_angles("tem", 12))
 
     def test_another_name(self):
-        with pytest.raises(nt.SchemaError, match="needs 'general' or 'general-small'; got 'best'"):
+        with pytest.raises(nt.SchemaError, match="needs 'general', 'general-small' or 'measured'; got 'best'"):
             nt.pretrained_network("best")
 
     def test_it_serves_where_none_is_given(self, series):
