@@ -102,7 +102,7 @@ def candidates(
             refuse(WHO, needs="networks for the methods that are assessed", got=got, remedy="add it to `methods`")
     different: list[tuple[Method, str, int]] = []
     for item in found:
-        if all(item[0] != other[0] for other in different):
+        if all(_identity(item[0]) != _identity(other[0]) for other in different):
             different.append(item)
     titles = _titles([method for method, *_ in different], [network for _, network, _ in different])
     made = [
@@ -112,6 +112,13 @@ def candidates(
     for candidate in made:
         _check_judged(candidate, angles_deg, folds)
     return made
+
+
+def _identity(method: Method) -> tuple[object, ...]:
+    """What two methods share that give the same volumes; networks are arrays, which have no single answer."""
+    settings = dict(vars(method))
+    digests = [network.digest for network in settings.pop("networks", ())]
+    return type(method), settings, digests
 
 
 def _is_default(
