@@ -120,7 +120,9 @@ def _read_csv(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
-        refuse("read_atoms", needs="a header and a row an atom", got=f"{path.name}, which is empty", remedy="another file")
+        refuse(
+            "read_atoms", needs="a header and a row an atom", got=f"{path.name}, which is empty", remedy="another file"
+        )
     header = [name.strip() for name in rows[0]]
     missing = [_header(name) for name in table.POSITION if _header(name) not in header]
     if missing:
@@ -130,7 +132,9 @@ def _read_csv(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
         if len(row) != len(header):
             got = f"{len(row)} in line {number} of {path.name}"
             refuse("read_atoms", needs=f"{len(header)} values in each line", got=got, remedy="one for each column")
-    values = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {name: () for name in header}
+    values = (
+        dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {name: () for name in header}
+    )
     columns = {
         name: np.array([float(one) if one.strip() else np.nan for one in values[_header(name)]])
         for name in (*table.POSITION, *table.FITTED, *table.OPTIONAL)
@@ -150,11 +154,11 @@ def _ase() -> Any:
 
 
 def _write_xyz(atoms: xr.Dataset, path: Path) -> None:
-    _ase().write(path, table.to_ase(atoms), format="xyz", fmt="%22.15f")
+    _ase().write(path, table.atoms_to_ase(atoms), format="xyz", fmt="%22.15f")
 
 
 def _write_extxyz(atoms: xr.Dataset, path: Path) -> None:
-    _ase().write(path, table.to_ase(atoms), format="extxyz")
+    _ase().write(path, table.atoms_to_ase(atoms), format="extxyz")
 
 
 def _write_cif(atoms: xr.Dataset, path: Path) -> None:
@@ -162,7 +166,7 @@ def _write_cif(atoms: xr.Dataset, path: Path) -> None:
     if unknown:
         got = f"{unknown} atoms without"
         refuse("write_atoms", needs="an element of each atom for a CIF", got=got, remedy="find them with `species`")
-    held = table.to_ase(atoms)
+    held = table.atoms_to_ase(atoms)
     low, high = held.positions.min(axis=0) - _MARGIN, held.positions.max(axis=0) + _MARGIN
     held.set_cell(high - low)
     held.positions -= low
@@ -173,7 +177,7 @@ def _write_cif(atoms: xr.Dataset, path: Path) -> None:
 def _read_ase(form: str) -> Callable[[Path, recipes.Recipe], xr.Dataset]:
     def read(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
         held = _ase().read(path, index=0, format=form)
-        return table.from_ase(held, recipe=recipe)
+        return table.atoms_from_ase(held, recipe=recipe)
 
     return read
 
