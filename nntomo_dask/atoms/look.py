@@ -14,7 +14,7 @@ from nntomo_dask.atoms.candidates import Filter
 from nntomo_dask.atoms.frame import Frame, compute_slices
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import peaks
-from nntomo_dask.types import Float32, Float64
+from nntomo_dask.types import Bools, Float32, Float64
 
 PART_VOXELS = 2**24  # as much is looked at; a volume of 256³ is looked at whole
 _WIDTH_VOXELS = 2**22  # and so much of it for the width
@@ -208,5 +208,5 @@ def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
         heights.append(values[kept])
     all_found = np.concatenate(found)[np.argsort(-np.concatenate(heights), kind="stable")][:_BRIGHTEST]
     # Those at the bounds of a fit are none.
-    good = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
-    return all_found[good, 4]
+    good: Bools = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
+    return np.asarray(all_found[good, 4])

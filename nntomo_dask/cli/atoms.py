@@ -1,5 +1,6 @@
 """The verb `atoms`."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,12 @@ from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.settings import check_settings
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
 _TABLES = (".csv", ".xyz", ".extxyz")
 _OF_CRYSTAL = ("repeat", "tilt_axis", "limit", "align")
-_FINDING = ("width", "minimum_distance", "threshold", "faintest", "count", "scale")
 
 
 class Elements(click.ParamType[Any]):
@@ -149,6 +150,8 @@ def atoms(
     from nntomo_dask.atoms import files
 
     files.check_suffix(output, who="atoms")
+    settings = options.build(Finding, arguments)
+    check_settings(settings, who="atoms")
     if crystal is None:
         support.check_free(*_OF_CRYSTAL, because="is for --crystal")
     elif Path(crystal).suffix.lower() in _TABLES:
@@ -164,11 +167,13 @@ def atoms(
     with outputs.reserved("atoms", written=written, replaced=kept, inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
         volume, others = _opened(store, folds, arguments, memory)
-        settings = {name: arguments[name] for name in _FINDING}
-        found = nt.find_atoms(volume, **settings, species=elements, boundaries=boundaries, folds=others)
+        found = nt.find_atoms(
+            volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
+        )
         match = None
         if reference is not None:
-            limit, align = arguments["limit"], arguments["align"] or "shift"
+            limit: float | None = arguments["limit"]
+            align: Any = arguments["align"] or "shift"
             match = nt.match_atoms(found, reference, limit=limit, align=align)
         nt.write_atoms(found, output)
         _tell(found, match, output, as_json=as_json)
@@ -218,8 +223,8 @@ def _structure(crystal: str, arguments: dict[str, Any]) -> xr.Dataset:
 
     if Path(crystal).suffix.lower() in _TABLES:
         return nt.read_atoms(crystal)
-    keywords = {"repeat": arguments["repeat"] or 1, "tilt_axis": arguments["tilt_axis"] or "c"}
-    return table.from_specimen(nt.specimen(crystal, **keywords))
+    tilt_axis: Any = arguments["tilt_axis"] or "c"
+    return table.from_specimen(nt.specimen(crystal, repeat=arguments["repeat"] or 1, tilt_axis=tilt_axis))
 
 
 def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None:
