@@ -83,17 +83,17 @@ def test_positions_follow_the_coordinates():
 def test_noise_moves_atoms_as_little_as_it_can():
     """The Cramér–Rao bound of one coordinate is σ/h √(2/(π^1.5 w)).
 
-    Cut at 2.5 widths it is a few per cent larger. 60 atoms give the mean square within 1/√(180/2) = 11 %, three of
-    them are 33 %.
+    Cut at 2.5 widths it is a few per cent larger. 30 atoms give the mean square within 1/√(90/2) = 15 %, three of
+    them are 45 %.
     """
-    shape, noise, height, width = (48, 48, 48), 0.1, 2.0, 2.0
-    places = scattered(60, shape, apart=7.5, seed=6)
-    volume = gaussians(places, np.full(60, height), width, shape, noise=noise, background=1.0)
+    shape, noise, height, width = (40, 40, 40), 0.1, 2.0, 2.0
+    places = scattered(30, shape, apart=8, seed=6)
+    volume = gaussians(places, np.full(30, height), width, shape, noise=noise, background=1.0)
     found = nt.find_atoms(volume)
-    assert found.sizes["atom"] == 60
+    assert found.sizes["atom"] == 30
     bound = noise / height * np.sqrt(2 / (np.pi**1.5 * width))
     square = (errors(found, volume, places) ** 2).mean() / 3
-    assert square < bound**2 * 1.4
+    assert square < bound**2 * 1.5
     # Noise of a height by the filter: of white noise smoothed to a width, known from a volume of noise alone.
     np.testing.assert_allclose(found["confidence"].values, found["height"].values / found.attrs["noise"])
     assert 0.05 * noise < found.attrs["noise"] < noise
@@ -106,21 +106,21 @@ def test_noise_alone_has_no_atoms():
 
 
 def test_noise_is_not_looked_at_where_a_constraint_holds():
-    """Values below 0 are set to 0 outside of a ball: half of the noise there is gone, and that inside counts."""
-    shape = (40, 40, 40)
-    places = scattered(10, shape, apart=8, seed=8, border=13)
-    volume = gaussians(places, np.full(10, 4.0), 1.8, shape, noise=0.3, background=1.0)
-    z, y, x = np.ogrid[:40, :40, :40]
-    ball = (z - 19.5) ** 2 + (y - 19.5) ** 2 + (x - 19.5) ** 2 < 14**2
+    """All is 0 outside of a ball, as most of a vacuum is where values are at least 0: the noise inside counts."""
+    shape = (32, 32, 32)
+    places = scattered(4, shape, apart=8, seed=8, border=11)
+    volume = gaussians(places, np.full(4, 4.0), 1.8, shape, noise=0.3)
+    z, y, x = np.ogrid[:32, :32, :32]
+    ball = (z - 15.5) ** 2 + (y - 15.5) ** 2 + (x - 15.5) ** 2 < 11**2
     kept = volume.copy(data=np.where(ball, volume.values, 0).astype(np.float32))
     inside = nt.find_atoms(volume, width=1.8 * PIXEL).attrs["noise"]
     assert nt.find_atoms(kept, width=1.8 * PIXEL).attrs["noise"] > 0.5 * inside
 
 
-@pytest.mark.parametrize("slices", [1, 7, 16, 40])
+@pytest.mark.parametrize("slices", [1, 7, 16])
 def test_chunks_change_nothing(slices):
-    places = scattered(50, (40, 30, 30), apart=4.5, seed=9)
-    volume = gaussians(places, np.linspace(1, 3, 50), 2.0, (40, 30, 30), noise=0.02)
+    places = scattered(24, (30, 26, 26), apart=4.5, seed=9)
+    volume = gaussians(places, np.linspace(1, 3, 24), 2.0, (30, 26, 26), noise=0.02)
     whole, parts = nt.find_atoms(volume), nt.find_atoms(volume.chunk(z=slices))
     assert [name for name in whole if whole[name].values.tobytes() != parts[name].values.tobytes()] == []
     assert {key: whole.attrs[key] == parts.attrs[key] for key in ("noise", "atom_width")} == {
@@ -130,29 +130,29 @@ def test_chunks_change_nothing(slices):
 
 
 def test_the_width_is_found():
-    for width in (0.9, 1.8, 3.5):
-        places = scattered(12, (48, 48, 48), apart=5 * width, seed=10)
-        volume = gaussians(places, np.linspace(1, 2, 12), width, (48, 48, 48), noise=0.03)
-        # 12 widths, each within a few per cent at this noise.
+    for width, size in ((0.9, 24), (1.8, 32), (3.2, 44)):
+        places = scattered(6, (size, size, size), apart=5 * width, seed=10)
+        volume = gaussians(places, np.linspace(1, 2, 6), width, (size, size, size), noise=0.03)
+        # 6 widths, each within a few per cent at this noise.
         assert nt.find_atoms(volume).attrs["atom_width"] == pytest.approx(width * PIXEL, rel=0.05)
 
 
 def metals():
-    """6 bright, 10 middle and 20 faint atoms."""
-    places = scattered(36, (44, 44, 44), apart=8, seed=11)
-    heights = np.repeat([8.0, 2.0, 0.7], [6, 10, 20]) * np.random.default_rng(12).uniform(0.9, 1.1, 36)
-    names = np.repeat(["Zr", "O", "C"], [6, 10, 20])
-    return places, names, gaussians(places, heights, 1.8, (44, 44, 44))
+    """3 bright, 5 middle and 8 faint atoms."""
+    places = scattered(16, (32, 32, 32), apart=8, seed=11)
+    heights = np.repeat([8.0, 2.0, 0.7], [3, 5, 8]) * np.random.default_rng(12).uniform(0.9, 1.1, 16)
+    names = np.repeat(["Zr", "O", "C"], [3, 5, 8])
+    return places, names, gaussians(places, heights, 1.6, (32, 32, 32))
 
 
 @pytest.mark.parametrize(
     "given",
     [
         {"species": ("C", "Zr", "o")},
-        {"species": {"Zr": 6, "O": 10, "C": 20}},
-        {"species": {"C": 20, "O": 10, "Zr": 6}},
-        # What an atom adds up to is h w³ (2π)^1.5 = 92 h.
-        {"species": ("Zr", "O", "C"), "boundaries": (110.0, 370.0)},
+        {"species": {"Zr": 3, "O": 5, "C": 8}},
+        {"species": {"C": 8, "O": 5, "Zr": 3}},
+        # What an atom adds up to is h w³ (2π)^1.5 = 64.5 h.
+        {"species": ("Zr", "O", "C"), "boundaries": (80.0, 250.0)},
     ],
 )
 def test_brighter_atoms_are_heavier(given):
@@ -186,9 +186,9 @@ def test_many_values_are_divided_in_bins():
 
 def test_a_count_takes_the_most_certain():
     _, names, volume = metals()
-    found, bright = nt.find_atoms(volume), nt.find_atoms(volume, count=6)
+    found, bright = nt.find_atoms(volume), nt.find_atoms(volume, count=3)
     assert found.sizes["atom"] == len(names)
-    assert sorted(bright["height"].values) == sorted(found["height"].values)[-6:]
+    assert sorted(bright["height"].values) == sorted(found["height"].values)[-3:]
 
 
 def test_agreement_is_the_share_of_folds_with_the_atom():
@@ -202,10 +202,10 @@ def test_agreement_is_the_share_of_folds_with_the_atom():
 
 def test_the_table_says_how_it_was_made():
     _, _, volume = metals()
-    found = nt.find_atoms(volume, species={"Zr": 6, "O": 10, "C": 20})
+    found = nt.find_atoms(volume, species={"Zr": 3, "O": 5, "C": 8})
     assert isinstance(found, xr.Dataset)
     assert found.attrs["recipe"]["operation"] == "find_atoms"
-    assert found.attrs["recipe"]["parameters"]["species"] == {"Zr": 6, "O": 10, "C": 20}
+    assert found.attrs["recipe"]["parameters"]["species"] == {"Zr": 3, "O": 5, "C": 8}
     assert len(found.attrs["recipe"]["inputs"]) == 1
 
 
@@ -233,7 +233,7 @@ def sound():
         (lambda one: one, {"species": ("Zr", "O"), "boundaries": (1.0, 2.0)}, "boundaries"),
         (lambda one: one, {"threshold": 1e9}, "peaks above 1e\\+09 times its noise; got none"),
         (lambda one: one, {"scale": "cubic"}, "scale"),
-        (lambda one: one, {"folds": [gaussians([[8.0, 8, 8]], [1], 1.8, (20, 24, 24))]}, "same"),
+        (lambda one: one, {"folds": [gaussians([[8.0, 8, 8]], [1], 1.8, (20, 24, 24))]}, "of one shape"),
     ],
 )
 def test_bad_input_is_refused(spoiled, given, says):
