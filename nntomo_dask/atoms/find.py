@@ -194,7 +194,9 @@ def _look(frame: Frame, settings: Finding) -> Look:
     width, distance = (
         None if one is None else one / frame.pixel for one in (settings.width, settings.minimum_distance)
     )
-    return looking.look(frame, width=width, distance=distance, threshold=settings.threshold, who=_WHO)
+    return looking.look(
+        frame, width=width, distance=distance, threshold=settings.threshold, faintest=settings.faintest, who=_WHO
+    )
 
 
 def _distance(seen: Look, frame: Frame, settings: Finding) -> float:
@@ -205,16 +207,18 @@ def _distance(seen: Look, frame: Frame, settings: Finding) -> float:
 def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
     """The atoms, fitted; none where there is none."""
     distance = _distance(seen, frame, settings)
-    fitted = looking.first_guess(frame, seen.used, settings.threshold * seen.noise_used, distance, seen.width)
-    faint = fitted.gaussians[:, 3] < settings.faintest * _brightest(fitted.gaussians[:, 3])
-    fitted = _sound(frame, fitted.without(faint, scale=frame.scale, reach=0.0), seen, settings)
+    fitted = looking.first_guess(
+        frame, seen.used, settings.threshold * seen.noise_used, distance, seen.width, settings.faintest
+    )
+    fitted = _sound(frame, fitted, seen, settings)
     for _ in range(_LOOKS):
         hidden = _hidden(frame, fitted, seen, settings)
         if len(hidden.gaussians) == 0:
             break
-        fitted = _sound(
-            frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings
-        )
+        more = fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width))
+        before, fitted = len(fitted.gaussians), _sound(frame, more, seen, settings)
+        if len(fitted.gaussians) <= before:
+            break
     # Atoms outside of the volume have been fitted for the sake of those beside them.
     places = fitted.gaussians[:, :3]
     outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
@@ -240,7 +244,7 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
     if len(fitted.gaussians) == 0:
         return fitted
     distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
-    least = max(settings.threshold * seen.noise_used, settings.faintest * _brightest(heights))
+    least = max(settings.threshold * seen.noise_used, settings.faintest * looking.brightest(heights))
     places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
     if len(places) == 0:
         return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
@@ -255,15 +259,10 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
     return fitting.Fitted(gaussians, gaussians[:, :3].copy())
 
 
-def _brightest(heights: Float64) -> float:
-    """Mean of the highest tenth; 0 of none."""
-    return float(np.sort(heights)[-max(len(heights) // 10, 1) :].mean()) if len(heights) else 0.0
-
-
 def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
     """What is too low, of no width that an atom has, or too near to a higher one."""
     places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
-    low = heights < max(settings.threshold * seen.noise, settings.faintest * _brightest(heights))
+    low = heights < max(settings.threshold * seen.noise, settings.faintest * looking.brightest(heights))
     at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
     dropped: Bools = low | at_bound
     sound = np.flatnonzero(~dropped)

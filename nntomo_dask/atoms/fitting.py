@@ -148,13 +148,15 @@ def groups_of(places: Float64, width: float) -> Groups:
     )
 
 
-def fit(frame: Frame, fitted: Fitted, width: float) -> Fitted:
+def fit(frame: Frame, fitted: Fitted, width: float, *, turns: int = _MOST_TURNS) -> Fitted:
     """All Gaussians that are moving, and those around them, fitted until they are still.
 
     Parameters
     ----------
     width
         The common one, [px].
+    turns
+        At most so many.
     """
     if len(fitted.gaussians) == 0:
         return fitted
@@ -163,7 +165,7 @@ def fit(frame: Frame, fitted: Fitted, width: float) -> Fitted:
     count = len(groups.begins) - 1
     owner = np.repeat(np.arange(count), np.diff(groups.begins))
     viewer = np.repeat(np.arange(count), np.diff(groups.other_begins))
-    for _ in range(_MOST_TURNS):
+    for _ in range(turns):
         wanted = np.zeros(count, bool)
         np.logical_or.at(wanted, owner, moving[groups.members])
         np.logical_or.at(wanted, viewer, moving[groups.others])

@@ -77,11 +77,16 @@ def frame_of(volume: xr.DataArray, *, who: str) -> Frame:
             command="import the file with --pixel-size NM",
         )
     pixel = schema.pixel_size_of(volume)
-    steps = [grid.spacing(volume[dim].values, pixel) for dim in schema.VOLUME_DIMS]
+    steps = _of_dims([grid.spacing(volume[dim].values, pixel) for dim in schema.VOLUME_DIMS])
+    starts = _of_dims([float(volume[dim].values[0]) for dim in schema.VOLUME_DIMS])
     ratio = abs(steps[0]) / pixel
-    starts = [float(volume[dim].values[0]) for dim in schema.VOLUME_DIMS]
-    data = slabs.lazy(volume).data
-    return Frame(data, pixel, 1.0 if grid.is_same_length(ratio, 1.0) else ratio, tuple(starts), tuple(steps))  # type: ignore[arg-type]
+    step = 1.0 if grid.is_same_length(ratio, 1.0) else ratio
+    return Frame(slabs.lazy(volume).data, pixel, step, starts, steps)
+
+
+def _of_dims(values: list[float]) -> tuple[float, float, float]:
+    z, y, x = values
+    return z, y, x
 
 
 def compute_slices(

@@ -14,7 +14,7 @@ from nntomo_dask.atoms.candidates import Filter
 from nntomo_dask.atoms.frame import Frame, compute_slices
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import peaks
-from nntomo_dask.types import Bools, Float32, Float64
+from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 PART_VOXELS = 2**24  # as much is looked at; a volume of 256³ is looked at whole
 _WIDTH_VOXELS = 2**22  # and so much of it for the width
@@ -24,6 +24,7 @@ _OF_SMOOTHING = np.sqrt(3 / 2)  # the Laplacian of a Gaussian, times s², is lar
 _BRIGHTEST = 64  # atoms whose widths are averaged
 _CLEAR = 5.0  # times the noise: no noise
 _LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
+_TURNS = 3  # of fits for the noise: what is left need not be exact
 _TO_DEVIATION = 1.4826  # of the median of magnitudes to the standard deviation of a normal distribution
 _ROUNDING = 1e-5  # of the largest value: what float32 leaves of the noise
 _FEW = 1000
@@ -50,7 +51,9 @@ class Look:
     noise_used: float
 
 
-def look(frame: Frame, *, width: float | None, distance: float | None, threshold: float, who: str) -> Look:
+def look(
+    frame: Frame, *, width: float | None, distance: float | None, threshold: float, faintest: float, who: str
+) -> Look:
     """Look at a part of a volume.
 
     Parameters
@@ -60,6 +63,8 @@ def look(frame: Frame, *, width: float | None, distance: float | None, threshold
         it.
     threshold
         Least height of an atom in units of the noise.
+    faintest
+        Least height as a share of the brightest.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def look(frame: Frame, *, width: float | None, distance: float | None, threshold
     used = candidates.filter_for(width, candidates.smoothing_for(width, distance or 2 * width), frame.step)
     least = _ROUNDING * largest
     noise, noise_used = (max(_noise(parts, one, frame.step), least) for one in (matched, used))
-    residuals = [_without_atoms(part, frame.step, width, used, threshold * noise_used) for part in parts]
+    residuals = [_without_atoms(part, frame.step, width, used, threshold * noise_used, faintest) for part in parts]
     left, left_used = (_noise(residuals, one, frame.step, of=parts) for one in (matched, used))
     return Look(width, matched, used, max(min(noise, left), least), max(min(noise_used, left_used), least))
 
@@ -132,20 +137,29 @@ def _noise(parts: Sequence[Float32], used: Filter, step: float, of: Sequence[Flo
     return _TO_DEVIATION * float(np.median(found))
 
 
-def _without_atoms(part: Float32, step: float, width: float, used: Filter, least: float) -> Float32:
+def _without_atoms(part: Float32, step: float, width: float, used: Filter, least: float, faintest: float) -> Float32:
     """A part less the Gaussians that are found in it."""
     frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    fitted = first_guess(frame, used, least, 2 * width, width)
-    found = fitting.fit(frame, fitted, width)
+    fitted = first_guess(frame, used, least, 2 * width, width, faintest)
+    found = fitting.fit(frame, fitted, width, turns=_TURNS)
     return peaks.subtracted(part, found.gaussians, first=0, step=step)
 
 
-def first_guess(frame: Frame, used: Filter, least: float, distance: float, width: float) -> fitting.Fitted:
-    """Gaussians of the common width at the maxima above a height, a distance apart, [px]."""
+def first_guess(
+    frame: Frame, used: Filter, least: float, distance: float, width: float, faintest: float
+) -> fitting.Fitted:
+    """Gaussians of the common width at maxima above a height and a share of the brightest, a distance apart, [px]."""
     places, heights = candidates.maxima(frame, used, least)
+    bright = heights >= faintest * brightest(heights)
+    places, heights = places[bright], heights[bright]
     kept = candidates.apart(places * frame.scale, heights, distance)
     gaussians = np.column_stack([places[kept], heights[kept], np.full(len(kept), width)]).astype(np.float64)
     return fitting.Fitted(gaussians, gaussians[:, :3].copy())
+
+
+def brightest(heights: Float64) -> float:
+    """Mean of the highest tenth; 0 of none."""
+    return float(np.sort(heights)[-max(len(heights) // 10, 1) :].mean()) if len(heights) else 0.0
 
 
 def _width(parts: Sequence[Float32], step: float, largest: float, who: str) -> float:
@@ -180,8 +194,8 @@ def _rise(parts: Sequence[Float32], smoothing: float, step: float, largest: floa
     return float(brightest.mean()) - 3 * noise
 
 
-def _maxima(sharp: Float32, least: float) -> tuple[Float64, Float64]:
-    return peaks.maxima(sharp, least, low=0, high=len(sharp), first=0, count=len(sharp))  # type: ignore[return-value]
+def _maxima(sharp: Float32, least: float) -> tuple[Integers, Float64]:
+    return peaks.maxima(sharp, least, low=0, high=len(sharp), first=0, count=len(sharp))
 
 
 def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
