@@ -221,7 +221,7 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
             break
     # Atoms outside of the volume have been fitted for the sake of those beside them.
     places = fitted.gaussians[:, :3]
-    outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
+    outside: Bools = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
     return fitted.without(outside, scale=frame.scale, reach=0.0)
 
 
