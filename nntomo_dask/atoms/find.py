@@ -221,8 +221,8 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
             break
     # Atoms outside of the volume have been fitted for the sake of those beside them.
     places = fitted.gaussians[:, :3]
-    outside: Bools = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
-    return fitted.without(outside, scale=frame.scale, reach=0.0)
+    outside = np.any((places < -0.5) | (places > np.array(frame.shape) - 0.5), axis=1)
+    return fitted.without(np.asarray(outside, bool), scale=frame.scale, reach=0.0)
 
 
 def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
