@@ -17,7 +17,7 @@ then x; `attrs["recipe"]` says how the table was made, and `attrs["units"]` is "
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -139,13 +139,9 @@ def positions(atoms: xr.Dataset) -> Float64:
 
 def table_of(atoms: "xr.Dataset | Atoms", *, who: str) -> xr.Dataset:
     """A table, checked, from a table or from ASE atoms."""
-    made = from_ase(atoms) if _is_ase(atoms) else atoms
+    made = cast("xr.Dataset", from_ase(cast("Any", atoms)) if hasattr(atoms, "get_chemical_symbols") else atoms)
     check(made, who=who)
-    return made  # type: ignore[return-value]
-
-
-def _is_ase(atoms: Any) -> bool:
-    return type(atoms).__module__.partition(".")[0] == "ase" or hasattr(atoms, "get_chemical_symbols")
+    return made
 
 
 def from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Dataset:
