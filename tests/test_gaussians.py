@@ -29,7 +29,7 @@ def test_against_the_reference(some, grid, rng):
     coefficients, image = rng.standard_normal((len(centres), 4)), rng.standard_normal(SHAPE)
     made = image.copy()
     gaussians.add(centres, widths, coefficients, grid, made)
-    # Sums of up to 12 Gaussians with derivatives of up to 60, in float64: differences of error functions lose two digits.
+    # Sums of up to 12 Gaussians with derivatives of up to 60: differences of error functions lose two digits.
     np.testing.assert_allclose(made, image + np.einsum("ac,aczt->zt", coefficients, exact), atol=1e-10)
     np.testing.assert_allclose(
         gaussians.correlate(centres, widths, grid, image), np.einsum("aczt,zt->ac", exact, image), atol=1e-9
@@ -51,13 +51,13 @@ def test_derivatives_are_differences(some, grid):
     exact = gaussians.derivatives_reference(centres, widths, grid, SHAPE)
 
     def value(by_z, by_t, by_width):
-        moved = centres + [by_z, by_t]
+        moved = centres + np.array([by_z, by_t])
         return gaussians.derivatives_reference(moved, widths + by_width, grid, SHAPE)[:, 0]
 
     for place in range(3):
         shift = step * np.eye(3)[place]
         difference = (value(*shift) - value(*-shift)) / (2 * step)
-        # Third derivatives are below 25 / w³ ≈ 5e4 here: an error of step² / 6 times that, and rounding of 1e-16 / step.
+        # Third derivatives are below 25 / w³ ≈ 5e4 here: an error of step² / 6 times that, and 1e-16 / step of rounding.
         np.testing.assert_allclose(exact[:, place + 1], difference, atol=2e-6)
 
 

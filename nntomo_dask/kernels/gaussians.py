@@ -4,10 +4,10 @@ A Gaussian of height 1 and standard deviation w has the projection
 
     F(z, t) = √(2π) (w / length) G(z - z₀) G(t - t₀),    G(d) = exp(-d² / 2w²),
 
-with lengths along the ray counted in `length`. Where pixels measure the mean over their area and not the value at their
-centre, G is its mean over the pixel, a difference of error functions. Four derivatives belong to a Gaussian in a view: by its height,
-which is F, and by z₀, t₀ and w; they are in this order wherever there are four numbers. Nothing is computed farther than
-`REACH` standard deviations from the centre, where G is below 4e-6.
+with lengths along the ray counted in `length`. Where pixels measure the mean over their area and not the
+value at their centre, G is its mean over the pixel, a difference of error functions. Four derivatives belong to a
+Gaussian in a view: by its height, which is F, and by z₀, t₀ and w; they are in this order wherever there are four
+numbers. Nothing is computed farther than `REACH` standard deviations from the centre, where G is below 4e-6.
 
 All kernels are serial, release the GIL and sum in the order of the Gaussians.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import scipy.special
 
 from nntomo_dask.kernels.compiling import njit
-from nntomo_dask.types import Float64, Integers
+from nntomo_dask.types import Float32, Float64, Integers
 
 REACH = 5.0  # standard deviations
 HEIGHT, ALONG, ACROSS, WIDTH = 0, 1, 2, 3  # places of the derivatives: by the height, along and across the tilt axis
@@ -36,14 +36,17 @@ class Grid(NamedTuple):
     length: float  # in which line integrals are counted
     half_z: float = 0.0  # half of the height and width that a pixel averages over; 0 for values at its centre
     half_t: float = 0.0
+    skipped: int = 0  # slices that lie before the first one of the image, for bits that do not depend on slabs
 
 
 def derivatives_reference(
     centres: Float64, widths: Float64, grid: Grid, shape: tuple[int, int], *, reach: float = math.inf
 ) -> Float64:
     """The four derivatives of Gaussians of height 1 in plain NumPy: (Gaussian, 4, z, t); the first is the projection."""
-    along = _axis_reference(centres[:, 0], widths, grid.first_z, grid.step_z, grid.half_z, shape[0], reach)
-    across = _axis_reference(centres[:, 1], widths, grid.first_t, grid.step_t, grid.half_t, shape[1], reach)
+    z = grid.first_z + grid.step_z * (grid.skipped + np.arange(shape[0], dtype=np.float64))
+    t = grid.first_t + grid.step_t * np.arange(shape[1], dtype=np.float64)
+    along = _axis_reference(centres[:, 0], widths, z, grid.half_z, reach)
+    across = _axis_reference(centres[:, 1], widths, t, grid.half_t, reach)
     scale = (_ROOT * widths / grid.length)[:, None, None]
     value, of_height = _outer(along[0], across[0]), _ROOT / grid.length
     scale = (of_height * widths)[:, None, None]
@@ -57,10 +60,10 @@ def _outer(first: Float64, second: Float64) -> Float64:
 
 
 def _axis_reference(
-    centres: Float64, widths: Float64, start: float, step: float, half: float, count: int, reach: float
+    centres: Float64, widths: Float64, places: Float64, half: float, reach: float
 ) -> tuple[Float64, Float64, Float64]:
     """G and its derivatives by centre and width at the pixels of one axis, (Gaussian, pixel)."""
-    d, w = start + step * np.arange(count) - centres[:, None], widths[:, None]
+    d, w = places - centres[:, None], widths[:, None]
     near = np.abs(d) <= reach * w + half
     if half == 0:
         value = np.exp(-(d**2) / (2 * w**2))
@@ -99,13 +102,15 @@ def correlate(centres: Float64, widths: Float64, grid: Grid, image: Float64) -> 
     return sums
 
 
-def products(centres: Float64, widths: Float64, grid: Grid, weights: Float64) -> Float64:
+def products(centres: Float64, widths: Float64, grid: Grid, weights: Float32 | Float64) -> Float64:
     """(Gaussian, 4, 4): the weighted sums of the products of each Gaussian's own derivatives."""
     own = np.arange(len(centres))
     return cross_products(centres, widths, np.stack([own, own], axis=1), grid, weights)
 
 
-def cross_products(centres: Float64, widths: Float64, pairs: Integers, grid: Grid, weights: Float64) -> Float64:
+def cross_products(
+    centres: Float64, widths: Float64, pairs: Integers, grid: Grid, weights: Float32 | Float64
+) -> Float64:
     """(pair, 4, 4): the weighted sums of the products of the derivatives of two Gaussians, of the first in rows.
 
     Parameters
@@ -121,9 +126,11 @@ def cross_products(centres: Float64, widths: Float64, pairs: Integers, grid: Gri
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _first_and_last(centre: float, reach: float, start: float, step: float, count: int) -> tuple[int, int]:
+def _first_and_last(
+    centre: float, reach: float, start: float, step: float, skipped: int, count: int
+) -> tuple[int, int]:
     """Pixels from the first to before the last that lie within the reach of a centre."""
-    one, other = (centre - reach - start) / step, (centre + reach - start) / step
+    one, other = (centre - reach - start) / step - skipped, (centre + reach - start) / step - skipped
     low, high = min(one, other), max(one, other)
     if high < 0 or low > count - 1:
         return 0, 0
@@ -132,12 +139,20 @@ def _first_and_last(centre: float, reach: float, start: float, step: float, coun
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _axis(
-    centre: float, w: float, start: float, step: float, half: float, first: int, last: int, parts: Float64
+    centre: float,
+    w: float,
+    start: float,
+    step: float,
+    skipped: int,
+    half: float,
+    first: int,
+    last: int,
+    parts: Float64,
 ) -> None:
     """G and its derivatives by centre and width at some pixels, into the rows of `parts`."""
     if half == 0:
         for i in range(first, last):
-            d = start + step * i - centre
+            d = start + step * (skipped + i) - centre
             value = math.exp(-d * d / (2 * w * w))
             parts[0, i - first] = value
             parts[1, i - first] = value * d / (w * w)
@@ -146,7 +161,7 @@ def _axis(
     scale = w * math.sqrt(math.pi / 2) / (2 * half)
     root = math.sqrt(2.0) * w
     for i in range(first, last):
-        d = start + step * i - centre
+        d = start + step * (skipped + i) - centre
         right, left = d + half, d - half
         high, low = math.exp(-right * right / (2 * w * w)), math.exp(-left * left / (2 * w * w))
         value = scale * (math.erf(right / root) - math.erf(left / root))
@@ -167,18 +182,19 @@ def _add(
     length: float,
     half_z: float,
     half_t: float,
+    skipped: int,
     image: Float64,
 ) -> None:
     n_z, n_t = image.shape
     along, across = np.empty((3, n_z)), np.empty((3, n_t))
     for one in range(len(centres)):
         w = widths[one]
-        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, n_z)
-        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, n_t)
+        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, skipped, n_z)
+        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, 0, n_t)
         if z0 >= z1 or t0 >= t1:
             continue
-        _axis(centres[one, 0], w, first_z, step_z, half_z, z0, z1, along)
-        _axis(centres[one, 1], w, first_t, step_t, half_t, t0, t1, across)
+        _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along)
+        _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across)
         scale = _ROOT * w / length
         height, by_z, by_t, by_w = coefficients[one]
         for z in range(z0, z1):
@@ -200,37 +216,36 @@ def _correlate(
     length: float,
     half_z: float,
     half_t: float,
+    skipped: int,
     image: Float64,
     sums: Float64,
 ) -> None:
     n_z, n_t = image.shape
     along, across = np.empty((3, n_z)), np.empty((3, n_t))
+    columns = np.empty((3, n_t))  # sums along the axis; without sums in the inner loop it is vectorized
     for one in range(len(centres)):
         w = widths[one]
-        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, n_z)
-        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, n_t)
+        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, skipped, n_z)
+        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, 0, n_t)
         if z0 >= z1 or t0 >= t1:
             continue
-        _axis(centres[one, 0], w, first_z, step_z, half_z, z0, z1, along)
-        _axis(centres[one, 1], w, first_t, step_t, half_t, t0, t1, across)
-        scale = _ROOT * w / length
-        height = by_z = by_t = by_w = 0.0
+        _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along)
+        _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across)
+        columns[:, : t1 - t0] = 0
         for z in range(z0, z1):
-            values = centre_sum = width_sum = 0.0
+            value, by_centre = along[0, z - z0], along[1, z - z0]
+            by_width = along[2, z - z0] + value / w
             for t in range(t1 - t0):
                 pixel = image[z, t0 + t]
-                values += pixel * across[0, t]
-                centre_sum += pixel * across[1, t]
-                width_sum += pixel * across[2, t]
-            value = along[0, z - z0]
-            height += value * values
-            by_z += along[1, z - z0] * values
-            by_t += value * centre_sum
-            by_w += (along[2, z - z0] + value / w) * values + value * width_sum
-        sums[one, 0] = scale * height
-        sums[one, 1] = scale * by_z
-        sums[one, 2] = scale * by_t
-        sums[one, 3] = scale * by_w
+                columns[0, t] += value * pixel
+                columns[1, t] += by_centre * pixel
+                columns[2, t] += by_width * pixel
+        scale = _ROOT * w / length
+        for t in range(t1 - t0):
+            sums[one, 0] += scale * columns[0, t] * across[0, t]
+            sums[one, 1] += scale * columns[1, t] * across[0, t]
+            sums[one, 2] += scale * columns[0, t] * across[1, t]
+            sums[one, 3] += scale * (columns[2, t] * across[0, t] + columns[0, t] * across[2, t])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -245,7 +260,8 @@ def _cross_products(
     length: float,
     half_z: float,
     half_t: float,
-    weights: Float64,
+    skipped: int,
+    weights: Float32 | Float64,
     sums: Float64,
 ) -> None:
     n_z, n_t = weights.shape
@@ -256,17 +272,17 @@ def _cross_products(
         z1, t1 = n_z, n_t
         for side in range(2):
             one = pairs[pair, side]
-            low, high = _first_and_last(centres[one, 0], REACH * widths[one] + half_z, first_z, step_z, n_z)
+            low, high = _first_and_last(centres[one, 0], REACH * widths[one] + half_z, first_z, step_z, skipped, n_z)
             z0, z1 = max(z0, low), min(z1, high)
-            low, high = _first_and_last(centres[one, 1], REACH * widths[one] + half_t, first_t, step_t, n_t)
+            low, high = _first_and_last(centres[one, 1], REACH * widths[one] + half_t, first_t, step_t, 0, n_t)
             t0, t1 = max(t0, low), min(t1, high)
         if z0 >= z1 or t0 >= t1:
             continue
         for side in range(2):
             one = pairs[pair, side]
             w = widths[one]
-            _axis(centres[one, 0], w, first_z, step_z, half_z, z0, z1, along[side])
-            _axis(centres[one, 1], w, first_t, step_t, half_t, t0, t1, across[side])
+            _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along[side])
+            _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across[side])
         for z in range(z1 - z0):
             lines[:] = 0
             for t in range(t1 - t0):
