@@ -10,7 +10,6 @@ from nntomo_dask.atoms.measured import NoiseOf
 from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
 from nntomo_dask.atoms.refine import HEIGHT_ERROR, SIGNIFICANCE, Refinement
 from nntomo_dask.atoms.views import Pixels, Views
-from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Float32
 
@@ -69,13 +68,15 @@ def position_bound(
     if model is None:
         measured.refuse_noiseless(_WHO)
     views = Views.of(series, pixels)
-    exact, own = measured.gaussians_of(atoms), measured.own_of(atoms, views)
-    _, groups = grouped(exact, np.asarray(atoms[table.SPECIES].values), widths)
+    exact, own = measured.atoms_of(atoms), measured.own_of(atoms, views)
+    species = np.asarray(atoms[table.SPECIES].values)
+    _, groups, tailed = grouped(exact, species, widths, "tailed" if exact.has_tails else "gaussian")
     everything = np.ones(len(groups), bool)
-    parameters = Parameters(exact, everything, groups, float(np.median(exact.widths)))
+    parameters = Parameters(exact, everything, groups, tailed, float(np.median(exact.widths)))
+    gaussians = exact.gaussians()
 
     def shown(view: int) -> Float32:
-        return np.asarray(own.background[view] + own.scale[view] * views.shown(exact, own, view), np.float32)
+        return np.asarray(own.background[view] + own.scale[view] * views.shown(gaussians, own, view), np.float32)
 
     with views.threads():
         images = views.each(shown)

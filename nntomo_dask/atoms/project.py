@@ -65,7 +65,7 @@ def project_atoms(
         dtype=np.float32,
         meta=np.empty((0,) * 3, np.float32),
         views=views,
-        atoms=measured.gaussians_of(atoms),
+        atoms=measured.atoms_of(atoms).gaussians(),
         own=own,
         places=np.argsort(np.argsort(like[schema.ANGLE].values, kind="stable"), kind="stable"),
     )

@@ -11,10 +11,10 @@ from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import information, measured, table
 from nntomo_dask.atoms.least_squares import Fit, Found, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
-from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
-from nntomo_dask.atoms.views import Gaussians, Pixels, Views
+from nntomo_dask.atoms.parameters import Atoms, Parameters, Profile, Widths, grouped
+from nntomo_dask.atoms.views import Pixels, Views
 from nntomo_dask.settings import check_settings, setting, settings_of
-from nntomo_dask.types import Bools, Float32, Float64
+from nntomo_dask.types import Bools, Float32
 
 Free = Literal["positions", "heights"]
 REFINED, SIGNIFICANCE, HEIGHT_ERROR = "refined", "significance", "height_error"
@@ -31,6 +31,10 @@ class Refinement:
     fit: Free = setting("positions", help="positions: positions and heights of the atoms; heights: these alone.")
     widths: Widths = setting(
         "species", help="Which widths are fitted: one of all atoms, one of each species, one of each atom, or none."
+    )
+    profile: Profile = setting(
+        "gaussian",
+        help="What an atom is: a Gaussian; or tailed, with a wider one around it that is alike for all of a species.",
     )
     per_projection: PerProjection = setting(
         "scale",
@@ -59,6 +63,7 @@ def refine_atoms(
     noise: NoiseOf = "auto",
     fit: Free = "positions",
     widths: Widths = "species",
+    profile: Profile = "gaussian",
     per_projection: PerProjection = "scale",
     pixels: Pixels = "points",
     expected_shift: float | None = None,
@@ -93,6 +98,9 @@ def refine_atoms(
     widths
         Standard deviations of the Gaussians: "fixed", "one" for all, one for each "species", or one for each "atom".
         Those that are shared begin at their median.
+    profile
+        "tailed": an atom is two Gaussians around one place. The share of the height and the width of the wider one are fitted
+        too, alike for all atoms of a species. The columns ``tail`` and ``tail_width`` [nm] hold them.
     per_projection
         Besides, each projection has its own "background", "scale" and "shift", each with those before it. The mean scale stays
         1, and a shift of all projections that is one of the specimen is left out.
@@ -129,6 +137,7 @@ def refine_atoms(
     settings = Refinement(
         fit=fit,
         widths=widths,
+        profile=profile,
         per_projection=per_projection,
         pixels=pixels,
         expected_shift=expected_shift,
@@ -149,8 +158,7 @@ def refine_atoms(
     said = {name: getattr(settings, name) for name in names}
     said |= {"noise": measured.said_of_noise(noise), "atoms": measured.digest(atoms)}
     significance = found.atoms.heights / errors.heights
-    columns: dict[str, Float64] = dict(zip(table.POSITION, found.atoms.positions.T, strict=True))
-    columns |= {"height": found.atoms.heights, "width": found.atoms.widths}
+    columns = measured.columns_of(found.atoms)
     columns |= dict(zip(table.ERRORS, errors.positions.T, strict=True))
     columns |= {HEIGHT_ERROR: errors.heights, SIGNIFICANCE: significance, REFINED: parameters.moves.astype(float)}
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
@@ -173,13 +181,14 @@ class _Job:
     def refined(self, atoms: xr.Dataset) -> _Refined:
         """The fitted atoms, which of them moved, and their errors."""
         settings = self.settings
-        start, groups = grouped(measured.gaussians_of(atoms), np.asarray(atoms[table.SPECIES].values), settings.widths)
+        species = np.asarray(atoms[table.SPECIES].values)
+        start, groups, tailed = grouped(measured.atoms_of(atoms), species, settings.widths, settings.profile)
         width = float(np.median(start.widths))
-        n = len(groups)
-        parameters = Parameters(start, np.zeros(n, bool), np.full(n, -1), settings.expected_shift or width)
+        n, none = len(groups), np.full(len(groups), -1)
+        parameters = Parameters(start, np.zeros(n, bool), none, none, settings.expected_shift or width)
         first = self.fit(parameters)
         found = first.run(start, measured.own_of(atoms, self.views), iterations=_FIRST)
-        parameters = replace(parameters, groups=groups)
+        parameters = replace(parameters, groups=groups, tailed=tailed)
         if settings.fit == "heights":
             return self.fitted(parameters, found)
         # Heights are judged without their neighbours here, which is only a guide.
@@ -211,7 +220,7 @@ class _Job:
 
 
 def _doubtful(
-    atoms: Gaussians, start: Gaussians, errors: information.Errors, largest_nm: float, least_significance: float
+    atoms: Atoms, start: Atoms, errors: information.Errors, largest_nm: float, least_significance: float
 ) -> Bools:
     moved = np.sqrt(((atoms.positions - start.positions) ** 2).sum(axis=1))
     low = atoms.heights < least_significance * errors.heights
