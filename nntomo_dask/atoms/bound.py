@@ -28,17 +28,17 @@ def position_bound(
     """The Cramér–Rao bound of each atom's position: what no unbiased estimate from such projections can beat.
 
     The Fisher information of positions, heights and widths of all atoms, and of what is each projection's own, is
-    ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels, with the model m of `refine_atoms` and the variance σ² of the noise at its
-    values. The bound is the root of the diagonal of its inverse [1]_, so heights and overlapping neighbours that are unknown too
-    are in it. An atom alone with N counts in all views, of width w, has about w / √N along the tilt axis.
+    ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels, with the model m of `refine_atoms` and the variance σ² of the noise at
+    its values. The bound is the root of the diagonal of its inverse [1]_, so heights and overlapping neighbours that
+    are unknown too are in it. An atom alone with N counts in all views, of width w, has about w / √N along the axis.
 
-    Computes at once. The values of the series play no part where a noise is given: a lazy series of zeros with the angles of an
-    experiment serves to plan it.
+    Computes at once. The values of the series play no part where a noise is given: a lazy series of zeros with the
+    angles of an experiment serves to plan it.
 
     Parameters
     ----------
     atoms
-        A table with heights and widths; where it was refined, with its backgrounds, scales and shifts of the projections.
+        A table with heights and widths; where it was refined, with what it says of the projections.
     series
         Dims (z, angle, detector), float32, in nm: its coordinates are the geometry.
     noise
@@ -49,8 +49,8 @@ def position_bound(
     Returns
     -------
     The table with the columns ``z_error``, ``y_error``, ``x_error`` [nm], ``height_error`` and ``significance``, the
-    height over that. ``attrs["rmsd"]`` is the root mean square distance from the true positions of an estimate that reaches the
-    bound, [nm]. Where projections do not determine a coordinate, its bound is about the field of view.
+    height over that. ``attrs["rmsd"]`` is the root mean square distance from the true positions of an estimate that
+    reaches the bound, [nm]. Where projections do not determine a coordinate, its bound is about the field of view.
 
     Raises
     ------

@@ -2,8 +2,8 @@
 
 The information of parameters p about which projections m(p) with independent noise of variance σ² are measured is
 ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels [1]_. No unbiased estimate has a covariance below its inverse (Cramér and Rao).
-For counts alone the formula is exact. Where a pixel has noise of the read-out and of counts, that its variance tells something of the
-parameters too is left out.
+For counts alone the formula is exact. Where a pixel has noise of the read-out and of counts, that its variance tells
+something of the parameters too is left out.
 
 References
 ----------

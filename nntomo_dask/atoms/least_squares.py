@@ -34,7 +34,7 @@ FREE_OF_VIEWS: dict[PerProjection, Bools] = {
 _DARK = (
     0.02  # of the brightest value: counts are taken to be at least so many, since no tail of an atom is a Gaussian's
 )
-_RESIDUAL, _MOST_STEPS = 1e-3, 200  # of the conjugate gradients
+_RESIDUAL, _MOST_STEPS = 1e-2, 60  # of the conjugate gradients
 _START, _LARGEST, _SMALLEST = 1e-3, 1e6, 1e-9  # of the damping
 _STILL, _SETTLED = 1e-4, 1e-3  # in widths; of the misfit, which noise changes by √(2 · pixels)
 
@@ -213,7 +213,7 @@ class _Equations:
         self.of_views = np.stack(diagonals)
 
     def solved(self, downhill: Float64, damping: float) -> Float64:
-        """The step, to a thousandth."""
+        """The step, to a hundredth."""
         count, gauge = self.fit.parameters.count, self.fit.gauge
         least = max(float(self.diagonal.max(initial=0)), np.finfo(float).tiny) * 1e-14
         inverse = scipy.sparse.linalg.splu((self.block + scipy.sparse.diags(damping * self.diagonal + least)).tocsc())

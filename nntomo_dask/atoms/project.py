@@ -28,8 +28,8 @@ def project_atoms(
 ) -> xr.DataArray:
     """Project a table of atoms, each a Gaussian, to the geometry of a tilt series.
 
-    ``series - project_atoms(refined, like=series)`` is what a refinement leaves. Lazy, slab by slab; the values of `like`
-    are not read.
+    ``series - project_atoms(refined, like=series)`` is what a refinement leaves. Lazy, slab by slab; the values of
+    `like` are not read.
 
     Parameters
     ----------

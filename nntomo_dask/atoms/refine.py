@@ -20,6 +20,7 @@ Free = Literal["positions", "heights"]
 REFINED, SIGNIFICANCE, HEIGHT_ERROR = "refined", "significance", "height_error"
 _WHO = "refine_atoms"
 _FIRST = 3  # iterations with positions that stay, for heights and projections
+_ROUNDS = 4  # in which atoms are put back
 _BRIGHT = 4  # the largest values of a projection but three are its brightest
 _Refined = tuple[Found, Parameters, information.Errors]
 
@@ -78,8 +79,8 @@ def refine_atoms(
     Levenberg–Marquardt with conjugate gradients. Atomic electron tomography refines atoms in this way [1]_.
 
     No atom moves without evidence. Its place is expected within `expected_shift` of the start along each direction;
-    where projections say less than that, it hardly moves. An atom whose height is below `least_significance` standard errors,
-    or which moves farther than `largest_shift`, is put back to where it was, and all others are fitted again.
+    where projections say less than that, it hardly moves. An atom whose height is below `least_significance` standard
+    errors, or which moves farther than `largest_shift`, is put back to where it was, and all others are fitted again.
 
     Computes at once; the series is read as a whole. The bytes of the result depend neither on chunks nor on the
     number of threads.
@@ -99,11 +100,11 @@ def refine_atoms(
         Standard deviations of the Gaussians: "fixed", "one" for all, one for each "species", or one for each "atom".
         Those that are shared begin at their median.
     profile
-        "tailed": an atom is two Gaussians around one place. The share of the height and the width of the wider one are fitted
-        too, alike for all atoms of a species. The columns ``tail`` and ``tail_width`` [nm] hold them.
+        "tailed": an atom is two Gaussians around one place. The share of the height and the width of the wider one are
+        fitted too, alike for all atoms of a species. The columns ``tail`` and ``tail_width`` [nm] hold them.
     per_projection
-        Besides, each projection has its own "background", "scale" and "shift", each with those before it. The mean scale stays
-        1, and a shift of all projections that is one of the specimen is left out.
+        Besides, each projection has its own "background", "scale" and "shift", each with those before it. The mean
+        scale stays 1, and a shift of all projections that is one of the specimen is left out.
     pixels
         "points": a pixel is the value at its centre, as a scanned probe measures it and as `project` computes it.
         "means": over its area, as in images of a camera or binned ones.
@@ -117,11 +118,11 @@ def refine_atoms(
     Returns
     -------
     The table, sorted anew, with new ``z``, ``y``, ``x``, ``height``, ``width`` and these columns: ``z_error``,
-    ``y_error``, ``x_error`` [nm] and ``height_error``, standard errors from the Fisher information at the noise, with all that
-    is fitted unknown (see `position_bound`); NaN for atoms that stayed; ``significance``, the height over its
-    error; ``refined``, 1 where the projections decided the place and 0 where the atom stayed. ``attrs["projections"]`` has lists, in
-    ascending order of ``angle``: ``misfit``, the weighted mean square of the residual in units of that of the noise;
-    ``background``, ``scale``, ``shift_z`` and ``shift_detector`` [nm].
+    ``y_error``, ``x_error`` [nm] and ``height_error``, standard errors from the Fisher information at the noise, with
+    all that is fitted unknown (see `position_bound`); NaN for places that stayed; ``significance``, the height over
+    its error; ``refined``, 1 where the projections decided the place and 0 where the atom stayed.
+    ``attrs["projections"]`` has lists, in ascending order of ``angle``: ``misfit``, the weighted mean square of the
+    residual in units of that of the noise; ``background``, ``scale``, ``shift_z`` and ``shift_detector`` [nm].
 
     Raises
     ------
@@ -195,7 +196,7 @@ class _Job:
         moves = found.atoms.heights >= settings.least_significance * first.own_height_errors(found)
         parameters = replace(parameters, moves=moves)
         largest = settings.largest_shift or 2 * width
-        while True:
+        for _ in range(_ROUNDS):
             found, parameters, errors = self.fitted(parameters, found)
             doubtful = parameters.moves & _doubtful(found.atoms, start, errors, largest, settings.least_significance)
             if not doubtful.any():
@@ -203,6 +204,7 @@ class _Job:
             parameters = replace(parameters, moves=parameters.moves & ~doubtful)
             back = np.where(doubtful[:, None], start.positions, found.atoms.positions)
             found = found._replace(atoms=found.atoms._replace(positions=back))
+        return self.fitted(parameters, found)
 
     def fitted(self, parameters: Parameters, before: Found) -> _Refined:
         """The least squares, and the errors at them."""
@@ -210,8 +212,8 @@ class _Job:
         found = problem.run(before.atoms, before.own, iterations=most)
         if not found.converged:
             warnings.warn(
-                f"{_WHO}: atoms still move after {most} iterations; raise `max_iterations`, or look at the misfit of the "
-                "projections",
+                f"{_WHO}: atoms still move after {most} iterations; raise `max_iterations`, or look at the "
+                "misfit of the projections",
                 stacklevel=4,
             )
         free = problem.free_of_views
