@@ -117,7 +117,7 @@ def test_widths_of_atoms_and_of_species(rng):
         np.testing.assert_allclose(found["width"], truth["width"], rtol=1e-3)
         assert distances(found, truth).max() < 5e-6
     one = nt.refine_atoms(shaken(truth, rng), series, noise="none", widths="one")
-    assert np.ptp(one["width"]) == 0
+    assert np.ptp(one["width"].values) == 0
     fixed = nt.refine_atoms(truth, series, noise="none", widths="fixed")
     np.testing.assert_array_equal(fixed["width"], truth["width"])
 
@@ -254,8 +254,8 @@ def test_boxes_are_nearly_the_whole(monkeypatch, rng):
     monkeypatch.setattr(information, "_BOX", 40)
     boxes = nt.position_bound(many, series, noise=noise)
     for name in table.ERRORS:
-        # Known atoms at 6 widths and more take little off, and only that; a width is known less well from a part.
-        np.testing.assert_allclose(boxes[name], whole[name], rtol=0.1)
+        # Atoms 3 widths apart, as near as any: at most 2.3 % here.
+        np.testing.assert_allclose(boxes[name], whole[name], rtol=0.05)
 
 
 @pytest.mark.parametrize("angles", [WEDGE, np.arange(-88, 90, 16.0)], ids=["wedge", "full"])
@@ -302,8 +302,10 @@ def test_what_projections_do_not_determine_stays(truth):
     noise = Noise(read_noise=0.2)
     start = truth.assign(y=truth["y"] + 0.01, x=truth["x"] + 0.01)
     found = nt.refine_atoms(start, nt.add_noise(series, noise=noise), noise=noise, expected_shift=0.01)
-    assert (found["y_error"] > 0.1).all()
-    assert np.abs(found["y"] - start["y"]).max() < 0.005
+    # A standard error of at least three times what is expected: a tenth of the evidence moves it, by a tenth of 0.01
+    # and of the error; five of these.
+    assert (found["y_error"] > 0.03).all()
+    assert np.abs(found["y"] - start["y"]).max() < 0.01
     assert np.abs(found["x"] - truth["x"]).mean() < 0.005
 
 

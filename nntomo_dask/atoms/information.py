@@ -24,7 +24,7 @@ from nntomo_dask.kernels.gaussians import REACH
 from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 _TOGETHER, _BOX = 400, 120  # atoms that are looked at together; where there are more, in boxes of so many
-_HALO = 6.0  # widths: how far beyond its box an atom is taken to matter
+_HALO = 9.0  # widths: how far beyond its box an atom is taken to matter
 _BATCH = 4096  # pairs
 _RIDGE = 1e-13  # of the diagonal; rounding, where two atoms lie at one place
 
@@ -42,7 +42,7 @@ def standard_errors(
     """Standard errors of all atoms, with all that is free unknown.
 
     Up to 400 atoms are looked at together. More are divided into boxes; for those of a box, others that are farther
-    away than 6 widths are taken as known.
+    away than 9 widths are taken as known.
 
     Parameters
     ----------
