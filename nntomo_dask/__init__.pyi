@@ -25,8 +25,21 @@ from .arrays.schema import (
 from .assessment.assess import assess as assess
 from .assessment.result import Assessment as Assessment
 from .atoms.bound import position_bound as position_bound
+from .atoms.files import (
+    read_atoms as read_atoms,
+    write_atoms as write_atoms,
+)
+from .atoms.find import find_atoms as find_atoms
+from .atoms.match import (
+    Match as Match,
+    match_atoms as match_atoms,
+)
 from .atoms.project import project_atoms as project_atoms
 from .atoms.refine import refine_atoms as refine_atoms
+from .atoms.table import (
+    atoms_from_ase as atoms_from_ase,
+    atoms_to_ase as atoms_to_ase,
+)
 from .compute.cluster import session as session
 from .errors import SchemaError as SchemaError
 from .formats import FORMATS as FORMATS
@@ -86,6 +99,10 @@ from .phantoms.phantom import (
     phantom as phantom,
 )
 from .phantoms.spheres import random_spheres as random_spheres
+from .plotting.atoms import (
+    plot_atoms as plot_atoms,
+    plot_displacements as plot_displacements,
+)
 from .plotting.figures import (
     compare_volumes as compare_volumes,
     save_figure as save_figure,

@@ -8,7 +8,7 @@ from nntomo_dask.atoms import information, measured, table
 from nntomo_dask.atoms.least_squares import FREE_OF_VIEWS, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
 from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
-from nntomo_dask.atoms.refine import HEIGHT_ERROR, SIGNIFICANCE, Refinement
+from nntomo_dask.atoms.refine import Refinement
 from nntomo_dask.atoms.views import Pixels, Views
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Float32
@@ -91,7 +91,7 @@ def position_bound(
     }
     said["atoms"] = measured.digest(atoms)
     columns = dict(zip(table.ERRORS, errors.positions.T, strict=True))
-    columns |= {HEIGHT_ERROR: errors.heights, SIGNIFICANCE: exact.heights / errors.heights}
+    columns |= {table.HEIGHT_ERROR: errors.heights, table.SIGNIFICANCE: exact.heights / errors.heights}
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
     kept = {key: value for key, value in atoms.attrs.items() if key == measured.OF_PROJECTIONS}
     return made.assign_attrs(kept | {"rmsd": float(np.sqrt((errors.positions**2).sum(axis=1).mean()))})

@@ -1,7 +1,6 @@
 """Atoms found in a volume: maxima above the background, and Gaussians fitted to the voxels around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,44 +9,22 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.atoms import candidates, fitting, look as looking, species as species_room, table
+from nntomo_dask.atoms.finding import FAINTEST, THRESHOLD, Finding, Scale
 from nntomo_dask.atoms.frame import Frame, frame_of
 from nntomo_dask.atoms.look import Look
-from nntomo_dask.atoms.species import Scale, Species
+from nntomo_dask.atoms.species import Species
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.settings import check_settings, setting
+from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Bools, Float64
 
 _WHO = "find_atoms"
-_THRESHOLD = 5.0  # of 10⁷ values of normal noise the largest is at 5.2
-_FAINTEST = 0.02  # of the brightest: carbon beside zirconium has 0.04 in dark field
 _ROUNDS = 4  # of fits, each without what the one before has shown to be no atoms
+_LOOKS = 3  # at what the atoms leave
+_NEAR = 4.0  # widths within which an atom may leave rings
+_OF_NEIGHBOUR = 0.1  # of the highest atom near it: a candidate that is lower may be a ring
 _AT_BOUND = 0.98  # a fitted width this near to a bound is at it
 _UNKNOWN_BORDER = 24  # slices on either side of a slab where the width is not known yet
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What is taken for an atom: the keywords of `find_atoms`, which says more about each."""
-
-    width: float | None = setting(
-        None, help="Standard deviation of the Gaussian that an atom is. Default: estimated.", unit="nm", above=0
-    )
-    minimum_distance: float | None = setting(
-        None, help="Least distance of two atoms. Default: twice the width.", unit="nm", above=0
-    )
-    threshold: float = setting(
-        _THRESHOLD, help="Least height of an atom above the background, in standard deviations of the noise.", above=0
-    )
-    faintest: float = setting(
-        _FAINTEST, help="Least height of an atom, as a share of the brightest atoms' height.", least=0, below=1
-    )
-    count: int | None = setting(
-        None, help="Number of atoms: the most certain ones. Default: all above the threshold.", least=1
-    )
-    scale: Scale = setting(
-        "log", help="How elements are told from each other: by the logarithm of what an atom adds up to, or by itself."
-    )
 
 
 def find_atoms(
@@ -55,8 +32,8 @@ def find_atoms(
     *,
     width: float | None = None,
     minimum_distance: float | None = None,
-    threshold: float = _THRESHOLD,
-    faintest: float = _FAINTEST,
+    threshold: float = THRESHOLD,
+    faintest: float = FAINTEST,
     count: int | None = None,
     species: Species | None = None,
     boundaries: Sequence[float] | None = None,
@@ -106,8 +83,9 @@ def find_atoms(
     Returns
     -------
     A table of atoms, sorted by z, y, x: ``z``, ``y``, ``x``, ``width`` [nm]; ``height``, ``background`` in units of the
-    volume; ``confidence``, the height over the noise; ``species``; with folds, ``agreement``. Attributes: ``noise``, the
-    standard deviation of a height where there is no atom; ``atom_width``, the common width [nm]; ``minimum_distance``.
+    volume; ``confidence``, the height over the noise; ``species``; with folds, ``agreement``. Attributes: ``noise``,
+    the standard deviation of a height where there is no atom; ``atom_width``, the common width, and
+    ``minimum_distance`` [nm].
 
     Raises
     ------
@@ -229,14 +207,52 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
     distance = _distance(seen, frame, settings)
     fitted = looking.first_guess(frame, seen.used, settings.threshold * seen.noise_used, distance, seen.width)
     faint = fitted.gaussians[:, 3] < settings.faintest * _brightest(fitted.gaussians[:, 3])
-    fitted = fitted.without(faint, scale=frame.scale, reach=0.0)
+    fitted = _sound(frame, fitted.without(faint, scale=frame.scale, reach=0.0), seen, settings)
+    for _ in range(_LOOKS):
+        hidden = _hidden(frame, fitted, seen, settings)
+        if len(hidden.gaussians) == 0:
+            break
+        fitted = _sound(
+            frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings
+        )
+    # Atoms outside of the volume have been fitted for the sake of those beside them.
+    places = fitted.gaussians[:, :3]
+    outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
+    return fitted.without(outside, scale=frame.scale, reach=0.0)
+
+
+def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
+    """Candidates fitted until each of them may be an atom."""
     for _ in range(_ROUNDS):
         fitted = fitting.fit(frame, fitted, seen.width)
-        dropped = _no_atoms(frame, fitted, seen, settings, distance)
+        dropped = _no_atoms(frame, fitted, seen, settings)
         if not dropped.any():
             break
         fitted = fitted.without(dropped, scale=frame.scale, reach=fitting.reach(seen.width))
     return fitted
+
+
+def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
+    """Candidates in what the atoms leave: those on the shoulder of another, too near to it to be a maximum.
+
+    An atom whose shape is no Gaussian leaves rings too. So a candidate rises to a share of the highest atom near it.
+    """
+    if len(fitted.gaussians) == 0:
+        return fitted
+    distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
+    least = max(settings.threshold * seen.noise_used, settings.faintest * _brightest(heights))
+    places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
+    if len(places) == 0:
+        return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
+    tree = cKDTree(fitted.gaussians[:, :3] * frame.scale)
+    near = tree.query_ball_point(places * frame.scale, _NEAR * seen.width)
+    highest = np.array([heights[one].max() if one else 0.0 for one in near])
+    to_next, _ = tree.query(places * frame.scale)
+    possible = (rises > _OF_NEIGHBOUR * highest) & (to_next > distance / 2)
+    places, rises = places[possible], rises[possible]
+    kept = candidates.apart(places * frame.scale, rises, _NEAR * seen.width)
+    gaussians = np.column_stack([places[kept], rises[kept], np.full(len(kept), seen.width)]).astype(np.float64)
+    return fitting.Fitted(gaussians, gaussians[:, :3].copy())
 
 
 def _brightest(heights: Float64) -> float:
@@ -244,16 +260,16 @@ def _brightest(heights: Float64) -> float:
     return float(np.sort(heights)[-max(len(heights) // 10, 1) :].mean()) if len(heights) else 0.0
 
 
-def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, distance: float) -> Bools:
-    """What is too low, outside of the volume, of no width that an atom has, or too near to a higher one."""
+def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
+    """What is too low, of no width that an atom has, or too near to a higher one."""
     places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
     low = heights < max(settings.threshold * seen.noise, settings.faintest * _brightest(heights))
-    outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
     at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
-    dropped: Bools = low | outside | at_bound
+    dropped: Bools = low | at_bound
     sound = np.flatnonzero(~dropped)
     # Candidates were a distance apart; what is nearer now by less than a tenth of a width is where it was.
-    kept = sound[candidates.apart(places[sound] * frame.scale, heights[sound], distance - 0.1 * seen.width)]
+    near = _distance(seen, frame, settings) - 0.1 * seen.width
+    kept = sound[candidates.apart(places[sound] * frame.scale, heights[sound], near)]
     dropped[:] = True
     dropped[kept] = False
     return dropped
@@ -271,9 +287,7 @@ def _most_certain(gaussians: Float64, confidence: Float64, count: int, threshold
     return np.sort(np.argsort(-confidence, kind="stable")[:count])
 
 
-def _agreement(
-    frame: Frame, found: fitting.Fitted, folds: Sequence[Frame], seen: Look, settings: Finding
-) -> Float64:
+def _agreement(frame: Frame, found: fitting.Fitted, folds: Sequence[Frame], seen: Look, settings: Finding) -> Float64:
     """The share of other volumes that have each atom too."""
     places, near = found.gaussians[:, :3] * frame.scale, _distance(seen, frame, settings) / 2
     shares = np.zeros(len(places))

@@ -18,7 +18,7 @@ from nntomo_dask.types import Bools, Float64, Integers
 RADIUS = 2.5  # widths around an atom whose voxels are fitted
 _TOGETHER = 3.0  # widths within which two atoms are fitted together, as far as groups have room
 _SEEN = 4.5  # widths beyond the radius up to which a neighbour is subtracted: there it is below 4e-5 of its height
-_MOST_TURNS = 25
+_MOST_TURNS = 20
 _STILL = 1e-3  # of a width, and of a height: what moved less has not moved
 
 
@@ -57,6 +57,18 @@ class Fitted:
             distance, _ = tree.query(self.gaussians[:, :3] * scale, distance_upper_bound=reach)
             moving |= np.isfinite(distance)
         return Fitted(self.gaussians[kept], self.origins[kept], self.background[kept], moving[kept])
+
+    def joined(self, others: "Fitted", *, scale: Float64, reach: float) -> "Fitted":
+        """With others, which are fitted with all that is within reach of them, [px]."""
+        distance, _ = cKDTree(others.gaussians[:, :3] * scale).query(
+            self.gaussians[:, :3] * scale, distance_upper_bound=reach
+        )
+        return Fitted(
+            np.concatenate([self.gaussians, others.gaussians]),
+            np.concatenate([self.origins, others.origins]),
+            np.concatenate([self.background, others.background]),
+            np.concatenate([self.moving | np.isfinite(distance), others.moving]),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +217,7 @@ def _turn(
         places.append((here, _begins(members)))
     found: list[Any] = [None] * len(chosen)
     levels = np.zeros(len(chosen))
-    for (result, level), (here, begins) in zip(
-        compute_slices(_fit, frame, ranges, arguments), places, strict=True
-    ):
+    for (result, level), (here, begins) in zip(compute_slices(_fit, frame, ranges, arguments), places, strict=True):
         levels[here] = level
         for place, one in enumerate(here):
             found[one] = result[begins[place] : begins[place + 1]]

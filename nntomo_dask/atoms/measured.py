@@ -16,7 +16,7 @@ from nntomo_dask.types import Float32, Float64
 
 NoiseOf = Noise | Literal["auto", "none"]
 OF_PROJECTIONS = "projections"  # the attribute of a refined table with what is a projection's own
-_TAILS = (TAIL, TAIL_WIDTH) = ("tail", "tail_width")
+_TAILS = (TAIL, TAIL_WIDTH) = (table.TAIL, table.TAIL_WIDTH)
 _LEAST_VIEWS = 2  # that see an atom, for its position to be in view
 _SAME_DEG = 1e-6
 

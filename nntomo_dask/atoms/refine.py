@@ -17,7 +17,6 @@ from nntomo_dask.settings import check_settings, setting, settings_of
 from nntomo_dask.types import Bools, Float32
 
 Free = Literal["positions", "heights"]
-REFINED, SIGNIFICANCE, HEIGHT_ERROR = "refined", "significance", "height_error"
 _WHO = "refine_atoms"
 _FIRST = 3  # iterations with positions that stay, for heights and projections
 _ROUNDS = 4  # in which atoms are put back
@@ -161,7 +160,11 @@ def refine_atoms(
     significance = found.atoms.heights / errors.heights
     columns = measured.columns_of(found.atoms)
     columns |= dict(zip(table.ERRORS, errors.positions.T, strict=True))
-    columns |= {HEIGHT_ERROR: errors.heights, SIGNIFICANCE: significance, REFINED: parameters.moves.astype(float)}
+    columns |= {
+        table.HEIGHT_ERROR: errors.heights,
+        table.SIGNIFICANCE: significance,
+        table.REFINED: parameters.moves.astype(float),
+    }
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
     return made.assign_attrs({measured.OF_PROJECTIONS: measured.said_of(views, found.own, misfits)})
 

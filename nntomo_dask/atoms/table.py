@@ -12,7 +12,8 @@ species    symbol of the element, "" where it is not known                      
 ========== ========================================================================================= ===============
 
 Optional: `z_error`, `y_error`, `x_error`, standard errors of the position [nm]; `agreement`, the share of other volumes
-that have the atom too. What a crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y,
+that have the atom too; and what `refine_atoms` adds: `height_error`, `significance`, `refined`, `tail`, `tail_width` [nm].
+What a crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y,
 then x; `attrs["recipe"]` says how the table was made, and `attrs["units"]` is "nm".
 """
 
@@ -32,6 +33,8 @@ from nntomo_dask.types import Float64
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from nntomo_dask.simulation.specimen import Specimen
+
 ATOM = "atom"
 POSITION = ("z", "y", "x")
 FITTED = ("height", "width", "background", "confidence")
@@ -39,8 +42,9 @@ SPECIES = "species"
 ERRORS = ("z_error", "y_error", "x_error")
 AGREEMENT = "agreement"
 REQUIRED = (*POSITION, *FITTED, SPECIES)
-OPTIONAL = (*ERRORS, AGREEMENT)
-_IN_NM = (*POSITION, "width", *ERRORS)
+HEIGHT_ERROR, SIGNIFICANCE, REFINED, TAIL, TAIL_WIDTH = "height_error", "significance", "refined", "tail", "tail_width"
+OPTIONAL = (*ERRORS, AGREEMENT, HEIGHT_ERROR, SIGNIFICANCE, REFINED, TAIL, TAIL_WIDTH)
+IN_NM = (*POSITION, "width", *ERRORS, TAIL_WIDTH)
 _ANGSTROMS = 10.0  # in a nanometre
 _UNKNOWN = "X"  # ASE's symbol for it, with the number 0
 
@@ -87,7 +91,7 @@ def make(
 
 
 def _attrs(name: str) -> dict[str, str]:
-    return {"units": "nm"} if name in _IN_NM else {}
+    return {"units": "nm"} if name in IN_NM else {}
 
 
 def like(atoms: xr.Dataset, recipe: recipes.Recipe, columns: Mapping[str, npt.ArrayLike]) -> xr.Dataset:
@@ -139,15 +143,15 @@ def positions(atoms: xr.Dataset) -> Float64:
 
 def table_of(atoms: "xr.Dataset | Atoms", *, who: str) -> xr.Dataset:
     """A table, checked, from a table or from ASE atoms."""
-    made = cast("xr.Dataset", from_ase(cast("Any", atoms)) if hasattr(atoms, "get_chemical_symbols") else atoms)
+    made = cast("xr.Dataset", atoms_from_ase(cast("Any", atoms)) if hasattr(atoms, "get_chemical_symbols") else atoms)
     check(made, who=who)
     return made
 
 
-def from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Dataset:
+def atoms_from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Dataset:
     """A table from ASE atoms, whose positions are x, y, z in Å.
 
-    Arrays of the atoms that have the names of columns, as those of `to_ase` have, become columns; others are NaN. Cell
+    Arrays of the atoms that have the names of columns, as those of `atoms_to_ase` have, become columns. Cell
     and periodicity are left out.
 
     Raises
@@ -164,7 +168,13 @@ def from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Data
     return make(places, recipe=recipe, species=named, **columns)
 
 
-def to_ase(atoms: xr.Dataset) -> "Atoms":
+def from_specimen(specimen: "Specimen") -> xr.Dataset:
+    """A table from the atoms of a specimen, which lie where they lie in a volume of it."""
+    named = [elements.SYMBOLS[number - 1] for number in specimen.numbers]
+    return make(np.asarray(specimen.positions_nm)[:, ::-1], recipe=specimen.recipe, species=named)
+
+
+def atoms_to_ase(atoms: xr.Dataset) -> "Atoms":
     """ASE atoms from a table: positions x, y, z in Å, the other columns as arrays of their names, as they are.
 
     Atoms of no known species have the symbol X. There is no cell.
@@ -174,8 +184,8 @@ def to_ase(atoms: xr.Dataset) -> "Atoms":
     MissingPackageError
         ASE is not installed.
     """
-    check(atoms, who="to_ase")
-    ase = extras.require("ase", who="to_ase")
+    check(atoms, who="atoms_to_ase")
+    ase = extras.require("ase", who="atoms_to_ase")
     named = [str(symbol) or _UNKNOWN for symbol in atoms[SPECIES].values]
     made: Atoms = ase.Atoms(symbols=named, positions=positions(atoms)[:, ::-1] * _ANGSTROMS)
     for name in (*FITTED, *OPTIONAL):
