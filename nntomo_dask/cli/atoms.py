@@ -93,8 +93,8 @@ class Boundaries(click.ParamType[Any]):
 @click.option(
     "--refine",
     type=support.PATH,
-    help="The tilt series of the specimen: positions, heights and widths are fitted to its projections. Prints how well "
-    "these are met and the standard errors of the positions, which the table has too.",
+    help="The tilt series of the specimen: positions, heights and widths are fitted to its projections. Prints how "
+    "well these are met and the standard errors of the positions, which the table has too.",
 )
 @click.option(
     "--crystal",
