@@ -24,6 +24,7 @@ from .arrays.schema import (
 )
 from .assessment.assess import assess as assess
 from .assessment.result import Assessment as Assessment
+from .atoms.bound import position_bound as position_bound
 from .atoms.files import (
     read_atoms as read_atoms,
     write_atoms as write_atoms,
@@ -33,6 +34,8 @@ from .atoms.match import (
     Match as Match,
     match_atoms as match_atoms,
 )
+from .atoms.project import project_atoms as project_atoms
+from .atoms.refine import refine_atoms as refine_atoms
 from .atoms.table import (
     atoms_from_ase as atoms_from_ase,
     atoms_to_ase as atoms_to_ase,

@@ -106,7 +106,7 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _header(name: str) -> str:
-    return name + _NM if name in (*table.POSITION, "width", *table.ERRORS) else name
+    return name + _NM if name in table.IN_NM else name
 
 
 def _write_csv(atoms: xr.Dataset, path: Path) -> None:

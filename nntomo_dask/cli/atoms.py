@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
+from nntomo_dask.atoms import table
 from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.cli import options, report, support
 from nntomo_dask.compute import chunking
@@ -89,6 +91,12 @@ class Boundaries(click.ParamType[Any]):
     "share of them has each atom too. May be repeated.",
 )
 @click.option(
+    "--refine",
+    type=support.PATH,
+    help="The tilt series of the specimen: positions, heights and widths are fitted to its projections. Prints how "
+    "well these are met and the standard errors of the positions, which the table has too.",
+)
+@click.option(
     "--crystal",
     cls=options.SettingOption,
     setting="reference",
@@ -133,6 +141,7 @@ def atoms(
     elements: Any,
     boundaries: Any,
     folds: tuple[Path, ...],
+    refine: Path | None,
     crystal: str | None,
     figure: Path | None,
     as_json: bool,  # noqa: FBT001
@@ -146,6 +155,7 @@ def atoms(
       nntomo atoms volume.zarr -o atoms.csv
       nntomo atoms volume.zarr -o atoms.xyz --elements Zr,O --figure atoms.png
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
+      nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
     """
     from nntomo_dask.atoms import files
 
@@ -163,13 +173,21 @@ def atoms(
         figures.append(_beside(figure))
     kept = [one for one in figures if report.is_figure(one)]
     written = [output, *(one for one in figures if one not in kept)]
-    inputs = [store, *folds, *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else [])]
+    inputs = [
+        store,
+        *folds,
+        *([] if refine is None else [refine]),
+        *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else []),
+    ]
     with outputs.reserved("atoms", written=written, replaced=kept, inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
         volume, others = _opened(store, folds, arguments, memory)
         found = nt.find_atoms(
             volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
         )
+        if refine is not None:
+            said = {name: found.attrs[name] for name in ("atom_width", "minimum_distance", "noise")}
+            found = nt.refine_atoms(found, nt.open(refine)).assign_attrs(said)
         match = None
         if reference is not None:
             limit: float | None = arguments["limit"]
@@ -219,8 +237,6 @@ def _opened(
 
 def _structure(crystal: str, arguments: dict[str, Any]) -> xr.Dataset:
     """The atoms of a file as they are, or those of unit cells of a crystal around the tilt axis."""
-    from nntomo_dask.atoms import table
-
     if Path(crystal).suffix.lower() in _TABLES:
         return nt.read_atoms(crystal)
     tilt_axis: Any = arguments["tilt_axis"] or "c"
@@ -236,6 +252,8 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         "noise": float(found.attrs["noise"]),
         "least_confidence": float(confidence.min()),
     }
+    if table.REFINED in found:
+        figures |= _refined(found)
     named = found["species"].values.tolist()
     figures["species"] = {name: named.count(name) for name in sorted(set(named)) if name}
     if as_json:
@@ -248,6 +266,11 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         f"width {figures['width_nm']:.3g} nm, at least {figures['minimum_distance_nm']:.3g} nm apart; heights from "
         f"{figures['least_confidence']:.3g} to {confidence.max():.3g} times the noise"
     )
+    if table.REFINED in found:
+        click.echo(
+            f"{figures['refined']} of them moved to where the projections show them, with a standard error of "
+            f"{figures['position_error_pm']:.3g} pm; misfit {figures['misfit']:.3g} times that of the noise"
+        )
     if match is None:
         return
     click.echo(
@@ -266,6 +289,17 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         f"  {ways['axis']:.3g} pm along the tilt axis, {ways['beam']:.3g} pm along the beam at 0°, "
         f"{ways['across']:.3g} pm across both"
     )
+
+
+def _refined(found: xr.Dataset) -> dict[str, Any]:
+    """How many atoms moved, the root mean square of their standard errors in space, and the mean misfit."""
+    moved = found[table.REFINED].values == 1
+    squares = np.sum([found[name].values[moved] ** 2 for name in table.ERRORS], axis=0)
+    return {
+        "refined": int(moved.sum()),
+        "position_error_pm": 1000 * float(np.sqrt(squares.mean())) if moved.any() else float("nan"),
+        "misfit": float(np.mean(found.attrs["projections"]["misfit"])),
+    }
 
 
 def _draw(volume: xr.DataArray, found: xr.Dataset, match: Any, figure: Path) -> None:
