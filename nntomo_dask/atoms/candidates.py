@@ -66,23 +66,44 @@ def host_bytes(shape: chunking.SlabShape, border: int) -> int:
     return 6 * 4 * (slices + 2 * border) * height * length
 
 
-def maxima(frame: Frame, used: Filter, least: float) -> tuple[Integers, Float64]:
-    """(peak, 3) voxels and (peak,) heights of all maxima above a height, in the order of the voxels."""
+def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = None) -> tuple[Integers, Float64]:
+    """(peak, 3) voxels and (peak,) heights of all maxima above a height, in the order of the voxels.
+
+    Parameters
+    ----------
+    less
+        Gaussians (Gaussian, 5) that are subtracted first, as `peaks.fit` gives them.
+    """
     border, count = halo(used, frame.step), frame.shape[0]
+    gaussians = np.zeros((0, peaks.PARAMETERS)) if less is None else less
+    reaches = peaks.REACH * gaussians[:, 4] / frame.step
     seen = slabs.mirrored(count, border)
     ranges, arguments, first = [], [], 0
     for slices in frame.data.chunks[0]:
         wanted = seen[first : first + slices + 2 * border]
-        ranges.append((int(wanted.min()), int(wanted.max()) + 1))
-        arguments.append((wanted - wanted.min(), first, count, border, used, least, frame.step))
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        near = (gaussians[:, 0] + reaches > low - 1) & (gaussians[:, 0] - reaches < high)
+        ranges.append((low, high))
+        arguments.append((low, wanted - low, first, count, border, used, least, frame.step, gaussians[near]))
         first += slices
     found = compute_slices(_maxima, frame, ranges, arguments)
     return np.concatenate([one for one, _ in found]), np.concatenate([heights for _, heights in found])
 
 
 def _maxima(
-    rows: Float32, wanted: Any, first: int, count: int, border: int, used: Filter, least: float, step: float
+    rows: Float32,
+    low: int,
+    wanted: Any,
+    first: int,
+    count: int,
+    border: int,
+    used: Filter,
+    least: float,
+    step: float,
+    less: Float64,
 ) -> tuple[Integers, Float64]:
+    if len(less):
+        rows = peaks.subtracted(rows, less, first=low, step=step)
     block = peaks.smoothed(rows[wanted], used.smoothing, step)[border - _BORDER : len(wanted) - border + _BORDER]
     sharp = peaks.sharpened(block, step)
     places, values = peaks.maxima(

@@ -22,6 +22,9 @@ _WHO = "find_atoms"
 _THRESHOLD = 5.0  # of 10⁷ values of normal noise the largest is at 5.2
 _FAINTEST = 0.02  # of the brightest: carbon beside zirconium has 0.04 in dark field
 _ROUNDS = 4  # of fits, each without what the one before has shown to be no atoms
+_LOOKS = 3  # at what the atoms leave
+_NEAR = 4.0  # widths within which an atom may leave rings
+_OF_NEIGHBOUR = 0.1  # of the highest atom near it: a candidate that is lower may be a ring
 _AT_BOUND = 0.98  # a fitted width this near to a bound is at it
 _UNKNOWN_BORDER = 24  # slices on either side of a slab where the width is not known yet
 
@@ -229,14 +232,47 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
     distance = _distance(seen, frame, settings)
     fitted = looking.first_guess(frame, seen.used, settings.threshold * seen.noise_used, distance, seen.width)
     faint = fitted.gaussians[:, 3] < settings.faintest * _brightest(fitted.gaussians[:, 3])
-    fitted = fitted.without(faint, scale=frame.scale, reach=0.0)
+    fitted = _sound(frame, fitted.without(faint, scale=frame.scale, reach=0.0), seen, settings)
+    for _ in range(_LOOKS):
+        hidden = _hidden(frame, fitted, seen, settings)
+        if len(hidden.gaussians) == 0:
+            break
+        fitted = _sound(frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings)
+    return fitted
+
+
+def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
+    """Candidates fitted until each of them may be an atom."""
     for _ in range(_ROUNDS):
         fitted = fitting.fit(frame, fitted, seen.width)
-        dropped = _no_atoms(frame, fitted, seen, settings, distance)
+        dropped = _no_atoms(frame, fitted, seen, settings)
         if not dropped.any():
             break
         fitted = fitted.without(dropped, scale=frame.scale, reach=fitting.reach(seen.width))
     return fitted
+
+
+def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
+    """Candidates in what the atoms leave: those on the shoulder of another, too near to it to be a maximum.
+
+    An atom whose shape is no Gaussian leaves rings too. So a candidate rises to a share of the highest atom near it.
+    """
+    if len(fitted.gaussians) == 0:
+        return fitted
+    distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
+    least = max(settings.threshold * seen.noise_used, settings.faintest * _brightest(heights))
+    places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
+    if len(places) == 0:
+        return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
+    tree = cKDTree(fitted.gaussians[:, :3] * frame.scale)
+    near = tree.query_ball_point(places * frame.scale, _NEAR * seen.width)
+    highest = np.array([heights[one].max() if one else 0.0 for one in near])
+    to_next, _ = tree.query(places * frame.scale)
+    possible = (rises > _OF_NEIGHBOUR * highest) & (to_next > distance / 2)
+    places, rises = places[possible], rises[possible]
+    kept = candidates.apart(places * frame.scale, rises, _NEAR * seen.width)
+    gaussians = np.column_stack([places[kept], rises[kept], np.full(len(kept), seen.width)]).astype(np.float64)
+    return fitting.Fitted(gaussians, gaussians[:, :3].copy())
 
 
 def _brightest(heights: Float64) -> float:
@@ -244,7 +280,7 @@ def _brightest(heights: Float64) -> float:
     return float(np.sort(heights)[-max(len(heights) // 10, 1) :].mean()) if len(heights) else 0.0
 
 
-def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, distance: float) -> Bools:
+def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
     """What is too low, outside of the volume, of no width that an atom has, or too near to a higher one."""
     places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
     low = heights < max(settings.threshold * seen.noise, settings.faintest * _brightest(heights))
@@ -253,7 +289,8 @@ def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Findin
     dropped: Bools = low | outside | at_bound
     sound = np.flatnonzero(~dropped)
     # Candidates were a distance apart; what is nearer now by less than a tenth of a width is where it was.
-    kept = sound[candidates.apart(places[sound] * frame.scale, heights[sound], distance - 0.1 * seen.width)]
+    near = _distance(seen, frame, settings) - 0.1 * seen.width
+    kept = sound[candidates.apart(places[sound] * frame.scale, heights[sound], near)]
     dropped[:] = True
     dropped[kept] = False
     return dropped

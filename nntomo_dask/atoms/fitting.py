@@ -59,6 +59,19 @@ class Fitted:
         return Fitted(self.gaussians[kept], self.origins[kept], self.background[kept], moving[kept])
 
 
+    def joined(self, others: "Fitted", *, scale: Float64, reach: float) -> "Fitted":
+        """With others, which are fitted with all that is within reach of them, [px]."""
+        distance, _ = cKDTree(others.gaussians[:, :3] * scale).query(
+            self.gaussians[:, :3] * scale, distance_upper_bound=reach
+        )
+        return Fitted(
+            np.concatenate([self.gaussians, others.gaussians]),
+            np.concatenate([self.origins, others.origins]),
+            np.concatenate([self.background, others.background]),
+            np.concatenate([self.moving | np.isfinite(distance), others.moving]),
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Atoms that are fitted together, and those around each group.

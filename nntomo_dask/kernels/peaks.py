@@ -19,7 +19,7 @@ MOST_TOGETHER = 10  # Gaussians that are fitted together
 
 _MOST_STEPS = 60
 _SETTLED = 1e-7  # of a width: a step that moves nothing farther is the last
-_REACH = 5.0  # widths beyond which a Gaussian is nothing: 4e-6 of its height
+REACH = 5.0  # widths beyond which a Gaussian is nothing: 4e-6 of its height
 
 
 def smoothing_halo(width: float, step: float) -> int:
@@ -203,7 +203,7 @@ def _gathered(
                     for one in range(len(fixed)):
                         dz, dy, dx = (z - fixed[one, 0]) * step, y - fixed[one, 1], x - fixed[one, 2]
                         squared, deviation = dz * dz + dy * dy + dx * dx, fixed[one, 4]
-                        if squared < (_REACH * deviation) ** 2:
+                        if squared < (REACH * deviation) ** 2:
                             value -= fixed[one, 3] * math.exp(-squared / (2 * deviation * deviation))
                     places[count, 0], places[count, 1], places[count, 2] = z * step, y, x
                     values[count] = value
@@ -226,7 +226,7 @@ def _sums(places: Any, values: Any, theta: Any, normal: Any, gradient: Any) -> f
             at = PARAMETERS * one
             dz, dy, dx = places[voxel, 0] - theta[at], places[voxel, 1] - theta[at + 1], places[voxel, 2] - theta[at + 2]
             squared, deviation = dz * dz + dy * dy + dx * dx, theta[at + 4]
-            if squared > (_REACH * deviation) ** 2:
+            if squared > (REACH * deviation) ** 2:
                 continue
             shape = math.exp(-squared / (2 * deviation * deviation))
             value = theta[at + 3] * shape
@@ -259,7 +259,7 @@ def _squares(places: Any, values: Any, theta: Any) -> float:
             at = PARAMETERS * one
             dz, dy, dx = places[voxel, 0] - theta[at], places[voxel, 1] - theta[at + 1], places[voxel, 2] - theta[at + 2]
             squared, deviation = dz * dz + dy * dy + dx * dx, theta[at + 4]
-            if squared <= (_REACH * deviation) ** 2:
+            if squared <= (REACH * deviation) ** 2:
                 residual -= theta[at + 3] * math.exp(-squared / (2 * deviation * deviation))
         total += residual * residual
     return total
@@ -382,7 +382,7 @@ def _subtract(block: Any, gaussians: Any, first: int, step: float) -> None:
     depth, height, length = block.shape
     for one in range(len(gaussians)):
         cz, cy, cx, peak, deviation = gaussians[one]
-        reach = _REACH * deviation
+        reach = REACH * deviation
         for z in range(max(int(math.ceil(cz - reach / step)), first), min(int(cz + reach / step) + 1, first + depth)):
             for y in range(max(int(math.ceil(cy - reach)), 0), min(int(cy + reach) + 1, height)):
                 for x in range(max(int(math.ceil(cx - reach)), 0), min(int(cx + reach) + 1, length)):
