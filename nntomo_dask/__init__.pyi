@@ -24,6 +24,9 @@ from .arrays.schema import (
 )
 from .assessment.assess import assess as assess
 from .assessment.result import Assessment as Assessment
+from .atoms.bound import position_bound as position_bound
+from .atoms.project import project_atoms as project_atoms
+from .atoms.refine import refine_atoms as refine_atoms
 from .compute.cluster import session as session
 from .errors import SchemaError as SchemaError
 from .formats import FORMATS as FORMATS
