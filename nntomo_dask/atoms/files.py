@@ -120,7 +120,9 @@ def _read_csv(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
     if not rows:
-        refuse("read_atoms", needs="a header and a row an atom", got=f"{path.name}, which is empty", remedy="another file")
+        refuse(
+            "read_atoms", needs="a header and a row an atom", got=f"{path.name}, which is empty", remedy="another file"
+        )
     header = [name.strip() for name in rows[0]]
     missing = [_header(name) for name in table.POSITION if _header(name) not in header]
     if missing:
@@ -130,7 +132,9 @@ def _read_csv(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
         if len(row) != len(header):
             got = f"{len(row)} in line {number} of {path.name}"
             refuse("read_atoms", needs=f"{len(header)} values in each line", got=got, remedy="one for each column")
-    values = dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {name: () for name in header}
+    values = (
+        dict(zip(header, zip(*rows[1:], strict=True), strict=True)) if len(rows) > 1 else {name: () for name in header}
+    )
     columns = {
         name: np.array([float(one) if one.strip() else np.nan for one in values[_header(name)]])
         for name in (*table.POSITION, *table.FITTED, *table.OPTIONAL)

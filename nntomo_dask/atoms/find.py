@@ -237,7 +237,9 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
         hidden = _hidden(frame, fitted, seen, settings)
         if len(hidden.gaussians) == 0:
             break
-        fitted = _sound(frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings)
+        fitted = _sound(
+            frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings
+        )
     return fitted
 
 
@@ -308,9 +310,7 @@ def _most_certain(gaussians: Float64, confidence: Float64, count: int, threshold
     return np.sort(np.argsort(-confidence, kind="stable")[:count])
 
 
-def _agreement(
-    frame: Frame, found: fitting.Fitted, folds: Sequence[Frame], seen: Look, settings: Finding
-) -> Float64:
+def _agreement(frame: Frame, found: fitting.Fitted, folds: Sequence[Frame], seen: Look, settings: Finding) -> Float64:
     """The share of other volumes that have each atom too."""
     places, near = found.gaussians[:, :3] * frame.scale, _distance(seen, frame, settings) / 2
     shares = np.zeros(len(places))

@@ -58,7 +58,6 @@ class Fitted:
             moving |= np.isfinite(distance)
         return Fitted(self.gaussians[kept], self.origins[kept], self.background[kept], moving[kept])
 
-
     def joined(self, others: "Fitted", *, scale: Float64, reach: float) -> "Fitted":
         """With others, which are fitted with all that is within reach of them, [px]."""
         distance, _ = cKDTree(others.gaussians[:, :3] * scale).query(
@@ -218,9 +217,7 @@ def _turn(
         places.append((here, _begins(members)))
     found: list[Any] = [None] * len(chosen)
     levels = np.zeros(len(chosen))
-    for (result, level), (here, begins) in zip(
-        compute_slices(_fit, frame, ranges, arguments), places, strict=True
-    ):
+    for (result, level), (here, begins) in zip(compute_slices(_fit, frame, ranges, arguments), places, strict=True):
         levels[here] = level
         for place, one in enumerate(here):
             found[one] = result[begins[place] : begins[place + 1]]

@@ -53,9 +53,7 @@ class Match:
     @property
     def displacements(self) -> Float64:
         """(pair, 3): z, y, x of the found atom less those of the reference, [nm]."""
-        return np.asarray(
-            table.positions(self.found)[self.rows] - table.positions(self.reference)[self.reference_rows]
-        )
+        return np.asarray(table.positions(self.found)[self.rows] - table.positions(self.reference)[self.reference_rows])
 
     @property
     def recall(self) -> float:
@@ -88,7 +86,9 @@ class Match:
         groups = [true == one for one in kinds]
         result = self._of_groups(groups)
         pairs = [named[true[self.reference_rows] == one] for one in kinds]
-        shares = [_share(int((one == kind).sum()), int((one != "").sum())) for one, kind in zip(pairs, kinds, strict=True)]
+        shares = [
+            _share(int((one == kind).sum()), int((one != "").sum())) for one, kind in zip(pairs, kinds, strict=True)
+        ]
         return _dataset("species", np.asarray(kinds), result | {"named": np.asarray(shares)})
 
     def by_distance(self, bins: int | Sequence[float] = 4) -> xr.Dataset:

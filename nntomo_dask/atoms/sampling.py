@@ -1,6 +1,7 @@
 """Atoms sampled from their likelihood in the projections: which there are, where, and how certain that is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def sample_atoms(
     *,
     volume: xr.DataArray,
     atoms: xr.Dataset,
-    elements: tuple[str, ...] = (),
+    elements: Sequence[str] = (),
     noise: Noise | None = None,
     width: float | None = None,
     exponent: float = 1.7,
@@ -141,35 +142,40 @@ def sample_atoms(
         samples=samples,
         seed=seed,
     )
-    check_settings(settings, who=_WHO)
+    check(settings, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     table.check(atoms, who=_WHO)
-    _check_volume(volume, series)
+    check_volume(volume, series, who=_WHO)
     if atoms.sizes[table.ATOM] == 0:
         refuse(_WHO, needs="at least one atom to begin with", got="none", remedy="`find_atoms` with a lower threshold")
     data = counted(series, noise=noise, who=_WHO)
     made = sampled(data, volume, atoms, symbols, settings)
-    parameters: dict[str, Any] = {"elements": list(symbols), **settings_of_sampling(settings)}
+    parameters: dict[str, Any] = {"elements": list(symbols), **vars(settings)}
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
     return made(recipe)
 
 
-def settings_of_sampling(settings: Sampling) -> dict[str, Any]:
-    """The settings by their names."""
-    return dict(vars(settings))
+def check(settings: Sampling, *, who: str) -> None:
+    """Raise a SchemaError if a setting is out of range."""
+    check_settings(settings, who=who)
+    if settings.agreement > 1:
+        refuse(
+            who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
+        )
 
 
-def _check_volume(volume: xr.DataArray, series: xr.DataArray) -> None:
-    schema.check_volume(volume, who=_WHO)
-    schema.check_tilt_series(series, who=_WHO)
+def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError unless a volume is on the grid of a series."""
+    schema.check_volume(volume, who=who)
+    schema.check_tilt_series(series, who=who)
     pairs = ((schema.Z, schema.Z), (schema.Y, schema.DETECTOR), (schema.X, schema.DETECTOR))
     if any(
         volume.sizes[one] != series.sizes[other] or not np.allclose(volume[one].values, series[other].values)
         for one, other in pairs
     ):
         refuse(
-            _WHO,
+            who,
             needs="a volume on the grid of the series",
             got=f"sizes {tuple(volume.shape)} and {tuple(series.shape)}, or other positions",
             remedy="a reconstruction of this series",
@@ -187,7 +193,7 @@ def sampled(
     positions = table.positions(atoms)
     kept = _apart(positions, kinds, np.asarray(atoms["height"].values), distances)
     state = begin(data, positions[kept], kinds[kept], weights, settings)
-    state = fitted(data, state, settings.width is None)
+    state = fitted(data, state, width=settings.width)
     prior = prior_of(data, volume, distances, state.width)
     inside = _inside(data, prior, state.positions)
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
@@ -220,12 +226,14 @@ def sampled(
     return made
 
 
-def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset) -> Float64:
+def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
     """(kind, kind): how close two atoms may be, [nm]."""
     if settings.minimum_distance is not None:
         return np.full((max(len(symbols), 1),) * 2, settings.minimum_distance)
     if not symbols:
-        width = float(np.nanmedian(atoms["width"].values)) if np.isfinite(atoms["width"].values).any() else 0.05
+        assert atoms is not None
+        known = atoms["width"].values[np.isfinite(atoms["width"].values)]
+        width = float(np.median(known)) if known.size else 0.05
         return np.full((1, 1), float(atoms.attrs.get("minimum_distance", 2.5 * width)))
     radii = np.array([RADII_NM.get(symbol, 0.15) for symbol in symbols])
     return np.asarray(_BONDED * (radii[:, None] + radii))
@@ -264,11 +272,13 @@ def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, 
     return State(positions, kinds, weights * scale, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6))
 
 
-def fitted(data: Counted, state: State, with_width: bool) -> State:
+def fitted(data: Counted, state: State, *, width: float | None) -> State:
     """The state with heights, width and background fitted to the counts: all heights by one factor.
 
-    Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count.
+    Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count. A `width`
+    that is given stays.
     """
+    with_width = width is None
     for _ in range(_STEPS):
         images = _images(data, state, state.width)
         model = state.level + images
@@ -336,7 +346,7 @@ def walk(
     for number in range(settings.burn_in + settings.samples):
         now = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
         if number in _FITTED and atoms > 0:
-            now = fitted(data, now, settings.width is None)
+            now = fitted(data, now, width=settings.width)
         state = now
         model = state.level + _images(data, state, state.width)
         atoms, done = atom_moves.moves(
