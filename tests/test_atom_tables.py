@@ -34,11 +34,11 @@ def test_to_ase_and_back():
     """Positions are multiplied by 10 and divided by 10: equal within a rounding of each."""
     ase = pytest.importorskip("ase")
     made = small()
-    atoms = table.to_ase(made)
+    atoms = table.atoms_to_ase(made)
     assert isinstance(atoms, ase.Atoms)
     assert atoms.get_chemical_symbols() == ["O", "X", "Zr"]
     np.testing.assert_allclose(atoms.positions[2], [5.0, 0.0, 10.0], rtol=1e-15)
-    back = table.from_ase(atoms)
+    back = table.atoms_from_ase(atoms)
     xr.testing.assert_allclose(back, made.drop_attrs(), rtol=1e-15)
     assert back["species"].values.tolist() == made["species"].values.tolist()
 

@@ -75,7 +75,7 @@ def nearest(places: Float64, targets: Float64, limit: float) -> tuple[Integers, 
 def refined(places: Float64, targets: Float64, start: Move, limit: float, *, turns: bool) -> tuple[Move, int, float]:
     """A move improved by its own pairs until it is still; the pairs within the limit, and their mean square.
 
-    Pairs are looked for within twice the limit at first, and the worst fifth is left out of each step but the last ones.
+    Pairs are looked for within twice the limit at first, and the worst fifth is left out of the first steps.
     """
     move = start
     for round_number in range(_ROUNDS):

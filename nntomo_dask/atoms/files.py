@@ -154,11 +154,11 @@ def _ase() -> Any:
 
 
 def _write_xyz(atoms: xr.Dataset, path: Path) -> None:
-    _ase().write(path, table.to_ase(atoms), format="xyz", fmt="%22.15f")
+    _ase().write(path, table.atoms_to_ase(atoms), format="xyz", fmt="%22.15f")
 
 
 def _write_extxyz(atoms: xr.Dataset, path: Path) -> None:
-    _ase().write(path, table.to_ase(atoms), format="extxyz")
+    _ase().write(path, table.atoms_to_ase(atoms), format="extxyz")
 
 
 def _write_cif(atoms: xr.Dataset, path: Path) -> None:
@@ -166,7 +166,7 @@ def _write_cif(atoms: xr.Dataset, path: Path) -> None:
     if unknown:
         got = f"{unknown} atoms without"
         refuse("write_atoms", needs="an element of each atom for a CIF", got=got, remedy="find them with `species`")
-    held = table.to_ase(atoms)
+    held = table.atoms_to_ase(atoms)
     low, high = held.positions.min(axis=0) - _MARGIN, held.positions.max(axis=0) + _MARGIN
     held.set_cell(high - low)
     held.positions -= low
@@ -177,7 +177,7 @@ def _write_cif(atoms: xr.Dataset, path: Path) -> None:
 def _read_ase(form: str) -> Callable[[Path, recipes.Recipe], xr.Dataset]:
     def read(path: Path, recipe: recipes.Recipe) -> xr.Dataset:
         held = _ase().read(path, index=0, format=form)
-        return table.from_ase(held, recipe=recipe)
+        return table.atoms_from_ase(held, recipe=recipe)
 
     return read
 

@@ -1,7 +1,6 @@
 """Atoms found in a volume: maxima above the background, and Gaussians fitted to the voxels around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,16 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.atoms import candidates, fitting, look as looking, species as species_room, table
+from nntomo_dask.atoms.finding import FAINTEST, THRESHOLD, Finding, Scale
 from nntomo_dask.atoms.frame import Frame, frame_of
 from nntomo_dask.atoms.look import Look
-from nntomo_dask.atoms.species import Scale, Species
+from nntomo_dask.atoms.species import Species
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.settings import check_settings, setting
+from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Bools, Float64
 
 _WHO = "find_atoms"
-_THRESHOLD = 5.0  # of 10⁷ values of normal noise the largest is at 5.2
-_FAINTEST = 0.02  # of the brightest: carbon beside zirconium has 0.04 in dark field
 _ROUNDS = 4  # of fits, each without what the one before has shown to be no atoms
 _LOOKS = 3  # at what the atoms leave
 _NEAR = 4.0  # widths within which an atom may leave rings
@@ -29,37 +27,13 @@ _AT_BOUND = 0.98  # a fitted width this near to a bound is at it
 _UNKNOWN_BORDER = 24  # slices on either side of a slab where the width is not known yet
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What is taken for an atom: the keywords of `find_atoms`, which says more about each."""
-
-    width: float | None = setting(
-        None, help="Standard deviation of the Gaussian that an atom is. Default: estimated.", unit="nm", above=0
-    )
-    minimum_distance: float | None = setting(
-        None, help="Least distance of two atoms. Default: twice the width.", unit="nm", above=0
-    )
-    threshold: float = setting(
-        _THRESHOLD, help="Least height of an atom above the background, in standard deviations of the noise.", above=0
-    )
-    faintest: float = setting(
-        _FAINTEST, help="Least height of an atom, as a share of the brightest atoms' height.", least=0, below=1
-    )
-    count: int | None = setting(
-        None, help="Number of atoms: the most certain ones. Default: all above the threshold.", least=1
-    )
-    scale: Scale = setting(
-        "log", help="How elements are told from each other: by the logarithm of what an atom adds up to, or by itself."
-    )
-
-
 def find_atoms(
     volume: xr.DataArray,
     *,
     width: float | None = None,
     minimum_distance: float | None = None,
-    threshold: float = _THRESHOLD,
-    faintest: float = _FAINTEST,
+    threshold: float = THRESHOLD,
+    faintest: float = FAINTEST,
     count: int | None = None,
     species: Species | None = None,
     boundaries: Sequence[float] | None = None,
@@ -109,8 +83,9 @@ def find_atoms(
     Returns
     -------
     A table of atoms, sorted by z, y, x: ``z``, ``y``, ``x``, ``width`` [nm]; ``height``, ``background`` in units of the
-    volume; ``confidence``, the height over the noise; ``species``; with folds, ``agreement``. Attributes: ``noise``, the
-    standard deviation of a height where there is no atom; ``atom_width``, the common width [nm]; ``minimum_distance``.
+    volume; ``confidence``, the height over the noise; ``species``; with folds, ``agreement``. Attributes: ``noise``,
+    the standard deviation of a height where there is no atom; ``atom_width``, the common width, and
+    ``minimum_distance`` [nm].
 
     Raises
     ------

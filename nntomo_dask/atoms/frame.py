@@ -1,4 +1,4 @@
-"""The grid of a volume as the search sees it: voxels counted in pixels along y and x, and tasks for groups of slices."""
+"""A volume as the search sees it: voxels counted in pixels along y and x, and tasks for groups of slices."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

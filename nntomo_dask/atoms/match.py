@@ -1,5 +1,6 @@
 """Found atoms matched with those of a structure, and the score: how many were found, and how far off they are."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -181,8 +182,8 @@ def match_atoms(
     reference
         The same of the structure, all the atoms that the volume has: a periodic crystal is cut to the volume before.
     limit
-        Farthest that two of a pair may be from each other, [nm]. None: half the distance of the nearest two atoms of the
-        structure, at most 0.1.
+        Farthest that two of a pair may be from each other, [nm]. None: half the distance of the nearest two atoms of
+        the structure, at most 0.1.
     align
         "none": positions are compared as they are. "shift": the found atoms are shifted first. "rigid": they are also
         rotated.
@@ -222,7 +223,7 @@ def match_atoms(
 
 
 def assigned(places: Float64, targets: Float64, limit: float) -> tuple[Integers, Integers]:
-    """Rows of points and of targets that belong together, each once, by the targets: as many as can be, and the nearest."""
+    """Rows of points and of targets that belong together, sorted by the targets: as many as can be, and the nearest."""
     pairs = cKDTree(places).sparse_distance_matrix(cKDTree(targets), limit, output_type="ndarray")
     one, other = pairs["i"].astype(np.int64), pairs["j"].astype(np.int64) + len(places)
     size = len(places) + len(targets)
@@ -230,7 +231,7 @@ def assigned(places: Float64, targets: Float64, limit: float) -> tuple[Integers,
     order = np.argsort(part[one], kind="stable")
     bounds = np.flatnonzero(np.diff(part[one][order], prepend=-1, append=-1)) if len(one) else np.zeros(1, np.int64)
     rows, columns = [], []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         chosen = order[begin:end]
         if len(chosen) == 1:
             rows.append(one[chosen])

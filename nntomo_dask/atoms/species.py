@@ -1,15 +1,15 @@
 """Which element an atom is, by how much it adds up to: heavier elements are brighter."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from nntomo_dask.atoms import elements
+from nntomo_dask.atoms.finding import Scale
 from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float64, Integers
 
-Scale = Literal["log", "linear"]
 Species = str | Sequence[str] | Mapping[str, int]
 
 _BINS = 1024  # of the values that are divided

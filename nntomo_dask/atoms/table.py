@@ -32,6 +32,8 @@ from nntomo_dask.types import Float64
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from nntomo_dask.simulation.specimen import Specimen
+
 ATOM = "atom"
 POSITION = ("z", "y", "x")
 FITTED = ("height", "width", "background", "confidence")
@@ -139,15 +141,15 @@ def positions(atoms: xr.Dataset) -> Float64:
 
 def table_of(atoms: "xr.Dataset | Atoms", *, who: str) -> xr.Dataset:
     """A table, checked, from a table or from ASE atoms."""
-    made = cast("xr.Dataset", from_ase(cast("Any", atoms)) if hasattr(atoms, "get_chemical_symbols") else atoms)
+    made = cast("xr.Dataset", atoms_from_ase(cast("Any", atoms)) if hasattr(atoms, "get_chemical_symbols") else atoms)
     check(made, who=who)
     return made
 
 
-def from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Dataset:
+def atoms_from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Dataset:
     """A table from ASE atoms, whose positions are x, y, z in Å.
 
-    Arrays of the atoms that have the names of columns, as those of `to_ase` have, become columns; others are NaN. Cell
+    Arrays of the atoms that have the names of columns, as those of `atoms_to_ase` have, become columns. Cell
     and periodicity are left out.
 
     Raises
@@ -164,7 +166,13 @@ def from_ase(atoms: "Atoms", *, recipe: recipes.Recipe | None = None) -> xr.Data
     return make(places, recipe=recipe, species=named, **columns)
 
 
-def to_ase(atoms: xr.Dataset) -> "Atoms":
+def from_specimen(specimen: "Specimen") -> xr.Dataset:
+    """A table from the atoms of a specimen, which lie where they lie in a volume of it."""
+    named = [elements.SYMBOLS[number - 1] for number in specimen.numbers]
+    return make(np.asarray(specimen.positions_nm)[:, ::-1], recipe=specimen.recipe, species=named)
+
+
+def atoms_to_ase(atoms: xr.Dataset) -> "Atoms":
     """ASE atoms from a table: positions x, y, z in Å, the other columns as arrays of their names, as they are.
 
     Atoms of no known species have the symbol X. There is no cell.
@@ -174,8 +182,8 @@ def to_ase(atoms: xr.Dataset) -> "Atoms":
     MissingPackageError
         ASE is not installed.
     """
-    check(atoms, who="to_ase")
-    ase = extras.require("ase", who="to_ase")
+    check(atoms, who="atoms_to_ase")
+    ase = extras.require("ase", who="atoms_to_ase")
     named = [str(symbol) or _UNKNOWN for symbol in atoms[SPECIES].values]
     made: Atoms = ase.Atoms(symbols=named, positions=positions(atoms)[:, ::-1] * _ANGSTROMS)
     for name in (*FITTED, *OPTIONAL):

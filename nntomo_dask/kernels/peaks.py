@@ -187,9 +187,9 @@ def _gathered(
         low[axis] = origin[:, axis].min() - radius / scale
         high[axis] = origin[:, axis].max() + radius / scale
     count = 0
-    for z in range(max(int(math.ceil(low[0])), first), min(int(math.floor(high[0])) + 1, first + depth)):
-        for y in range(max(int(math.ceil(low[1])), 0), min(int(math.floor(high[1])) + 1, height)):
-            for x in range(max(int(math.ceil(low[2])), 0), min(int(math.floor(high[2])) + 1, length)):
+    for z in range(max(math.ceil(low[0]), first), min(math.floor(high[0]) + 1, first + depth)):
+        for y in range(max(math.ceil(low[1]), 0), min(math.floor(high[1]) + 1, height)):
+            for x in range(max(math.ceil(low[2]), 0), min(math.floor(high[2]) + 1, length)):
                 near = False
                 for one in range(len(origin)):
                     dz, dy, dx = (z - origin[one, 0]) * step, y - origin[one, 1], x - origin[one, 2]
@@ -224,7 +224,11 @@ def _sums(places: Any, values: Any, theta: Any, normal: Any, gradient: Any) -> f
         model, many = theta[-1], 0
         for one in range(members):
             at = PARAMETERS * one
-            dz, dy, dx = places[voxel, 0] - theta[at], places[voxel, 1] - theta[at + 1], places[voxel, 2] - theta[at + 2]
+            dz, dy, dx = (
+                places[voxel, 0] - theta[at],
+                places[voxel, 1] - theta[at + 1],
+                places[voxel, 2] - theta[at + 2],
+            )
             squared, deviation = dz * dz + dy * dy + dx * dx, theta[at + 4]
             if squared > (REACH * deviation) ** 2:
                 continue
@@ -257,7 +261,11 @@ def _squares(places: Any, values: Any, theta: Any) -> float:
         residual = values[voxel] - theta[-1]
         for one in range(members):
             at = PARAMETERS * one
-            dz, dy, dx = places[voxel, 0] - theta[at], places[voxel, 1] - theta[at + 1], places[voxel, 2] - theta[at + 2]
+            dz, dy, dx = (
+                places[voxel, 0] - theta[at],
+                places[voxel, 1] - theta[at + 1],
+                places[voxel, 2] - theta[at + 2],
+            )
             squared, deviation = dz * dz + dy * dy + dx * dx, theta[at + 4]
             if squared <= (REACH * deviation) ** 2:
                 residual -= theta[at + 3] * math.exp(-squared / (2 * deviation * deviation))
@@ -383,9 +391,9 @@ def _subtract(block: Any, gaussians: Any, first: int, step: float) -> None:
     for one in range(len(gaussians)):
         cz, cy, cx, peak, deviation = gaussians[one]
         reach = REACH * deviation
-        for z in range(max(int(math.ceil(cz - reach / step)), first), min(int(cz + reach / step) + 1, first + depth)):
-            for y in range(max(int(math.ceil(cy - reach)), 0), min(int(cy + reach) + 1, height)):
-                for x in range(max(int(math.ceil(cx - reach)), 0), min(int(cx + reach) + 1, length)):
+        for z in range(max(math.ceil(cz - reach / step), first), min(int(cz + reach / step) + 1, first + depth)):
+            for y in range(max(math.ceil(cy - reach), 0), min(int(cy + reach) + 1, height)):
+                for x in range(max(math.ceil(cx - reach), 0), min(int(cx + reach) + 1, length)):
                     dz, dy, dx = (z - cz) * step, y - cy, x - cx
                     squared = dz * dz + dy * dy + dx * dx
                     if squared < reach * reach:
