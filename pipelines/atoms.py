@@ -71,7 +71,7 @@ SIZES = {
     ),
     "report": Size(
         cases=(
-            ("silicon", "haadf", LINEAR, ("full60", "full30", "full15", "tem15"), (3e4, 1e5, 2e6)),
+            ("silicon", "haadf", LINEAR, ("full60", "full30", "full15", "tem15"), (3e4, 5e4, 1e5, 2e6)),
             ("silicon", "haadf", SCATTERED, ("full30",), (1e5, 2e6)),
             ("UiO-66", "haadf", LINEAR, ("tem15", "tem8"), (1e3, 1e4)),
             ("UiO-66", "idpc", LINEAR, ("tem15",), (1e3, 1e4)),
@@ -248,7 +248,7 @@ def bound_of(truth: xr.Dataset, series: xr.DataArray, case: Case) -> float:
         return float("nan")
     electrons = case.dose * (10 * series.attrs["pixel_size"]) ** 2 / series.sizes["angle"]
     noise = nt.Noise(gain=1 / electrons, read_noise=1e-3 / electrons)
-    return 1000 * float(nt.position_bound(truth, series, noise=noise, per_projection="none").attrs["rmsd"])
+    return 1000 * float(nt.position_bound(truth, series, noise=noise, per_projection="nothing").attrs["rmsd"])
 
 
 def plain_peaks(volume: xr.DataArray, count: int, *, distance: float, sigma: float) -> xr.Dataset:

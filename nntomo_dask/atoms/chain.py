@@ -190,15 +190,15 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         axis=1,
     )
     noise = float(np.median(np.abs(values - np.median(values)))) or 1.0
-    return table.make(
+    made = table.make(
         coordinates,
         recipe=recipes.record("maxima", {"distance": distance, "sigma": sigma}, [volume]),
         height=values[kept],
         width=np.full(int(kept.sum()), sigma * pixel),
         background=np.zeros(int(kept.sum())),
         confidence=values[kept] / noise,
-        species=None,
     )
+    return made.assign_attrs(atom_width=sigma * pixel, minimum_distance=distance)
 
 
 def vertices(smooth: Float64, places: Any) -> Float64:

@@ -40,22 +40,27 @@ class Sampling:
 
     width: float | None = setting(
         None,
+        option=None,  # that of `Finding`
         help="Standard deviation of the Gaussian that an atom is in a projection. Default: fitted.",
         unit="nm",
         above=0,
     )
     exponent: float = setting(
-        1.7, help="Power of the atomic number with which atoms of several elements are weighted.", least=0, most=3
+        1.7, help="Of a series: power of the atomic number with which atoms of several elements are weighted.", least=0, most=3
     )
     minimum_distance: float | None = setting(
-        None, help="Least distance of two atoms. Default: 0.85 of the sum of their covalent radii.", unit="nm", above=0
+        None,
+        option=None,
+        help="Least distance of two atoms. Default: 0.85 of the sum of their covalent radii.",
+        unit="nm",
+        above=0,
     )
     agreement: float = setting(
-        0.5, help="Share of the samples that an atom has to be in, of those within half of the least distance.", above=0
+        0.5, help="Of a series: share of the samples that an atom has to be in.", above=0
     )
-    burn_in: int = setting(25, help="Rounds of moves before the first sample, 20 for each atom in a round.", least=21)
-    samples: int = setting(40, help="Rounds of moves with a sample after each.", least=2)
-    seed: int = setting(0, help="Seed of the random moves.", least=0)
+    burn_in: int = setting(25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21)
+    samples: int = setting(40, help="Of a series: rounds of moves with a sample after each.", least=2)
+    seed: int = setting(0, help="Of a series: seed of the random moves.", least=0)
 
 
 class State(NamedTuple):
@@ -199,6 +204,13 @@ def sampled(
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
     state, taken = walk(data, state, prior, settings, rng)
     places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
+    if len(places) == 0:
+        refuse(
+            _WHO,
+            needs=f"atoms that are in {100 * settings.agreement:g} % of the samples",
+            got="none: the projections do not tell where atoms are",
+            remedy="a lower `agreement`, or the `width` of the atoms",
+        )
     heights = state.heights[species]
     model = state.level + atom_moves.render(places, species, state.heights, state.width, data.rays, data.shape)
     less = np.array(
@@ -220,8 +232,10 @@ def sampled(
     }
     named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
 
+    common = {"atom_width": state.width, "minimum_distance": float(distances.min())}
+
     def made(recipe: recipes.Recipe) -> xr.Dataset:
-        return table.make(places, recipe=recipe, species=named, **columns)
+        return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
 
     return made
 

@@ -10,14 +10,17 @@ import xarray as xr
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.atoms.finding import Finding
-from nntomo_dask.cli import options, report, support
+from nntomo_dask.atoms.sampling import Sampling
+from nntomo_dask.cli import options, report, series_atoms, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
+from nntomo_dask.settings import settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
 _TABLES = (".csv", ".xyz", ".extxyz")
 _OF_CRYSTAL = ("repeat", "tilt_axis", "limit", "align")
+_OF_VOLUME = ("threshold", "faintest", "count", "scale", "boundaries", "folds", "memory")
 _FINDING = ("width", "minimum_distance", "threshold", "faintest", "count", "scale")
 
 
@@ -79,6 +82,13 @@ class Boundaries(click.ParamType[Any]):
     "than elements. Default: by k-means.",
 )
 @options.of(Finding)
+@options.of(Sampling)
+@click.option(
+    "--page",
+    "folder",
+    type=support.PATH,
+    help="Of a series: a folder for a page with figures and numbers.",
+)
 @click.option(
     "--fold",
     "folds",
@@ -134,15 +144,20 @@ def atoms(
     folds: tuple[Path, ...],
     crystal: str | None,
     figure: Path | None,
+    folder: Path | None,
     as_json: bool,  # noqa: FBT001
     memory: int | None,
     **arguments: Any,
 ) -> None:
-    """Find the atoms of a volume.
+    """Find the atoms of a volume, or of a tilt series of low dose.
+
+    Of a series, the noise is found, a volume is reconstructed, and atoms are sampled from their likelihood in the
+    projections: they are told by all of the counts, and each has a standard error.
 
     \b
     Examples:
       nntomo atoms volume.zarr -o atoms.csv
+      nntomo atoms series.zarr -o atoms.csv --elements Si --page atoms/
       nntomo atoms volume.zarr -o atoms.xyz --elements Zr,O --figure atoms.png
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
     """
@@ -160,12 +175,19 @@ def atoms(
         figures.append(_beside(figure))
     kept = [one for one in figures if report.is_figure(one)]
     written = [output, *(one for one in figures if one not in kept)]
+    pages = [] if folder is None else [folder / name for name in series_atoms.FILES]
     inputs = [store, *folds, *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else [])]
-    with outputs.reserved("atoms", written=written, replaced=kept, inputs=inputs, overwrite=overwrite):
+    with outputs.reserved("atoms", written=written, replaced=[*kept, *pages], inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
-        volume, others = _opened(store, folds, arguments, memory)
-        settings = {name: arguments[name] for name in _FINDING}
-        found = nt.find_atoms(volume, **settings, species=elements, boundaries=boundaries, folds=others)
+        if series_atoms.is_series(store):
+            support.check_free(*_OF_VOLUME, because="is for a volume, and this is a tilt series")
+            volume, found = series_atoms.found(store, elements, arguments, folder)
+        else:
+            for one in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
+                support.check_free(one, because="is for a tilt series, and this is a volume")
+            volume, others = _opened(store, folds, arguments, memory)
+            settings = {name: arguments[name] for name in _FINDING}
+            found = nt.find_atoms(volume, **settings, species=elements, boundaries=boundaries, folds=others)
         match = None
         if reference is not None:
             limit, align = arguments["limit"], arguments["align"] or "shift"
@@ -228,7 +250,7 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         "atoms": int(found.sizes["atom"]),
         "width_nm": float(found.attrs["atom_width"]),
         "minimum_distance_nm": float(found.attrs["minimum_distance"]),
-        "noise": float(found.attrs["noise"]),
+        **({"noise": float(found.attrs["noise"])} if "noise" in found.attrs else {}),
         "least_confidence": float(confidence.min()),
     }
     named = found["species"].values.tolist()
