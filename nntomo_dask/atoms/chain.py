@@ -21,7 +21,7 @@ from nntomo_dask.types import Float64
 Last = Literal["candidates", "samples", "projections"]
 
 _WHO = "atoms_from_series"
-_LEAST_WIDTH = 0.03  # nm; of the filter that candidates are looked for with, where no width is given
+_LEAST_WIDTH = 0.7  # pixels; of the filter that candidates are looked for with
 _BRIGHT = 0.5  # of the brightest maxima's mean: candidates; too few of them are better than too many
 _BRIGHTEST = 20, 8  # one maximum in so many is among the brightest, and at least so many are
 
@@ -166,7 +166,7 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         There are none.
     """
     pixel = data.pixel
-    sigma = (settings.width or max(_LEAST_WIDTH, 1.25 * pixel)) / pixel
+    sigma = max((settings.width or counting.width_of(data)) / pixel, _LEAST_WIDTH)
     smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), sigma)
     if settings.minimum_distance is not None or symbols:
         distance = float(sampling.least_distances(symbols, settings, None).min())

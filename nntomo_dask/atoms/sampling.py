@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.atoms import elements as element_room, table
-from nntomo_dask.atoms.counts import Counted, counted
+from nntomo_dask.atoms.counts import Counted, counted, width_of
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_moves import Prior
@@ -31,6 +31,7 @@ _SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one ki
 _ACCEPTED = 0.3  # share of shifts that should be accepted
 _ROOM = 3  # times as many atoms as at first may be there
 _STEPS = 6  # of a fit
+_WIDER = 0.25  # by which a fitted width may differ from the first: while atoms are missing, wide ones would fit better
 _FAR = 0.4  # change of a logarithm in a step of a fit, at most
 
 
@@ -46,7 +47,10 @@ class Sampling:
         above=0,
     )
     exponent: float = setting(
-        1.7, help="Of a series: power of the atomic number with which atoms of several elements are weighted.", least=0, most=3
+        1.7,
+        help="Of a series: power of the atomic number with which atoms of several elements are weighted.",
+        least=0,
+        most=3,
     )
     minimum_distance: float | None = setting(
         None,
@@ -55,10 +59,10 @@ class Sampling:
         unit="nm",
         above=0,
     )
-    agreement: float = setting(
-        0.5, help="Of a series: share of the samples that an atom has to be in.", above=0
+    agreement: float = setting(0.5, help="Of a series: share of the samples that an atom has to be in.", above=0)
+    burn_in: int = setting(
+        25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
     )
-    burn_in: int = setting(25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21)
     samples: int = setting(40, help="Of a series: rounds of moves with a sample after each.", least=2)
     seed: int = setting(0, help="Of a series: seed of the random moves.", least=0)
 
@@ -70,6 +74,7 @@ class State(NamedTuple):
     kinds: Integers
     heights: Float64  # (kind,), in counts
     width: float  # [nm]
+    first_width: float  # before atoms were fitted
     level: float  # counts of the background, of the read-out too
 
 
@@ -279,11 +284,11 @@ def _apart(positions: Float64, kinds: Integers, heights: Float64, distances: Flo
 
 def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
     """A first guess: all counts above the read-out belong to atoms."""
-    width = settings.width or max(1.5 * data.pixel, 0.03)
+    width = settings.width or width_of(data)
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
-    return State(positions, kinds, weights * scale, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6))
+    return State(positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6))
 
 
 def fitted(data: Counted, state: State, *, width: float | None) -> State:
@@ -293,6 +298,7 @@ def fitted(data: Counted, state: State, *, width: float | None) -> State:
     that is given stays.
     """
     with_width = width is None
+    low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
     for _ in range(_STEPS):
         images = _images(data, state, state.width)
         model = state.level + images
@@ -313,7 +319,7 @@ def fitted(data: Counted, state: State, *, width: float | None) -> State:
         state = state._replace(
             heights=state.heights * math.exp(step_to[0]),
             level=data.read + above,
-            width=state.width * math.exp(step_to[2]) if with_width else state.width,
+            width=min(max(state.width * math.exp(step_to[2]), low), high) if with_width else state.width,
         )
         if np.abs(step_to[[0, -1]]).max() < 1e-3:
             break

@@ -213,7 +213,7 @@ def certainty(atoms: xr.Dataset) -> Figure:
         for axes, (title, values, unit) in zip(figure.subplots(1, 3), parts, strict=True):
             known = values[np.isfinite(values)]
             if known.size:
-                axes.hist(known, bins=_BINS, color="#4a6b8a")
+                axes.hist(known, bins=_BINS, range=(0, 100) if unit == "%" else None, color="#4a6b8a")
             axes.set_title(title)
             axes.set_xlabel(f"[{unit}]")
             axes.set_ylabel("atoms")
