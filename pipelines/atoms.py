@@ -261,14 +261,13 @@ def plain_peaks(volume: xr.DataArray, count: int, *, distance: float, sigma: flo
     smooth = np.asarray(volume.values, np.float64)
     if sigma:
         smooth = scipy.ndimage.gaussian_filter(smooth, sigma / pixel)
-    reach = int(np.ceil(distance / pixel))
-    ball = (np.indices((2 * reach + 1,) * 3) - reach) ** 2
-    highest = scipy.ndimage.maximum_filter(smooth, footprint=ball.sum(axis=0) <= (distance / pixel) ** 2)
+    highest = scipy.ndimage.maximum_filter(smooth, 3)
     y, x = np.meshgrid(volume["y"].values, volume["x"].values, indexing="ij")
     seen = np.hypot(y, x) < float(volume["x"].values.max()) - distance / 2  # not in corners, which few rays cross
     places = np.argwhere((smooth == highest) & (smooth > 0) & seen)
     values = smooth[tuple(places.T)]
-    kept = np.argsort(-values, kind="stable")[:count]
+    apart = sampling.apart(places * pixel, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    kept = apart[np.argsort(-values[apart], kind="stable")[:count]]
     found = chain.vertices(smooth, places[kept])
     middle = (np.array(volume.shape) - 1) / 2
     return table.make((found - middle) * pixel, recipe=recipes.record("plain_peaks", {}, [volume]))

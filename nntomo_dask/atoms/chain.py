@@ -172,13 +172,14 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         distance = float(sampling.least_distances(symbols, settings, None).min())
     else:
         distance = 2.5 * sigma * pixel
-    reach = int(np.ceil(distance / pixel))
-    ball = np.indices((2 * reach + 1,) * 3) - reach
-    highest = scipy.ndimage.maximum_filter(smooth, footprint=(ball**2).sum(axis=0) <= (distance / pixel) ** 2)
+    highest = scipy.ndimage.maximum_filter(smooth, 3)
     places = np.argwhere((smooth == highest) & (smooth > 0) & data.seen(min(2 * sigma * pixel, distance)))
     if len(places) == 0:
         refuse(_WHO, needs="a volume with maxima", got="one without", remedy="a series with a specimen in it")
     values = smooth[tuple(places.T)]
+    # Not by a wider filter: beside a bright atom its own slope would hide a weaker one.
+    first = sampling.apart(places * pixel, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    places, values = places[first], values[first]
     brightest = np.sort(values)[::-1][: max(len(values) // _BRIGHTEST[0], _BRIGHTEST[1])]
     kept = values >= _BRIGHT * float(brightest.mean())
     positions = vertices(smooth, places[kept])

@@ -201,7 +201,7 @@ def sampled(
     weights = _weights(symbols, settings.exponent)
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
-    kept = _apart(positions, kinds, np.asarray(atoms["height"].values), distances)
+    kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
     state = begin(data, positions[kept], kinds[kept], weights, settings)
     state = fitted(data, state, width=settings.width)
     prior = prior_of(data, volume, distances, state.width)
@@ -272,14 +272,21 @@ def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
     return np.array([places.get(str(one), 0) for one in atoms[table.SPECIES].values], np.int64)
 
 
-def _apart(positions: Float64, kinds: Integers, heights: Float64, distances: Float64) -> Integers:
+def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Float64) -> Integers:
     """Numbers of atoms of which no two are too close; the higher one of two stays."""
-    kept: list[int] = []
+    if len(positions) == 0:
+        return np.zeros(0, np.int64)
+    near = cKDTree(positions).query_ball_point(positions, float(distances.max()))
+    stays, decided = np.ones(len(positions), bool), np.zeros(len(positions), bool)
     for one in np.argsort(-np.nan_to_num(heights), kind="stable"):
-        away = np.linalg.norm(positions[kept] - positions[one], axis=1)
-        if (away >= distances[kinds[one], kinds[kept]]).all():
-            kept.append(int(one))
-    return np.sort(np.array(kept, np.int64))
+        decided[one] = True
+        if not stays[one]:
+            continue
+        others = np.array(near[one], np.int64)
+        others = others[~decided[others]]
+        away = np.linalg.norm(positions[others] - positions[one], axis=1)
+        stays[others[away < distances[kinds[one], kinds[others]]]] = False
+    return np.flatnonzero(stays)
 
 
 def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
@@ -288,7 +295,9 @@ def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, 
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
-    return State(positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6))
+    return State(
+        positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+    )
 
 
 def fitted(data: Counted, state: State, *, width: float | None) -> State:

@@ -209,9 +209,9 @@ def _is_free(positions: Any, kinds: Any, atoms: int, place: Any, kind: int, but:
 @njit(nogil=True, cache=True)
 def _voxel(place: Any, rays: Any, size: int, slices: int) -> int:
     """The number of the voxel that holds a place, -1 outside."""
-    z = int(math.floor((place[0] - rays.first_z) / rays.step_z + 0.5))
-    y = int(math.floor((place[1] - rays.first_t) / rays.step_t + 0.5))
-    x = int(math.floor((place[2] - rays.first_t) / rays.step_t + 0.5))
+    z = math.floor((place[0] - rays.first_z) / rays.step_z + 0.5)
+    y = math.floor((place[1] - rays.first_t) / rays.step_t + 0.5)
+    x = math.floor((place[2] - rays.first_t) / rays.step_t + 0.5)
     if z < 0 or y < 0 or x < 0 or z >= slices or y >= size or x >= size:
         return -1
     return (z * size + y) * size + x
