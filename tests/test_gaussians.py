@@ -57,7 +57,7 @@ def test_derivatives_are_differences(some, grid):
     for place in range(3):
         shift = step * np.eye(3)[place]
         difference = (value(*shift) - value(*-shift)) / (2 * step)
-        # Third derivatives are below 25 / w³ ≈ 5e4 here: an error of step² / 6 times that, and 1e-16 / step of rounding.
+        # Third derivatives are below 25 / w³ ≈ 5e4 here: an error of step² / 6 times that, 1e-16 / step of rounding.
         np.testing.assert_allclose(exact[:, place + 1], difference, atol=2e-6)
 
 

@@ -31,7 +31,7 @@ ROOM_OF_PACKAGE = {
     "cupyx": {"compute/device"},
     "rmm": {"compute/device"},
     "abtem": {"simulation/multislice"},
-    "ase": {"simulation", "atoms/table", "atoms/files"},
+    "ase": {"simulation", "atoms/table", "atoms/match", "atoms/files"},
     "gemmi": {"simulation/cif", "simulation/symmetry"},
     "py4DSTEM": {"simulation/idpc"},
     "dask_cuda": {"compute/workers"},

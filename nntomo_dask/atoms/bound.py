@@ -8,9 +8,8 @@ from nntomo_dask.atoms import information, measured, table
 from nntomo_dask.atoms.least_squares import FREE_OF_VIEWS, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
 from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
-from nntomo_dask.atoms.refine import HEIGHT_ERROR, SIGNIFICANCE, Refinement
+from nntomo_dask.atoms.refine import Refinement
 from nntomo_dask.atoms.views import Pixels, Views
-from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Float32
 
@@ -29,17 +28,17 @@ def position_bound(
     """The Cramér–Rao bound of each atom's position: what no unbiased estimate from such projections can beat.
 
     The Fisher information of positions, heights and widths of all atoms, and of what is each projection's own, is
-    ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels, with the model m of `refine_atoms` and the variance σ² of the noise at its
-    values. The bound is the root of the diagonal of its inverse [1]_, so heights and overlapping neighbours that are unknown too
-    are in it. An atom alone with N counts in all views, of width w, has about w / √N along the tilt axis.
+    ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels, with the model m of `refine_atoms` and the variance σ² of the noise at
+    its values. The bound is the root of the diagonal of its inverse [1]_, so heights and overlapping neighbours that
+    are unknown too are in it. An atom alone with N counts in all views, of width w, has about w / √N along the axis.
 
-    Computes at once. The values of the series play no part where a noise is given: a lazy series of zeros with the angles of an
-    experiment serves to plan it.
+    Computes at once. The values of the series play no part where a noise is given: a lazy series of zeros with the
+    angles of an experiment serves to plan it.
 
     Parameters
     ----------
     atoms
-        A table with heights and widths; where it was refined, with its backgrounds, scales and shifts of the projections.
+        A table with heights and widths; where it was refined, with what it says of the projections.
     series
         Dims (z, angle, detector), float32, in nm: its coordinates are the geometry.
     noise
@@ -50,8 +49,8 @@ def position_bound(
     Returns
     -------
     The table with the columns ``z_error``, ``y_error``, ``x_error`` [nm], ``height_error`` and ``significance``, the
-    height over that. ``attrs["rmsd"]`` is the root mean square distance from the true positions of an estimate that reaches the
-    bound, [nm]. Where projections do not determine a coordinate, its bound is about the field of view.
+    height over that. ``attrs["rmsd"]`` is the root mean square distance from the true positions of an estimate that
+    reaches the bound, [nm]. Where projections do not determine a coordinate, its bound is about the field of view.
 
     Raises
     ------
@@ -69,13 +68,15 @@ def position_bound(
     if model is None:
         measured.refuse_noiseless(_WHO)
     views = Views.of(series, pixels)
-    exact, own = measured.gaussians_of(atoms), measured.own_of(atoms, views)
-    _, groups = grouped(exact, np.asarray(atoms[table.SPECIES].values), widths)
+    exact, own = measured.atoms_of(atoms), measured.own_of(atoms, views)
+    species = np.asarray(atoms[table.SPECIES].values)
+    _, groups, tailed = grouped(exact, species, widths, "tailed" if exact.has_tails else "gaussian")
     everything = np.ones(len(groups), bool)
-    parameters = Parameters(exact, everything, groups, float(np.median(exact.widths)))
+    parameters = Parameters(exact, everything, groups, tailed, float(np.median(exact.widths)))
+    gaussians = exact.gaussians()
 
     def shown(view: int) -> Float32:
-        return np.asarray(own.background[view] + own.scale[view] * views.shown(exact, own, view), np.float32)
+        return np.asarray(own.background[view] + own.scale[view] * views.shown(gaussians, own, view), np.float32)
 
     with views.threads():
         images = views.each(shown)
@@ -90,7 +91,7 @@ def position_bound(
     }
     said["atoms"] = measured.digest(atoms)
     columns = dict(zip(table.ERRORS, errors.positions.T, strict=True))
-    columns |= {HEIGHT_ERROR: errors.heights, SIGNIFICANCE: exact.heights / errors.heights}
+    columns |= {table.HEIGHT_ERROR: errors.heights, table.SIGNIFICANCE: exact.heights / errors.heights}
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
     kept = {key: value for key, value in atoms.attrs.items() if key == measured.OF_PROJECTIONS}
     return made.assign_attrs(kept | {"rmsd": float(np.sqrt((errors.positions**2).sum(axis=1).mean()))})

@@ -96,15 +96,17 @@ def _reading(path: str | os.PathLike[str]) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (SchemaError, OSError):
+    except SchemaError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # ASE has errors of this kind about what it reads
+            raise
         got = f"{Path(path).name}, which cannot be read: {str(error)[:200] or type(error).__name__}"
         refuse("read_atoms", needs=f"a file of atoms, {_suffix(path)[1:]}", got=got, remedy="another file")
 
 
 def _header(name: str) -> str:
-    return name + _NM if name in (*table.POSITION, "width", *table.ERRORS) else name
+    return name + _NM if name in table.IN_NM else name
 
 
 def _write_csv(atoms: xr.Dataset, path: Path) -> None:

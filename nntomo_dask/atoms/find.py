@@ -215,7 +215,10 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
         fitted = _sound(
             frame, fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width)), seen, settings
         )
-    return fitted
+    # Atoms outside of the volume have been fitted for the sake of those beside them.
+    places = fitted.gaussians[:, :3]
+    outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
+    return fitted.without(outside, scale=frame.scale, reach=0.0)
 
 
 def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
@@ -258,12 +261,11 @@ def _brightest(heights: Float64) -> float:
 
 
 def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
-    """What is too low, outside of the volume, of no width that an atom has, or too near to a higher one."""
+    """What is too low, of no width that an atom has, or too near to a higher one."""
     places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
     low = heights < max(settings.threshold * seen.noise, settings.faintest * _brightest(heights))
-    outside = ((places < -0.5) | (places > np.array(frame.shape) - 0.5)).any(axis=1)
     at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
-    dropped: Bools = low | outside | at_bound
+    dropped: Bools = low | at_bound
     sound = np.flatnonzero(~dropped)
     # Candidates were a distance apart; what is nearer now by less than a tenth of a width is where it was.
     near = _distance(seen, frame, settings) - 0.1 * seen.width

@@ -18,7 +18,7 @@ from nntomo_dask.types import Bools, Float64, Integers
 RADIUS = 2.5  # widths around an atom whose voxels are fitted
 _TOGETHER = 3.0  # widths within which two atoms are fitted together, as far as groups have room
 _SEEN = 4.5  # widths beyond the radius up to which a neighbour is subtracted: there it is below 4e-5 of its height
-_MOST_TURNS = 25
+_MOST_TURNS = 20
 _STILL = 1e-3  # of a width, and of a height: what moved less has not moved
 
 

@@ -74,7 +74,7 @@ def frame_of(volume: xr.DataArray, *, who: str) -> Frame:
             needs="voxels with a length in nm, since atoms have a width and a distance",
             got=f'units "{volume.attrs["units"]}"',
             remedy='volume(data, pixel_size=…, units="nm")',
-            command="import the file with --pixel-size NM --units nm",
+            command="import the file with --pixel-size NM",
         )
     pixel = schema.pixel_size_of(volume)
     steps = [grid.spacing(volume[dim].values, pixel) for dim in schema.VOLUME_DIMS]

@@ -2,8 +2,8 @@
 
 The information of parameters p about which projections m(p) with independent noise of variance σ² are measured is
 ``Σ ∂m/∂pᵢ ∂m/∂pⱼ / σ²`` over all pixels [1]_. No unbiased estimate has a covariance below its inverse (Cramér and Rao).
-For counts alone the formula is exact. Where a pixel has noise of the read-out and of counts, that its variance tells something of the
-parameters too is left out.
+For counts alone the formula is exact. Where a pixel has noise of the read-out and of counts, that its variance tells
+something of the parameters too is left out.
 
 References
 ----------
@@ -18,13 +18,13 @@ import scipy.sparse
 import scipy.spatial
 
 from nntomo_dask.atoms.least_squares import Gauge, own_changes
-from nntomo_dask.atoms.parameters import Parameters
+from nntomo_dask.atoms.parameters import Atoms, Parameters
 from nntomo_dask.atoms.views import ACROSS, ALONG, OF_GAUSSIAN, OF_VIEW, SCALE, Gaussians, OfViews, Views
 from nntomo_dask.kernels.gaussians import REACH
 from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 _TOGETHER, _BOX = 400, 120  # atoms that are looked at together; where there are more, in boxes of so many
-_HALO = 6.0  # widths: how far beyond its box an atom is taken to matter
+_HALO = 9.0  # widths: how far beyond its box an atom is taken to matter
 _BATCH = 4096  # pairs
 _RIDGE = 1e-13  # of the diagonal; rounding, where two atoms lie at one place
 
@@ -37,12 +37,12 @@ class Errors(NamedTuple):
 
 
 def standard_errors(
-    views: Views, atoms: Gaussians, own: OfViews, weights: list[Float32], parameters: Parameters, free: Bools
+    views: Views, atoms: Atoms, own: OfViews, weights: list[Float32], parameters: Parameters, free: Bools
 ) -> Errors:
     """Standard errors of all atoms, with all that is free unknown.
 
     Up to 400 atoms are looked at together. More are divided into boxes; for those of a box, others that are farther
-    away than 6 widths are taken as known.
+    away than 9 widths are taken as known.
 
     Parameters
     ----------
@@ -55,29 +55,14 @@ def standard_errors(
     """
     found = Errors(np.full((len(atoms.heights), 3), np.nan), np.empty(len(atoms.heights)))
     for box, seen in _boxes(atoms):
-        part = Parameters(
-            _only(parameters.start, seen),
-            parameters.moves[seen],
-            _renumbered(parameters.groups[seen]),
-            parameters.expected_shift_nm,
-        )
-        errors = _together(views, _only(atoms, seen), own, weights, part, free)
+        errors = _together(views, atoms.only(seen), own, weights, parameters.only(seen), free)
         inside = np.isin(seen, box)
         found.positions[box] = errors.positions[inside]
         found.heights[box] = errors.heights[inside]
     return found
 
 
-def _only(atoms: Gaussians, kept: Integers) -> Gaussians:
-    return Gaussians(*(values[kept] for values in atoms))
-
-
-def _renumbered(groups: Integers) -> Integers:
-    numbers = np.unique(groups[groups >= 0])
-    return np.where(groups >= 0, np.searchsorted(numbers, groups), -1)
-
-
-def _boxes(atoms: Gaussians) -> list[tuple[Integers, Integers]]:
+def _boxes(atoms: Atoms) -> list[tuple[Integers, Integers]]:
     """Numbers of the atoms of each box, and of those that are looked at with them; ascending."""
     everything = np.arange(len(atoms.heights))
     if everything.size <= _TOGETHER:
@@ -100,11 +85,11 @@ def _boxes(atoms: Gaussians) -> list[tuple[Integers, Integers]]:
 
 
 def _together(
-    views: Views, atoms: Gaussians, own: OfViews, weights: list[Float32], parameters: Parameters, free: Bools
+    views: Views, atoms: Atoms, own: OfViews, weights: list[Float32], parameters: Parameters, free: Bools
 ) -> Errors:
-    chain = parameters.chain()
-    by_atoms = _of_atoms(views, atoms, own, weights, chain)
-    with_views, of_views = _of_views(views, atoms, own, weights, chain, free)
+    chain, shown = parameters.chain(atoms), atoms.gaussians()
+    by_atoms = _of_atoms(views, shown, own, weights, chain)
+    with_views, of_views = _of_views(views, shown, own, weights, chain, free)
     basis = _without_gauge(views, free)
     with_views, of_views = with_views @ basis, basis.T @ of_views @ basis
     information = np.block([[by_atoms, with_views], [with_views.T, of_views]])

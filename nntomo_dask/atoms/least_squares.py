@@ -18,8 +18,8 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
-from nntomo_dask.atoms.parameters import Parameters
-from nntomo_dask.atoms.views import ACROSS, ALONG, HEIGHT, OF_VIEW, SCALE, Gaussians, OfViews, Views
+from nntomo_dask.atoms.parameters import Atoms, Parameters
+from nntomo_dask.atoms.views import ACROSS, ALONG, OF_GAUSSIAN, OF_VIEW, SCALE, Gaussians, OfViews, Views
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.types import Bools, Float32, Float64
 
@@ -34,7 +34,7 @@ FREE_OF_VIEWS: dict[PerProjection, Bools] = {
 _DARK = (
     0.02  # of the brightest value: counts are taken to be at least so many, since no tail of an atom is a Gaussian's
 )
-_RESIDUAL, _MOST_STEPS = 1e-3, 200  # of the conjugate gradients
+_RESIDUAL, _MOST_STEPS = 1e-2, 60  # of the conjugate gradients
 _START, _LARGEST, _SMALLEST = 1e-3, 1e6, 1e-9  # of the damping
 _STILL, _SETTLED = 1e-4, 1e-3  # in widths; of the misfit, which noise changes by √(2 · pixels)
 
@@ -80,14 +80,14 @@ class Linear(NamedTuple):
 
     weights: list[Float32]
     misfits: Float64  # (view,): weighted sums of squares
-    by_atom: Float64  # (atom, 5)
+    by_gaussian: Float64  # (Gaussian, 5)
     by_view: Float64  # (view, 4)
 
 
 class Found(NamedTuple):
     """The result of a fit."""
 
-    atoms: Gaussians
+    atoms: Atoms
     own: OfViews
     weights: list[Float32]
     misfits: Float64
@@ -105,12 +105,12 @@ class Fit:
         self.free_of_views = FREE_OF_VIEWS[per_projection]
         self.gauge = Gauge.of(views)
 
-    def run(self, atoms: Gaussians, own: OfViews, *, iterations: int) -> Found:
+    def run(self, atoms: Atoms, own: OfViews, *, iterations: int) -> Found:
         """Fit, from these atoms."""
         damping, precision = _START, self.parameters.precision()
         now = self.linear(atoms, own)
         for iteration in range(1, iterations + 1):
-            downhill = self._joined(now) - self._padded(precision * self.parameters.away(atoms))
+            downhill = self._joined(atoms, now) - self._padded(precision * self.parameters.away(atoms))
             equations = _Equations(self, atoms, own, now.weights, precision)
             cost = now.misfits.sum() + _square(precision, self.parameters.away(atoms))
             while True:
@@ -131,40 +131,41 @@ class Fit:
                 return Found(atoms, own, now.weights, now.misfits, iteration, converged=True)
         return Found(atoms, own, now.weights, now.misfits, iterations, converged=iterations == 0)
 
-    def linear(self, atoms: Gaussians, own: OfViews) -> Linear:
+    def linear(self, atoms: Atoms, own: OfViews) -> Linear:
         """The model at some atoms."""
-        variance = 0.0
+        shown, variance = atoms.gaussians(), 0.0
         if self.weighing.noise is None:
-            squares = self.views.each(lambda view: float((self._residual(atoms, own, view)[1] ** 2).sum()))
+            squares = self.views.each(lambda view: float((self._residual(shown, own, view)[1] ** 2).sum()))
             least = (1e-6 * self.weighing.brightest) ** 2  # what float32 leaves of projections without noise
             variance = max(sum(squares) / self.data.size, least, float(np.finfo(np.float32).tiny))
 
         def one(view: int) -> tuple[Float32, float, Float64, Float64]:
-            model, residual = self._residual(atoms, own, view)
+            model, residual = self._residual(shown, own, view)
             weights = self.weighing.weights(model, variance)
             weighted = weights * residual
-            by_atom, by_view = self.views.sums(atoms, own, view, weighted)
-            return weights, float((weighted * residual).sum()), by_atom, by_view
+            by_gaussian, by_view = self.views.sums(shown, own, view, weighted)
+            return weights, float((weighted * residual).sum()), by_gaussian, by_view
 
-        weights, misfits, by_atom, by_view = zip(*self.views.each(one), strict=True)
-        return Linear(list(weights), np.array(misfits), _total(by_atom), np.stack(by_view))
+        weights, misfits, by_gaussian, by_view = zip(*self.views.each(one), strict=True)
+        return Linear(list(weights), np.array(misfits), _total(by_gaussian), np.stack(by_view))
 
-    def misfits(self, atoms: Gaussians, own: OfViews, weights: list[Float32]) -> Float64:
+    def misfits(self, atoms: Atoms, own: OfViews, weights: list[Float32]) -> Float64:
         """(view,): weighted sums of squares with weights that were made before."""
+        shown = atoms.gaussians()
 
         def one(view: int) -> float:
-            return float((weights[view] * self._residual(atoms, own, view)[1] ** 2).sum())
+            return float((weights[view] * self._residual(shown, own, view)[1] ** 2).sum())
 
         return np.array(self.views.each(one))
 
     def in_units_of_noise(self, found: Found) -> Float64:
         """(view,): the misfits, each divided by what noise alone would leave of it on average."""
-        noise = self.weighing.noise
+        noise, shown = self.weighing.noise, found.atoms.gaussians()
 
         def one(view: int) -> float:
             if noise is None:
                 return float(self.data[view].size)
-            model, _ = self._residual(found.atoms, found.own, view)
+            model, _ = self._residual(shown, found.own, view)
             return float((found.weights[view] * noise.variance(model)).sum())
 
         fitted = (self.parameters.count + self.free_of_views.sum() * self.views.count) / self.views.count
@@ -173,17 +174,18 @@ class Fit:
 
     def own_height_errors(self, found: Found) -> Float64:
         """(atom,): standard errors of the heights where all else is known."""
-        atoms, own = found.atoms, found.own
-        blocks = self.views.each(lambda view: self.views.products(atoms, own, view, found.weights[view]))
-        return np.asarray(1 / np.sqrt(np.maximum(_total(blocks)[:, HEIGHT, HEIGHT], np.finfo(float).tiny)))
+        shown, own, chain = found.atoms.gaussians(), found.own, self.parameters.chain(found.atoms)
+        blocks = self.views.each(lambda view: self.views.products(shown, own, view, found.weights[view]))
+        information = (chain.T @ block_diagonal(_total(blocks)) @ chain).diagonal()[self.parameters.heights]
+        return np.asarray(1 / np.sqrt(np.maximum(information, np.finfo(float).tiny)))
 
     def _residual(self, atoms: Gaussians, own: OfViews, view: int) -> tuple[Float64, Float64]:
         model = own.background[view] + own.scale[view] * self.views.shown(atoms, own, view)
         return model, self.data[view] - model
 
-    def _joined(self, now: Linear) -> Float64:
+    def _joined(self, atoms: Atoms, now: Linear) -> Float64:
         by_view = self.gauge.left_out(np.where(self.free_of_views, now.by_view, 0))
-        return np.concatenate([self.parameters.chain().T @ now.by_atom.ravel(), by_view.ravel()])
+        return np.concatenate([self.parameters.chain(atoms).T @ now.by_gaussian.ravel(), by_view.ravel()])
 
     def _padded(self, of_atoms: Float64) -> Float64:
         return np.concatenate([of_atoms, np.zeros(self.views.count * OF_VIEW)])
@@ -195,14 +197,15 @@ class Fit:
 class _Equations:
     """``(Jᵀ W J + precision) step = downhill`` at some atoms."""
 
-    def __init__(self, fit: Fit, atoms: Gaussians, own: OfViews, weights: list[Float32], precision: Float64) -> None:
-        self.fit, self.atoms, self.own, self.weights, self.precision = fit, atoms, own, weights, precision
-        self.chain = fit.parameters.chain()
+    def __init__(self, fit: Fit, atoms: Atoms, own: OfViews, weights: list[Float32], precision: Float64) -> None:
+        self.fit, self.own, self.weights, self.precision = fit, own, weights, precision
+        self.shown = shown = atoms.gaussians()
+        self.chain = fit.parameters.chain(atoms)
         views, free = fit.views, fit.free_of_views
 
         def one(view: int) -> tuple[Float64, Float64]:
-            blocks = views.products(atoms, own, view, weights[view])
-            return blocks, _own_diagonal(views, atoms, own, view, weights[view], free)
+            blocks = views.products(shown, own, view, weights[view])
+            return blocks, _own_diagonal(views, shown, own, view, weights[view], free)
 
         blocks, diagonals = zip(*views.each(one), strict=True)
         self.block = self.chain.T @ block_diagonal(_total(blocks)) @ self.chain + scipy.sparse.diags(precision)
@@ -210,7 +213,7 @@ class _Equations:
         self.of_views = np.stack(diagonals)
 
     def solved(self, downhill: Float64, damping: float) -> Float64:
-        """The step, to a thousandth."""
+        """The step, to a hundredth."""
         count, gauge = self.fit.parameters.count, self.fit.gauge
         least = max(float(self.diagonal.max(initial=0)), np.finfo(float).tiny) * 1e-14
         inverse = scipy.sparse.linalg.splu((self.block + scipy.sparse.diags(damping * self.diagonal + least)).tocsc())
@@ -233,15 +236,15 @@ class _Equations:
     def product(self, vector: Float64) -> Float64:
         """The normal equations times a vector."""
         fit, views, count = self.fit, self.fit.views, self.fit.parameters.count
-        by = (self.chain @ vector[:count]).reshape(-1, 5)
+        by = (self.chain @ vector[:count]).reshape(-1, OF_GAUSSIAN)
         by_own = vector[count:].reshape(-1, OF_VIEW)
 
         def one(view: int) -> tuple[Float64, Float64]:
-            change = views.change(self.atoms, self.own, view, by, by_own[view])
-            return views.sums(self.atoms, self.own, view, self.weights[view] * change)
+            change = views.change(self.shown, self.own, view, by, by_own[view])
+            return views.sums(self.shown, self.own, view, self.weights[view] * change)
 
-        by_atom, by_view = zip(*views.each(one), strict=True)
-        of_atoms = self.chain.T @ _total(by_atom).ravel() + self.precision * vector[:count]
+        by_gaussian, by_view = zip(*views.each(one), strict=True)
+        of_atoms = self.chain.T @ _total(by_gaussian).ravel() + self.precision * vector[:count]
         return np.concatenate([of_atoms, np.where(fit.free_of_views, np.stack(by_view), 0).ravel()])
 
 
@@ -281,7 +284,7 @@ def block_diagonal(blocks: Float64) -> scipy.sparse.csr_matrix:
 
 def own_changes(views: Views, atoms: Gaussians, own: OfViews, view: int, free: Bools) -> list[Float64]:
     """The derivatives of a view by those of its own parameters that are free, images (z, detector)."""
-    still = np.zeros((len(atoms.heights), 5))
+    still = np.zeros((len(atoms.heights), OF_GAUSSIAN))
     return [views.change(atoms, own, view, still, np.eye(OF_VIEW)[place]) for place in np.flatnonzero(free)]
 
 

@@ -14,7 +14,7 @@ from nntomo_dask.atoms.candidates import Filter
 from nntomo_dask.atoms.frame import Frame, compute_slices
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import peaks
-from nntomo_dask.types import Float32, Float64
+from nntomo_dask.types import Bools, Float32, Float64
 
 PART_VOXELS = 2**24  # as much is looked at; a volume of 256³ is looked at whole
 _WIDTH_VOXELS = 2**22  # and so much of it for the width
@@ -22,6 +22,7 @@ _RUNS, _RUN_SLICES = 4, 32
 _SCALES = 0.7 * 2 ** (np.arange(10) / 2)  # smoothings that are tried for the width, [px]
 _OF_SMOOTHING = np.sqrt(3 / 2)  # the Laplacian of a Gaussian, times s², is largest at a smoothing s of width √(2/3)
 _BRIGHTEST = 64  # atoms whose widths are averaged
+_CLEAR = 5.0  # times the noise: no noise
 _LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
 _TO_DEVIATION = 1.4826  # of the median of magnitudes to the standard deviation of a normal distribution
 _ROUNDING = 1e-5  # of the largest value: what float32 leaves of the noise
@@ -173,7 +174,7 @@ def _rise(parts: Sequence[Float32], smoothing: float, step: float, largest: floa
     sharp = [unit.of(part, step) for part in parts]
     noise = _TO_DEVIATION * float(np.median(np.concatenate([np.abs(one).ravel() for one in sharp])))
     heights = np.concatenate([_maxima(one, 0.0)[1] for one in sharp])
-    brightest = np.sort(heights)[::-1][:_BRIGHTEST]
+    brightest = np.sort(heights[heights >= _CLEAR * noise])[::-1][:_BRIGHTEST]
     if brightest.size == 0 or brightest.max() < 10 * _ROUNDING * largest:
         return 0.0
     return float(brightest.mean()) - 3 * noise
@@ -186,8 +187,9 @@ def _maxima(sharp: Float32, least: float) -> tuple[Float64, Float64]:
 def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
     """Widths of the brightest atoms of all parts, each fitted alone."""
     used, found, heights = candidates.filter_for(width, width, step), [], []
+    least = _CLEAR * _noise(parts, used, step)
     for part in parts:
-        places, values = _maxima(used.of(part, step), 0.0)
+        places, values = _maxima(used.of(part, step), least)
         kept = candidates.apart(places * np.array([step, 1.0, 1.0]), values, 2 * width)
         kept = kept[np.argsort(-values[kept], kind="stable")][:_BRIGHTEST]
         start = np.column_stack([places[kept], values[kept], np.full(len(kept), width)]).astype(np.float64)
@@ -208,5 +210,5 @@ def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
         heights.append(values[kept])
     all_found = np.concatenate(found)[np.argsort(-np.concatenate(heights), kind="stable")][:_BRIGHTEST]
     # Those at the bounds of a fit are none.
-    good = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
-    return all_found[good, 4]
+    good: Bools = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
+    return np.asarray(all_found[good, 4])

@@ -7,7 +7,8 @@ import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.atoms import table, views as views_room
-from nntomo_dask.atoms.views import Gaussians, OfViews, Pixels, Views
+from nntomo_dask.atoms.parameters import Atoms
+from nntomo_dask.atoms.views import OfViews, Pixels, Views
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection import noise as noise_room
 from nntomo_dask.projection.noise import Noise
@@ -15,6 +16,7 @@ from nntomo_dask.types import Float32, Float64
 
 NoiseOf = Noise | Literal["auto", "none"]
 OF_PROJECTIONS = "projections"  # the attribute of a refined table with what is a projection's own
+_TAILS = (TAIL, TAIL_WIDTH) = (table.TAIL, table.TAIL_WIDTH)
 _LEAST_VIEWS = 2  # that see an atom, for its position to be in view
 _SAME_DEG = 1e-6
 
@@ -39,6 +41,15 @@ def check(atoms: Any, series: Any, *, who: str) -> None:
     if narrow.size:
         got = f"{atoms['width'].values[narrow[0]]:g} nm in row {narrow[0]}"
         refuse(who, needs="atoms with a width above zero", got=got, remedy="atoms.assign(width=…) in nm")
+    if (TAIL in atoms.data_vars) != (TAIL_WIDTH in atoms.data_vars):
+        refuse(who, needs=f"both columns {TAIL} and {TAIL_WIDTH}, or none", got="one", remedy="atoms.drop_vars(…)")
+    for name in (one for one in _TAILS if one in atoms.data_vars):
+        bad = np.flatnonzero(~np.isfinite(atoms[name].values) | ((atoms[name].values <= 0) & (name == TAIL_WIDTH)))
+        if bad.size:
+            got = f"{atoms[name].values[bad[0]]:g} in row {bad[0]}"
+            refuse(
+                who, needs=f"finite values of {name}", got=got, remedy=f'atoms.drop_vars(["{TAIL}", "{TAIL_WIDTH}"])'
+            )
     check_geometry(series, who=who)
     _check_in_view(table.positions(atoms), Views.of(series, "points"), who)
 
@@ -110,7 +121,8 @@ def said_of_noise(noise: NoiseOf) -> Any:
 
 def digest(atoms: xr.Dataset) -> str:
     """Of what a table says of its atoms: rows may have been left out since its recipe was written."""
-    columns = [atoms[name].values for name in (*table.POSITION, "height", "width", table.SPECIES)]
+    names = [*table.POSITION, "height", "width", table.SPECIES, *(one for one in _TAILS if one in atoms.data_vars)]
+    columns = [atoms[name].values for name in names]
     found = [recipes.digest(np.asarray(column, np.str_ if column.dtype.kind in "UO" else None)) for column in columns]
     return recipes.token({"columns": found, "projections": atoms.attrs.get(OF_PROJECTIONS)})
 
@@ -121,11 +133,19 @@ def noise_of(noise: NoiseOf, series: xr.DataArray) -> Noise | None:
     return None if found is None or found.is_noiseless else found
 
 
-def gaussians_of(atoms: xr.Dataset) -> Gaussians:
-    """The atoms of a table."""
-    return Gaussians(
-        table.positions(atoms), np.array(atoms["height"].values, float), np.array(atoms["width"].values, float)
-    )
+def atoms_of(atoms: xr.Dataset) -> Atoms:
+    """The atoms of a table, with their tails where it has them."""
+    heights, widths = (np.array(atoms[name].values, np.float64) for name in ("height", "width"))
+    made = Atoms.simple(table.positions(atoms), heights, widths)
+    if TAIL not in atoms.data_vars:
+        return made
+    return made._replace(tails=np.array(atoms[TAIL].values), ratios=atoms[TAIL_WIDTH].values / widths)
+
+
+def columns_of(atoms: Atoms) -> dict[str, Float64]:
+    """Columns of a table."""
+    made = dict(zip(table.POSITION, atoms.positions.T, strict=True)) | {"height": atoms.heights, "width": atoms.widths}
+    return made | ({TAIL: atoms.tails, TAIL_WIDTH: atoms.ratios * atoms.widths} if atoms.has_tails else {})
 
 
 def own_of(atoms: xr.Dataset, views: Views) -> OfViews:

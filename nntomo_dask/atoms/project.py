@@ -28,8 +28,8 @@ def project_atoms(
 ) -> xr.DataArray:
     """Project a table of atoms, each a Gaussian, to the geometry of a tilt series.
 
-    ``series - project_atoms(refined, like=series)`` is what a refinement leaves. Lazy, slab by slab; the values of `like`
-    are not read.
+    ``series - project_atoms(refined, like=series)`` is what a refinement leaves. Lazy, slab by slab; the values of
+    `like` are not read.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def project_atoms(
         dtype=np.float32,
         meta=np.empty((0,) * 3, np.float32),
         views=views,
-        atoms=measured.gaussians_of(atoms),
+        atoms=measured.atoms_of(atoms).gaussians(),
         own=own,
         places=np.argsort(np.argsort(like[schema.ANGLE].values, kind="stable"), kind="stable"),
     )

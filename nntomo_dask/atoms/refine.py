@@ -11,15 +11,15 @@ from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import information, measured, table
 from nntomo_dask.atoms.least_squares import Fit, Found, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
-from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
-from nntomo_dask.atoms.views import Gaussians, Pixels, Views
+from nntomo_dask.atoms.parameters import Atoms, Parameters, Profile, Widths, grouped
+from nntomo_dask.atoms.views import Pixels, Views
 from nntomo_dask.settings import check_settings, setting, settings_of
-from nntomo_dask.types import Bools, Float32, Float64
+from nntomo_dask.types import Bools, Float32
 
 Free = Literal["positions", "heights"]
-REFINED, SIGNIFICANCE, HEIGHT_ERROR = "refined", "significance", "height_error"
 _WHO = "refine_atoms"
 _FIRST = 3  # iterations with positions that stay, for heights and projections
+_ROUNDS = 4  # in which atoms are put back
 _BRIGHT = 4  # the largest values of a projection but three are its brightest
 _Refined = tuple[Found, Parameters, information.Errors]
 
@@ -31,6 +31,10 @@ class Refinement:
     fit: Free = setting("positions", help="positions: positions and heights of the atoms; heights: these alone.")
     widths: Widths = setting(
         "species", help="Which widths are fitted: one of all atoms, one of each species, one of each atom, or none."
+    )
+    profile: Profile = setting(
+        "gaussian",
+        help="What an atom is: a Gaussian; or tailed, with a wider one around it that is alike for all of a species.",
     )
     per_projection: PerProjection = setting(
         "scale",
@@ -59,6 +63,7 @@ def refine_atoms(
     noise: NoiseOf = "auto",
     fit: Free = "positions",
     widths: Widths = "species",
+    profile: Profile = "gaussian",
     per_projection: PerProjection = "scale",
     pixels: Pixels = "points",
     expected_shift: float | None = None,
@@ -73,8 +78,8 @@ def refine_atoms(
     Levenberg–Marquardt with conjugate gradients. Atomic electron tomography refines atoms in this way [1]_.
 
     No atom moves without evidence. Its place is expected within `expected_shift` of the start along each direction;
-    where projections say less than that, it hardly moves. An atom whose height is below `least_significance` standard errors,
-    or which moves farther than `largest_shift`, is put back to where it was, and all others are fitted again.
+    where projections say less than that, it hardly moves. An atom whose height is below `least_significance` standard
+    errors, or which moves farther than `largest_shift`, is put back to where it was, and all others are fitted again.
 
     Computes at once; the series is read as a whole. The bytes of the result depend neither on chunks nor on the
     number of threads.
@@ -93,9 +98,12 @@ def refine_atoms(
     widths
         Standard deviations of the Gaussians: "fixed", "one" for all, one for each "species", or one for each "atom".
         Those that are shared begin at their median.
+    profile
+        "tailed": an atom is two Gaussians around one place. The share of the height and the width of the wider one are
+        fitted too, alike for all atoms of a species. The columns ``tail`` and ``tail_width`` [nm] hold them.
     per_projection
-        Besides, each projection has its own "background", "scale" and "shift", each with those before it. The mean scale stays
-        1, and a shift of all projections that is one of the specimen is left out.
+        Besides, each projection has its own "background", "scale" and "shift", each with those before it. The mean
+        scale stays 1, and a shift of all projections that is one of the specimen is left out.
     pixels
         "points": a pixel is the value at its centre, as a scanned probe measures it and as `project` computes it.
         "means": over its area, as in images of a camera or binned ones.
@@ -109,11 +117,11 @@ def refine_atoms(
     Returns
     -------
     The table, sorted anew, with new ``z``, ``y``, ``x``, ``height``, ``width`` and these columns: ``z_error``,
-    ``y_error``, ``x_error`` [nm] and ``height_error``, standard errors from the Fisher information at the noise, with all that
-    is fitted unknown (see `position_bound`); NaN for atoms that stayed; ``significance``, the height over its
-    error; ``refined``, 1 where the projections decided the place and 0 where the atom stayed. ``attrs["projections"]`` has lists, in
-    ascending order of ``angle``: ``misfit``, the weighted mean square of the residual in units of that of the noise;
-    ``background``, ``scale``, ``shift_z`` and ``shift_detector`` [nm].
+    ``y_error``, ``x_error`` [nm] and ``height_error``, standard errors from the Fisher information at the noise, with
+    all that is fitted unknown (see `position_bound`); NaN for places that stayed; ``significance``, the height over
+    its error; ``refined``, 1 where the projections decided the place and 0 where the atom stayed.
+    ``attrs["projections"]`` has lists, in ascending order of ``angle``: ``misfit``, the weighted mean square of the
+    residual in units of that of the noise; ``background``, ``scale``, ``shift_z`` and ``shift_detector`` [nm].
 
     Raises
     ------
@@ -129,6 +137,7 @@ def refine_atoms(
     settings = Refinement(
         fit=fit,
         widths=widths,
+        profile=profile,
         per_projection=per_projection,
         pixels=pixels,
         expected_shift=expected_shift,
@@ -149,10 +158,13 @@ def refine_atoms(
     said = {name: getattr(settings, name) for name in names}
     said |= {"noise": measured.said_of_noise(noise), "atoms": measured.digest(atoms)}
     significance = found.atoms.heights / errors.heights
-    columns: dict[str, Float64] = dict(zip(table.POSITION, found.atoms.positions.T, strict=True))
-    columns |= {"height": found.atoms.heights, "width": found.atoms.widths}
+    columns = measured.columns_of(found.atoms)
     columns |= dict(zip(table.ERRORS, errors.positions.T, strict=True))
-    columns |= {HEIGHT_ERROR: errors.heights, SIGNIFICANCE: significance, REFINED: parameters.moves.astype(float)}
+    columns |= {
+        table.HEIGHT_ERROR: errors.heights,
+        table.SIGNIFICANCE: significance,
+        table.REFINED: parameters.moves.astype(float),
+    }
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
     return made.assign_attrs({measured.OF_PROJECTIONS: measured.said_of(views, found.own, misfits)})
 
@@ -173,20 +185,21 @@ class _Job:
     def refined(self, atoms: xr.Dataset) -> _Refined:
         """The fitted atoms, which of them moved, and their errors."""
         settings = self.settings
-        start, groups = grouped(measured.gaussians_of(atoms), np.asarray(atoms[table.SPECIES].values), settings.widths)
+        species = np.asarray(atoms[table.SPECIES].values)
+        start, groups, tailed = grouped(measured.atoms_of(atoms), species, settings.widths, settings.profile)
         width = float(np.median(start.widths))
-        n = len(groups)
-        parameters = Parameters(start, np.zeros(n, bool), np.full(n, -1), settings.expected_shift or width)
+        n, none = len(groups), np.full(len(groups), -1)
+        parameters = Parameters(start, np.zeros(n, bool), none, none, settings.expected_shift or width)
         first = self.fit(parameters)
         found = first.run(start, measured.own_of(atoms, self.views), iterations=_FIRST)
-        parameters = replace(parameters, groups=groups)
+        parameters = replace(parameters, groups=groups, tailed=tailed)
         if settings.fit == "heights":
             return self.fitted(parameters, found)
         # Heights are judged without their neighbours here, which is only a guide.
         moves = found.atoms.heights >= settings.least_significance * first.own_height_errors(found)
         parameters = replace(parameters, moves=moves)
         largest = settings.largest_shift or 2 * width
-        while True:
+        for _ in range(_ROUNDS):
             found, parameters, errors = self.fitted(parameters, found)
             doubtful = parameters.moves & _doubtful(found.atoms, start, errors, largest, settings.least_significance)
             if not doubtful.any():
@@ -194,6 +207,7 @@ class _Job:
             parameters = replace(parameters, moves=parameters.moves & ~doubtful)
             back = np.where(doubtful[:, None], start.positions, found.atoms.positions)
             found = found._replace(atoms=found.atoms._replace(positions=back))
+        return self.fitted(parameters, found)
 
     def fitted(self, parameters: Parameters, before: Found) -> _Refined:
         """The least squares, and the errors at them."""
@@ -201,8 +215,8 @@ class _Job:
         found = problem.run(before.atoms, before.own, iterations=most)
         if not found.converged:
             warnings.warn(
-                f"{_WHO}: atoms still move after {most} iterations; raise `max_iterations`, or look at the misfit of the "
-                "projections",
+                f"{_WHO}: atoms still move after {most} iterations; raise `max_iterations`, or look at the "
+                "misfit of the projections",
                 stacklevel=4,
             )
         free = problem.free_of_views
@@ -211,7 +225,7 @@ class _Job:
 
 
 def _doubtful(
-    atoms: Gaussians, start: Gaussians, errors: information.Errors, largest_nm: float, least_significance: float
+    atoms: Atoms, start: Atoms, errors: information.Errors, largest_nm: float, least_significance: float
 ) -> Bools:
     moved = np.sqrt(((atoms.positions - start.positions) ** 2).sum(axis=1))
     low = atoms.heights < least_significance * errors.heights

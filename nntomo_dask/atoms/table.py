@@ -12,7 +12,8 @@ species    symbol of the element, "" where it is not known                      
 ========== ========================================================================================= ===============
 
 Optional: `z_error`, `y_error`, `x_error`, standard errors of the position [nm]; `agreement`, the share of other volumes
-that have the atom too. What a crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y,
+that have the atom too; and what `refine_atoms` adds: `height_error`, `significance`, `refined`, `tail`, `tail_width` [nm].
+What a crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y,
 then x; `attrs["recipe"]` says how the table was made, and `attrs["units"]` is "nm".
 """
 
@@ -41,8 +42,9 @@ SPECIES = "species"
 ERRORS = ("z_error", "y_error", "x_error")
 AGREEMENT = "agreement"
 REQUIRED = (*POSITION, *FITTED, SPECIES)
-OPTIONAL = (*ERRORS, AGREEMENT)
-_IN_NM = (*POSITION, "width", *ERRORS)
+HEIGHT_ERROR, SIGNIFICANCE, REFINED, TAIL, TAIL_WIDTH = "height_error", "significance", "refined", "tail", "tail_width"
+OPTIONAL = (*ERRORS, AGREEMENT, HEIGHT_ERROR, SIGNIFICANCE, REFINED, TAIL, TAIL_WIDTH)
+IN_NM = (*POSITION, "width", *ERRORS, TAIL_WIDTH)
 _ANGSTROMS = 10.0  # in a nanometre
 _UNKNOWN = "X"  # ASE's symbol for it, with the number 0
 
@@ -89,7 +91,7 @@ def make(
 
 
 def _attrs(name: str) -> dict[str, str]:
-    return {"units": "nm"} if name in _IN_NM else {}
+    return {"units": "nm"} if name in IN_NM else {}
 
 
 def like(atoms: xr.Dataset, recipe: recipes.Recipe, columns: Mapping[str, npt.ArrayLike]) -> xr.Dataset:

@@ -1,27 +1,29 @@
 """The verb `atoms`."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import xarray as xr
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import schema
+from nntomo_dask.atoms import table
 from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.cli import options, report, series_atoms, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.settings import settings_of
+from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
 _TABLES = (".csv", ".xyz", ".extxyz")
 _OF_CRYSTAL = ("repeat", "tilt_axis", "limit", "align")
 _OF_VOLUME = ("threshold", "faintest", "count", "scale", "boundaries", "folds", "memory")
-_FINDING = ("width", "minimum_distance", "threshold", "faintest", "count", "scale")
 
 
 class Elements(click.ParamType[Any]):
@@ -98,6 +100,12 @@ class Boundaries(click.ParamType[Any]):
     "share of them has each atom too. May be repeated.",
 )
 @click.option(
+    "--refine",
+    type=support.PATH,
+    help="The tilt series of the specimen: positions, heights and widths are fitted to its projections. Prints how well "
+    "these are met and the standard errors of the positions, which the table has too.",
+)
+@click.option(
     "--crystal",
     cls=options.SettingOption,
     setting="reference",
@@ -142,6 +150,7 @@ def atoms(
     elements: Any,
     boundaries: Any,
     folds: tuple[Path, ...],
+    refine: Path | None,
     crystal: str | None,
     figure: Path | None,
     folder: Path | None,
@@ -160,10 +169,13 @@ def atoms(
       nntomo atoms series.zarr -o atoms.csv --elements Si --page atoms/
       nntomo atoms volume.zarr -o atoms.xyz --elements Zr,O --figure atoms.png
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
+      nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
     """
     from nntomo_dask.atoms import files
 
     files.check_suffix(output, who="atoms")
+    settings = options.build(Finding, arguments)
+    check_settings(settings, who="atoms")
     if crystal is None:
         support.check_free(*_OF_CRYSTAL, because="is for --crystal")
     elif Path(crystal).suffix.lower() in _TABLES:
@@ -176,21 +188,32 @@ def atoms(
     kept = [one for one in figures if report.is_figure(one)]
     written = [output, *(one for one in figures if one not in kept)]
     pages = [] if folder is None else [folder / name for name in series_atoms.FILES]
-    inputs = [store, *folds, *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else [])]
+    inputs = [
+        store,
+        *folds,
+        *([] if refine is None else [refine]),
+        *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else []),
+    ]
     with outputs.reserved("atoms", written=written, replaced=[*kept, *pages], inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
         if series_atoms.is_series(store):
             support.check_free(*_OF_VOLUME, because="is for a volume, and this is a tilt series")
             volume, found = series_atoms.found(store, elements, arguments, folder)
         else:
-            for one in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
-                support.check_free(one, because="is for a tilt series, and this is a volume")
+            for name in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
+                support.check_free(name, because="is for a tilt series, and this is a volume")
             volume, others = _opened(store, folds, arguments, memory)
-            settings = {name: arguments[name] for name in _FINDING}
-            found = nt.find_atoms(volume, **settings, species=elements, boundaries=boundaries, folds=others)
+            found = nt.find_atoms(
+                volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
+            )
+        if refine is not None:
+            kept_names = [name for name in ("atom_width", "minimum_distance", "noise") if name in found.attrs]
+            said = {name: found.attrs[name] for name in kept_names}
+            found = nt.refine_atoms(found, nt.open(refine)).assign_attrs(said)
         match = None
         if reference is not None:
-            limit, align = arguments["limit"], arguments["align"] or "shift"
+            limit: float | None = arguments["limit"]
+            align: Any = arguments["align"] or "shift"
             match = nt.match_atoms(found, reference, limit=limit, align=align)
         nt.write_atoms(found, output)
         _tell(found, match, output, as_json=as_json)
@@ -236,12 +259,10 @@ def _opened(
 
 def _structure(crystal: str, arguments: dict[str, Any]) -> xr.Dataset:
     """The atoms of a file as they are, or those of unit cells of a crystal around the tilt axis."""
-    from nntomo_dask.atoms import table
-
     if Path(crystal).suffix.lower() in _TABLES:
         return nt.read_atoms(crystal)
-    keywords = {"repeat": arguments["repeat"] or 1, "tilt_axis": arguments["tilt_axis"] or "c"}
-    return table.from_specimen(nt.specimen(crystal, **keywords))
+    tilt_axis: Any = arguments["tilt_axis"] or "c"
+    return table.from_specimen(nt.specimen(crystal, repeat=arguments["repeat"] or 1, tilt_axis=tilt_axis))
 
 
 def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None:
@@ -253,6 +274,8 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         **({"noise": float(found.attrs["noise"])} if "noise" in found.attrs else {}),
         "least_confidence": float(confidence.min()),
     }
+    if table.REFINED in found:
+        figures |= _refined(found)
     named = found["species"].values.tolist()
     figures["species"] = {name: named.count(name) for name in sorted(set(named)) if name}
     if as_json:
@@ -265,6 +288,11 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         f"width {figures['width_nm']:.3g} nm, at least {figures['minimum_distance_nm']:.3g} nm apart; heights from "
         f"{figures['least_confidence']:.3g} to {confidence.max():.3g} times the noise"
     )
+    if table.REFINED in found:
+        click.echo(
+            f"{figures['refined']} of them moved to where the projections show them, with a standard error of "
+            f"{figures['position_error_pm']:.3g} pm; misfit {figures['misfit']:.3g} times that of the noise"
+        )
     if match is None:
         return
     click.echo(
@@ -283,6 +311,17 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         f"  {ways['axis']:.3g} pm along the tilt axis, {ways['beam']:.3g} pm along the beam at 0°, "
         f"{ways['across']:.3g} pm across both"
     )
+
+
+def _refined(found: xr.Dataset) -> dict[str, Any]:
+    """How many atoms moved, the root mean square of their standard errors in space, and the mean misfit."""
+    moved = found[table.REFINED].values == 1
+    squares = np.sum([found[name].values[moved] ** 2 for name in table.ERRORS], axis=0)
+    return {
+        "refined": int(moved.sum()),
+        "position_error_pm": 1000 * float(np.sqrt(squares.mean())) if moved.any() else float("nan"),
+        "misfit": float(np.mean(found.attrs["projections"]["misfit"])),
+    }
 
 
 def _draw(volume: xr.DataArray, found: xr.Dataset, match: Any, figure: Path) -> None:

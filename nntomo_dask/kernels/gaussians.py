@@ -42,7 +42,7 @@ class Grid(NamedTuple):
 def derivatives_reference(
     centres: Float64, widths: Float64, grid: Grid, shape: tuple[int, int], *, reach: float = math.inf
 ) -> Float64:
-    """The four derivatives of Gaussians of height 1 in plain NumPy: (Gaussian, 4, z, t); the first is the projection."""
+    """The derivatives of Gaussians of height 1 in plain NumPy: (Gaussian, 4, z, t); the first is the projection."""
     z = grid.first_z + grid.step_z * (grid.skipped + np.arange(shape[0], dtype=np.float64))
     t = grid.first_t + grid.step_t * np.arange(shape[1], dtype=np.float64)
     along = _axis_reference(centres[:, 0], widths, z, grid.half_z, reach)

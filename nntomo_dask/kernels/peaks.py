@@ -15,10 +15,10 @@ from nntomo_dask.types import Float32, Float64, Integers
 
 PARAMETERS = 5  # of a Gaussian: z, y, x, height, width
 TRUNCATE = 4.0  # widths of a smoothing at which it ends
-MOST_TOGETHER = 10  # Gaussians that are fitted together
+MOST_TOGETHER = 8  # Gaussians that are fitted together
 
-_MOST_STEPS = 60
-_SETTLED = 1e-7  # of a width: a step that moves nothing farther is the last
+_MOST_STEPS = 30
+_SETTLED = 1e-6  # of a width: a step that moves nothing farther is the last
 REACH = 5.0  # widths beyond which a Gaussian is nothing: 4e-6 of its height
 
 

@@ -15,8 +15,8 @@ from nntomo_dask.plotting.figures import FONTS, Shown, draw_length, draw_slice
 from nntomo_dask.types import Float64
 
 # Told apart by people of any colour vision: Okabe and Ito, doi:10.1038/nmeth.1618.
-_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7")
-_TRUE = "#ffffff"
+_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7")
+_TRUE = "#ff2d2d"
 _BINS = 30
 _PICOMETRES = 1000.0
 
@@ -63,7 +63,7 @@ def plot_atoms(
     species = np.asarray(atoms["species"].values)
     kinds = sorted(set(species.tolist()))
     with mpl.rc_context(FONTS):
-        figure = Shown(figsize=(9.2, 4.9), layout="constrained")
+        figure = Shown(figsize=(9.2, 5.4), layout="constrained")
         FigureCanvasAgg(figure)
         grids = figure.subplots(1, 2)
         for axes, (dim, wanted) in zip(grids, ((schema.Z, z), (schema.Y, y)), strict=True):
@@ -91,8 +91,8 @@ def plot_atoms(
                     true[near, rows],
                     "+",
                     color=_TRUE,
-                    markersize=5,
-                    markeredgewidth=0.8,
+                    markersize=13,
+                    markeredgewidth=1,
                     label="structure",
                 )
             for number, kind in enumerate(kinds):
@@ -129,7 +129,7 @@ def plot_displacements(displacements: npt.ArrayLike, *, limit: float | None = No
     displacements
         (pair, 3): z, y, x, [nm]; those of a `Match`.
     limit
-        Farthest that a pair may be apart, [nm], drawn as a line.
+        Farthest that a pair may be apart, [nm], drawn as a line where it is not far from all of them.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def plot_displacements(displacements: npt.ArrayLike, *, limit: float | None = No
         left, right = figure.subplots(1, 2)
         left.hist(distance, bins=_BINS, color="#4a6b8a")
         left.axvline(_rms(distance), color="#b5442e", label=f"root mean square, {_rms(distance):.3g} pm")
-        if limit is not None:
+        if limit is not None and limit * _PICOMETRES < 3 * distance.max():
             left.axvline(limit * _PICOMETRES, color="0.4", linestyle="--", label=f"limit, {limit * _PICOMETRES:.3g} pm")
         left.set_xlabel("distance from the structure's atom [pm]")
         left.set_ylabel("atoms")
