@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 
 import nntomo_dask as nt
-from nntomo_dask.atoms import chain, counts, page, sampling, table
+from nntomo_dask.atoms import chain, consensus, counts, page, table
 from nntomo_dask.atoms.sampling import Sampling
+from nntomo_dask.cli import series_atoms
+from nntomo_dask.cli.main import main
 
 DOSE = 4e5
 
@@ -139,13 +142,13 @@ def test_consensus_takes_what_most_samples_have():
         if number < 8:
             places = np.concatenate([places, [[0.0, 0.5, 0]]])
         samples.append((places, np.zeros(len(places), np.int64)))
-    places, _, shares, spread = sampling.consensus(samples, 1, 0.1, 0.5)
+    places, _, shares, spread = consensus.consensus(samples, 1, 0.1, 0.5)
     order = np.argsort(places[:, 0])
     # Means of 40 values of a deviation of 0.01: 0.0016; five of them.
     np.testing.assert_allclose(places[order], [[0, 0, 0], [0.3, 0, 0]], atol=0.008)
     np.testing.assert_array_equal(shares, 1)
     np.testing.assert_allclose(spread, 0.01, rtol=0.5)
-    assert len(sampling.consensus(samples, 1, 0.1, 0.15)[0]) == 3
+    assert len(consensus.consensus(samples, 1, 0.1, 0.15)[0]) == 3
 
 
 @pytest.mark.parametrize(
@@ -185,3 +188,48 @@ def test_the_page_tells_what_was_found(made, tmp_path):
     assert numbers["atoms"] == 14
     assert numbers["species"] == {"Si": 14}
     assert Sampling().seed == numbers["recipe"]["parameters"]["seed"]
+
+
+def command(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_the_verb_takes_a_series(series, made, tmp_path):
+    nt.save(series, tmp_path / "series.zarr")
+    done = command(
+        "atoms", tmp_path / "series.zarr", "-o", tmp_path / "atoms.csv", "--elements", "Si", "--page", tmp_path / "page"
+    )
+    assert done.exit_code == 0, done.output
+    assert "14 atoms, 14 Si" in done.output
+    read = nt.read_atoms(tmp_path / "atoms.csv")
+    np.testing.assert_allclose(table.positions(read), table.positions(made.atoms), atol=1e-9)
+    np.testing.assert_array_equal(read["agreement"], made.atoms["agreement"])
+    assert {one.name for one in (tmp_path / "page").iterdir()} == {*series_atoms.FILES}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--threshold", "4"], "--threshold is for a volume"),
+        (["--elements", "Si=14"], "symbols without numbers"),
+        (["--elements", "Si", "--agreement", "2"], "--agreement"),
+    ],
+)
+def test_options_that_a_series_has_not_are_refused(series, tmp_path, words, said):
+    nt.save(series, tmp_path / "series.zarr")
+    done = command("atoms", tmp_path / "series.zarr", "-o", tmp_path / "atoms.csv", *words)
+    assert done.exit_code != 0
+    assert said in (done.output if done.exit_code == 2 else str(done.output) + str(done.exception))
+
+
+def test_a_slope_hides_no_maximum(series):
+    # Two atoms as near as a bond, one half as high: the slope of the higher one is above the lower one.
+    place = np.array([[0.0, -0.12, 0.0], [0.0, 0.12, 0.0], [0.3, 0.0, 0.2]])
+    height = np.array([1.0, 0.6, 1.0])
+    z, y, x = np.meshgrid(*(series[dim].values for dim in ("z", "detector", "detector")), indexing="ij")
+    grid = np.stack([z, y, x], axis=-1)
+    image = sum(h * np.exp(-((grid - c) ** 2).sum(-1) / (2 * 0.05**2)) for c, h in zip(place, height, strict=True))
+    volume = nt.volume(image, pixel_size=series.attrs["pixel_size"], units="nm")
+    found = nt.atoms_from_series(series, elements=("Si",), volume=volume, last="candidates")
+    assert found.sizes["atom"] == 3
+    assert apart(found, place).min(axis=1).max() < 0.02
