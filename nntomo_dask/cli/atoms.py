@@ -13,15 +13,17 @@ import nntomo_dask as nt
 from nntomo_dask.arrays import schema
 from nntomo_dask.atoms import table
 from nntomo_dask.atoms.finding import Finding
-from nntomo_dask.cli import options, report, support
+from nntomo_dask.atoms.sampling import Sampling
+from nntomo_dask.cli import options, report, series_atoms, support
 from nntomo_dask.compute import chunking
 from nntomo_dask.errors import refuse
-from nntomo_dask.settings import check_settings
+from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
 _TABLES = (".csv", ".xyz", ".extxyz")
 _OF_CRYSTAL = ("repeat", "tilt_axis", "limit", "align")
+_OF_VOLUME = ("threshold", "faintest", "count", "scale", "boundaries", "folds", "memory")
 
 
 class Elements(click.ParamType[Any]):
@@ -82,6 +84,13 @@ class Boundaries(click.ParamType[Any]):
     "than elements. Default: by k-means.",
 )
 @options.of(Finding)
+@options.of(Sampling)
+@click.option(
+    "--page",
+    "folder",
+    type=support.PATH,
+    help="Of a series: a folder for a page with figures and numbers.",
+)
 @click.option(
     "--fold",
     "folds",
@@ -144,15 +153,20 @@ def atoms(
     refine: Path | None,
     crystal: str | None,
     figure: Path | None,
+    folder: Path | None,
     as_json: bool,  # noqa: FBT001
     memory: int | None,
     **arguments: Any,
 ) -> None:
-    """Find the atoms of a volume.
+    """Find the atoms of a volume, or of a tilt series of low dose.
+
+    Of a series, the noise is found, a volume is reconstructed, and atoms are sampled from their likelihood in the
+    projections: they are told by all of the counts, and each has a standard error.
 
     \b
     Examples:
       nntomo atoms volume.zarr -o atoms.csv
+      nntomo atoms series.zarr -o atoms.csv --elements Si --page atoms/
       nntomo atoms volume.zarr -o atoms.xyz --elements Zr,O --figure atoms.png
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
       nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
@@ -173,20 +187,28 @@ def atoms(
         figures.append(_beside(figure))
     kept = [one for one in figures if report.is_figure(one)]
     written = [output, *(one for one in figures if one not in kept)]
+    pages = [] if folder is None else [folder / name for name in series_atoms.FILES]
     inputs = [
         store,
         *folds,
         *([] if refine is None else [refine]),
         *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else []),
     ]
-    with outputs.reserved("atoms", written=written, replaced=kept, inputs=inputs, overwrite=overwrite):
+    with outputs.reserved("atoms", written=written, replaced=[*kept, *pages], inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
-        volume, others = _opened(store, folds, arguments, memory)
-        found = nt.find_atoms(
-            volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
-        )
+        if series_atoms.is_series(store):
+            support.check_free(*_OF_VOLUME, because="is for a volume, and this is a tilt series")
+            volume, found = series_atoms.found(store, elements, arguments, folder)
+        else:
+            for name in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
+                support.check_free(name, because="is for a tilt series, and this is a volume")
+            volume, others = _opened(store, folds, arguments, memory)
+            found = nt.find_atoms(
+                volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
+            )
         if refine is not None:
-            said = {name: found.attrs[name] for name in ("atom_width", "minimum_distance", "noise")}
+            kept_names = [name for name in ("atom_width", "minimum_distance", "noise") if name in found.attrs]
+            said = {name: found.attrs[name] for name in kept_names}
             found = nt.refine_atoms(found, nt.open(refine)).assign_attrs(said)
         match = None
         if reference is not None:
@@ -249,7 +271,7 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         "atoms": int(found.sizes["atom"]),
         "width_nm": float(found.attrs["atom_width"]),
         "minimum_distance_nm": float(found.attrs["minimum_distance"]),
-        "noise": float(found.attrs["noise"]),
+        **({"noise": float(found.attrs["noise"])} if "noise" in found.attrs else {}),
         "least_confidence": float(confidence.min()),
     }
     if table.REFINED in found:

@@ -192,3 +192,29 @@ def _fullest(places: Float64, half: float, count: int) -> int:
 
 def _rms(values: Float64) -> float:
     return float(np.sqrt((values**2).mean()))
+
+
+def certainty(atoms: xr.Dataset) -> Figure:
+    """Histograms of what is known of each atom: its share of the samples, its significance and its standard error.
+
+    Columns that a table does not have are left empty.
+    """
+    nothing = np.full(atoms.sizes["atom"], np.nan)
+    shares = np.asarray(atoms["agreement"].values if "agreement" in atoms else nothing)
+    errors = [np.asarray(atoms[f"{dim}_error"].values if f"{dim}_error" in atoms else nothing) for dim in "zyx"]
+    parts = (
+        ("share of the samples that have the atom", 100 * shares, "%"),
+        ("significance of the atom", np.asarray(atoms["confidence"].values), "standard deviations"),
+        ("standard error of the position", _PICOMETRES * np.sqrt(sum(one**2 for one in errors)), "pm"),
+    )
+    with mpl.rc_context(FONTS):
+        figure = Shown(figsize=(9.2, 2.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        for axes, (title, values, unit) in zip(figure.subplots(1, 3), parts, strict=True):
+            known = values[np.isfinite(values)]
+            if known.size:
+                axes.hist(known, bins=_BINS, range=(0, 100) if unit == "%" else None, color="#4a6b8a")
+            axes.set_title(title)
+            axes.set_xlabel(f"[{unit}]")
+            axes.set_ylabel("atoms")
+    return figure
