@@ -16,7 +16,7 @@ from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.reconstruction.method import Method, reconstruct
 from nntomo_dask.reconstruction.sirt import Sirt
-from nntomo_dask.types import Float64
+from nntomo_dask.types import Float64, Integers
 
 Last = Literal["candidates", "samples", "projections"]
 
@@ -110,8 +110,16 @@ def atoms_from_series(
         samples=samples,
         seed=seed,
     )
-    stages = {"method": method, "volume": volume, "candidates": candidates, "last": last, "noise": noise}
-    return run(series, elements=elements, settings=settings, **stages).atoms
+    return run(
+        series,
+        elements=elements,
+        method=method,
+        volume=volume,
+        candidates=candidates,
+        last=last,
+        noise=noise,
+        settings=settings,
+    ).atoms
 
 
 def run(
@@ -148,7 +156,7 @@ def run(
     recipe = recipes.record(_WHO, parameters, [series, made, *tables])
     found = begun
     if last != "candidates":
-        found = sampling.sampled(data, computed, begun, symbols, chosen)(recipe)
+        found = sampling.sampled(data, computed, begun, symbols, chosen, recipe=recipe)
     if last == "projections" and found.sizes[table.ATOM] > 0:
         model = Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
         found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model)
@@ -178,7 +186,8 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         refuse(_WHO, needs="a volume with maxima", got="one without", remedy="a series with a specimen in it")
     values = smooth[tuple(places.T)]
     # Not by a wider filter: beside a bright atom its own slope would hide a weaker one.
-    first = sampling.apart(places * pixel, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    places_nm = np.asarray(places * pixel, np.float64)
+    first = sampling.apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
     places, values = places[first], values[first]
     brightest = np.sort(values)[::-1][: max(len(values) // _BRIGHTEST[0], _BRIGHTEST[1])]
     kept = values >= _BRIGHT * float(brightest.mean())
@@ -202,9 +211,9 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
     return made.assign_attrs(atom_width=sigma * pixel, minimum_distance=distance)
 
 
-def vertices(smooth: Float64, places: Any) -> Float64:
+def vertices(smooth: Float64, places: Integers) -> Float64:
     """(atom, 3): maxima to a fraction of a voxel, by a parabola along each axis."""
-    found = places.astype(np.float64)
+    found = np.asarray(places, np.float64).copy()
     for axis in range(3):
         inner = (places[:, axis] > 0) & (places[:, axis] < smooth.shape[axis] - 1)
         here = places[inner]

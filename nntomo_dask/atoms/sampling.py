@@ -160,11 +160,10 @@ def sample_atoms(
     if atoms.sizes[table.ATOM] == 0:
         refuse(_WHO, needs="at least one atom to begin with", got="none", remedy="`find_atoms` with a lower threshold")
     data = counted(series, noise=noise, who=_WHO)
-    made = sampled(data, volume, atoms, symbols, settings)
     parameters: dict[str, Any] = {"elements": list(symbols), **vars(settings)}
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
-    return made(recipe)
+    return sampled(data, volume, atoms, symbols, settings, recipe=recipe)
 
 
 def check(settings: Sampling, *, who: str) -> None:
@@ -194,9 +193,15 @@ def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> Non
 
 
 def sampled(
-    data: Counted, volume: xr.DataArray, atoms: xr.Dataset, symbols: tuple[str, ...], settings: Sampling
-) -> Any:
-    """`sample_atoms` without its checks: a function from a recipe to the table."""
+    data: Counted,
+    volume: xr.DataArray,
+    atoms: xr.Dataset,
+    symbols: tuple[str, ...],
+    settings: Sampling,
+    *,
+    recipe: recipes.Recipe,
+) -> xr.Dataset:
+    """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
     distances = least_distances(symbols, settings, atoms)
     weights = _weights(symbols, settings.exponent)
@@ -236,13 +241,8 @@ def sampled(
         **dict(zip(table.ERRORS, spread.T, strict=True)),
     }
     named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
-
     common = {"atom_width": state.width, "minimum_distance": float(distances.min())}
-
-    def made(recipe: recipes.Recipe) -> xr.Dataset:
-        return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
-
-    return made
+    return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
 
 
 def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:

@@ -131,7 +131,8 @@ def clean_projection(held: Specimen, angle_deg: float, plan: Plan, imaging: Imag
     detector, z, _ = held.tilted(angle_deg).T / plan.pixel_nm + (size - 1) / 2
     # One slice of a volume, in which all atoms lie.
     places = np.stack([detector, z, np.zeros_like(z), np.full_like(z, _STEPS)], axis=1)
-    return place(np.zeros(1, np.int64), size, places, np.searchsorted(elements, held.numbers), profiles)[0]
+    image: Float32 = place(np.zeros(1, np.int64), size, places, np.searchsorted(elements, held.numbers), profiles)[0]
+    return image
 
 
 def projected_profiles(elements: npt.NDArray[np.int64], pixel_nm: float, imaging: Imaging, mode: Mode) -> Float64:
