@@ -385,7 +385,8 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
                 style = {"color": COLOURS[method], "label": TITLES[method], "marker": "o", "markersize": 4}
                 column[0].plot(*means(own, lambda row: row.recall), **style)
                 column[1].plot(*means(own, lambda row: row.rmsd_pm), **style)
-        column[1].plot(*means(some, lambda row: row.bound_pm), color="0.2", linestyle=":", label="bound")
+        style = {"color": "0.2", "linestyle": ":", "marker": "_", "markersize": 9, "label": "bound"}
+        column[1].plot(*means(some, lambda row: row.bound_pm), **style)
         column[0].set_title(f"{key[0]}, {key[1]}\n{key[2]}, {key[3]}", fontsize=9)
         column[0].set_ylim(0, 1.04)
         column[1].set_xscale("log")

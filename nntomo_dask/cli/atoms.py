@@ -74,6 +74,7 @@ class Boundaries(click.ParamType[Any]):
     cls=options.SettingOption,
     setting="species",
     type=Elements(),
+    metavar=Elements.name,
     help="Elements of the atoms, heavier ones for brighter atoms. With numbers of atoms, Zr=24,O=120, the brightest 24 "
     "are Zr; without, they are divided where the brightness has gaps.",
 )

@@ -203,12 +203,12 @@ def certainty(atoms: xr.Dataset) -> Figure:
     shares = np.asarray(atoms["agreement"].values if "agreement" in atoms else nothing)
     errors = [np.asarray(atoms[f"{dim}_error"].values if f"{dim}_error" in atoms else nothing) for dim in "zyx"]
     parts = (
-        ("share of the samples that have the atom", 100 * shares, "%"),
+        ("share of the samples with the atom", 100 * shares, "%"),
         ("significance of the atom", np.asarray(atoms["confidence"].values), "standard deviations"),
         ("standard error of the position", _PICOMETRES * np.sqrt(sum(one**2 for one in errors)), "pm"),
     )
     with mpl.rc_context(FONTS):
-        figure = Shown(figsize=(9.2, 2.8), layout="constrained")
+        figure = Shown(figsize=(10.2, 2.8), layout="constrained")
         FigureCanvasAgg(figure)
         for axes, (title, values, unit) in zip(figure.subplots(1, 3), parts, strict=True):
             known = values[np.isfinite(values)]
