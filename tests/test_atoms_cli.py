@@ -102,12 +102,16 @@ def test_refusals_name_options(store, tmp_path):
     assert "symbols of elements" in refused("atoms", store, *out, "--elements", "Zr,Qq")
     assert "Zr=24" in refused("atoms", store, *out, "--elements", "Zr=many,O=1")
     assert "--limit is for --crystal" in refused("atoms", store, *out, "--limit", 0.1)
+    assert "--page is for a tilt series" in refused("atoms", store, *out, "--page", tmp_path / "page")
     assert "--elements" in refused("atoms", store, "-o", tmp_path / "a.cif")
     assert ".csv" in refused("atoms", store, "-o", tmp_path / "a.txt")
     nt.save(nt.nanoparticle(16, seed=1), tmp_path / "pixels.zarr")
     assert "--pixel-size" in refused("atoms", tmp_path / "pixels.zarr", *out)
     nt.save(nt.project(nt.nanoparticle(16, seed=1), [0.0, 45.0]), tmp_path / "series.zarr")
-    assert "nntomo reconstruct" in refused("atoms", tmp_path / "series.zarr", *out)
+    assert "--pixel-size" in refused("atoms", tmp_path / "series.zarr", *out)
+    (tmp_path / "notes.txt").write_text("a file of text")
+    assert "needs a store" in refused("atoms", tmp_path / "notes.txt", *out)
+    assert "needs a store" in refused("atoms", store, *out, "--fold", tmp_path / "notes.txt")
     elsewhere = table.make(
         np.random.default_rng(1).uniform(-0.3, 0.3, (40, 3)),
         recipe={"operation": "made", "parameters": {}, "inputs": []},

@@ -120,6 +120,8 @@ def test_parts_of_the_score(pair):
     assert kinds["atoms"].values.tolist() == kinds["found"].values.tolist() == [80, 40]
     assert kinds["named"].values.tolist() == [1.0, 0.75]
     assert match.species_right == 110 / 120
+    unnamed = nt.match_atoms(made(moved, named), made(structure), limit=LIMIT, align="none")
+    assert np.isnan(unnamed.by_species()["named"].values).all()
     ways = match.by_direction()
     assert (ways["axis"], ways["beam"], ways["across"]) == pytest.approx((4, 10, 20))
     # The beam at 90° is along x.

@@ -80,7 +80,10 @@ class Match:
         return float((named == true)[known].mean()) if known.any() else float("nan")
 
     def by_species(self) -> xr.Dataset:
-        """Dims (species): ``atoms``, ``found``, ``recall``, ``rmsd`` [pm] and ``named``, the share named rightly."""
+        """Dims (species): ``atoms``, ``found``, ``recall``, ``rmsd`` [pm] and ``named``, the share named rightly.
+
+        It is NaN where one of both has no names.
+        """
         true = np.asarray(self.reference[table.SPECIES].values)
         named = np.asarray(self.found[table.SPECIES].values)[self.rows]
         kinds = sorted({str(one) for one in true})
@@ -88,7 +91,8 @@ class Match:
         result = self._of_groups(groups)
         pairs = [named[true[self.reference_rows] == one] for one in kinds]
         shares = [
-            _share(int((one == kind).sum()), int((one != "").sum())) for one, kind in zip(pairs, kinds, strict=True)
+            _share(int((one == kind).sum()), int((one != "").sum()) if kind else 0)
+            for one, kind in zip(pairs, kinds, strict=True)
         ]
         return _dataset("species", np.asarray(kinds), result | {"named": np.asarray(shares)})
 

@@ -16,7 +16,6 @@ from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.cli import options, report, series_atoms, support
 from nntomo_dask.compute import chunking
-from nntomo_dask.errors import refuse
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
@@ -229,13 +228,6 @@ def _opened(
     from nntomo_dask.atoms import find
 
     def slices(volume: xr.DataArray) -> int:
-        if schema.ANGLE in volume.dims:
-            refuse(
-                "atoms",
-                needs="a volume",
-                got=f"{path}, a tilt series",
-                remedy="nntomo reconstruct first",
-            )
         schema.check_volume(volume, who="atoms", slices="any")
         width = arguments["width"]
         known = None if width is None else width / schema.pixel_size_of(volume)
