@@ -470,6 +470,14 @@ def page(rows: Sequence[Row], cases: Sequence[Case], out: Path) -> None:
     )
 
 
+def as_word(value: object) -> str:
+    """A part of a case as it is compared: 2e6 and 2000000 are one dose."""
+    try:
+        return f"{float(str(value)):g}"
+    except ValueError:
+        return str(value)
+
+
 def cases_of(size: Size, only: Sequence[str]) -> list[Case]:
     """The cases that `only` leaves."""
     made = [
@@ -477,12 +485,15 @@ def cases_of(size: Size, only: Sequence[str]) -> list[Case]:
         for structure, mode, engine, geometries, doses in size.cases
         for geometry, dose, seed in itertools.product(geometries, doses, size.seeds)
     ]
-    words = {word for word in only if word not in METHODS}
+    words = {as_word(word) for word in only if word not in METHODS}
+    kinds = [{as_word(one[place]) for one in made} for place in range(5)]
+    unknown = words - set().union(*kinds)
+    if unknown:
+        known = ", ".join(word for kind in kinds for word in sorted(kind))
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: not at this size; there are {known}")
 
     def kept(case: Case) -> bool:
-        own = [case.structure, case.mode, case.engine, case.geometry, f"{case.dose:g}"]
-        kinds = [{getattr(one, name) for one in made} for name in ("structure", "mode", "engine", "geometry")]
-        kinds.append({f"{one.dose:g}" for one in made})
+        own = [as_word(one) for one in case[:5]]
         return all(not (words & kind) or value in words for kind, value in zip(kinds, own, strict=True))
 
     return [case for case in made if kept(case)]
