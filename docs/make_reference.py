@@ -4,14 +4,18 @@ import sys
 from pathlib import Path
 
 import nntomo_dask as nt
+from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.settings import settings_of
 
 PAGE = Path(__file__).parent / "reference.md"
-HEAD = """# Methods, phantoms, metrics, formats, networks and noise
+HEAD = """# Methods, phantoms, metrics, formats, networks, atoms and noise
 
 This page is written by `make docs` from the declarations in the package; do not edit it. Python names are in the first
 column, options of the command line in the second.
 """
+
+ATOMS = """`nntomo atoms VOLUME -o atoms.csv`; in Python `nt.find_atoms(volume, setting=…)`.
+[howto/atoms.md](howto/atoms.md) shows how."""
 
 NOISE = """`nt.noise(series)` estimates a `nt.Noise`; `nt.add_noise(series, noise=…)` adds the noise of one.
 `variance(values)` and `deviation(values)` say how large it is, `share` compares it with the brightest ray, and
@@ -91,6 +95,7 @@ def page():
                 lambda kind: f"{first_line(kind)} Suffixes: {', '.join(kind.suffixes)}.",
                 settings=lambda kind: kind.writing,
             ),
+            f"## Atoms\n\n{ATOMS}\n\n{rows(Finding)}",
             f"## Noise\n\n{NOISE}\n\n{rows(nt.Noise)}",
         ]
     )

@@ -24,6 +24,24 @@ from .arrays.schema import (
 )
 from .assessment.assess import assess as assess
 from .assessment.result import Assessment as Assessment
+from .atoms.bound import position_bound as position_bound
+from .atoms.chain import atoms_from_series as atoms_from_series
+from .atoms.files import (
+    read_atoms as read_atoms,
+    write_atoms as write_atoms,
+)
+from .atoms.find import find_atoms as find_atoms
+from .atoms.match import (
+    Match as Match,
+    match_atoms as match_atoms,
+)
+from .atoms.project import project_atoms as project_atoms
+from .atoms.refine import refine_atoms as refine_atoms
+from .atoms.sampling import sample_atoms as sample_atoms
+from .atoms.table import (
+    atoms_from_ase as atoms_from_ase,
+    atoms_to_ase as atoms_to_ase,
+)
 from .compute.cluster import session as session
 from .errors import SchemaError as SchemaError
 from .formats import FORMATS as FORMATS
@@ -83,6 +101,10 @@ from .phantoms.phantom import (
     phantom as phantom,
 )
 from .phantoms.spheres import random_spheres as random_spheres
+from .plotting.atoms import (
+    plot_atoms as plot_atoms,
+    plot_displacements as plot_displacements,
+)
 from .plotting.figures import (
     compare_volumes as compare_volumes,
     save_figure as save_figure,
@@ -131,7 +153,12 @@ from .reconstruction.sirt import sirt as sirt
 from .reconstruction.training_range import outside_training_range as outside_training_range
 from .reconstruction.tv import tv as tv
 from .reconstruction.unrolled import unrolled as unrolled
+from .simulation.clusters import (
+    amorphous_cluster as amorphous_cluster,
+    cluster_specimen as cluster_specimen,
+)
 from .simulation.like import ground_truth_like as ground_truth_like
+from .simulation.linear import linear_series as linear_series
 from .simulation.optics import Imaging as Imaging
 from .simulation.simulate import simulate as simulate
 from .simulation.specimen import (

@@ -219,9 +219,9 @@ def test_the_default_blur_is_that_of_a_microscope():
 
     imaging = Imaging(energy_ev=300e3, convergence_mrad=30, source_size_nm=0.08)
     angstrom = np.linspace(0, 4, 200)
-    k = truth._frequencies(imaging)
-    weight = truth._weights(np.array([79]), "haadf", imaging, None)[0](k)
-    profile = truth.profile(angstrom, weight, truth._broadening(79, k, imaging), k)
+    k = truth.frequencies(imaging)
+    weight = truth.form_factors(np.array([79]), "haadf", imaging, None)[0](k)
+    profile = truth.profile(angstrom, weight, truth.broadening(79, k, imaging), k)
     gaussian = np.exp(-0.5 * (angstrom / 10 / 0.038) ** 2)
     np.testing.assert_allclose(profile / profile[0], gaussian, atol=0.01)
     assert Atomic().blur_nm == pytest.approx(0.038, abs=0.003)

@@ -19,7 +19,7 @@ LAYERS = [
     {"networks", "reconstruction"},
     {"training"},
     {"store", "formats", "plotting"},
-    {"assessment", "alignment"},
+    {"assessment", "alignment", "atoms"},
     {"cli", "pipelines"},
 ]
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
@@ -31,7 +31,7 @@ ROOM_OF_PACKAGE = {
     "cupyx": {"compute/device"},
     "rmm": {"compute/device"},
     "abtem": {"simulation/multislice"},
-    "ase": {"simulation"},
+    "ase": {"simulation", "atoms/table", "atoms/match", "atoms/files"},
     "gemmi": {"simulation/cif", "simulation/symmetry"},
     "py4DSTEM": {"simulation/idpc"},
     "dask_cuda": {"compute/workers"},

@@ -207,7 +207,7 @@ class TestTruth:
         spectrum = np.fft.fft(np.fft.ifftshift(volume.sum(axis=(0, 1)))).real[:20]
         k = np.arange(20) / 16.0
         limit = 2 * imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm)
-        (weight,) = truth._weights(np.array([79]), mode, imaging, None)
+        (weight,) = truth.form_factors(np.array([79]), mode, imaging, None)
         # Two sums over pixels of 1.6 nm / 65, in voxels that hold one of three already.
         expected = weight(k) * truth.transfer(k / limit) / (16.0 / 65) ** 2
         # For dark field the probe's negative rings are left out, 2 % of a projection.

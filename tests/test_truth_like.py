@@ -102,10 +102,10 @@ class TestRings:
 
     def test_a_profile_keeps_its_total_and_its_core(self):
         imaging = Imaging(phonons=0)
-        k = truth._frequencies(imaging)
-        (weight,) = truth._weights(np.array([40]), "haadf", imaging, None)
+        k = truth.frequencies(imaging)
+        (weight,) = truth.form_factors(np.array([40]), "haadf", imaging, None)
         radii = np.arange(3000) / 3000 * 8
-        before = truth.profile(radii, weight(k), truth._broadening(40, k, imaging), k)
+        before = truth.profile(radii, weight(k), truth.broadening(40, k, imaging), k)
         after = truth.without_rings(radii, before)
         first = int((before < 0).argmax())
         assert before.min() < -5e-3 * before.max()

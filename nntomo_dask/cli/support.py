@@ -174,4 +174,6 @@ def check_free(*names: str, because: str) -> None:
     """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
-            raise click.UsageError(f"--{name.replace('_', '-')} {because}")
+            command = click.get_current_context().command
+            shown = next(max(one.opts, key=len) for one in command.params if one.name == name)
+            raise click.UsageError(f"{shown} {because}")

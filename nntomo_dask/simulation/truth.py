@@ -83,11 +83,11 @@ def ground_truth(
     plan = optics.plan(held, settings, (mode,))
     elements = np.unique(held.numbers)
     radii = np.arange(int(_REACH_NM / plan.pixel_nm * _STEPS) + 1) / _STEPS * plan.pixel_nm * 10
-    weights = _weights(elements, mode, settings, exponent)
-    k = _frequencies(settings)
+    weights = form_factors(elements, mode, settings, exponent)
+    k = frequencies(settings)
     profiles = np.stack(
         [
-            profile(radii, weight(k), _broadening(number, k, settings), k)
+            profile(radii, weight(k), broadening(number, k, settings), k)
             for number, weight in zip(elements, weights, strict=True)
         ]
     )
@@ -123,7 +123,7 @@ def _slab(z_indices: npt.NDArray[np.int64], **arguments: Any) -> Any:
     return place(z_indices, **arguments)
 
 
-def _frequencies(imaging: Imaging) -> Float64:
+def frequencies(imaging: Imaging) -> Float64:
     """Spatial frequencies up to the limit of the probe, [1/Å]."""
     limit = 2 * imaging.convergence_mrad * 1e-3 / (10 * imaging.wavelength_nm)
     return (np.arange(_POINTS) + 0.5) / _POINTS * limit
@@ -162,14 +162,14 @@ def without_rings(radii: Float64, values: Float64) -> Float64:
     return np.where(tail, share * kept, kept)
 
 
-def _broadening(number: int, k: Float64, imaging: Imaging) -> Float64:
+def broadening(number: int, k: Float64, imaging: Imaging) -> Float64:
     """Transfer function of thermal vibrations, source size and blur together."""
     vibration = imaging.sigma_of(chemical_symbols[number]) if imaging.phonons else 0.0
     variance = vibration**2 + (imaging.source_size_nm / degrade.FWHM) ** 2 + imaging.blur_nm**2
     return np.asarray(np.exp(-2 * np.pi**2 * 100 * variance * k**2))
 
 
-def _weights(elements: Any, mode: Mode, imaging: Imaging, exponent: float | None) -> list[Any]:
+def form_factors(elements: Any, mode: Mode, imaging: Imaging, exponent: float | None) -> list[Any]:
     """For every element its form factor as a function of k [1/Å], in [Å²] of phase or of the fraction of the beam."""
     sigma = multislice.interaction(imaging.energy_ev)
     if mode == "idpc":

@@ -1,0 +1,1 @@
+"""Atoms: found in volumes, matched with a crystal, kept in files."""

@@ -1,0 +1,137 @@
+"""Where atoms may be: maxima of the sharpened volume, slab by slab, and of those too near each other the highest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from nntomo_dask.arrays import slabs
+from nntomo_dask.atoms.frame import Frame, compute_slices
+from nntomo_dask.compute import chunking
+from nntomo_dask.kernels import peaks
+from nntomo_dask.types import Float32, Float64, Integers
+
+# Two equal Gaussians of width w, smoothed to S = √(w² + s²), have two maxima of the negative Laplacian where they are
+# farther than this from each other, in S: the root of 5 - 8 r² + r⁴ at r = 0.827, twice.
+APART = 1.654
+_BORDER = 2  # slices beyond a slab at which the Laplacian and the neighbours of a maximum look
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The negative Laplacian of a smoothed volume, scaled so that a Gaussian of the common width has its height.
+
+    Attributes
+    ----------
+    smoothing
+        Width of the smoothing, [px].
+    gain
+        What the Laplacian is multiplied with.
+    """
+
+    smoothing: float
+    gain: float
+
+    def of(self, block: Float32, step: float) -> Float32:
+        """Heights at the voxels of a block."""
+        heights: Float32 = np.float32(self.gain) * peaks.sharpened(peaks.smoothed(block, self.smoothing, step), step)
+        return heights
+
+
+def filter_for(width: float, smoothing: float, step: float) -> Filter:
+    """The filter for Gaussians of a width, [px]. A smoothing of the same width is the one with the least noise."""
+    half = int(np.ceil(4 * (width + smoothing))) + 2
+    places = np.arange(-half, half + 1)
+    slices = np.arange(-int(np.ceil(half / step)), int(np.ceil(half / step)) + 1) * step
+    squared = slices[:, None, None] ** 2 + places[:, None] ** 2 + places**2
+    shape = np.exp(-squared / (2 * width**2)).astype(np.float32)
+    response = Filter(smoothing, 1.0).of(shape, step)[len(slices) // 2, half, half]
+    return Filter(smoothing, 1 / float(response))
+
+
+def smoothing_for(width: float, distance: float) -> float:
+    """The largest smoothing, up to the width itself, with which atoms at a distance have two maxima, [px]."""
+    return float(np.sqrt(np.clip((distance / APART) ** 2 - width**2, 0, width**2)))
+
+
+def halo(used: Filter, step: float) -> int:
+    """Slices on either side of a slab that are needed."""
+    return peaks.smoothing_halo(used.smoothing, step) + _BORDER
+
+
+def host_bytes(shape: chunking.SlabShape, border: int) -> int:
+    """Bytes at the peak of a slab (slices, y, x): its slices and those around it, read, smoothed and sharpened."""
+    slices, height, length = shape
+    return 6 * 4 * (slices + 2 * border) * height * length
+
+
+def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = None) -> tuple[Integers, Float64]:
+    """(peak, 3) voxels and (peak,) heights of all maxima above a height, in the order of the voxels.
+
+    Parameters
+    ----------
+    less
+        Gaussians (Gaussian, 5) that are subtracted first, as `peaks.fit` gives them.
+    """
+    border, count = halo(used, frame.step), frame.shape[0]
+    gaussians = np.zeros((0, peaks.PARAMETERS)) if less is None else less
+    reaches = peaks.REACH * gaussians[:, 4] / frame.step
+    seen = slabs.mirrored(count, border)
+    ranges, arguments, first = [], [], 0
+    for slices in frame.data.chunks[0]:
+        wanted = seen[first : first + slices + 2 * border]
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        near = (gaussians[:, 0] + reaches > low - 1) & (gaussians[:, 0] - reaches < high)
+        ranges.append((low, high))
+        arguments.append((low, wanted - low, first, count, border, used, least, frame.step, gaussians[near]))
+        first += slices
+    found = compute_slices(_maxima, frame, ranges, arguments)
+    return np.concatenate([one for one, _ in found]), np.concatenate([heights for _, heights in found])
+
+
+def _maxima(
+    rows: Float32,
+    low: int,
+    wanted: Any,
+    first: int,
+    count: int,
+    border: int,
+    used: Filter,
+    least: float,
+    step: float,
+    less: Float64,
+) -> tuple[Integers, Float64]:
+    if len(less):
+        rows = peaks.subtracted(rows, less, first=low, step=step)
+    block = peaks.smoothed(rows[wanted], used.smoothing, step)[border - _BORDER : len(wanted) - border + _BORDER]
+    sharp = peaks.sharpened(block, step)
+    places, values = peaks.maxima(
+        sharp, least / used.gain, low=_BORDER, high=len(sharp) - _BORDER, first=first - _BORDER, count=count
+    )
+    return places, values * used.gain
+
+
+def apart(places: Float64, heights: Float64, distance: float) -> Integers:
+    """Numbers of the points to keep: of two within a distance of each other the higher, the highest first.
+
+    Parameters
+    ----------
+    places
+        (point, 3), [px].
+    """
+    if len(places) == 0:
+        return np.zeros(0, np.int64)
+    rank = np.empty(len(places), np.int64)
+    rank[np.argsort(-heights, kind="stable")] = np.arange(len(places))
+    pairs = cKDTree(places).query_pairs(distance, output_type="ndarray")
+    if len(pairs) == 0:
+        return np.arange(len(places))
+    higher = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+    lower = pairs.sum(axis=1) - higher
+    order = np.lexsort((rank[lower], rank[higher]))
+    kept = np.ones(len(places), bool)
+    for one, other in zip(higher[order].tolist(), lower[order].tolist(), strict=True):
+        if kept[one]:
+            kept[other] = False
+    return np.flatnonzero(kept)

@@ -1,0 +1,152 @@
+"""A tilt series as counts: what the likelihood of atoms is calculated from."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from nntomo_dask.arrays import finite, schema, slabs
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels.atom_moves import Rays
+from nntomo_dask.projection.noise import Noise, noise as noise_of
+from nntomo_dask.types import Bools, Float64
+
+_LEAST_ZEROS = 0.01  # share of values of zero in a series that is looked at for steps
+_WHOLE = 0.02  # distance from a whole number that rounding leaves
+_GAUSSIAN = 0.02  # of the read-out's variance: what counting adds to it where there is none, so that there are counts
+_NOISELESS = 1e-3  # of the brightest ray: the noise that is assumed of a series that has none
+
+
+_NEAR = 0.16  # nm; of the autocorrelation within it the width of an atom is told
+_WIDTHS = 0.015, 0.1  # nm, between which it is looked for
+
+
+class Counted(NamedTuple):
+    """Counts and where they were counted; projections in ascending order of their angles."""
+
+    counts: Float64  # (view, detector, z), at least 0
+    read: float  # counts that are added, so that their variance is that of the read-out noise
+    gain: float  # what a count adds to a value of the series
+    background: float  # of the series
+    rays: Rays
+    pixel: float  # [nm]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(view, detector, z)."""
+        views, detectors, slices = self.counts.shape
+        return views, detectors, slices
+
+    def seen(self, margin: float) -> Bools:
+        """(z, y, x): voxels that are farther than a margin [nm] from the edges of every projection."""
+        rays, (_, detectors, slices) = self.rays, self.shape
+        z = rays.first_z + rays.step_z * np.arange(slices)
+        t = rays.first_t + rays.step_t * np.arange(detectors)
+        along = (z >= z.min() + margin) & (z <= z.max() - margin)
+        across = np.ones((detectors, detectors), bool)
+        for cosine, sine in zip(rays.cosines, rays.sines, strict=True):
+            place = t[None, :] * cosine + t[:, None] * sine
+            across &= (place >= t.min() + margin) & (place <= t.max() - margin)
+        return np.asarray(along[:, None, None] & across)
+
+
+def counting_step(values: npt.ArrayLike) -> float | None:
+    """What one count adds to a series that was counted without any other noise; None where it was not.
+
+    Such a series has zeros, and all its values are multiples of the smallest one above them.
+    """
+    flat = np.asarray(values, np.float64).ravel()
+    if flat.min(initial=np.inf) < 0 or (flat == 0).mean() < _LEAST_ZEROS or not (flat > 0).any():
+        return None
+    step = float(flat[flat > 0].min())
+    multiples = flat / step
+    if multiples.max() > _WHOLE / np.finfo(np.float32).eps or np.abs(multiples - np.rint(multiples)).max() > _WHOLE:
+        return None
+    return step
+
+
+def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
+    """Counts from a series. Computes.
+
+    Parameters
+    ----------
+    noise
+        None: found from the series; exactly, where its values are multiples of a step.
+
+    Raises
+    ------
+    SchemaError
+        `series` is no tilt series, its pixels have no length, its slices are not at equal steps, or a value is NaN.
+    """
+    schema.check_tilt_series(series, who=who)
+    schema.check_even_z(series, who=who)
+    if series.attrs["units"] != "nm":
+        refuse(
+            who,
+            needs="a series whose pixels have a length",
+            got=f"positions in {series.attrs['units']}",
+            remedy='`tilt_series(…, units="nm", pixel_size=0.03)`',
+            command="nntomo import --pixel-size",
+        )
+    ordered = series.sortby(schema.ANGLE)
+    values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
+    finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)
+    found = noise
+    if found is None:
+        step = counting_step(values)
+        found = noise_of(series) if step is None else Noise(gain=step, brightest=float(values.max()))
+    gain, read = _as_counts(found, values)
+    above = (values.astype(np.float64) - found.background) / gain + read
+    angles = np.deg2rad(ordered[schema.ANGLE].values)
+    z, t = (np.asarray(ordered[dim].values, np.float64) for dim in (schema.Z, schema.DETECTOR))
+    rays = Rays(np.cos(angles), np.sin(angles), float(z[0]), _step(z), float(t[0]), _step(t))
+    counts = np.ascontiguousarray(np.maximum(above, 0).transpose(1, 2, 0))
+    return Counted(counts, read, gain, found.background, rays, schema.pixel_size_of(series))
+
+
+def _as_counts(noise: Noise, values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """The gain, and the counts whose variance is that of the read-out.
+
+    Where nothing is counted, a gain is chosen that adds little to the variance of the brightest ray.
+    """
+    above = float(values.max()) - noise.background
+    above = above if above > 0 else 1.0
+    read = noise.read_noise
+    if noise.is_noiseless:
+        read = _NOISELESS * above
+    gain = max(noise.gain, _GAUSSIAN * read**2 / above)
+    return gain, (read / gain) ** 2
+
+
+def width_of(data: Counted) -> float:
+    """The standard deviation of an atom in a projection [nm], from the autocorrelation of the projections.
+
+    An atom with itself gives a Gaussian of √2 times its width; pairs of atoms give what varies slowly within that
+    distance, a constant and a parabola. White noise is at a lag of zero alone, which is left out. So no atom has to be
+    found first.
+    """
+    _, detectors, slices = data.shape
+    summed = np.zeros((2 * detectors, slices + 1))
+    for view in data.counts:
+        spectrum = np.fft.rfft2(view - view.mean(), (2 * detectors, 2 * slices))
+        summed += np.abs(spectrum) ** 2
+    correlation = np.fft.irfft2(summed, (2 * detectors, 2 * slices))
+    t = np.fft.fftfreq(2 * detectors, 1 / (2 * detectors)) * data.rays.step_t
+    z = np.fft.fftfreq(2 * slices, 1 / (2 * slices)) * data.rays.step_z
+    square = t[:, None] ** 2 + z**2
+    near = (square > 0) & (square <= max(_NEAR, 5 * data.pixel) ** 2)
+    values, square = correlation[near], square[near]
+    best = (math.inf, max(1.5 * data.pixel, 0.03))
+    for width in np.geomspace(max(_WIDTHS[0], 0.5 * data.pixel), max(_WIDTHS[1], 2 * data.pixel), 80):
+        parts = np.stack([np.exp(-square / (4 * width**2)), np.ones_like(square), square], axis=1)
+        factors, *_ = np.linalg.lstsq(parts, values, rcond=None)
+        misfit = float(((parts @ factors - values) ** 2).sum())
+        if factors[0] > 0 and misfit < best[0]:
+            best = misfit, float(width)
+    return best[1]
+
+
+def _step(positions: Float64) -> float:
+    return float(positions[-1] - positions[0]) / (positions.size - 1) if positions.size > 1 else 1.0

@@ -1,0 +1,400 @@
+"""Atoms sampled from their likelihood in the projections: which there are, where, and how certain that is."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.ndimage
+import xarray as xr
+from scipy.spatial import cKDTree
+
+from nntomo_dask.arrays import recipes, schema
+from nntomo_dask.atoms import elements as element_room, table
+from nntomo_dask.atoms.consensus import consensus
+from nntomo_dask.atoms.counts import Counted, counted, width_of
+from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import atom_moves
+from nntomo_dask.kernels.atom_moves import Prior
+from nntomo_dask.phantoms.radii import RADII_NM
+from nntomo_dask.projection.noise import Noise
+from nntomo_dask.settings import check_settings, setting
+from nntomo_dask.types import Float64, Integers
+
+_WHO = "sample_atoms"
+_BONDED = 0.85  # of the sum of two covalent radii: the least distance of two atoms
+_PACKED = 0.4  # atoms in a cube as wide as their least distance: the density of the prior
+_ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where the volume is bright
+_MOVES_PER_ATOM = 20  # in a round
+_FITTED = (1, 3, 6, 10, 15, 20)  # rounds after which height, width and background are fitted again
+_SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one kind and for several
+_ACCEPTED = 0.3  # share of shifts that should be accepted
+_ROOM = 3  # times as many atoms as at first may be there
+_STEPS = 6  # of a fit
+_WIDER = 0.25  # by which a fitted width may differ from the first: while atoms are missing, wide ones would fit better
+_FAR = 0.4  # change of a logarithm in a step of a fit, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How atoms are sampled: the keywords of `sample_atoms`, which says more about each."""
+
+    width: float | None = setting(
+        None,
+        option=None,  # that of `Finding`
+        help="Standard deviation of the Gaussian that an atom is in a projection. Default: fitted.",
+        unit="nm",
+        above=0,
+    )
+    exponent: float = setting(
+        1.7,
+        help="Of a series: power of the atomic number with which atoms of several elements are weighted.",
+        least=0,
+        most=3,
+    )
+    minimum_distance: float | None = setting(
+        None,
+        option=None,
+        help="Least distance of two atoms. Default: 0.85 of the sum of their covalent radii.",
+        unit="nm",
+        above=0,
+    )
+    agreement: float = setting(0.5, help="Of a series: share of the samples that an atom has to be in.", above=0)
+    burn_in: int = setting(
+        25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
+    )
+    samples: int = setting(40, help="Of a series: rounds of moves with a sample after each.", least=2)
+    seed: int = setting(0, help="Of a series: seed of the random moves.", least=0)
+
+
+class State(NamedTuple):
+    """Atoms and what they have in common."""
+
+    positions: Float64  # (atom, 3) [nm]
+    kinds: Integers
+    heights: Float64  # (kind,), in counts
+    width: float  # [nm]
+    first_width: float  # before atoms were fitted
+    level: float  # counts of the background, of the read-out too
+
+
+def sample_atoms(
+    series: xr.DataArray,
+    *,
+    volume: xr.DataArray,
+    atoms: xr.Dataset,
+    elements: Sequence[str] = (),
+    noise: Noise | None = None,
+    width: float | None = None,
+    exponent: float = 1.7,
+    minimum_distance: float | None = None,
+    agreement: float = 0.5,
+    burn_in: int = 25,
+    samples: int = 40,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Atoms as probable as the projections say, with missing ones added and wrong ones left out.
+
+    All atoms of an element are equally high, and none are closer than a bond. From the given atoms, random moves follow
+    the likelihood of the counts in all projections: atoms are shifted, appear and disappear, so that every state comes
+    up as often as it is probable. What most samples have is an atom; its position is their mean, which is the estimate
+    of the least mean square error, and its standard error is their spread. That is more than the most probable
+    positions alone can tell where there is little dose. Computes at once, with one thread.
+
+    Parameters
+    ----------
+    series
+        Dims (z, angle, detector), float32, with a length of its pixels.
+    volume
+        A reconstruction of it, dims (z, y, x): atoms appear where it is bright, and a few everywhere.
+    atoms
+        Where to begin: a table, such as `find_atoms(volume)` gives.
+    elements
+        Symbols of the elements that are seen. Without them, atoms are of one unknown kind.
+    noise
+        Of the series. None: found from it; exactly, where all values are multiples of a step, as counts are.
+    width
+        Standard deviation of the Gaussian that an atom is in a projection, [nm]. None: fitted, with the heights.
+    exponent
+        With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
+    minimum_distance
+        Least distance of any two atoms, [nm]. None: 0.85 of the sum of their covalent radii, which are no bonds then;
+        without elements, that of `atoms`, or 2.5 widths.
+    agreement
+        Share of the samples in which an atom has to be.
+    burn_in, samples
+        Rounds before the first sample and with a sample. A round has 20 moves for every atom.
+    seed
+        Of the random moves.
+
+    Returns
+    -------
+    A table of atoms: `height` in units of the volume, `confidence` in standard deviations, the signed root of what the
+    atom adds to twice the logarithm of the likelihood; `agreement`, the share of samples with the atom; `z_error`,
+    `y_error`, `x_error`, the standard deviations of the samples [nm].
+
+    Raises
+    ------
+    SchemaError
+        `series` or `atoms` is none, pixels have no length, the volume is on another grid, there are no atoms, or a
+        setting is out of range.
+
+    References
+    ----------
+    .. [1] P. J. Green, Biometrika 82 (1995) 711, doi:10.1093/biomet/82.4.711.
+    """
+    settings = Sampling(
+        width=width,
+        exponent=exponent,
+        minimum_distance=minimum_distance,
+        agreement=agreement,
+        burn_in=burn_in,
+        samples=samples,
+        seed=seed,
+    )
+    check(settings, who=_WHO)
+    symbols = element_room.symbols(elements, who=_WHO)
+    table.check(atoms, who=_WHO)
+    check_volume(volume, series, who=_WHO)
+    if atoms.sizes[table.ATOM] == 0:
+        refuse(_WHO, needs="at least one atom to begin with", got="none", remedy="`find_atoms` with a lower threshold")
+    data = counted(series, noise=noise, who=_WHO)
+    parameters: dict[str, Any] = {"elements": list(symbols), **vars(settings)}
+    parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
+    recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
+    return sampled(data, volume, atoms, symbols, settings, recipe=recipe)
+
+
+def check(settings: Sampling, *, who: str) -> None:
+    """Raise a SchemaError if a setting is out of range."""
+    check_settings(settings, who=who)
+    if settings.agreement > 1:
+        refuse(
+            who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
+        )
+
+
+def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError unless a volume is on the grid of a series."""
+    schema.check_volume(volume, who=who)
+    schema.check_tilt_series(series, who=who)
+    pairs = ((schema.Z, schema.Z), (schema.Y, schema.DETECTOR), (schema.X, schema.DETECTOR))
+    if any(
+        volume.sizes[one] != series.sizes[other] or not np.allclose(volume[one].values, series[other].values)
+        for one, other in pairs
+    ):
+        refuse(
+            who,
+            needs="a volume on the grid of the series",
+            got=f"sizes {tuple(volume.shape)} and {tuple(series.shape)}, or other positions",
+            remedy="a reconstruction of this series",
+        )
+
+
+def sampled(
+    data: Counted,
+    volume: xr.DataArray,
+    atoms: xr.Dataset,
+    symbols: tuple[str, ...],
+    settings: Sampling,
+    *,
+    recipe: recipes.Recipe,
+) -> xr.Dataset:
+    """`sample_atoms` without its checks."""
+    rng = np.random.default_rng(settings.seed)
+    distances = least_distances(symbols, settings, atoms)
+    weights = _weights(symbols, settings.exponent)
+    kinds = _kinds_of(atoms, symbols)
+    positions = table.positions(atoms)
+    kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
+    state = begin(data, positions[kept], kinds[kept], weights, settings)
+    state = fitted(data, state, width=settings.width)
+    prior = prior_of(data, volume, distances, state.width)
+    inside = _inside(data, prior, state.positions)
+    state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
+    state, taken = walk(data, state, prior, settings, rng)
+    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
+    if len(places) == 0:
+        refuse(
+            _WHO,
+            needs=f"atoms that are in {100 * settings.agreement:g} % of the samples",
+            got="none: the projections do not tell where atoms are",
+            remedy="a lower `agreement`, or the `width` of the atoms",
+        )
+    heights = state.heights[species]
+    model = state.level + atom_moves.render(places, species, state.heights, state.width, data.rays, data.shape)
+    less = np.array(
+        [
+            atom_moves.change(data.counts, model, place, -float(height), state.width, data.rays)
+            for place, height in zip(places, heights, strict=True)
+        ]
+    )
+    # A Gaussian of height 1 in a volume has a projection of √(2π) w, with lengths in pixels.
+    in_volume = heights * data.gain * data.pixel / (math.sqrt(2 * math.pi) * state.width)
+    columns = {
+        "height": in_volume,
+        "width": np.full(len(places), state.width),
+        "background": np.full(len(places), np.nan),
+        "confidence": np.sqrt(2 * np.maximum(-less, 0)),
+        table.AGREEMENT: shares,
+        **dict(zip(table.ERRORS, spread.T, strict=True)),
+    }
+    named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
+    common = {"atom_width": state.width, "minimum_distance": float(distances.min())}
+    return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
+
+
+def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
+    """(kind, kind): how close two atoms may be, [nm]."""
+    if settings.minimum_distance is not None:
+        return np.full((max(len(symbols), 1),) * 2, settings.minimum_distance)
+    if not symbols:
+        assert atoms is not None
+        known = atoms["width"].values[np.isfinite(atoms["width"].values)]
+        width = float(np.median(known)) if known.size else 0.05
+        return np.full((1, 1), float(atoms.attrs.get("minimum_distance", 2.5 * width)))
+    radii = np.array([RADII_NM.get(symbol, 0.15) for symbol in symbols])
+    return np.asarray(_BONDED * (radii[:, None] + radii))
+
+
+def _weights(symbols: tuple[str, ...], exponent: float) -> Float64:
+    """(kind,): heights in units of the highest."""
+    if not symbols:
+        return np.ones(1)
+    powers = np.array([float(element_room.NUMBERS[symbol]) for symbol in symbols]) ** exponent
+    return np.asarray(powers / powers.max())
+
+
+def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
+    """(atom,): number of each atom's element; the first one where the table does not say."""
+    places = {symbol: number for number, symbol in enumerate(symbols)}
+    return np.array([places.get(str(one), 0) for one in atoms[table.SPECIES].values], np.int64)
+
+
+def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Float64) -> Integers:
+    """Numbers of atoms of which no two are too close; the higher one of two stays."""
+    if len(positions) == 0:
+        return np.zeros(0, np.int64)
+    near = cKDTree(positions).query_ball_point(positions, float(distances.max()))
+    stays, decided = np.ones(len(positions), bool), np.zeros(len(positions), bool)
+    for one in np.argsort(-np.nan_to_num(heights), kind="stable"):
+        decided[one] = True
+        if not stays[one]:
+            continue
+        others = np.array(near[one], np.int64)
+        others = others[~decided[others]]
+        away = np.linalg.norm(positions[others] - positions[one], axis=1)
+        stays[others[away < distances[kinds[one], kinds[others]]]] = False
+    return np.flatnonzero(stays)
+
+
+def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
+    """A first guess: all counts above the read-out belong to atoms."""
+    width = settings.width or width_of(data)
+    above = max(float((data.counts - data.read).sum()), 1.0)
+    area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
+    scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
+    return State(
+        positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+    )
+
+
+def fitted(data: Counted, state: State, *, width: float | None) -> State:
+    """The state with heights, width and background fitted to the counts: all heights by one factor.
+
+    Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count. A `width`
+    that is given stays.
+    """
+    with_width = width is None
+    low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
+    for _ in range(_STEPS):
+        images = _images(data, state, state.width)
+        model = state.level + images
+        changes = [images.ravel(), np.full(model.size, max(state.level - data.read, 1e-6))]
+        if with_width:
+            step = 0.02
+            wider = _images(data, state, state.width * (1 + step))
+            changes.append(((wider - images) / step).ravel())
+        weights = 1 / np.maximum(model.ravel(), 1e-9)
+        matrix = np.array([[float((one * weights * other).sum()) for other in changes] for one in changes])
+        residual = (data.counts - model).ravel() * weights
+        right = np.array([float((one * residual).sum()) for one in changes])
+        if not (np.diag(matrix) > 0).all():
+            break
+        step_to = np.clip(np.linalg.solve(matrix + 1e-9 * np.diag(np.diag(matrix)), right), -_FAR, _FAR)
+        above = max(state.level - data.read, 1e-6) * math.exp(step_to[1])
+        state = state._replace(
+            heights=state.heights * math.exp(step_to[0]),
+            level=data.read + above,
+            width=min(max(state.width * math.exp(step_to[2]), low), high) if with_width else state.width,
+        )
+        if np.abs(step_to[[0, -1]]).max() < 1e-3:
+            break
+    return state
+
+
+def _images(data: Counted, state: State, width: float) -> Float64:
+    return atom_moves.render(state.positions, state.kinds, state.heights, width, data.rays, data.shape)
+
+
+def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
+    """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
+    bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
+    inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
+    bright *= inside
+    shares = _ANYWHERE * inside / inside.sum()
+    if bright.sum() > 0:
+        shares = (1 - _ANYWHERE) * bright / bright.sum() + shares
+    births = np.concatenate([[0.0], np.cumsum(shares.ravel())])
+    births /= births[-1]
+    voxel = abs(data.rays.step_z) * data.rays.step_t**2
+    return Prior(distances, _PACKED / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
+
+
+def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:
+    """Numbers of atoms that are where atoms may be."""
+    rays, (_, detectors, slices) = data.rays, data.shape
+    z = np.floor((positions[:, 0] - rays.first_z) / rays.step_z + 0.5).astype(int)
+    y, x = (np.floor((positions[:, axis] - rays.first_t) / rays.step_t + 0.5).astype(int) for axis in (1, 2))
+    within = (z >= 0) & (z < slices) & (np.minimum(y, x) >= 0) & (np.maximum(y, x) < detectors)
+    voxel = np.where(within, (z * detectors + y) * detectors + x, 0)
+    return np.flatnonzero(within & (prior.births[voxel + 1] > prior.births[voxel]))
+
+
+def walk(
+    data: Counted, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
+) -> tuple[State, list[tuple[Float64, Integers]]]:
+    """Rounds of moves. Returns the last state, and positions and kinds of the atoms of each sample."""
+    room = _ROOM * len(state.positions) + 100
+    positions, kinds = np.zeros((room, 3)), np.zeros(room, np.int64)
+    atoms = len(state.positions)
+    positions[:atoms], kinds[:atoms] = state.positions, state.kinds
+    shift, taken = 0.5 * state.width, []
+    for number in range(settings.burn_in + settings.samples):
+        now = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
+        if number in _FITTED and atoms > 0:
+            now = fitted(data, now, width=settings.width)
+        state = now
+        model = state.level + _images(data, state, state.width)
+        atoms, done = atom_moves.moves(
+            data.counts,
+            model,
+            positions,
+            kinds,
+            atoms,
+            heights=state.heights,
+            width=state.width,
+            rays=data.rays,
+            prior=prior,
+            steps=_MOVES_PER_ATOM * max(atoms, 10),
+            shift=shift,
+            share=_SHARE[len(state.heights) > 1],
+            rng=rng,
+        )
+        if number < settings.burn_in:  # later it would favour some states
+            accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
+            shift = float(np.clip(shift * math.exp(accepted - _ACCEPTED), 1e-4, state.width))
+        else:
+            taken.append((positions[:atoms].copy(), kinds[:atoms].copy()))
+    return state, taken

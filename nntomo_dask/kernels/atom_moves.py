@@ -1,0 +1,321 @@
+"""Random moves of atoms that follow their likelihood in the projections: a sampler of point processes.
+
+The model of a projection is a constant and, for every atom, a Gaussian of a height that its kind has,
+
+    m(k, t, z) = b + Σ h G(z - z₀) G(t - x cos θ - y sin θ),    G(d) = exp(-d² / 2w²),
+
+and the logarithm of the likelihood of counts is ``Σ y log m - m``. The prior is a Poisson process of constant density
+with a least distance for each two kinds. Moves are proposed and accepted so that states come up as often as they are
+probable [1]_: an atom is shifted, gets another kind, is born or dies. Births are proposed where a map is high.
+
+References
+----------
+.. [1] P. J. Green, Reversible jump Markov chain Monte Carlo computation and Bayesian model determination, Biometrika 82
+   (1995) 711, doi:10.1093/biomet/82.4.711.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nntomo_dask.kernels.compiling import njit
+from nntomo_dask.types import Float64, Integers
+
+REACH = 3.5  # standard deviations beyond which an atom adds nothing
+_LEAST = 1e-12  # of the model's values: the logarithm stays finite
+SHIFTS, KINDS, BIRTHS, DEATHS = 0, 1, 2, 3  # places of the counts of moves
+
+
+class Rays(NamedTuple):
+    """Where pixels lie: position [nm] = first + step · index. An entry of the trigonometric functions for each view."""
+
+    cosines: Float64
+    sines: Float64
+    first_z: float
+    step_z: float
+    first_t: float
+    step_t: float
+
+
+class Prior(NamedTuple):
+    """What is known of atoms beside the projections."""
+
+    distances: Float64  # (kind, kind) [nm], least
+    per_voxel: float  # mean number of atoms of all kinds in a voxel
+    births: Float64  # (voxel + 1,): cumulative, from 0 to 1; the share of births in each voxel of (z, y, x)
+    size: int  # voxels along y and along x
+
+
+def render(
+    positions: Float64, kinds: Integers, heights: Float64, width: float, rays: Rays, shape: tuple[int, int, int]
+) -> Float64:
+    """The projections (view, detector, z) of atoms, without a background.
+
+    Parameters
+    ----------
+    positions
+        (atom, 3): z, y, x [nm].
+    kinds, heights
+        (atom,) and (kind,): the height of an atom in a projection.
+    width
+        Standard deviation [nm].
+    """
+    images = np.zeros(shape)
+    for position, kind in zip(positions, kinds, strict=True):
+        _paint(images, position, float(heights[kind]), width, rays)
+    return images
+
+
+def render_reference(
+    positions: Float64, kinds: Integers, heights: Float64, width: float, rays: Rays, shape: tuple[int, int, int]
+) -> Float64:
+    """Reference implementation of `render`."""
+    z = rays.first_z + rays.step_z * np.arange(shape[2])
+    t = rays.first_t + rays.step_t * np.arange(shape[1])
+    images = np.zeros(shape)
+    for (az, ay, ax), kind in zip(positions, kinds, strict=True):
+        place = ax * rays.cosines + ay * rays.sines
+        along, across = z - az, t - place[:, None]
+        along_value, across_value = (np.exp(-((one / width) ** 2) / 2) for one in (along, across))
+        along_value[np.abs(along) > REACH * width] = 0
+        across_value[np.abs(across) > REACH * width] = 0
+        images += heights[kind] * across_value[:, :, None] * along_value
+    return images
+
+
+def log_likelihood(counts: Float64, model: Float64) -> float:
+    """``Σ y log m - m``."""
+    return float((counts * np.log(np.maximum(model, _LEAST)) - model).sum())
+
+
+def change(counts: Float64, model: Float64, position: Float64, height: float, width: float, rays: Rays) -> float:
+    """What an atom more, or one of negative height, adds to the logarithm of the likelihood."""
+    return float(_change(counts, model, position, height, width, rays))
+
+
+def moves(
+    counts: Float64,
+    model: Float64,
+    positions: Float64,
+    kinds: npt.NDArray[np.int64],
+    atoms: int,
+    *,
+    heights: Float64,
+    width: float,
+    rays: Rays,
+    prior: Prior,
+    steps: int,
+    shift: float,
+    share: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[int, Float64]:
+    """Make some moves. `model`, `positions` and `kinds` are changed in place.
+
+    Parameters
+    ----------
+    counts, model
+        (view, detector, z): what was counted, and what is expected by the atoms that there are.
+    positions, kinds
+        (room, 3) and (room,): the first `atoms` rows are atoms.
+    steps
+        Number of moves.
+    shift
+        Standard deviation of a shift along each axis, [nm].
+    share
+        Of moves: shifts, and changes of the kind; the others are births and deaths.
+
+    Returns
+    -------
+    The number of atoms, and (move, 2): for shifts, changes of kind, births and deaths how many were accepted and
+    proposed.
+    """
+    done = np.zeros((4, 2))
+    left = _moves(
+        counts, model, positions, kinds, atoms, heights, width, rays, prior, steps, shift, share[0], share[1], rng, done
+    )
+    return int(left), done
+
+
+@njit(nogil=True, cache=True)
+def _span(place: float, first: float, step: float, reach: float, count: int) -> Any:
+    """The first pixel within reach of a place, and the one after the last."""
+    one, other = (place - reach - first) / step, (place + reach - first) / step
+    low, high = min(one, other), max(one, other)
+    return max(0, math.ceil(low)), min(count, math.floor(high) + 1)
+
+
+@njit(nogil=True, cache=True)
+def _along(position: Any, height: float, width: float, rays: Any, count: int) -> Any:
+    """First slice, and the values of the Gaussian along z from there on, times the height."""
+    low, high = _span(position[0], rays.first_z, rays.step_z, REACH * width, count)
+    values = np.empty(max(high - low, 0))
+    for z in range(low, high):
+        away = (rays.first_z + rays.step_z * z - position[0]) / width
+        values[z - low] = height * math.exp(-0.5 * away * away)
+    return low, values
+
+
+@njit(nogil=True, cache=True)
+def _paint(images: Any, position: Any, height: float, width: float, rays: Any) -> None:
+    views, detectors, slices = images.shape
+    low, along = _along(position, height, width, rays, slices)
+    for k in range(views):
+        place = position[2] * rays.cosines[k] + position[1] * rays.sines[k]
+        start, stop = _span(place, rays.first_t, rays.step_t, REACH * width, detectors)
+        for t in range(start, stop):
+            away = (rays.first_t + rays.step_t * t - place) / width
+            across = math.exp(-0.5 * away * away)
+            for z in range(len(along)):
+                images[k, t, low + z] += across * along[z]
+
+
+@njit(nogil=True, cache=True)
+def _change(counts: Any, model: Any, position: Any, height: float, width: float, rays: Any) -> float:
+    views, detectors, slices = counts.shape
+    low, along = _along(position, height, width, rays, slices)
+    total, change = along.sum(), 0.0
+    for k in range(views):
+        place = position[2] * rays.cosines[k] + position[1] * rays.sines[k]
+        start, stop = _span(place, rays.first_t, rays.step_t, REACH * width, detectors)
+        for t in range(start, stop):
+            away = (rays.first_t + rays.step_t * t - place) / width
+            across = math.exp(-0.5 * away * away)
+            change -= across * total
+            for z in range(len(along)):
+                counted = counts[k, t, low + z]
+                if counted > 0:
+                    before = max(model[k, t, low + z], _LEAST)
+                    change += counted * math.log(max(model[k, t, low + z] + across * along[z], _LEAST) / before)
+    return change
+
+
+@njit(nogil=True, cache=True)
+def _is_free(positions: Any, kinds: Any, atoms: int, place: Any, kind: int, but: int, distances: Any) -> bool:
+    """Whether an atom of that kind may be at a place, whatever atom number `but` says."""
+    for other in range(atoms):
+        if other == but:
+            continue
+        least = distances[kind, kinds[other]]
+        square = 0.0
+        for axis in range(3):
+            square += (positions[other, axis] - place[axis]) ** 2
+        if square < least * least:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _voxel(place: Any, rays: Any, size: int, slices: int) -> int:
+    """The number of the voxel that holds a place, -1 outside."""
+    z = math.floor((place[0] - rays.first_z) / rays.step_z + 0.5)
+    y = math.floor((place[1] - rays.first_t) / rays.step_t + 0.5)
+    x = math.floor((place[2] - rays.first_t) / rays.step_t + 0.5)
+    if z < 0 or y < 0 or x < 0 or z >= slices or y >= size or x >= size:
+        return -1
+    return (z * size + y) * size + x
+
+
+@njit(nogil=True, cache=True)
+def _accepts(logarithm: float, rng: Any) -> bool:
+    return logarithm >= 0 or rng.random() < math.exp(logarithm)
+
+
+@njit(nogil=True, cache=True)
+def _moves(
+    counts: Any,
+    model: Any,
+    positions: Any,
+    kinds: Any,
+    atoms: int,
+    heights: Any,
+    width: float,
+    rays: Any,
+    prior: Any,
+    steps: int,
+    shift: float,
+    share_of_shifts: float,
+    share_of_kinds: float,
+    rng: Any,
+    done: Any,
+) -> int:
+    slices, size, births = counts.shape[2], prior.size, prior.births
+    place, before = np.empty(3), np.empty(3)
+    for _ in range(steps):
+        chosen = rng.random()
+        if chosen < share_of_shifts:
+            if atoms == 0:
+                continue
+            done[SHIFTS, 1] += 1
+            i = rng.integers(0, atoms)
+            for axis in range(3):
+                before[axis] = positions[i, axis]
+                place[axis] = before[axis] + shift * rng.standard_normal()
+            voxel = _voxel(place, rays, size, slices)
+            # Outside of the map, and where it is zero, there are no atoms.
+            if voxel < 0 or births[voxel + 1] <= births[voxel]:
+                continue
+            if not _is_free(positions, kinds, atoms, place, kinds[i], i, prior.distances):
+                continue
+            height = heights[kinds[i]]
+            _paint(model, before, -height, width, rays)
+            gained = _change(counts, model, place, height, width, rays)
+            gained -= _change(counts, model, before, height, width, rays)
+            if _accepts(gained, rng):
+                positions[i] = place
+                before[:] = place
+                done[SHIFTS, 0] += 1
+            _paint(model, before, height, width, rays)
+        elif chosen < share_of_shifts + share_of_kinds:
+            if atoms == 0 or len(heights) < 2:
+                continue
+            done[KINDS, 1] += 1
+            i = rng.integers(0, atoms)
+            kind = (kinds[i] + 1 + rng.integers(0, len(heights) - 1)) % len(heights)
+            place[:] = positions[i]
+            if not _is_free(positions, kinds, atoms, place, kind, i, prior.distances):
+                continue
+            more = heights[kind] - heights[kinds[i]]
+            if _accepts(_change(counts, model, place, more, width, rays), rng):
+                _paint(model, place, more, width, rays)
+                kinds[i] = kind
+                done[KINDS, 0] += 1
+        elif rng.random() < 0.5:
+            done[BIRTHS, 1] += 1
+            voxel = min(np.searchsorted(births, rng.random(), side="right") - 1, len(births) - 2)
+            density = births[voxel + 1] - births[voxel]
+            kind = rng.integers(0, len(heights))
+            place[0] = rays.first_z + rays.step_z * (voxel // (size * size) + rng.random() - 0.5)
+            place[1] = rays.first_t + rays.step_t * (voxel % (size * size) // size + rng.random() - 0.5)
+            place[2] = rays.first_t + rays.step_t * (voxel % size + rng.random() - 0.5)
+            if atoms >= len(positions) or density <= 0:
+                continue
+            if not _is_free(positions, kinds, atoms, place, kind, -1, prior.distances):
+                continue
+            gained = _change(counts, model, place, heights[kind], width, rays)
+            if _accepts(gained + math.log(prior.per_voxel / (density * (atoms + 1))), rng):
+                _paint(model, place, heights[kind], width, rays)
+                positions[atoms] = place
+                kinds[atoms] = kind
+                atoms += 1
+                done[BIRTHS, 0] += 1
+        else:
+            if atoms == 0:
+                continue
+            done[DEATHS, 1] += 1
+            i = rng.integers(0, atoms)
+            place[:] = positions[i]
+            voxel = _voxel(place, rays, size, slices)
+            if voxel < 0 or births[voxel + 1] <= births[voxel]:
+                continue
+            density = births[voxel + 1] - births[voxel]
+            height = heights[kinds[i]]
+            gained = _change(counts, model, place, -height, width, rays)
+            if _accepts(gained + math.log(density * atoms / prior.per_voxel), rng):
+                _paint(model, place, -height, width, rays)
+                atoms -= 1
+                positions[i] = positions[atoms]
+                kinds[i] = kinds[atoms]
+                done[DEATHS, 0] += 1
+    return atoms
