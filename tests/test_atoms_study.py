@@ -27,7 +27,10 @@ def test_a_study_is_scored_kept_and_drawn(tmp_path, monkeypatch):
     study.study(cases, SIZE.methods, SIZE, tmp_path)
     assert study.read(tmp_path / "atoms.csv") == [row]
     study.page([row], cases, tmp_path)
-    assert (tmp_path / "index.html").read_text().count("data:image/png") == 2
+    html = (tmp_path / "index.html").read_text()
+    assert html.count("data:image/png") == 2
+    assert "\\n" not in html
+    assert "`" not in html
     assert f"{row.rmsd_pm:.1f}" in (tmp_path / "atoms.md").read_text()
 
 
