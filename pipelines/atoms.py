@@ -397,7 +397,7 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
         for axes in column:
             axes.grid(alpha=0.3)
     grid[0, 0].set_ylabel("share of atoms found")
-    grid[1, 0].set_ylabel("root mean square distance [pm]")
+    grid[1, 0].set_ylabel("RMSD [pm]")
     lengths = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     grid[1, 0].yaxis.set_major_formatter(lengths)
     grid[1, 0].yaxis.set_minor_formatter(lengths)
