@@ -12,7 +12,8 @@ linear model; they are kept in ``series/``, for they take long.
 FBP, SIRT and TV give a volume, whose strongest maxima at least a bond apart are taken for atoms: as many as there are,
 which is more than one knows. "smoothed" is the same after a Gaussian as wide as an atom. The chain is
 `atoms_from_series`, which is told the elements and nothing else. The bound is that of Cramér and Rao for the positions
-of all atoms, with heights and a common width unknown (`position_bound`).
+of all atoms, with heights and a common width unknown (`position_bound`). An estimate that knows more, such as that all
+atoms of an element are equally high, may be below it.
 """
 
 import argparse
@@ -34,6 +35,7 @@ import xarray as xr
 from ase.data import chemical_symbols
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
@@ -395,8 +397,11 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
         for axes in column:
             axes.grid(alpha=0.3)
     grid[0, 0].set_ylabel("share of atoms found")
-    grid[1, 0].set_ylabel("root mean square distance [pm]")
-    grid[1, 0].legend(fontsize=8)
+    grid[1, 0].set_ylabel("RMSD [pm]")
+    lengths = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+    grid[1, 0].yaxis.set_major_formatter(lengths)
+    grid[1, 0].yaxis.set_minor_formatter(lengths)
+    figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 
 
@@ -463,7 +468,8 @@ def page(rows: Sequence[Row], cases: Sequence[Case], out: Path) -> None:
     head = "".join(f"<th>{html_page.shown(one)}</th>" for one in HEADS)
     body = "".join(f"<tr>{''.join(f'<td>{html_page.shown(cell)}</td>' for cell in one)}</tr>" for one in body_lines)
     table_html = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    notes = "".join(f"<p class=note>{html_page.shown(part)}</p>" for part in __doc__.split("\n\n")[2:])
+    parts = [" ".join(part.replace("`", "").split()) for part in __doc__.split("\n\n")[2:]]
+    notes = "".join(f"<p class=note>{html_page.shown(part)}</p>" for part in parts)
     figures = html_page.figures([(one[2], one[3]) for one in drawn], images)
     html_page.write(
         out / "index.html", html_page.page("Atoms against dose", f"{figures}<h2>All</h2>{table_html}{notes}").encode()
