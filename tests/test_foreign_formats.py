@@ -384,6 +384,23 @@ def test_hdf5_that_leads_elsewhere_is_refused(how, tmp_path):
         opened(path)
 
 
+@pytest.mark.parametrize("make", [made.hspy_stack, made.ncem_stack])
+@pytest.mark.parametrize("what", ["free space", "an object"])
+def test_a_list_of_texts_without_end(make, what, tmp_path):
+    """HDF5 itself would look at an object of no size again and again."""
+    path = make(tmp_path)
+    whole = bytearray(path.read_bytes())
+    place = whole.index(b"GCOL\x01") + 16
+    while what == "free space" and int.from_bytes(whole[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(whole[place + 8 : place + 16], "little") // 8) * 8
+    if what == "an object":
+        whole[place : place + 2] = bytes(2)  # free space now
+    whole[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(whole)
+    with pytest.raises(nt.SchemaError, match="a list of its texts is damaged"):
+        opened(path)
+
+
 def test_several_signals_of_hyperspy(tmp_path):
     path = made.hspy_stack(tmp_path)
     with h5py.File(path, "a") as file:

@@ -4,6 +4,7 @@ A file may lead to other files by links, by external storage and by virtual data
 loaded as plug-ins; none of these is followed. Sizes are compared with what the file stores before memory is taken.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ MOST_CHUNK_BYTES = 2**30
 _MOST_NAMES = 10_000  # of a group
 _MOST_SMALL = 2**24  # bytes of metadata that are read at once
 _MOST_RATIO = 1100  # deflate makes at most 1032 bytes of one
+_HEAP = b"GCOL\x01\0\0\0"  # where a global heap begins, of the only version
+_LENGTH = 8  # bytes of lengths and addresses
+_LOOKED_THROUGH = 2**26  # bytes at either end of a file in which heaps are looked for
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 6: "scaleoffset", 32000: "lzf"}
 
 
@@ -73,12 +77,54 @@ def attribute(owner: Any, name: str) -> Any:
     described = owner.attrs.get_id(name)
     if described.get_storage_size() > _MOST_SMALL:
         return None
-    if described.dtype.kind not in "iufbS" and h5py.check_string_dtype(described.dtype) is None:
+    text = h5py.check_string_dtype(described.dtype)
+    if described.dtype.kind not in "iufbS" and text is None:
         return None
+    if text is not None and text.length is None:
+        check_heaps(owner.file)
     value = owner.attrs[name]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value
+
+
+def check_heaps(file: Any) -> None:
+    """Raise a FaultError where a heap of texts is damaged so that HDF5 would look through it without end."""
+    if file.id.get_create_plist().get_sizes()[1] != _LENGTH:
+        raise FaultError("its lengths are not of 8 bytes")
+    path = Path(file.filename)
+    state = path.stat()
+    if not _are_heaps_whole(path, state.st_size, state.st_mtime_ns):
+        raise FaultError("a list of its texts is damaged")
+
+
+@functools.lru_cache(maxsize=64)
+def _are_heaps_whole(path: Path, size: int, changed: int) -> bool:
+    """Whether the objects of each global heap follow each other to its end; looked for at both ends of large files."""
+    with path.open("rb") as file:
+        for start in {0, max(size - _LOOKED_THROUGH, 0)}:
+            file.seek(start)
+            part = file.read(_LOOKED_THROUGH)
+            place = part.find(_HEAP)
+            while place >= 0:
+                if not _is_heap_whole(part, place):
+                    return False
+                place = part.find(_HEAP, place + 1)
+    return True
+
+
+def _is_heap_whole(part: bytes, place: int) -> bool:
+    """Whether each object, or the free space (object 0), takes some bytes; see the format's specification, III.E."""
+    length = int.from_bytes(part[place + 8 : place + 16], "little")
+    position, end = place + 16, min(place + length, len(part))
+    while position + 16 <= end:
+        index = int.from_bytes(part[position : position + 2], "little")
+        size = int.from_bytes(part[position + 8 : position + 16], "little")
+        taken = size if index == 0 else 16 + -(-size // 8) * 8
+        if taken < 16:
+            return False
+        position += taken
+    return True
 
 
 def small(dataset: Any) -> npt.NDArray[Any] | None:
