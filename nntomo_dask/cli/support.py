@@ -174,6 +174,6 @@ def check_free(*names: str, because: str) -> None:
     """Refuse options that were given but play no part."""
     for name in names:
         if is_given(name):
-            command = click.get_current_context().command
-            shown = next(max(one.opts, key=len) for one in command.params if one.name == name)
+            declared = {one.name: max(one.opts, key=len) for one in click.get_current_context().command.params}
+            shown = declared.get(name, "--" + name.replace("_", "-"))  # those of a method are made when it is known
             raise click.UsageError(f"{shown} {because}")
