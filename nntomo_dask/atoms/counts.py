@@ -8,7 +8,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from nntomo_dask.arrays import finite, schema, slabs
-from nntomo_dask.errors import refuse
+from nntomo_dask.atoms import measured
 from nntomo_dask.kernels.atom_moves import Rays
 from nntomo_dask.projection.noise import Noise, noise as noise_of
 from nntomo_dask.types import Bools, Float64
@@ -17,8 +17,6 @@ _LEAST_ZEROS = 0.01  # share of values of zero in a series that is looked at for
 _WHOLE = 0.02  # distance from a whole number that rounding leaves
 _GAUSSIAN = 0.02  # of the read-out's variance: what counting adds to it where there is none, so that there are counts
 _NOISELESS = 1e-3  # of the brightest ray: the noise that is assumed of a series that has none
-
-
 _NEAR = 0.16  # nm; of the autocorrelation within it the width of an atom is told
 _WIDTHS = 0.015, 0.1  # nm, between which it is looked for
 
@@ -80,16 +78,7 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
     SchemaError
         `series` is no tilt series, its pixels have no length, its slices are not at equal steps, or a value is NaN.
     """
-    schema.check_tilt_series(series, who=who)
-    schema.check_even_z(series, who=who)
-    if series.attrs["units"] != "nm":
-        refuse(
-            who,
-            needs="a series whose pixels have a length",
-            got=f"positions in {series.attrs['units']}",
-            remedy='`tilt_series(…, units="nm", pixel_size=0.03)`',
-            command="nntomo import --pixel-size",
-        )
+    measured.check_geometry(series, who=who)
     ordered = series.sortby(schema.ANGLE)
     values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
     finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)

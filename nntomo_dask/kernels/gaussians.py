@@ -47,7 +47,6 @@ def derivatives_reference(
     t = grid.first_t + grid.step_t * np.arange(shape[1], dtype=np.float64)
     along = _axis_reference(centres[:, 0], widths, z, grid.half_z, reach)
     across = _axis_reference(centres[:, 1], widths, t, grid.half_t, reach)
-    scale = (_ROOT * widths / grid.length)[:, None, None]
     value, of_height = _outer(along[0], across[0]), _ROOT / grid.length
     scale = (of_height * widths)[:, None, None]
     by_width = scale * (_outer(along[2], across[0]) + _outer(along[0], across[2])) + of_height * value
