@@ -13,7 +13,7 @@ All kernels are serial, release the GIL and sum in the order of the Gaussians.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -91,13 +91,13 @@ def add(centres: Float64, widths: Float64, coefficients: Float64, grid: Grid, im
     image
         (z, t), changed in place.
     """
-    _add(centres, widths, coefficients, *grid, image)
+    _add(centres, widths, coefficients, grid, image)
 
 
 def correlate(centres: Float64, widths: Float64, grid: Grid, image: Float64) -> Float64:
     """(Gaussian, 4): the sums of each derivative times a view, the transpose of `add`."""
     sums = np.zeros((len(centres), 4))
-    _correlate(centres, widths, *grid, image, sums)
+    _correlate(centres, widths, grid, image, sums)
     return sums
 
 
@@ -120,7 +120,7 @@ def cross_products(
         (z, t), one of each pixel.
     """
     sums = np.zeros((len(pairs), 4, 4))
-    _cross_products(centres, widths, pairs, *grid, weights, sums)
+    _cross_products(centres, widths, pairs, grid, weights, sums)
     return sums
 
 
@@ -170,31 +170,40 @@ def _axis(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _seen(centre: Float64, w: float, grid: Any, n_z: int, n_t: int) -> tuple[int, int, int, int]:
+    """The pixels within the reach of a Gaussian: first and before the last along z, and across."""
+    z0, z1 = _first_and_last(centre[0], REACH * w + grid.half_z, grid.first_z, grid.step_z, grid.skipped, n_z)
+    t0, t1 = _first_and_last(centre[1], REACH * w + grid.half_t, grid.first_t, grid.step_t, 0, n_t)
+    return z0, z1, t0, t1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _profiles(
+    centre: Float64, w: float, grid: Any, pixels: tuple[int, int, int, int], along: Float64, across: Float64
+) -> None:
+    """`_axis` of both axes, at the pixels of `_seen`."""
+    z0, z1, t0, t1 = pixels
+    _axis(centre[0], w, grid.first_z, grid.step_z, grid.skipped, grid.half_z, z0, z1, along)
+    _axis(centre[1], w, grid.first_t, grid.step_t, 0, grid.half_t, t0, t1, across)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _add(
     centres: Float64,
     widths: Float64,
     coefficients: Float64,
-    first_z: float,
-    step_z: float,
-    first_t: float,
-    step_t: float,
-    length: float,
-    half_z: float,
-    half_t: float,
-    skipped: int,
+    grid: Any,
     image: Float64,
 ) -> None:
     n_z, n_t = image.shape
     along, across = np.empty((3, n_z)), np.empty((3, n_t))
     for one in range(len(centres)):
         w = widths[one]
-        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, skipped, n_z)
-        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, 0, n_t)
+        z0, z1, t0, t1 = _seen(centres[one], w, grid, n_z, n_t)
         if z0 >= z1 or t0 >= t1:
             continue
-        _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along)
-        _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across)
-        scale = _ROOT * w / length
+        _profiles(centres[one], w, grid, (z0, z1, t0, t1), along, across)
+        scale = _ROOT * w / grid.length
         height, by_z, by_t, by_w = coefficients[one]
         for z in range(z0, z1):
             value, by_centre, by_width = along[0, z - z0], along[1, z - z0], along[2, z - z0]
@@ -208,14 +217,7 @@ def _add(
 def _correlate(
     centres: Float64,
     widths: Float64,
-    first_z: float,
-    step_z: float,
-    first_t: float,
-    step_t: float,
-    length: float,
-    half_z: float,
-    half_t: float,
-    skipped: int,
+    grid: Any,
     image: Float64,
     sums: Float64,
 ) -> None:
@@ -224,12 +226,10 @@ def _correlate(
     columns = np.empty((3, n_t))  # sums along the axis; without sums in the inner loop it is vectorized
     for one in range(len(centres)):
         w = widths[one]
-        z0, z1 = _first_and_last(centres[one, 0], REACH * w + half_z, first_z, step_z, skipped, n_z)
-        t0, t1 = _first_and_last(centres[one, 1], REACH * w + half_t, first_t, step_t, 0, n_t)
+        z0, z1, t0, t1 = _seen(centres[one], w, grid, n_z, n_t)
         if z0 >= z1 or t0 >= t1:
             continue
-        _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along)
-        _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across)
+        _profiles(centres[one], w, grid, (z0, z1, t0, t1), along, across)
         columns[:, : t1 - t0] = 0
         for z in range(z0, z1):
             value, by_centre = along[0, z - z0], along[1, z - z0]
@@ -239,7 +239,7 @@ def _correlate(
                 columns[0, t] += value * pixel
                 columns[1, t] += by_centre * pixel
                 columns[2, t] += by_width * pixel
-        scale = _ROOT * w / length
+        scale = _ROOT * w / grid.length
         for t in range(t1 - t0):
             sums[one, 0] += scale * columns[0, t] * across[0, t]
             sums[one, 1] += scale * columns[1, t] * across[0, t]
@@ -252,14 +252,7 @@ def _cross_products(
     centres: Float64,
     widths: Float64,
     pairs: Integers,
-    first_z: float,
-    step_z: float,
-    first_t: float,
-    step_t: float,
-    length: float,
-    half_z: float,
-    half_t: float,
-    skipped: int,
+    grid: Any,
     weights: Float32 | Float64,
     sums: Float64,
 ) -> None:
@@ -271,17 +264,13 @@ def _cross_products(
         z1, t1 = n_z, n_t
         for side in range(2):
             one = pairs[pair, side]
-            low, high = _first_and_last(centres[one, 0], REACH * widths[one] + half_z, first_z, step_z, skipped, n_z)
-            z0, z1 = max(z0, low), min(z1, high)
-            low, high = _first_and_last(centres[one, 1], REACH * widths[one] + half_t, first_t, step_t, 0, n_t)
-            t0, t1 = max(t0, low), min(t1, high)
+            top, bottom, left, right = _seen(centres[one], widths[one], grid, n_z, n_t)
+            z0, z1, t0, t1 = max(z0, top), min(z1, bottom), max(t0, left), min(t1, right)
         if z0 >= z1 or t0 >= t1:
             continue
         for side in range(2):
             one = pairs[pair, side]
-            w = widths[one]
-            _axis(centres[one, 0], w, first_z, step_z, skipped, half_z, z0, z1, along[side])
-            _axis(centres[one, 1], w, first_t, step_t, 0, half_t, t0, t1, across[side])
+            _profiles(centres[one], widths[one], grid, (z0, z1, t0, t1), along[side], across[side])
         for z in range(z1 - z0):
             lines[:] = 0
             for t in range(t1 - t0):
@@ -303,7 +292,7 @@ def _cross_products(
                         part += factors[0, i, p] * lines[p, q]
                     for j in range(4):
                         sums[pair, i, j] += part * factors[1, j, q]
-        factor = (_ROOT / length) ** 2 * widths[pairs[pair, 0]] * widths[pairs[pair, 1]]
+        factor = (_ROOT / grid.length) ** 2 * widths[pairs[pair, 0]] * widths[pairs[pair, 1]]
         for i in range(4):
             for j in range(4):
                 sums[pair, i, j] *= factor
