@@ -227,10 +227,11 @@ class Unrolled(Method):
         return recipes.record(self.name, parameters, [series, *(member.recipe for member in self.networks)])
 
     def outlook(self, series: xr.DataArray, prepared: Sequence[float]) -> list[str]:
-        """The noise that was found."""
+        """What was found as noise."""
         if not isinstance(self.noise, str):
             return []
-        return [f"note: noise {float(prepared[1]):.2g}, in units of the specimen's intensity; --noise sets another"]
+        found = f"note: noise {float(prepared[1]):.2g}, in units of the specimen's intensity; --noise sets another"
+        return [f"{found}; it holds all that no volume explains"]
 
     def widened(self, pixels: int) -> "Unrolled":
         """The same for projections that were extended: what was not measured has no noise."""
