@@ -11,7 +11,7 @@ SLAB_BYTES = 32 * 2**20  # of the default slab: large enough to outweigh a task'
 TALL_SLAB_BYTES = 8 * SLAB_BYTES  # of a slab for which a whole file has to be read
 SLAB_SLICES = 32  # the widest lane group of the kernels: more slices in a slab gain nothing
 PROCESS_BYTES = 450 * 2**20  # an interpreter with our libraries and compiled kernels, measured
-WORKER_BYTES = 360 * 2**20  # a Dask worker process with the same, also where it compiles kernels first, measured
+WORKER_BYTES = 372 * 2**20  # a Dask worker process with the same, also where it compiles kernels first, measured
 PYTORCH_BYTES = 64 * 2**20  # that PyTorch takes beyond both, for each worker that computes with it
 
 GPU_SLAB_SLICES = 128  # four groups of 32: copies of one run while another is computed
