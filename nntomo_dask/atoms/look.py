@@ -23,7 +23,7 @@ _SCALES = 0.7 * 2 ** (np.arange(10) / 2)  # smoothings that are tried for the wi
 _OF_SMOOTHING = np.sqrt(3 / 2)  # the Laplacian of a Gaussian, times s², is largest at a smoothing s of width √(2/3)
 _BRIGHTEST = 64  # atoms whose widths are averaged
 _CLEAR = 5.0  # times the noise: no noise
-_LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
+LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
 _TURNS = 3  # of fits for the noise: what is left need not be exact
 _TO_DEVIATION = 1.4826  # of the median of magnitudes to the standard deviation of a normal distribution
 _ROUNDING = 1e-5  # of the largest value: what float32 leaves of the noise
@@ -142,7 +142,9 @@ def _without_atoms(part: Float32, step: float, width: float, used: Filter, least
     frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     fitted = first_guess(frame, used, least, 2 * width, width, faintest)
     found = fitting.fit(frame, fitted, width, turns=_TURNS)
-    return peaks.subtracted(part, found.gaussians, first=0, step=step)
+    left = part.copy()
+    peaks.subtract(left, found.gaussians, first=0, step=step)
+    return left
 
 
 def first_guess(
@@ -172,7 +174,7 @@ def _width(parts: Sequence[Float32], step: float, largest: float, who: str) -> f
         refuse_no_peaks(who, "none that rises above the noise")
     width = float(_SCALES[int(np.argmax(scores))] * _OF_SMOOTHING)
     for _ in range(8):
-        width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH)
+        width = min(max(width, LEAST_WIDTH), _MOST_WIDTH)
         fitted = _widths(parts, width, step)
         if fitted.size == 0:
             refuse_no_peaks(who, "none of a width that an atom could have")
@@ -208,11 +210,10 @@ def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
         kept = kept[np.argsort(-values[kept], kind="stable")][:_BRIGHTEST]
         start = np.column_stack([places[kept], values[kept], np.full(len(kept), width)]).astype(np.float64)
         alone = np.arange(len(kept) + 1)
+        region = peaks.Region(fitting.RADIUS * width, step, *part.shape)
         fitted, _, _ = peaks.fit(
-            part,
-            first=0,
-            step=step,
-            radius=fitting.RADIUS * width,
+            *peaks.gathered(part, region, alone, start[:, :3].copy(), first=0),
+            region,
             groups=alone,
             start=start,
             origin=start[:, :3].copy(),

@@ -5,10 +5,9 @@ A Gaussian of three dimensions with a height ``h``, a centre ``c`` and a standar
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.ndimage
 
 from nntomo_dask.kernels.compiling import njit
 from nntomo_dask.types import Float32, Float64, Integers
@@ -22,24 +21,89 @@ _SETTLED = 1e-6  # of a width: a step that moves nothing farther is the last
 REACH = 5.0  # widths beyond which a Gaussian is nothing: 4e-6 of its height
 
 
+class Region(NamedTuple):
+    """Which voxels around Gaussians are fitted."""
+
+    radius: float  # around the origin of a member, [px]
+    step: float  # distance of slices, [px]
+    depth: int  # voxels of the volume
+    height: int
+    length: int
+
+
 def smoothing_halo(width: float, step: float) -> int:
     """Slices on either side that smoothing by a Gaussian of a width, [px], looks at."""
     return int(TRUNCATE * width / step + 0.5)
 
 
-def smoothed(block: Float32, width: float, step: float) -> Float32:
-    """A block (slice, y, x) smoothed by a Gaussian; beyond its ends it is mirrored.
+def smoothed(block: Float32, width: float, step: float, *, slices: Integers | None = None) -> Float32:
+    """A block (slice, y, x) smoothed by a Gaussian; along y and x it is mirrored beyond its ends.
 
-    Each value is the same sum in the same order, whichever slices the block has, as long as it has those that
-    `smoothing_halo` counts.
+    Each value is the same sum in the same order, whichever slices the block has.
+
+    Parameters
+    ----------
+    slices
+        Which slice of the block stands at each place, from `smoothing_halo` places before the first that is asked for
+        to as many after the last; None for all of the block, mirrored beyond its ends too.
     """
-    result: Float32 = block
-    for axis, sigma in enumerate((width / step, width, width)):
-        if int(TRUNCATE * sigma + 0.5) > 0:
-            result = scipy.ndimage.gaussian_filter1d(
-                result, sigma, axis=axis, output=np.float32, mode="reflect", truncate=TRUNCATE
-            )
+    along, across = _weights(width / step), _weights(width)
+    if slices is None:
+        slices = np.pad(np.arange(len(block)), len(along) - 1, mode="symmetric")
+    result = np.empty((len(slices) - 2 * (len(along) - 1), *block.shape[1:]), np.float32)
+    rows, columns = (np.pad(np.arange(size), len(across) - 1, mode="symmetric") for size in block.shape[1:])
+    _smooth(block, np.asarray(slices, np.int64), rows, columns, along, across, result)
     return result
+
+
+def _weights(width: float) -> Float64:
+    """Of a Gaussian at 0, 1, …, up to `TRUNCATE` widths; they and their mirror image add up to 1."""
+    places = np.arange(int(TRUNCATE * width + 0.5) + 1)
+    weights = np.exp(-0.5 * (places / max(width, 1e-300)) ** 2)
+    return np.asarray(weights / (2 * weights.sum() - weights[0]))
+
+
+@njit(nogil=True, cache=True)
+def _smooth(block: Any, slices: Any, rows: Any, columns: Any, along: Any, across: Any, result: Any) -> None:
+    count, height, length = result.shape
+    deep, wide = len(along) - 1, len(across) - 1
+    line, padded = np.empty(length), np.empty(length + 2 * wide)
+    for y in range(height):
+        for z in range(count):
+            middle = block[slices[z + deep], y]
+            for x in range(length):
+                line[x] = along[0] * middle[x]
+            for k in range(1, deep + 1):
+                below, above, weight = block[slices[z + deep - k], y], block[slices[z + deep + k], y], along[k]
+                for x in range(length):
+                    line[x] += weight * (np.float64(below[x]) + np.float64(above[x]))
+            end = result[z, y]
+            for x in range(length):
+                end[x] = line[x]
+    plane = np.empty((height, length), np.float32)
+    for z in range(count):
+        plane[:] = result[z]
+        for y in range(height):
+            middle = plane[y]
+            inner = padded[wide : wide + length]
+            for x in range(length):
+                inner[x] = across[0] * middle[x]
+            for k in range(1, wide + 1):
+                below, above, weight = plane[rows[y + wide - k]], plane[rows[y + wide + k]], across[k]
+                for x in range(length):
+                    inner[x] += weight * (np.float64(below[x]) + np.float64(above[x]))
+            for k in range(wide):
+                padded[k] = padded[wide + columns[k]]
+                padded[wide + length + k] = padded[wide + columns[wide + length + k]]
+            for x in range(length):
+                line[x] = across[0] * inner[x]
+            for k in range(1, wide + 1):
+                left, right, weight = padded[wide - k : wide - k + length], padded[wide + k :], across[k]
+                for x in range(length):
+                    line[x] += weight * (left[x] + right[x])
+            end = result[z, y]
+            for x in range(length):
+                end[x] = line[x]
 
 
 def sharpened(block: Float32, step: float) -> Float32:
@@ -53,14 +117,18 @@ def sharpened(block: Float32, step: float) -> Float32:
 def _sharpen(block: Any, weight: float, result: Any) -> None:
     depth, height, length = block.shape
     for z in range(depth):
-        below, above = max(z - 1, 0), min(z + 1, depth - 1)
         for y in range(height):
-            before, after = max(y - 1, 0), min(y + 1, height - 1)
+            middle, end = block[z, y], result[z, y]
+            below, above = block[max(z - 1, 0), y], block[min(z + 1, depth - 1), y]
+            before, after = block[z, max(y - 1, 0)], block[z, min(y + 1, height - 1)]
             for x in range(length):
-                middle = block[z, y, x]
-                across = block[z, before, x] + block[z, after, x] - 2 * middle
-                along = block[z, y, max(x - 1, 0)] + block[z, y, min(x + 1, length - 1)] - 2 * middle
-                result[z, y, x] = -(across + along + weight * (block[below, y, x] + block[above, y, x] - 2 * middle))
+                twice = 2 * np.float64(middle[x])
+                end[x] = twice - before[x] - after[x] + weight * (twice - below[x] - above[x])
+            for x in range(1, length - 1):
+                end[x] += 2 * np.float64(middle[x]) - middle[x - 1] - middle[x + 1]
+            if length > 1:
+                end[0] += middle[0] - middle[1]
+                end[length - 1] += middle[length - 1] - middle[length - 2]
 
 
 def maxima(values: Float32, least: float, *, low: int, high: int, first: int, count: int) -> tuple[Integers, Float64]:
@@ -124,12 +192,72 @@ def _maxima(values: Any, least: float, low: int, high: int, begin: int, end: int
     return found
 
 
+def gathered(block: Float32, region: Region, groups: Integers, origin: Float64, *, first: int) -> tuple[Any, Integers]:
+    """Voxels within the radius of a member of each group, one group after another, and where each begins.
+
+    Parameters
+    ----------
+    block
+        (slice, y, x); has every voxel within the radius of an origin that lies in the volume.
+    groups
+        (group + 1,): where the members of each begin in `origin`.
+    origin
+        (member, 3), [voxels].
+    first
+        Number of the block's first slice.
+    """
+    begins = np.zeros(len(groups), np.int64)
+    nothing, places = np.zeros(0, np.float32), np.zeros((0, 3))
+    for measuring in (True, False):
+        values = nothing if measuring else np.empty(begins[-1], np.float32)
+        _gather(block, first, region, groups, origin, begins, values, places)
+    return values, begins
+
+
+@njit(nogil=True, cache=True)
+def _gather(
+    block: Any, first: int, region: Any, groups: Any, origin: Any, begins: Any, values: Any, places: Any
+) -> None:
+    for group in range(len(groups) - 1):
+        at = begins[group]
+        here = origin[groups[group] : groups[group + 1]]
+        begins[group + 1] = at + _voxels(block, first, region, here, values[at:], places)
+
+
+@njit(nogil=True, cache=True)
+def _voxels(block: Any, first: int, region: Any, origin: Any, values: Any, places: Any) -> int:
+    """The number of the voxels of a group; their values and their places in pixels, where there is room for either."""
+    radius, step = region.radius, region.step
+    low, high = np.empty(3), np.empty(3)
+    for axis in range(3):
+        scale = step if axis == 0 else 1.0
+        low[axis] = origin[:, axis].min() - radius / scale
+        high[axis] = origin[:, axis].max() + radius / scale
+    count = 0
+    for z in range(max(math.ceil(low[0]), 0), min(math.floor(high[0]) + 1, region.depth)):
+        for y in range(max(math.ceil(low[1]), 0), min(math.floor(high[1]) + 1, region.height)):
+            for x in range(max(math.ceil(low[2]), 0), min(math.floor(high[2]) + 1, region.length)):
+                near = False
+                for one in range(len(origin)):
+                    dz, dy, dx = (z - origin[one, 0]) * step, y - origin[one, 1], x - origin[one, 2]
+                    if dz * dz + dy * dy + dx * dx <= radius * radius:
+                        near = True
+                        break
+                if not near:
+                    continue
+                if count < len(values):
+                    values[count] = block[z - first, y, x]
+                if count < len(places):
+                    places[count, 0], places[count, 1], places[count, 2] = z * step, y, x
+                count += 1
+    return count
+
+
 def fit(
-    block: Float32,
+    voxels: Float32,
+    begins: Integers,
+    region: Region,
     *,
-    first: int,
-    step: float,
-    radius: float,
     groups: Integers,
     start: Float64,
     origin: Float64,
@@ -144,14 +272,8 @@ def fit(
 
     Parameters
     ----------
-    block
-        (slice, y, x); has every voxel within the radius of a Gaussian that lies in the volume.
-    first
-        Number of its first slice.
-    step
-        Distance of slices, [px].
-    radius
-        Voxels within this distance of the origin of a member count, [px].
+    voxels, begins
+        As `gathered` gives them.
     groups
         (group + 1,): where the members of each begin in `start`; at most `MOST_TOGETHER` each.
     start
@@ -171,44 +293,22 @@ def fit(
     """
     result = np.array(start, np.float64)
     background, left = np.zeros(len(groups) - 1), np.zeros(len(groups) - 1)
-    _fit(block, first, step, radius, groups, result, origin, others, fixed, width, background, left)
+    _fit(voxels, begins, region, groups, result, origin, others, fixed, width, background, left)
     return result, background, left
 
 
 @njit(nogil=True, cache=True)
-def _gathered(
-    block: Any, first: int, step: float, radius: float, origin: Any, fixed: Any, places: Any, values: Any
-) -> int:
-    """Voxels within the radius of some origins, in pixels, less what is fixed; their number, also beyond the room."""
-    depth, height, length = block.shape
-    low, high = np.empty(3), np.empty(3)
-    for axis in range(3):
-        scale = step if axis == 0 else 1.0
-        low[axis] = origin[:, axis].min() - radius / scale
-        high[axis] = origin[:, axis].max() + radius / scale
-    count = 0
-    for z in range(max(math.ceil(low[0]), first), min(math.floor(high[0]) + 1, first + depth)):
-        for y in range(max(math.ceil(low[1]), 0), min(math.floor(high[1]) + 1, height)):
-            for x in range(max(math.ceil(low[2]), 0), min(math.floor(high[2]) + 1, length)):
-                near = False
-                for one in range(len(origin)):
-                    dz, dy, dx = (z - origin[one, 0]) * step, y - origin[one, 1], x - origin[one, 2]
-                    if dz * dz + dy * dy + dx * dx <= radius * radius:
-                        near = True
-                        break
-                if not near:
-                    continue
-                if count < len(values):
-                    value = float(block[z - first, y, x])
-                    for one in range(len(fixed)):
-                        dz, dy, dx = (z - fixed[one, 0]) * step, y - fixed[one, 1], x - fixed[one, 2]
-                        squared, deviation = dz * dz + dy * dy + dx * dx, fixed[one, 4]
-                        if squared < (REACH * deviation) ** 2:
-                            value -= fixed[one, 3] * math.exp(-squared / (2 * deviation * deviation))
-                    places[count, 0], places[count, 1], places[count, 2] = z * step, y, x
-                    values[count] = value
-                count += 1
-    return count
+def _less(raw: Any, places: Any, fixed: Any, step: float, values: Any) -> None:
+    """Voxels less what is fixed."""
+    for voxel in range(len(raw)):
+        value = float(raw[voxel])
+        for one in range(len(fixed)):
+            dz, deviation = places[voxel, 0] - fixed[one, 0] * step, fixed[one, 4]
+            dy, dx = places[voxel, 1] - fixed[one, 1], places[voxel, 2] - fixed[one, 2]
+            squared = dz * dz + dy * dy + dx * dx
+            if squared < (REACH * deviation) ** 2:
+                value -= fixed[one, 3] * math.exp(-squared / (2 * deviation * deviation))
+        values[voxel] = value
 
 
 @njit(nogil=True, cache=True)
@@ -305,10 +405,9 @@ def _solved(normal: Any, gradient: Any, damping: float, factor: Any, step: Any) 
 
 @njit(nogil=True, cache=True)
 def _fit(
-    block: Any,
-    first: int,
-    step: float,
-    radius: float,
+    voxels: Any,
+    begins: Any,
+    region: Any,
     groups: Any,
     result: Any,
     origin: Any,
@@ -318,21 +417,20 @@ def _fit(
     background: Any,
     left: Any,
 ) -> None:
-    room = 4096
+    step = region.step
+    room, nothing = np.diff(begins).max(), np.zeros((0, 1, 1), np.float32)
     places, values = np.empty((room, 3)), np.empty(room)
     for group in range(len(groups) - 1):
         begin, end = groups[group], groups[group + 1]
-        subtracted = fixed[others[group] : others[group + 1]]
-        count = _gathered(block, first, step, radius, origin[begin:end], subtracted, places, values)
-        if count > room:
-            room = count
-            places, values = np.empty((room, 3)), np.empty(room)
-            count = _gathered(block, first, step, radius, origin[begin:end], subtracted, places, values)
+        raw = voxels[begins[group] : begins[group + 1]]
+        count = len(raw)
         size = PARAMETERS * (end - begin) + 1
         if count < size:  # at a corner: nothing to fit, and a height of zero says so
             result[begin:end, 3] = 0.0
             continue
         here, there = places[:count], values[:count]
+        _voxels(nothing, 0, region, origin[begin:end], raw[:0], here)
+        _less(raw, here, fixed[others[group] : others[group + 1]], step, there)
         theta = np.empty(size)
         for one in range(begin, end):
             for k in range(PARAMETERS):
@@ -378,23 +476,28 @@ def _fit(
         left[group] = math.sqrt(squares / count)
 
 
-def subtracted(block: Float32, gaussians: Float64, *, first: int, step: float) -> Float32:
-    """A block (slice, y, x) less some Gaussians (Gaussian, 5), each within 5 of its widths."""
-    result = np.array(block, np.float32)
-    _subtract(result, np.ascontiguousarray(gaussians), first, step)
-    return result
+def subtract(block: Float32, gaussians: Float64, *, first: int, step: float) -> None:
+    """Take some Gaussians (Gaussian, 5) away from a block (slice, y, x), each within 5 of its widths."""
+    _subtract(block, np.ascontiguousarray(gaussians), first, step)
 
 
 @njit(nogil=True, cache=True)
 def _subtract(block: Any, gaussians: Any, first: int, step: float) -> None:
     depth, height, length = block.shape
+    shape = np.empty(length)
     for one in range(len(gaussians)):
         cz, cy, cx, peak, deviation = gaussians[one]
-        reach = REACH * deviation
-        for z in range(max(math.ceil(cz - reach / step), first), min(int(cz + reach / step) + 1, first + depth)):
-            for y in range(max(math.ceil(cy - reach), 0), min(int(cy + reach) + 1, height)):
-                for x in range(max(math.ceil(cx - reach), 0), min(int(cx + reach) + 1, length)):
-                    dz, dy, dx = (z - cz) * step, y - cy, x - cx
-                    squared = dz * dz + dy * dy + dx * dx
-                    if squared < reach * reach:
-                        block[z - first, y, x] -= peak * math.exp(-squared / (2 * deviation * deviation))
+        reach, double = REACH * deviation, 2 * deviation * deviation
+        begin, end = max(math.ceil(cx - reach), 0), min(math.floor(cx + reach) + 1, length)
+        for x in range(begin, end):
+            shape[x] = math.exp(-((x - cx) ** 2) / double)
+        for z in range(max(math.ceil(cz - reach / step), first), min(math.floor(cz + reach / step) + 1, first + depth)):
+            deep = ((z - cz) * step) ** 2
+            for y in range(max(math.ceil(cy - reach), 0), min(math.floor(cy + reach) + 1, height)):
+                left = reach * reach - deep - (y - cy) ** 2
+                if left <= 0:
+                    continue
+                half, here = math.sqrt(left), peak * math.exp(-(deep + (y - cy) ** 2) / double)
+                row = block[z - first, y]
+                for x in range(max(math.ceil(cx - half), 0), min(math.floor(cx + half) + 1, length)):
+                    row[x] -= here * shape[x]
