@@ -56,7 +56,8 @@ def _slab(block_info, places, heights, shape, seed):
     values *= NOISE
     near = np.abs(places[:, 0] - (low + high) / 2) < (high - low) / 2 + peaks.REACH * WIDTH + 1
     gaussians = np.column_stack([places[near], -heights[near], np.full(near.sum(), WIDTH)])
-    return peaks.subtracted(values, gaussians, first=low, step=1.0)
+    peaks.subtract(values, gaussians, first=low, step=1.0)
+    return values
 
 
 def volume_of(places, heights, shape, seed):

@@ -249,9 +249,19 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
         if len(fitted.gaussians) <= before:
             break
     # Atoms outside of the volume have been fitted for the sake of those beside them.
+    return fitted.without(~_inside(frame, fitted), scale=frame.scale, reach=0.0)
+
+
+def _inside(frame: Frame, fitted: fitting.Fitted) -> Bools:
+    """Which centres lie in the volume."""
     places = fitted.gaussians[:, :3]
-    outside = np.any((places < -0.5) | (places > np.array(frame.shape) - 0.5), axis=1)
-    return fitted.without(np.asarray(outside, bool), scale=frame.scale, reach=0.0)
+    return np.asarray(np.all((places >= -0.5) & (places <= np.array(frame.shape) - 0.5), axis=1), bool)
+
+
+def _least(frame: Frame, fitted: fitting.Fitted, noise: float, settings: Finding) -> float:
+    """The height of the lowest atom; the tail of one outside of the volume says little about how high that is."""
+    highest = looking.brightest(fitted.gaussians[_inside(frame, fitted), 3])
+    return max(settings.threshold * noise, settings.faintest * highest)
 
 
 def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, held: fitting.Held) -> fitting.Fitted:
@@ -273,7 +283,7 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
     if len(fitted.gaussians) == 0:
         return fitted
     distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
-    least = max(settings.threshold * seen.noise_used, settings.faintest * looking.brightest(heights))
+    least = _least(frame, fitted, seen.noise_used, settings)
     places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
     if len(places) == 0:
         return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
@@ -291,7 +301,7 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
 def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
     """What is too low, of no width that an atom has, or too near to a higher one."""
     places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
-    low = heights < max(settings.threshold * seen.noise, settings.faintest * looking.brightest(heights))
+    low = heights < _least(frame, fitted, seen.noise, settings)
     at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
     dropped: Bools = low | at_bound
     sound = np.flatnonzero(~dropped)

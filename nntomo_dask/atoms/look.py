@@ -22,6 +22,7 @@ _RUNS, _RUN_SLICES = 4, 32
 _SCALES = 0.7 * 2 ** (np.arange(10) / 2)  # smoothings that are tried for the width, [px]
 _OF_SMOOTHING = np.sqrt(3 / 2)  # the Laplacian of a Gaussian, times s², is largest at a smoothing s of width √(2/3)
 _BRIGHTEST = 64  # atoms whose widths are averaged
+_NEARLY = 0.3  # of the mean of the highest tenth of these
 _CLEAR = 5.0  # times the noise: no noise
 LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
 _TURNS = 3  # of fits for the noise: what is left need not be exact
@@ -190,10 +191,17 @@ def _rise(parts: Sequence[Float32], smoothing: float, step: float, largest: floa
     sharp = [unit.of(part, step) for part in parts]
     noise = _TO_DEVIATION * float(np.median(np.concatenate([np.abs(one).ravel() for one in sharp])))
     heights = np.concatenate([_maxima(one, 0.0)[1] for one in sharp])
-    brightest = np.sort(heights[heights >= _CLEAR * noise])[::-1][:_BRIGHTEST]
-    if brightest.size == 0 or brightest.max() < 10 * _ROUNDING * largest:
+    bright = np.sort(heights[_bright(heights, _CLEAR * noise)])[::-1][:_BRIGHTEST]
+    if bright.size == 0 or bright.max() < 10 * _ROUNDING * largest:
         return 0.0
-    return float(brightest.mean()) - 3 * noise
+    return float(bright.mean()) - 3 * noise
+
+
+def _bright(heights: Float64, least: float) -> Bools:
+    """Which maxima are above a height and nearly as high as the highest: where atoms are few, the others are none."""
+    clear: Bools = heights >= least
+    clear &= heights >= _NEARLY * brightest(np.sort(heights[clear])[-_BRIGHTEST:])
+    return clear
 
 
 def _maxima(sharp: Float32, least: float) -> tuple[Integers, Float64]:
@@ -207,6 +215,7 @@ def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
     for part in parts:
         places, values = _maxima(used.of(part, step), least)
         kept = candidates.apart(places * np.array([step, 1.0, 1.0]), values, 2 * width)
+        kept = kept[_bright(values[kept], least)]
         kept = kept[np.argsort(-values[kept], kind="stable")][:_BRIGHTEST]
         start = np.column_stack([places[kept], values[kept], np.full(len(kept), width)]).astype(np.float64)
         alone = np.arange(len(kept) + 1)

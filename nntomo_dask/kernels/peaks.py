@@ -268,7 +268,7 @@ def fit(
     """Fit groups of Gaussians and a background each to the voxels around them, by least squares.
 
     Levenberg–Marquardt with analytic derivatives. A centre stays within 2 widths of its origin, a width between 0.4 and
-    2.5 of the common one.
+    2.5 of the common one, and no height is below 0: else two that nearly coincide could become a huge one less another.
 
     Parameters
     ----------
@@ -418,7 +418,9 @@ def _fit(
     left: Any,
 ) -> None:
     step = region.step
-    room, nothing = np.diff(begins).max(), np.zeros((0, 1, 1), np.float32)
+    room, nothing = 0, np.zeros((0, 1, 1), np.float32)
+    for group in range(len(groups) - 1):
+        room = max(room, begins[group + 1] - begins[group])
     places, values = np.empty((room, 3)), np.empty(room)
     for group in range(len(groups) - 1):
         begin, end = groups[group], groups[group + 1]
@@ -452,7 +454,7 @@ def _fit(
                             centre = origin[begin + one, axis] * (step if axis == 0 else 1.0)
                             place = theta[at + axis] + change[at + axis]
                             tried[at + axis] = min(max(place, centre - 2 * width), centre + 2 * width)
-                        tried[at + 3] = theta[at + 3] + change[at + 3]
+                        tried[at + 3] = max(theta[at + 3] + change[at + 3], 0.0)
                         tried[at + 4] = min(max(theta[at + 4] + change[at + 4], 0.4 * width), 2.5 * width)
                         for k in (0, 1, 2, 4):
                             farthest = max(farthest, abs(tried[at + k] - theta[at + k]))
