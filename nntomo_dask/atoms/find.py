@@ -16,6 +16,7 @@ from nntomo_dask.atoms.look import Look
 from nntomo_dask.atoms.species import Species
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import peaks
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Bools, Float64
 
@@ -258,10 +259,19 @@ def _inside(frame: Frame, fitted: fitting.Fitted) -> Bools:
     return np.asarray(np.all((places >= -0.5) & (places <= np.array(frame.shape) - 0.5), axis=1), bool)
 
 
-def _least(frame: Frame, fitted: fitting.Fitted, noise: float, settings: Finding) -> float:
-    """The height of the lowest atom; the tail of one outside of the volume says little about how high that is."""
-    highest = looking.brightest(fitted.gaussians[_inside(frame, fitted), 3])
+def _least(frame: Frame, fitted: fitting.Fitted, width: float, noise: float, settings: Finding) -> float:
+    """The height of the lowest atom, among those in the volume: of one beside it a tail is seen, and no height."""
+    highest = looking.brightest(fitted.gaussians[_inside(frame, fitted) & ~_at_bound(frame, fitted, width), 3])
     return max(settings.threshold * noise, settings.faintest * highest)
+
+
+def _at_bound(frame: Frame, fitted: fitting.Fitted, width: float) -> Bools:
+    """Which have gone as far as a fit lets them, or as wide or as narrow as it does."""
+    moved = np.abs(fitted.gaussians[:, :3] - fitted.origins) * frame.scale
+    widths = fitted.gaussians[:, 4] / width
+    least, most = peaks.WIDTHS
+    at_bound = (widths < least / _AT_BOUND) | (widths > most * _AT_BOUND)
+    return np.asarray(at_bound | (moved.max(axis=1) > peaks.FARTHEST * _AT_BOUND * width), bool)
 
 
 def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, held: fitting.Held) -> fitting.Fitted:
@@ -283,7 +293,7 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
     if len(fitted.gaussians) == 0:
         return fitted
     distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
-    least = _least(frame, fitted, seen.noise_used, settings)
+    least = _least(frame, fitted, seen.width, seen.noise_used, settings)
     places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
     if len(places) == 0:
         return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
@@ -300,10 +310,9 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
 
 def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
     """What is too low, of no width that an atom has, or too near to a higher one."""
-    places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
-    low = heights < _least(frame, fitted, seen.noise, settings)
-    at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
-    dropped: Bools = low | at_bound
+    places, heights = fitted.gaussians[:, :3], fitted.gaussians[:, 3]
+    low = heights < _least(frame, fitted, seen.width, seen.noise, settings)
+    dropped: Bools = low | _at_bound(frame, fitted, seen.width)
     sound = np.flatnonzero(~dropped)
     # Candidates were a distance apart; what is nearer now by less than a tenth of a width is where it was.
     near = _distance(seen, frame, settings) - 0.1 * seen.width

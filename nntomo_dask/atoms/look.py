@@ -140,9 +140,7 @@ def _noise(parts: Sequence[Float32], used: Filter, step: float, of: Sequence[Flo
 
 def _without_atoms(part: Float32, step: float, width: float, used: Filter, least: float, faintest: float) -> Float32:
     """A part less the Gaussians that are found in it."""
-    frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    fitted = first_guess(frame, used, least, 2 * width, width, faintest)
-    found = fitting.fit(frame, fitted, width, turns=_TURNS)
+    found = _fitted(part, step, width, used, least, faintest)
     left = part.copy()
     peaks.subtract(left, found.gaussians, first=0, step=step)
     return left
@@ -168,7 +166,7 @@ def brightest(heights: Float64) -> float:
 def _width(parts: Sequence[Float32], step: float, largest: float, who: str) -> float:
     """The width of the brightest atoms, [px].
 
-    A first guess is the smoothing at which maxima rise most above the noise; then the brightest are fitted, each alone.
+    A first guess is the smoothing at which maxima rise most above the noise; then the brightest are fitted.
     """
     scores = [_rise(parts, smoothing, step, largest) for smoothing in _SCALES]
     if max(scores) <= 0:
@@ -209,30 +207,23 @@ def _maxima(sharp: Float32, least: float) -> tuple[Integers, Float64]:
 
 
 def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
-    """Widths of the brightest atoms of all parts, each fitted alone."""
-    used, found, heights = candidates.filter_for(width, width, step), [], []
+    """Widths of the brightest atoms of all parts, each fitted with those around it."""
+    used, found = candidates.filter_for(width, candidates.smoothing_for(width, 2 * width), step), []
     least = _CLEAR * _noise(parts, used, step)
     for part in parts:
-        places, values = _maxima(used.of(part, step), least)
-        kept = candidates.apart(places * np.array([step, 1.0, 1.0]), values, 2 * width)
-        kept = kept[_bright(values[kept], least)]
-        kept = kept[np.argsort(-values[kept], kind="stable")][:_BRIGHTEST]
-        start = np.column_stack([places[kept], values[kept], np.full(len(kept), width)]).astype(np.float64)
-        alone = np.arange(len(kept) + 1)
-        region = peaks.Region(fitting.RADIUS * width, step, *part.shape)
-        fitted, _, _ = peaks.fit(
-            *peaks.gathered(part, region, alone, start[:, :3].copy(), first=0),
-            region,
-            groups=alone,
-            start=start,
-            origin=start[:, :3].copy(),
-            others=np.zeros(len(alone), np.int64),
-            fixed=np.zeros((0, peaks.PARAMETERS)),
-            width=width,
-        )
-        found.append(fitted)
-        heights.append(values[kept])
-    all_found = np.concatenate(found)[np.argsort(-np.concatenate(heights), kind="stable")][:_BRIGHTEST]
-    # Those at the bounds of a fit are none.
-    good: Bools = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
-    return np.asarray(all_found[good, 4])
+        fitted = _fitted(part, step, width, used, least, _NEARLY).gaussians
+        inside = np.all((fitted[:, :3] >= 0) & (fitted[:, :3] <= np.array(part.shape) - 1), axis=1)
+        # Those at the bounds of a fit are none.
+        good = inside & (fitted[:, 3] > 0) & (np.abs(np.log(fitted[:, 4] / width)) < np.log(2.4))
+        found.append(fitted[good])
+    atoms = np.concatenate(found)
+    if len(atoms) == 0:
+        return np.zeros(0)
+    return np.asarray(atoms[np.argsort(-atoms[:, 3], kind="stable")[:_BRIGHTEST], 4])
+
+
+def _fitted(part: Float32, step: float, width: float, used: Filter, least: float, faintest: float) -> fitting.Fitted:
+    """The Gaussians of a part."""
+    frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    guess = first_guess(frame, used, least, 2 * width, width, faintest)
+    return fitting.fit(frame, guess, width, turns=_TURNS)

@@ -18,6 +18,9 @@ MOST_TOGETHER = 8  # Gaussians that are fitted together
 
 _MOST_STEPS = 30
 _SETTLED = 1e-6  # of a width: a step that moves nothing farther is the last
+FARTHEST = 2.0  # widths from its origin that a centre may go
+WIDTHS = (0.4, 2.5)  # of the common one that a width may have
+HIGHEST = 8.0  # of the range of the voxels that a height may be: at 2 widths from a centre 0.14 of it are seen
 REACH = 5.0  # widths beyond which a Gaussian is nothing: 4e-6 of its height
 
 
@@ -438,6 +441,7 @@ def _fit(
             for k in range(PARAMETERS):
                 theta[PARAMETERS * (one - begin) + k] = result[one, k] * (step if k == 0 else 1.0)
         theta[-1] = there.min()
+        highest = HIGHEST * (raw.max() - raw.min())
         normal, factor = np.empty((size, size)), np.empty((size, size))
         gradient, change, tried = np.empty(size), np.empty(size), np.empty(size)
         damping = 1e-3
@@ -453,9 +457,9 @@ def _fit(
                         for axis in range(3):
                             centre = origin[begin + one, axis] * (step if axis == 0 else 1.0)
                             place = theta[at + axis] + change[at + axis]
-                            tried[at + axis] = min(max(place, centre - 2 * width), centre + 2 * width)
-                        tried[at + 3] = max(theta[at + 3] + change[at + 3], 0.0)
-                        tried[at + 4] = min(max(theta[at + 4] + change[at + 4], 0.4 * width), 2.5 * width)
+                            tried[at + axis] = min(max(place, centre - FARTHEST * width), centre + FARTHEST * width)
+                        tried[at + 3] = min(max(theta[at + 3] + change[at + 3], 0.0), highest)
+                        tried[at + 4] = min(max(theta[at + 4] + change[at + 4], WIDTHS[0] * width), WIDTHS[1] * width)
                         for k in (0, 1, 2, 4):
                             farthest = max(farthest, abs(tried[at + k] - theta[at + k]))
                     new = _squares(here, there, tried)
