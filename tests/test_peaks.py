@@ -42,12 +42,12 @@ def test_the_laplacian_is_that_of_second_differences(rng):
 
 
 def test_subtracted_gaussians_leave_nothing():
-    """Beyond 5 widths a Gaussian is 4e-6 of its height; centres lie in the block and beside it."""
+    """Beyond 5 widths a Gaussian is exp(-12.5) of its height; centres lie in the block and beside it."""
     places = np.array([[4.2, 8.1, 7.7], [-1.3, 3.0, 12.5], [9.0, 15.2, -2.0]])
     shape, heights, widths = (10, 18, 18), np.array([2.0, 1.0, 3.0]), np.array([1.5, 1.1, 2.0])
     block = gaussians(places, heights, widths, shape, step=1.5).values
     peaks.subtract(block, np.column_stack([places, heights, widths]), first=0, step=1.5)
-    assert np.abs(block).max() < 3 * 4e-6 + 1e-6
+    assert np.abs(block).max() < heights.sum() * np.exp(-12.5) + 4 * 2.0**-23
 
 
 def test_two_gaussians_at_one_place_do_not_cancel_each_other():
