@@ -64,11 +64,12 @@ def halo(used: Filter, step: float) -> int:
 def host_bytes(shape: chunking.SlabShape, border: int, *, chunk: int) -> int:
     """Bytes at the peak of a slab (slices, y, x) that is read in chunks of some slices.
 
-    It and the slices around it are there as chunks and as one block; a part of it is smoothed and sharpened.
+    It and the slices around it are there as chunks and as one block, and as chunks of the next one, or memory that has
+    been freed and not been given back, measured; a part of it is smoothed and sharpened.
     """
     slices, height, length = shape
     block, filtered = slices + 2 * border, min(slices, _AT_ONCE) + 2 * _BORDER
-    return 4 * (2 * block + (2 + chunking.READ) * chunk + 2 * filtered + 1) * height * length
+    return 4 * (3 * block + (2 + chunking.READ) * chunk + 2 * filtered + 1) * height * length
 
 
 def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = None) -> tuple[Integers, Float64]:
