@@ -8,7 +8,7 @@ import scipy.ndimage
 import nntomo_dask as nt
 from nntomo_dask.atoms import fitting
 from nntomo_dask.atoms.frame import compute_slices, frame_of
-from nntomo_dask.kernels import peaks
+from nntomo_dask.kernels import peak_fits, peaks
 from tests.atom_volumes import PIXEL, gaussians, scattered
 
 
@@ -54,10 +54,10 @@ def test_two_gaussians_at_one_place_do_not_cancel_each_other():
     """What two started apart make of one atom and a bit of noise: no height is below 0, or above what is there."""
     volume = gaussians([[12.0, 12.2, 11.9]], [1.0], 2.0, (24, 24, 24), noise=0.03, seed=3).values
     start = np.array([[12.0, 12, 12, 1, 2], [12.0, 14, 12, 0.2, 2], [10.0, 12, 13, 0.2, 2], [13.0, 12, 10, 0.2, 2]])
-    region = peaks.Region(5.0, 1.0, *volume.shape)
+    region = peak_fits.Region(5.0, 1.0, *volume.shape)
     groups = np.array([0, 4])
-    voxels, begins = peaks.gathered(volume, region, groups, start[:, :3].copy(), first=0)
-    fitted, _, _ = peaks.fit(
+    voxels, begins = peak_fits.gathered(volume, region, groups, start[:, :3].copy(), first=0)
+    fitted, _, _ = peak_fits.fit(
         voxels, begins, region, groups=groups, start=start, origin=start[:, :3].copy(), others=np.zeros(2, np.int64),
         fixed=np.zeros((0, 5)), width=2.0,
     )  # fmt: skip

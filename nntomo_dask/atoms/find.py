@@ -16,7 +16,7 @@ from nntomo_dask.atoms.look import Look
 from nntomo_dask.atoms.species import Species
 from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels import peaks
+from nntomo_dask.kernels import peak_fits
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Bools, Float64
 
@@ -269,9 +269,9 @@ def _at_bound(frame: Frame, fitted: fitting.Fitted, width: float) -> Bools:
     """Which have gone as far as a fit lets them, or as wide or as narrow as it does."""
     moved = np.abs(fitted.gaussians[:, :3] - fitted.origins) * frame.scale
     widths = fitted.gaussians[:, 4] / width
-    least, most = peaks.WIDTHS
+    least, most = peak_fits.WIDTHS
     at_bound = (widths < least / _AT_BOUND) | (widths > most * _AT_BOUND)
-    return np.asarray(at_bound | (moved.max(axis=1) > peaks.FARTHEST * _AT_BOUND * width), bool)
+    return np.asarray(at_bound | (moved.max(axis=1) > peak_fits.FARTHEST * _AT_BOUND * width), bool)
 
 
 def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, held: fitting.Held) -> fitting.Fitted:

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.atoms.frame import Frame, compute_slices
 from nntomo_dask.compute import configuration
-from nntomo_dask.kernels import peaks
+from nntomo_dask.kernels import peak_fits
 from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 RADIUS = 2.5  # widths around an atom whose voxels are fitted
@@ -32,7 +32,7 @@ _STILL = 1e-3  # of a width, and of a height: what moved less has not moved
 
 @dataclass(eq=False)
 class Fitted:
-    """Gaussians, as `peaks.fit` takes them.
+    """Gaussians, as `peak_fits.fit` takes them.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ def reach(width: float) -> float:
 
 
 def groups_of(places: Float64, width: float) -> Groups:
-    """Groups of at most `peaks.MOST_TOGETHER` atoms, the nearest pairs first.
+    """Groups of at most `peak_fits.MOST_TOGETHER` atoms, the nearest pairs first.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def groups_of(places: Float64, width: float) -> Groups:
     near = np.flatnonzero(distance < _TOGETHER * width)
     for one, other in pairs[near[np.argsort(distance[near], kind="stable")]].tolist():
         first, second = sorted((group[one], group[other]))
-        if first != second and len(members[first]) + len(members[second]) <= peaks.MOST_TOGETHER:
+        if first != second and len(members[first]) + len(members[second]) <= peak_fits.MOST_TOGETHER:
             for moved in members[second]:
                 group[moved] = first
             members[first] += members[second]
@@ -293,7 +293,7 @@ class _Turn:
         members, others = [self.groups.of(one) for one in part], [self.groups.around(one) for one in part]
         inside = np.concatenate(members)
         return (
-            peaks.Region(RADIUS * self.width, self.frame.step, *self.frame.shape),
+            peak_fits.Region(RADIUS * self.width, self.frame.step, *self.frame.shape),
             _begins(members),
             self.gaussians[inside],
             self.origins[inside],
@@ -311,13 +311,13 @@ def _gather_and_fit(
     rows: Float32,
     first: int,
     kept: bool,  # noqa: FBT001
-    region: peaks.Region,
+    region: peak_fits.Region,
     groups: Integers,
     start: Float64,
     origin: Float64,
     *rest: Any,
 ) -> tuple[Float64, Float64, Float32, Integers]:
-    values, begins = peaks.gathered(rows, region, groups, origin, first=first)
+    values, begins = peak_fits.gathered(rows, region, groups, origin, first=first)
     fitted = _fitted(values, begins, region, groups, start, origin, *rest)
     return *fitted, values if kept else values[:0].copy(), begins
 
@@ -329,7 +329,7 @@ def _fit(voxels: list[Float32], *given: Any) -> tuple[Float64, Float64]:
 def _fitted(
     values: Float32,
     begins: Integers,
-    region: peaks.Region,
+    region: peak_fits.Region,
     groups: Integers,
     start: Float64,
     origin: Float64,
@@ -337,7 +337,7 @@ def _fitted(
     fixed: Float64,
     width: float,
 ) -> tuple[Float64, Float64]:
-    result, background, _ = peaks.fit(
+    result, background, _ = peak_fits.fit(
         values,
         begins,
         region,
