@@ -78,7 +78,7 @@ def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = N
     Parameters
     ----------
     less
-        Gaussians (Gaussian, 5) that are subtracted first, as `peaks.fit` gives them.
+        Gaussians (Gaussian, 5) that are subtracted first, as `peak_fits.fit` gives them.
     """
     border, count = halo(used, frame.step), frame.shape[0]
     gaussians = np.zeros((0, peaks.PARAMETERS)) if less is None else less
