@@ -117,11 +117,18 @@ def test_noise_is_not_looked_at_where_a_constraint_holds():
     assert nt.find_atoms(kept, width=1.8 * PIXEL).attrs["noise"] > 0.5 * inside
 
 
-@pytest.mark.parametrize("slices", [1, 7, 16])
-def test_chunks_change_nothing(slices):
+@pytest.fixture(scope="module")
+def crowd():
+    """A volume of atoms that overlap, and what is found in it as one chunk."""
     places = scattered(24, (30, 26, 26), apart=4.5, seed=9)
     volume = gaussians(places, np.linspace(1, 3, 24), 2.0, (30, 26, 26), noise=0.02)
-    whole, parts = nt.find_atoms(volume), nt.find_atoms(volume.chunk(z=slices))
+    return volume, nt.find_atoms(volume)
+
+
+@pytest.mark.parametrize("slices", [1, 7, 16])
+def test_chunks_change_nothing(crowd, slices):
+    volume, whole = crowd
+    parts = nt.find_atoms(volume.chunk(z=slices))
     assert [name for name in whole if whole[name].values.tobytes() != parts[name].values.tobytes()] == []
     assert {key: whole.attrs[key] == parts.attrs[key] for key in ("noise", "atom_width")} == {
         "noise": True,

@@ -9,9 +9,11 @@ import psutil
 import pytest
 
 import nntomo_dask as nt
+from nntomo_dask.atoms import find
 from nntomo_dask.cli.export import host_bytes_of as export_bytes
 from nntomo_dask.compute import chunking
 from nntomo_dask.formats.format import host_bytes as format_bytes
+from nntomo_dask.kernels import peaks
 from nntomo_dask.kernels.mixed_scale import parameter_count
 from nntomo_dask.networks.msdnet import Inputs
 from nntomo_dask.networks.nnfbp import Form
@@ -195,6 +197,25 @@ def test_training_of_unrolled_keeps_to_its_prediction(stores, peak_bytes, tmp_pa
     )  # fmt: skip
     print("training of unrolled", size, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
     assert 0.35 * predicted < held <= predicted
+
+
+@pytest.mark.parametrize("size", [96, pytest.param(512, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("slices", [4, pytest.param(32, marks=pytest.mark.slow)])
+def test_finding_atoms_keeps_to_its_prediction(peak_bytes, tmp_path, size, slices):
+    """Slabs of so many slices, whose borders are as high; atoms three widths from each other."""
+    shape = (96, size, size)
+    places = np.stack(np.meshgrid(np.arange(5, 92, 6), *[np.arange(5, size - 4, 24)] * 2, indexing="ij"), -1)
+    volume = np.random.default_rng(1).normal(0, 0.02, shape).astype(np.float32)
+    atoms = np.column_stack([places.reshape(-1, 3), np.ones(places.size // 3), np.full(places.size // 3, 2.0)])
+    peaks.subtract(volume, atoms * [1, 1, 1, -1, 1], first=0, step=1.0)
+    nt.save(nt.volume(volume, pixel_size=0.02, units="nm"), tmp_path / "volume.zarr")
+    slab = find.host_bytes((slices, size, size), border=8, chunk=min(slices, chunking.slab_slices(shape)))
+    predicted = chunking.peak_bytes(slab, workers=WORKERS) + find.fixed_bytes(shape)
+    words = ("atoms", tmp_path / "volume.zarr", "-o", tmp_path / "atoms.csv", "--width", 0.04)
+    held = peak_bytes(*words, "--memory", predicted)
+    print("atoms", size, slices, f"{held / 2**20:.0f} of {predicted / 2**20:.0f} MiB")
+    assert 0.35 * predicted < held <= predicted
+    assert len(nt.read_atoms(tmp_path / "atoms.csv")["z"]) >= len(atoms)
 
 
 @pytest.mark.parametrize("size", [128, pytest.param(1024, marks=pytest.mark.slow)])

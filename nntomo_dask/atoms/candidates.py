@@ -15,6 +15,7 @@ from nntomo_dask.types import Float32, Float64, Integers
 # Two equal Gaussians of width w, smoothed to S = √(w² + s²), have two maxima of the negative Laplacian where they are
 # farther than this from each other, in S: the root of 5 - 8 r² + r⁴ at r = 0.827, twice.
 APART = 1.654
+_AT_ONCE = 16  # slices of a slab that are filtered at once
 _BORDER = 2  # slices beyond a slab at which the Laplacian and the neighbours of a maximum look
 
 
@@ -60,10 +61,15 @@ def halo(used: Filter, step: float) -> int:
     return peaks.smoothing_halo(used.smoothing, step) + _BORDER
 
 
-def host_bytes(shape: chunking.SlabShape, border: int) -> int:
-    """Bytes at the peak of a slab (slices, y, x): its slices and those around it, read, smoothed and sharpened."""
+def host_bytes(shape: chunking.SlabShape, border: int, *, chunk: int) -> int:
+    """Bytes at the peak of a slab (slices, y, x) that is read in chunks of some slices.
+
+    It and the slices around it are there as chunks and as one block, and as chunks of the next one, or memory that has
+    been freed and not been given back, measured; a part of it is smoothed and sharpened.
+    """
     slices, height, length = shape
-    return 6 * 4 * (slices + 2 * border) * height * length
+    block, filtered = slices + 2 * border, min(slices, _AT_ONCE) + 2 * _BORDER
+    return 4 * (3 * block + (2 + chunking.READ) * chunk + 2 * filtered + 1) * height * length
 
 
 def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = None) -> tuple[Integers, Float64]:
@@ -72,20 +78,19 @@ def maxima(frame: Frame, used: Filter, least: float, *, less: Float64 | None = N
     Parameters
     ----------
     less
-        Gaussians (Gaussian, 5) that are subtracted first, as `peaks.fit` gives them.
+        Gaussians (Gaussian, 5) that are subtracted first, as `peak_fits.fit` gives them.
     """
     border, count = halo(used, frame.step), frame.shape[0]
     gaussians = np.zeros((0, peaks.PARAMETERS)) if less is None else less
     reaches = peaks.REACH * gaussians[:, 4] / frame.step
     seen = slabs.mirrored(count, border)
-    ranges, arguments, first = [], [], 0
-    for slices in frame.data.chunks[0]:
-        wanted = seen[first : first + slices + 2 * border]
+    ranges, arguments = [], []
+    for first, last in frame.slabs():
+        wanted = seen[first : last + 2 * border]
         low, high = int(wanted.min()), int(wanted.max()) + 1
         near = (gaussians[:, 0] + reaches > low - 1) & (gaussians[:, 0] - reaches < high)
         ranges.append((low, high))
         arguments.append((low, wanted - low, first, count, border, used, least, frame.step, gaussians[near]))
-        first += slices
     found = compute_slices(_maxima, frame, ranges, arguments)
     return np.concatenate([one for one, _ in found]), np.concatenate([heights for _, heights in found])
 
@@ -102,14 +107,15 @@ def _maxima(
     step: float,
     less: Float64,
 ) -> tuple[Integers, Float64]:
-    if len(less):
-        rows = peaks.subtracted(rows, less, first=low, step=step)
-    block = peaks.smoothed(rows[wanted], used.smoothing, step)[border - _BORDER : len(wanted) - border + _BORDER]
-    sharp = peaks.sharpened(block, step)
-    places, values = peaks.maxima(
-        sharp, least / used.gain, low=_BORDER, high=len(sharp) - _BORDER, first=first - _BORDER, count=count
-    )
-    return places, values * used.gain
+    peaks.subtract(rows, less, first=low, step=step)
+    found = []
+    for begin in range(0, len(wanted) - 2 * border, _AT_ONCE):
+        seen = wanted[begin : begin + _AT_ONCE + 2 * border]
+        sharp = peaks.sharpened(peaks.smoothed(rows, used.smoothing, step, slices=seen), step)
+        at, low = first + begin - _BORDER, _BORDER
+        found.append(peaks.maxima(sharp, least / used.gain, low=low, high=len(sharp) - low, first=at, count=count))
+    places, values = zip(*found, strict=True)
+    return np.concatenate(places), np.concatenate(values) * used.gain
 
 
 def apart(places: Float64, heights: Float64, distance: float) -> Integers:

@@ -1,6 +1,7 @@
 """Atoms found in a volume: maxima above the background, and Gaussians fitted to the voxels around them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from nntomo_dask.atoms.finding import FAINTEST, THRESHOLD, Finding, Scale
 from nntomo_dask.atoms.frame import Frame, frame_of
 from nntomo_dask.atoms.look import Look
 from nntomo_dask.atoms.species import Species
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.errors import refuse
+from nntomo_dask.kernels import peak_fits
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Bools, Float64
 
@@ -24,7 +26,7 @@ _LOOKS = 3  # at what the atoms leave
 _NEAR = 4.0  # widths within which an atom may leave rings
 _OF_NEIGHBOUR = 0.1  # of the highest atom near it: a candidate that is lower may be a ring
 _AT_BOUND = 0.98  # a fitted width this near to a bound is at it
-_UNKNOWN_BORDER = 24  # slices on either side of a slab where the width is not known yet
+_SLAB_BYTES = 2**28  # of a slab with its borders, where no memory is given
 
 
 def find_atoms(
@@ -106,6 +108,19 @@ def find_atoms(
         count=count,
         scale=scale,
     )
+    return search(volume, settings, species=species, boundaries=boundaries, folds=folds)
+
+
+def search(
+    volume: xr.DataArray,
+    settings: Finding,
+    *,
+    species: Species | None = None,
+    boundaries: Sequence[float] | None = None,
+    folds: Sequence[xr.DataArray] = (),
+    slices: Callable[[int], int] | None = None,
+) -> xr.Dataset:
+    """`find_atoms`, with the slices of a slab as a function of those on either side that it needs too."""
     check_settings(settings, who=_WHO)
     wanted = None if species is None else species_room.checked(species, boundaries, who=_WHO)
     if wanted is None and boundaries is not None:
@@ -116,18 +131,21 @@ def find_atoms(
     for one in folds:
         schema.check_same_grid(one, volume, who=_WHO)
     seen = _look(frame, settings)
+    border = max(candidates.halo(seen.used, frame.step), int(np.ceil(fitting.RADIUS * seen.width / frame.step)) + 1)
+    slab = _slices(border, frame.shape) if slices is None else slices(border)
+    frame, others = replace(frame, slab=slab), [replace(one, slab=slab) for one in others]
     found = _found(frame, seen, settings)
     if len(found.gaussians) == 0:
         refuse(
             _WHO,
-            needs=f"a volume with peaks above {threshold:g} times its noise",
+            needs=f"a volume with peaks above {settings.threshold:g} times its noise",
             got="none",
             remedy="a lower `threshold`, or the `width` of the atoms where another was estimated: "
             f"{seen.width * frame.pixel:.3g} nm",
         )
     confidence = found.gaussians[:, 3] / seen.noise
     if total is not None:
-        chosen = _most_certain(found.gaussians, confidence, total, threshold)
+        chosen = _most_certain(found.gaussians, confidence, total, settings.threshold)
         dropped = np.ones(len(confidence), bool)
         dropped[chosen] = False
         found = found.without(dropped, scale=frame.scale, reach=fitting.reach(seen.width))
@@ -138,16 +156,16 @@ def find_atoms(
     symbols = None
     if wanted is not None:
         amounts = species_room.integrated(found.gaussians[:, 3], found.gaussians[:, 4])
-        symbols = species_room.assigned(amounts, wanted, boundaries=boundaries, scale=scale, who=_WHO)
+        symbols = species_room.assigned(amounts, wanted, boundaries=boundaries, scale=settings.scale, who=_WHO)
     parameters = {
-        "width": width,
-        "minimum_distance": minimum_distance,
-        "threshold": threshold,
-        "faintest": faintest,
-        "count": count,
+        "width": settings.width,
+        "minimum_distance": settings.minimum_distance,
+        "threshold": settings.threshold,
+        "faintest": settings.faintest,
+        "count": settings.count,
         "species": None if wanted is None else {symbol: number for symbol, number in wanted.items()},
         "boundaries": None if boundaries is None else [float(one) for one in boundaries],
-        "scale": scale,
+        "scale": settings.scale,
         "folds": len(others),
     }
     made = table.make(
@@ -167,16 +185,27 @@ def find_atoms(
     )
 
 
-def host_bytes(shape: chunking.SlabShape, *, width_px: float | None = None) -> int:
-    """Bytes at the peak of a slab (slices, y, x), for atoms of a width, [px]; with None, for those of 4 px."""
-    border = _UNKNOWN_BORDER if width_px is None else int(np.ceil(4 * width_px)) + 3
-    return candidates.host_bytes(shape, border)
+def host_bytes(shape: chunking.SlabShape, *, border: int, chunk: int) -> int:
+    """Bytes at the peak of a slab (slices, y, x), with a border on either side, read in chunks of some slices."""
+    return candidates.host_bytes(shape, border, chunk=chunk)
 
 
 def fixed_bytes(shape: tuple[int, ...]) -> int:
-    """Bytes that are held once: the part that is looked at, with its filtered forms."""
+    """Bytes that are held once: the part that is looked at, with its filtered forms, or voxels around atoms."""
     voxels = min(int(np.prod(shape)), looking.PART_VOXELS)
     return 7 * 4 * voxels
+
+
+def least_border(width_px: float | None) -> int:
+    """Slices on either side of a slab that atoms of a width, [px], need at least; None: the narrowest."""
+    return int(fitting.RADIUS * (looking.LEAST_WIDTH if width_px is None else width_px))
+
+
+def _slices(border: int, shape: tuple[int, int, int]) -> int:
+    """Slices of a slab beside which its borders are small, and not more than two workers have something to do with."""
+    depth, height, length = shape
+    fitting_in = _SLAB_BYTES // (4 * height * length) - 2 * border
+    return max(min(4 * border, fitting_in, depth // (2 * cluster.current_workers())), 1)
 
 
 def _total(count: int | None, wanted: dict[str, int | None] | None) -> int | None:
@@ -210,25 +239,45 @@ def _found(frame: Frame, seen: Look, settings: Finding) -> fitting.Fitted:
     fitted = looking.first_guess(
         frame, seen.used, settings.threshold * seen.noise_used, distance, seen.width, settings.faintest
     )
-    fitted = _sound(frame, fitted, seen, settings)
+    held = fitting.Held()
+    fitted = _sound(frame, fitted, seen, settings, held)
     for _ in range(_LOOKS):
         hidden = _hidden(frame, fitted, seen, settings)
         if len(hidden.gaussians) == 0:
             break
         more = fitted.joined(hidden, scale=frame.scale, reach=fitting.reach(seen.width))
-        before, fitted = len(fitted.gaussians), _sound(frame, more, seen, settings)
+        before, fitted = len(fitted.gaussians), _sound(frame, more, seen, settings, held)
         if len(fitted.gaussians) <= before:
             break
     # Atoms outside of the volume have been fitted for the sake of those beside them.
+    return fitted.without(~_inside(frame, fitted), scale=frame.scale, reach=0.0)
+
+
+def _inside(frame: Frame, fitted: fitting.Fitted) -> Bools:
+    """Which centres lie in the volume."""
     places = fitted.gaussians[:, :3]
-    outside = np.any((places < -0.5) | (places > np.array(frame.shape) - 0.5), axis=1)
-    return fitted.without(np.asarray(outside, bool), scale=frame.scale, reach=0.0)
+    return np.asarray(np.all((places >= -0.5) & (places <= np.array(frame.shape) - 0.5), axis=1), bool)
 
 
-def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> fitting.Fitted:
+def _least(frame: Frame, fitted: fitting.Fitted, width: float, noise: float, settings: Finding) -> float:
+    """The height of the lowest atom, among those in the volume: of one beside it a tail is seen, and no height."""
+    highest = looking.brightest(fitted.gaussians[_inside(frame, fitted) & ~_at_bound(frame, fitted, width), 3])
+    return max(settings.threshold * noise, settings.faintest * highest)
+
+
+def _at_bound(frame: Frame, fitted: fitting.Fitted, width: float) -> Bools:
+    """Which have gone as far as a fit lets them, or as wide or as narrow as it does."""
+    moved = np.abs(fitted.gaussians[:, :3] - fitted.origins) * frame.scale
+    widths = fitted.gaussians[:, 4] / width
+    least, most = peak_fits.WIDTHS
+    at_bound = (widths < least / _AT_BOUND) | (widths > most * _AT_BOUND)
+    return np.asarray(at_bound | (moved.max(axis=1) > peak_fits.FARTHEST * _AT_BOUND * width), bool)
+
+
+def _sound(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding, held: fitting.Held) -> fitting.Fitted:
     """Candidates fitted until each of them may be an atom."""
     for _ in range(_ROUNDS):
-        fitted = fitting.fit(frame, fitted, seen.width)
+        fitted = fitting.fit(frame, fitted, seen.width, held=held)
         dropped = _no_atoms(frame, fitted, seen, settings)
         if not dropped.any():
             break
@@ -244,7 +293,7 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
     if len(fitted.gaussians) == 0:
         return fitted
     distance, heights = _distance(seen, frame, settings), fitted.gaussians[:, 3]
-    least = max(settings.threshold * seen.noise_used, settings.faintest * looking.brightest(heights))
+    least = _least(frame, fitted, seen.width, seen.noise_used, settings)
     places, rises = candidates.maxima(frame, seen.used, least, less=fitted.gaussians)
     if len(places) == 0:
         return fitted.without(np.ones(len(heights), bool), scale=frame.scale, reach=0.0)
@@ -261,10 +310,9 @@ def _hidden(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding)
 
 def _no_atoms(frame: Frame, fitted: fitting.Fitted, seen: Look, settings: Finding) -> Bools:
     """What is too low, of no width that an atom has, or too near to a higher one."""
-    places, heights, widths = fitted.gaussians[:, :3], fitted.gaussians[:, 3], fitted.gaussians[:, 4]
-    low = heights < max(settings.threshold * seen.noise, settings.faintest * looking.brightest(heights))
-    at_bound = (widths < 0.4 * seen.width / _AT_BOUND) | (widths > 2.5 * seen.width * _AT_BOUND)
-    dropped: Bools = low | at_bound
+    places, heights = fitted.gaussians[:, :3], fitted.gaussians[:, 3]
+    low = heights < _least(frame, fitted, seen.width, seen.noise, settings)
+    dropped: Bools = low | _at_bound(frame, fitted, seen.width)
     sound = np.flatnonzero(~dropped)
     # Candidates were a distance apart; what is nearer now by less than a tenth of a width is where it was.
     near = _distance(seen, frame, settings) - 0.1 * seen.width

@@ -5,26 +5,34 @@ its neighbours as they were after the turn before, and takes a share of the step
 depends on the turn before and on the voxels alone, never on the slabs.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from dask.base import compute
+from dask.delayed import delayed
 from scipy.spatial import cKDTree
 
 from nntomo_dask.atoms.frame import Frame, compute_slices
-from nntomo_dask.kernels import peaks
-from nntomo_dask.types import Bools, Float64, Integers
+from nntomo_dask.compute import configuration
+from nntomo_dask.kernels import peak_fits
+from nntomo_dask.types import Bools, Float32, Float64, Integers
 
 RADIUS = 2.5  # widths around an atom whose voxels are fitted
 _TOGETHER = 3.0  # widths within which two atoms are fitted together, as far as groups have room
 _SEEN = 4.5  # widths beyond the radius up to which a neighbour is subtracted: there it is below 4e-5 of its height
 _MOST_TURNS = 20
+_AT_ONCE = 1024  # groups of a task whose voxels are held
+_BATCH_BYTES = 2**26  # of voxels that come back together
+_ENTRY_BYTES = 400  # of what is held for a group, beside its voxels
+HELD_BYTES = 2**28
 _STILL = 1e-3  # of a width, and of a height: what moved less has not moved
 
 
 @dataclass(eq=False)
 class Fitted:
-    """Gaussians, as `peaks.fit` takes them.
+    """Gaussians, as `peak_fits.fit` takes them.
 
     Attributes
     ----------
@@ -91,6 +99,14 @@ class Groups:
     other_begins: Integers
     share: Float64
 
+    def of(self, group: int) -> Integers:
+        """Numbers of the members of a group."""
+        return self.members[self.begins[group] : self.begins[group + 1]]
+
+    def around(self, group: int) -> Integers:
+        """Numbers of the atoms around a group."""
+        return self.others[self.other_begins[group] : self.other_begins[group + 1]]
+
 
 def reach(width: float) -> float:
     """Distance within which an atom plays a part in the fit of another, [px]."""
@@ -98,7 +114,7 @@ def reach(width: float) -> float:
 
 
 def groups_of(places: Float64, width: float) -> Groups:
-    """Groups of at most `peaks.MOST_TOGETHER` atoms, the nearest pairs first.
+    """Groups of at most `peak_fits.MOST_TOGETHER` atoms, the nearest pairs first.
 
     Parameters
     ----------
@@ -114,7 +130,7 @@ def groups_of(places: Float64, width: float) -> Groups:
     near = np.flatnonzero(distance < _TOGETHER * width)
     for one, other in pairs[near[np.argsort(distance[near], kind="stable")]].tolist():
         first, second = sorted((group[one], group[other]))
-        if first != second and len(members[first]) + len(members[second]) <= peaks.MOST_TOGETHER:
+        if first != second and len(members[first]) + len(members[second]) <= peak_fits.MOST_TOGETHER:
             for moved in members[second]:
                 group[moved] = first
             members[first] += members[second]
@@ -148,7 +164,27 @@ def groups_of(places: Float64, width: float) -> Groups:
     )
 
 
-def fit(frame: Frame, fitted: Fitted, width: float, *, turns: int = _MOST_TURNS) -> Fitted:
+@dataclass(eq=False)
+class Held:
+    """Voxels around groups, by the places where their members were seen first: what is held is not read again."""
+
+    of: dict[bytes, Float32] = field(default_factory=dict)
+    bytes: int = 0
+
+    def keep(self, name: bytes, voxels: Float32) -> None:
+        """Hold the voxels of a group, where there is room."""
+        size = voxels.nbytes + _ENTRY_BYTES
+        if self.bytes + size <= HELD_BYTES:
+            self.of[name] = voxels.copy()
+            self.bytes += size
+
+    def forget(self, wanted: set[bytes]) -> None:
+        """Leave out all but some groups."""
+        for name in [one for one in self.of if one not in wanted]:
+            self.bytes -= self.of.pop(name).nbytes + _ENTRY_BYTES
+
+
+def fit(frame: Frame, fitted: Fitted, width: float, *, turns: int = _MOST_TURNS, held: Held | None = None) -> Fitted:
     """All Gaussians that are moving, and those around them, fitted until they are still.
 
     Parameters
@@ -157,95 +193,154 @@ def fit(frame: Frame, fitted: Fitted, width: float, *, turns: int = _MOST_TURNS)
         The common one, [px].
     turns
         At most so many.
+    held
+        Voxels that were read before; they are added to.
     """
     if len(fitted.gaussians) == 0:
         return fitted
+    held = Held() if held is None else held
     groups = groups_of(fitted.gaussians[:, :3] * frame.scale, width)
     gaussians, background, moving = fitted.gaussians.copy(), fitted.background.copy(), fitted.moving.copy()
     count = len(groups.begins) - 1
+    names = [fitted.origins[groups.of(one)].tobytes() for one in range(count)]
+    held.forget(set(names))
     owner = np.repeat(np.arange(count), np.diff(groups.begins))
     viewer = np.repeat(np.arange(count), np.diff(groups.other_begins))
+    alone = np.diff(groups.other_begins) == 0
     for _ in range(turns):
         wanted = np.zeros(count, bool)
         np.logical_or.at(wanted, owner, moving[groups.members])
         np.logical_or.at(wanted, viewer, moving[groups.others])
         if not wanted.any():
             break
-        chosen = np.flatnonzero(wanted)
-        found, levels = _turn(frame, gaussians, fitted.origins, groups, chosen, width)
+        turn = _Turn(frame, gaussians, fitted.origins, groups, width, names, held)
+        found, levels = turn.of(np.flatnonzero(wanted))
+        atoms, one = groups.members[wanted[owner]], owner[wanted[owner]]
+        before = gaussians[atoms]
+        step = groups.share[one, None] * (found[atoms] - before)
+        gaussians[atoms] = before + step
+        background[atoms] = levels[one]
+        far = np.abs(step[:, [0, 1, 2, 4]]).max(axis=1) > _STILL * width
         moving = np.zeros(len(gaussians), bool)
-        for place, one in enumerate(chosen):
-            atoms = groups.members[groups.begins[one] : groups.begins[one + 1]]
-            alone = groups.other_begins[one] == groups.other_begins[one + 1]
-            before, after = gaussians[atoms], found[place]
-            step = groups.share[one] * (after - before)
-            gaussians[atoms] = before + step
-            background[atoms] = levels[place]
-            if not alone:
-                far = np.abs(step[:, [0, 1, 2, 4]]).max(axis=1) > _STILL * width
-                moving[atoms] = far | (np.abs(step[:, 3]) > _STILL * np.abs(before[:, 3]))
+        moving[atoms] = (far | (np.abs(step[:, 3]) > _STILL * np.abs(before[:, 3]))) & ~alone[one]
     return Fitted(gaussians, fitted.origins, background, np.zeros(len(gaussians), bool))
 
 
-def _turn(
-    frame: Frame, gaussians: Float64, origins: Float64, groups: Groups, chosen: Integers, width: float
-) -> tuple[list[Float64], Float64]:
-    """The Gaussians of each chosen group, fitted, and its background."""
-    half = RADIUS * width / frame.step
-    firsts = np.array([origins[groups.members[groups.begins[one] : groups.begins[one + 1]], 0].min() for one in chosen])
-    ends = np.cumsum(frame.data.chunks[0])
-    slab = np.searchsorted(ends, np.clip(firsts, 0, ends[-1] - 1), side="right")
-    ranges, arguments, places = [], [], []
-    for number in np.unique(slab):
-        here = np.flatnonzero(slab == number)
-        members = [groups.members[groups.begins[one] : groups.begins[one + 1]] for one in chosen[here]]
-        others = [groups.others[groups.other_begins[one] : groups.other_begins[one + 1]] for one in chosen[here]]
+@dataclass(frozen=True, eq=False)
+class _Turn:
+    """One turn: groups are fitted to their voxels, slab by slab."""
+
+    frame: Frame
+    gaussians: Float64
+    origins: Float64
+    groups: Groups
+    width: float
+    names: list[bytes]
+    held: Held
+
+    def of(self, chosen: Integers) -> tuple[Float64, Float64]:
+        """(atom, 5) and (group,): the Gaussians of chosen groups, fitted, the others as they were; and backgrounds."""
+        found, levels = self.gaussians.copy(), np.zeros(len(self.names))
+        is_held = np.array([self.names[one] in self.held.of for one in chosen])
+        ready, read = chosen[is_held], chosen[~is_held]
+        parts = [ready[at : at + _AT_ONCE] for at in range(0, len(ready), _AT_ONCE)]
+        voxels = [[self.held.of[self.names[one]] for one in part] for part in parts]
+        with configuration.ours():
+            tasks = [delayed(_fit)(these, *self._given(part)) for these, part in zip(voxels, parts, strict=True)]
+            results = list(compute(*tasks))
+        for slabs, kept in self._batches(read):
+            ranges = [self._range(part) for part in slabs]
+            arguments = [(low, kept, *self._given(part)) for (low, _), part in zip(ranges, slabs, strict=True)]
+            for part, (fitted, level, values, begins) in zip(
+                slabs, compute_slices(_gather_and_fit, self.frame, ranges, arguments), strict=True
+            ):
+                for place, one in enumerate(part if kept else []):
+                    self.held.keep(self.names[one], values[begins[place] : begins[place + 1]])
+                parts.append(part)
+                results.append((fitted, level))
+        for part, (fitted, level) in zip(parts, results, strict=True):
+            found[np.concatenate([self.groups.of(one) for one in part])] = fitted
+            levels[part] = level
+        return found, levels
+
+    def _batches(self, chosen: Integers) -> Iterator[tuple[list[Integers], bool]]:
+        """Groups by the slab that the first of them was seen in; some slabs at a time, and whether voxels are held."""
+        first = np.array([self.origins[self.groups.of(one), 0].min() for one in chosen])
+        ends = np.array([end for _, end in self.frame.slabs()])
+        slab = np.searchsorted(ends, np.clip(first, 0, ends[-1] - 1), side="right")
+        around = 4 / 3 * np.pi * (RADIUS * self.width) ** 3 / self.frame.step * 4
+        batch: list[Integers] = []
+        size, room = 0.0, float(HELD_BYTES - self.held.bytes)
+        for number in np.unique(slab):
+            part = chosen[slab == number]
+            more = sum(len(self.groups.of(one)) * around + _ENTRY_BYTES for one in part)
+            if batch and size <= room and size + more > min(_BATCH_BYTES, room):
+                yield batch, True
+                batch, size, room = [], 0.0, float(HELD_BYTES - self.held.bytes)
+            batch.append(part)
+            size += more
+        if batch:
+            yield batch, size <= room
+
+    def _range(self, part: Integers) -> tuple[int, int]:
+        """Slices that have all voxels of some groups."""
+        z = self.origins[np.concatenate([self.groups.of(one) for one in part]), 0]
+        half = RADIUS * self.width / self.frame.step
+        return max(int(np.floor(z.min() - half)), 0), min(int(np.ceil(z.max() + half)) + 1, self.frame.shape[0])
+
+    def _given(self, part: Integers) -> tuple[Any, ...]:
+        """What the fit of some groups needs beside their voxels."""
+        members, others = [self.groups.of(one) for one in part], [self.groups.around(one) for one in part]
         inside = np.concatenate(members)
-        low = max(int(np.floor(origins[inside, 0].min() - half)), 0)
-        high = min(int(np.ceil(origins[inside, 0].max() + half)) + 1, frame.shape[0])
-        ranges.append((low, high))
-        arguments.append(
-            (
-                low,
-                frame.step,
-                width,
-                _begins(members),
-                gaussians[inside],
-                origins[inside],
-                _begins(others),
-                gaussians[np.concatenate(others)] if others else np.zeros((0, peaks.PARAMETERS)),
-            )
+        return (
+            peak_fits.Region(RADIUS * self.width, self.frame.step, *self.frame.shape),
+            _begins(members),
+            self.gaussians[inside],
+            self.origins[inside],
+            _begins(others),
+            self.gaussians[np.concatenate(others)],
+            self.width,
         )
-        places.append((here, _begins(members)))
-    found: list[Any] = [None] * len(chosen)
-    levels = np.zeros(len(chosen))
-    for (result, level), (here, begins) in zip(compute_slices(_fit, frame, ranges, arguments), places, strict=True):
-        levels[here] = level
-        for place, one in enumerate(here):
-            found[one] = result[begins[place] : begins[place + 1]]
-    return found, levels
 
 
 def _begins(parts: list[Integers]) -> Integers:
     return np.concatenate([[0], np.cumsum([len(one) for one in parts], dtype=np.int64)]).astype(np.int64)
 
 
-def _fit(
-    rows: Any,
+def _gather_and_fit(
+    rows: Float32,
     first: int,
-    step: float,
-    width: float,
+    kept: bool,  # noqa: FBT001
+    region: peak_fits.Region,
+    groups: Integers,
+    start: Float64,
+    origin: Float64,
+    *rest: Any,
+) -> tuple[Float64, Float64, Float32, Integers]:
+    values, begins = peak_fits.gathered(rows, region, groups, origin, first=first)
+    fitted = _fitted(values, begins, region, groups, start, origin, *rest)
+    return *fitted, values if kept else values[:0].copy(), begins
+
+
+def _fit(voxels: list[Float32], *given: Any) -> tuple[Float64, Float64]:
+    return _fitted(np.concatenate(voxels), _begins(voxels), *given)
+
+
+def _fitted(
+    values: Float32,
+    begins: Integers,
+    region: peak_fits.Region,
     groups: Integers,
     start: Float64,
     origin: Float64,
     others: Integers,
     fixed: Float64,
+    width: float,
 ) -> tuple[Float64, Float64]:
-    result, background, _ = peaks.fit(
-        rows,
-        first=first,
-        step=step,
-        radius=RADIUS * width,
+    result, background, _ = peak_fits.fit(
+        values,
+        begins,
+        region,
         groups=groups,
         start=start,
         origin=origin,

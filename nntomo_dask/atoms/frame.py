@@ -30,6 +30,8 @@ class Frame:
         Distance of slices, [px].
     starts, steps
         Position of the first voxel along z, y, x, and the signed distances of voxels, [nm].
+    slab
+        Least slices that a task is for, where there are so many; a chunk has them anyway.
     """
 
     data: da.Array
@@ -37,6 +39,7 @@ class Frame:
     step: float
     starts: tuple[float, float, float]
     steps: tuple[float, float, float]
+    slab: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,6 +55,16 @@ class Frame:
     def positions(self, places: Float64) -> Float64:
         """(atom, 3), [nm], of places (atom, 3) in voxels from the first."""
         return np.asarray(np.array(self.starts) + places * np.array(self.steps))
+
+    def slabs(self) -> list[tuple[int, int]]:
+        """First and last slice, excluded, of each group of chunks that is searched at once."""
+        ends = np.cumsum(self.data.chunks[0])
+        found, first = [], 0
+        for end in ends:
+            if end - first >= self.slab or end == ends[-1]:
+                found.append((first, int(end)))
+                first = int(end)
+        return found
 
     def part(self, *cuts: slice) -> "Frame":
         """A block of it, by its own voxels."""
@@ -94,19 +107,27 @@ def compute_slices(
 ) -> list[Any]:
     """``function(slices, *arguments)`` for each range of slices, computed where the session computes.
 
-    Each is one task that reads its own slices; values that are not finite are refused.
+    Each is one task with slices of its own, which it may change; a chunk is read once for all of them. Values that are
+    not finite are refused.
     """
     if not ranges:
         return []
-    dims = tuple(schema.VOLUME_DIMS)
+    ends = np.cumsum(frame.data.chunks[0])
     with configuration.ours():
-        tasks = [
-            delayed(_call)(function, frame.data[low:high], low, dims, *extra)
-            for (low, high), extra in zip(ranges, arguments, strict=True)
-        ]
+        chunks = frame.data.to_delayed().ravel()
+        tasks = []
+        for (low, high), extra in zip(ranges, arguments, strict=True):
+            first, last = np.searchsorted(ends, [low, high - 1], side="right")
+            begin = int(ends[first]) - frame.data.chunks[0][first]
+            tasks.append(delayed(_call)(function, chunks[first : last + 1].tolist(), begin, low, high, *extra))
         return list(compute(*tasks))
 
 
-def _call(function: Callable[..., Any], rows: Any, low: int, dims: tuple[str, ...], *extra: Any) -> Any:
-    finite.check_slab(rows, who="find_atoms", dims=dims, first=low)
-    return function(np.asarray(rows, np.float32), *extra)
+def _call(function: Callable[..., Any], chunks: list[Any], begin: int, low: int, high: int, *extra: Any) -> Any:
+    rows, at = np.empty((high - low, *chunks[0].shape[1:]), np.float32), begin
+    for chunk in chunks:
+        part = chunk[max(low - at, 0) : high - at]
+        finite.check_slab(part, who="find_atoms", dims=tuple(schema.VOLUME_DIMS), first=max(low, at))
+        rows[max(at - low, 0) : max(at - low, 0) + len(part)] = part
+        at += len(chunk)
+    return function(rows, *extra)

@@ -22,8 +22,9 @@ _RUNS, _RUN_SLICES = 4, 32
 _SCALES = 0.7 * 2 ** (np.arange(10) / 2)  # smoothings that are tried for the width, [px]
 _OF_SMOOTHING = np.sqrt(3 / 2)  # the Laplacian of a Gaussian, times s², is largest at a smoothing s of width √(2/3)
 _BRIGHTEST = 64  # atoms whose widths are averaged
+_NEARLY = 0.3  # of the mean of the highest tenth of these
 _CLEAR = 5.0  # times the noise: no noise
-_LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
+LEAST_WIDTH, _MOST_WIDTH = 0.5, 12.0  # [px]
 _TURNS = 3  # of fits for the noise: what is left need not be exact
 _TO_DEVIATION = 1.4826  # of the median of magnitudes to the standard deviation of a normal distribution
 _ROUNDING = 1e-5  # of the largest value: what float32 leaves of the noise
@@ -139,10 +140,10 @@ def _noise(parts: Sequence[Float32], used: Filter, step: float, of: Sequence[Flo
 
 def _without_atoms(part: Float32, step: float, width: float, used: Filter, least: float, faintest: float) -> Float32:
     """A part less the Gaussians that are found in it."""
-    frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    fitted = first_guess(frame, used, least, 2 * width, width, faintest)
-    found = fitting.fit(frame, fitted, width, turns=_TURNS)
-    return peaks.subtracted(part, found.gaussians, first=0, step=step)
+    found = _fitted(part, step, width, used, least, faintest)
+    left = part.copy()
+    peaks.subtract(left, found.gaussians, first=0, step=step)
+    return left
 
 
 def first_guess(
@@ -165,14 +166,14 @@ def brightest(heights: Float64) -> float:
 def _width(parts: Sequence[Float32], step: float, largest: float, who: str) -> float:
     """The width of the brightest atoms, [px].
 
-    A first guess is the smoothing at which maxima rise most above the noise; then the brightest are fitted, each alone.
+    A first guess is the smoothing at which maxima rise most above the noise; then the brightest are fitted.
     """
     scores = [_rise(parts, smoothing, step, largest) for smoothing in _SCALES]
     if max(scores) <= 0:
         refuse_no_peaks(who, "none that rises above the noise")
     width = float(_SCALES[int(np.argmax(scores))] * _OF_SMOOTHING)
     for _ in range(8):
-        width = min(max(width, _LEAST_WIDTH), _MOST_WIDTH)
+        width = min(max(width, LEAST_WIDTH), _MOST_WIDTH)
         fitted = _widths(parts, width, step)
         if fitted.size == 0:
             refuse_no_peaks(who, "none of a width that an atom could have")
@@ -188,10 +189,17 @@ def _rise(parts: Sequence[Float32], smoothing: float, step: float, largest: floa
     sharp = [unit.of(part, step) for part in parts]
     noise = _TO_DEVIATION * float(np.median(np.concatenate([np.abs(one).ravel() for one in sharp])))
     heights = np.concatenate([_maxima(one, 0.0)[1] for one in sharp])
-    brightest = np.sort(heights[heights >= _CLEAR * noise])[::-1][:_BRIGHTEST]
-    if brightest.size == 0 or brightest.max() < 10 * _ROUNDING * largest:
+    bright = np.sort(heights[_bright(heights, _CLEAR * noise)])[::-1][:_BRIGHTEST]
+    if bright.size == 0 or bright.max() < 10 * _ROUNDING * largest:
         return 0.0
-    return float(brightest.mean()) - 3 * noise
+    return float(bright.mean()) - 3 * noise
+
+
+def _bright(heights: Float64, least: float) -> Bools:
+    """Which maxima are above a height and nearly as high as the highest: where atoms are few, the others are none."""
+    clear: Bools = heights >= least
+    clear &= heights >= _NEARLY * brightest(np.sort(heights[clear])[-_BRIGHTEST:])
+    return clear
 
 
 def _maxima(sharp: Float32, least: float) -> tuple[Integers, Float64]:
@@ -199,30 +207,23 @@ def _maxima(sharp: Float32, least: float) -> tuple[Integers, Float64]:
 
 
 def _widths(parts: Sequence[Float32], width: float, step: float) -> Float64:
-    """Widths of the brightest atoms of all parts, each fitted alone."""
-    used, found, heights = candidates.filter_for(width, width, step), [], []
+    """Widths of the brightest atoms of all parts, each fitted with those around it."""
+    used, found = candidates.filter_for(width, candidates.smoothing_for(width, 2 * width), step), []
     least = _CLEAR * _noise(parts, used, step)
     for part in parts:
-        places, values = _maxima(used.of(part, step), least)
-        kept = candidates.apart(places * np.array([step, 1.0, 1.0]), values, 2 * width)
-        kept = kept[np.argsort(-values[kept], kind="stable")][:_BRIGHTEST]
-        start = np.column_stack([places[kept], values[kept], np.full(len(kept), width)]).astype(np.float64)
-        alone = np.arange(len(kept) + 1)
-        fitted, _, _ = peaks.fit(
-            part,
-            first=0,
-            step=step,
-            radius=fitting.RADIUS * width,
-            groups=alone,
-            start=start,
-            origin=start[:, :3].copy(),
-            others=np.zeros(len(alone), np.int64),
-            fixed=np.zeros((0, peaks.PARAMETERS)),
-            width=width,
-        )
-        found.append(fitted)
-        heights.append(values[kept])
-    all_found = np.concatenate(found)[np.argsort(-np.concatenate(heights), kind="stable")][:_BRIGHTEST]
-    # Those at the bounds of a fit are none.
-    good: Bools = (all_found[:, 3] > 0) & (np.abs(np.log(all_found[:, 4] / width)) < np.log(2.4))
-    return np.asarray(all_found[good, 4])
+        fitted = _fitted(part, step, width, used, least, _NEARLY).gaussians
+        inside = np.all((fitted[:, :3] >= 0) & (fitted[:, :3] <= np.array(part.shape) - 1), axis=1)
+        # Those at the bounds of a fit are none.
+        good = inside & (fitted[:, 3] > 0) & (np.abs(np.log(fitted[:, 4] / width)) < np.log(2.4))
+        found.append(fitted[good])
+    atoms = np.concatenate(found)
+    if len(atoms) == 0:
+        return np.zeros(0)
+    return np.asarray(atoms[np.argsort(-atoms[:, 3], kind="stable")[:_BRIGHTEST], 4])
+
+
+def _fitted(part: Float32, step: float, width: float, used: Filter, least: float, faintest: float) -> fitting.Fitted:
+    """The Gaussians of a part."""
+    frame = Frame(da.from_array(part, chunks=-1), 1.0, step, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    guess = first_guess(frame, used, least, 2 * width, width, faintest)
+    return fitting.fit(frame, guess, width, turns=_TURNS)

@@ -1,7 +1,7 @@
 """The verb `atoms`."""
 
-import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from nntomo_dask.atoms import table
 from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.cli import options, report, series_atoms, support
-from nntomo_dask.compute import chunking
+from nntomo_dask.compute import chunking, cluster
 from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
@@ -171,7 +171,7 @@ def atoms(
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
       nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
     """
-    from nntomo_dask.atoms import files
+    from nntomo_dask.atoms import files, find
 
     files.check_suffix(output, who="atoms")
     settings = options.build(Finding, arguments)
@@ -202,10 +202,8 @@ def atoms(
         else:
             for name in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
                 support.check_free(name, because="is for a tilt series, and this is a volume")
-            volume, others = _opened(store, folds, arguments, memory)
-            found = nt.find_atoms(
-                volume, **dataclasses.asdict(settings), species=elements, boundaries=boundaries, folds=others
-            )
+            volume, others, slices = _opened(store, folds, settings, memory)
+            found = find.search(volume, settings, species=elements, boundaries=boundaries, folds=others, slices=slices)
         if refine is not None:
             kept_names = [name for name in ("atom_width", "minimum_distance", "noise") if name in found.attrs]
             said = {name: found.attrs[name] for name in kept_names}
@@ -222,32 +220,32 @@ def atoms(
 
 
 def _opened(
-    path: Path, folds: tuple[Path, ...], arguments: dict[str, Any], memory: int | None
-) -> tuple[xr.DataArray, list[xr.DataArray]]:
-    """The volume and the folds in slabs that keep to the memory."""
+    path: Path, folds: tuple[Path, ...], settings: Finding, memory: int | None
+) -> tuple[xr.DataArray, list[xr.DataArray], Callable[[int], int]]:
+    """The volume and the folds, and slices of a slab within the memory by the slices that it needs beside it."""
     from nntomo_dask.atoms import find
 
-    def slices(volume: xr.DataArray) -> int:
-        schema.check_volume(volume, who="atoms", slices="any")
-        width = arguments["width"]
-        known = None if width is None else width / schema.pixel_size_of(volume)
-        wanted = min(volume.data.chunks[0][0], chunking.SLAB_SLICES)
-
+    def planned(volume: xr.DataArray, border: int, wanted: int, chunk: int | None) -> int:
         def host_bytes(shape: chunking.SlabShape) -> int:
-            return find.host_bytes((shape[0], volume.sizes[schema.Y], volume.sizes[schema.X]), width_px=known)
+            return find.host_bytes(shape, border=border, chunk=chunk or shape[0])
 
+        depth, height, length = volume.shape
+        apart = find.fixed_bytes(volume.shape)
         return support.slices_within_memory(
-            host_bytes,
-            (volume.shape[0], volume.shape[1], volume.shape[2]),
-            memory,
-            wanted=wanted,
-            who="atoms",
-            apart=find.fixed_bytes(volume.shape),
+            host_bytes, (depth, height, length), memory, wanted=wanted, who="atoms", apart=apart
         )
 
-    volume = nt.open(path, slices=slices)
+    def chunks(volume: xr.DataArray) -> int:
+        schema.check_volume(volume, who="atoms", slices="any")
+        width = None if settings.width is None else settings.width / schema.pixel_size_of(volume)
+        return planned(volume, find.least_border(width), min(volume.data.chunks[0][0], chunking.SLAB_SLICES), None)
+
+    def slices(border: int) -> int:
+        return planned(volume, border, max(len(volume) // (2 * cluster.current_workers()), 1), height)
+
+    volume = nt.open(path, slices=chunks)
     height = volume.data.chunks[0][0]
-    return volume, [nt.open(one, slices=height) for one in folds]
+    return volume, [nt.open(one, slices=height) for one in folds], slices
 
 
 def _structure(crystal: str, arguments: dict[str, Any]) -> xr.Dataset:
