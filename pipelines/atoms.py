@@ -120,6 +120,7 @@ SIZES = {
             ("UiO-67", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
             ("MOF-5", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
             ("COF-5", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e4, 1e5, 1e6)),
+            ("UiO-66", "haadf", SCATTERED, ("tem8",), (1e4, 3e4, 1e5)),
             ("UiO-66", "idpc", LINEAR, ("tem15",), (1e3, 1e4)),
         ),
         seeds=(101, 102),
@@ -464,7 +465,7 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
     parts: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         parts.setdefault((row.case.engine, row.case.geometry), []).append(row)
-    figure = Figure(figsize=(0.9 + 2.5 * max(len(parts), 2), 7.0), layout="constrained")
+    figure = Figure(figsize=(max(0.9 + 2.3 * len(parts), 5.0), 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(3, len(parts), squeeze=False, sharex=True, sharey="row")
     measures = (lambda row: row.recall, lambda row: row.precision, error_of)
@@ -489,12 +490,19 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
     grid[2, 0].yaxis.set_minor_formatter(lengths)
     for axes, name in zip(grid[:, 0], ("found, share", "right, share", "RMSD [pm]"), strict=True):
         axes.set_ylabel(name)
-    figure.supxlabel("dose of the series [e/Å²]", fontsize=10)
+    for axes in grid[2]:
+        axes.set_xlabel("dose of the series [e/Å²]", fontsize=9)
     handles: dict[str, Any] = {}
     for axes in grid[2]:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     ordered = [name for name in (*TITLES.values(), "bound") if name in handles]
-    figure.legend([handles[name] for name in ordered], ordered, loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(
+        [handles[name] for name in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=min(4, 1 + len(parts)),
+        fontsize=8,
+    )
     return figure
 
 
@@ -513,12 +521,12 @@ def draw_slices(out: Path, cases: Sequence[Case]) -> Figure | None:
     figure = Figure(figsize=(0.4 + 2.4 * len(columns), 0.3 + 2.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes, method in zip(grid[0], columns, strict=True):
+        axes.set_title(TITLES[method], fontsize=10)
     for line, case in zip(grid, rows, strict=True):
         for axes, method in zip(line, columns, strict=True):
             axes.set_xticks([])
             axes.set_yticks([])
-            if line is grid[0]:
-                axes.set_title(TITLES[method], fontsize=10)
             if (case, method) not in kept:
                 axes.set_axis_off()
                 continue
@@ -541,11 +549,11 @@ def draw_slices(out: Path, cases: Sequence[Case]) -> Figure | None:
             axes.scatter(crosses[:, 1], crosses[:, 0], s=size / 2.5, marker="+", color="#ff6b4a", linewidths=1.0)
             axes.set_xlim(low, high)
             axes.set_ylim(low, high)
-        line[0].set_ylabel(f"{case.structure}, {case.engine}\n{case.geometry}, {case.dose:g} e/Å²", fontsize=9)
+        line[0].set_ylabel(f"{case.structure}, {case.engine}\n{case.geometry}, {case.dose:,.0f} e/Å²", fontsize=9)
     return figure
 
 
-HEADS = ("structure", "mode", "series", "views", "dose", "method", "found", "right", "RMSD [pm]", "bound [pm]", "seeds")
+HEADS = ("structure", "mode", "model", "views", "dose", "method", "found", "right", "RMSD [pm]", "bound [pm]", "seeds")
 
 
 def lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -565,7 +573,7 @@ def lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             f"{number:.{digits}f}" if np.isfinite(number) else "–"
             for number, digits in zip(numbers, (3, 3, 1, 1), strict=True)
         ]
-        yield (*key[:4], f"{key[4]:g}", TITLES[key[5]], *told, str(len(some)))
+        yield (*key[:4], f"{key[4]:,.0f}", TITLES[key[5]], *told, str(len(some)))
 
 
 def in_order(rows: Sequence[Row], cases: Sequence[Case]) -> list[Row]:
