@@ -1,5 +1,7 @@
 """The study of atoms against dose, on a cluster of 14 atoms."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,10 @@ def test_a_study_is_scored_kept_and_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "found_by", None)
     study.study(cases, SIZE.methods, SIZE, tmp_path)
     assert study.read(tmp_path / "atoms.csv") == [row]
+    monkeypatch.undo()
     study.page([row], cases, tmp_path)
+    titles = [axes.get_title() for axes in study.draw_slices(tmp_path, cases).axes]
+    assert titles == ["SIRT ≥ 0, smoothed"]
     html = (tmp_path / "index.html").read_text()
     assert html.count("data:image/png") == 2
     assert "\\n" not in html
@@ -87,7 +92,7 @@ def test_projections_of_other_settings_are_others(tmp_path, monkeypatch):
     study.series_of(case._replace(dose=1e3), SIZE, tmp_path)  # its counts are drawn afterwards
     assert len(computed) == 2
     study.series_of(case._replace(seed=4), SIZE, tmp_path)
-    study.series_of(case, study.replace(SIZE, pixels=48), tmp_path)
+    study.series_of(case, dataclasses.replace(SIZE, pixels=48), tmp_path)
     assert len(computed) == 6
 
 
