@@ -81,7 +81,7 @@ COLOURS = {
 SMOOTHED_NM = 0.03  # of maxima of a smoothed volume
 LIMIT_NM = 0.09  # of a match, at most
 HALF_NM = 0.06  # of the slab that a figure shows
-ENOUGH = 0.25  # of the atoms: fewer, and a distance says how many match by chance
+ENOUGH = 0.5  # of the atoms: fewer, and a distance says how many match by chance
 
 
 @dataclass(frozen=True)
@@ -527,6 +527,7 @@ def draw_slices(out: Path, cases: Sequence[Case]) -> Figure | None:
         for axes, method in zip(line, columns, strict=True):
             axes.set_xticks([])
             axes.set_yticks([])
+            axes.set_box_aspect(1)
             if (case, method) not in kept:
                 axes.set_axis_off()
                 continue
@@ -583,17 +584,19 @@ def in_order(rows: Sequence[Row], cases: Sequence[Case]) -> list[Row]:
 
 
 def shown_cases(rows: Sequence[Row]) -> list[Case]:
-    """For a figure of slices: of each structure and engine the last geometry, at a dose where methods differ.
+    """For a figure of slices: of each structure and engine the series on which methods differ most.
 
-    That is the one at which the shares of right atoms of the methods are farthest apart.
+    That is the one at which the shares of right atoms are farthest apart, among those with the most methods.
     """
-    chosen: dict[tuple[str, ...], tuple[float, Case]] = {}
-    for case in dict.fromkeys(row.case for row in rows):
-        own = [row.recall * row.precision for row in rows if row.case == case]
-        key, apart = (case.structure, case.engine), max(own) - min(own)
-        if key not in chosen or apart > chosen[key][0]:
-            chosen[key] = apart, case
-    return [case for _, case in chosen.values()]
+    own: dict[Case, list[float]] = {}
+    for row in rows:
+        own.setdefault(row.case, []).append(row.recall * row.precision)
+    chosen: dict[tuple[str, str], tuple[int, float, Case]] = {}
+    for case, shares in own.items():
+        key, rank = (case.structure, case.engine), (len(shares), max(shares) - min(shares))
+        if key not in chosen or rank > chosen[key][:2]:
+            chosen[key] = (*rank, case)
+    return [case for *_, case in chosen.values()]
 
 
 def page(rows: Sequence[Row], cases: Sequence[Case], out: Path) -> None:
