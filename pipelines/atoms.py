@@ -1,27 +1,38 @@
 """From a structure to a score: how many atoms each method finds, and how far off they are, against dose.
 
     python pipelines/atoms.py --size small                      # minutes on 2 cores, the linear model alone
-    python pipelines/atoms.py --size report --only silicon      # an hour or so; stop and start it at will
+    python pipelines/atoms.py --size report --only UiO-66       # hours in all; stop and start it at will
     python pipelines/atoms.py --size full                       # days
 
 Results go to ``stores/atoms``: ``atoms.csv``, a row for each series and method (what is there is not computed again),
-``atoms.md``, figures, and ``index.html`` with all of it. The dose is that of the whole series, whatever the number of
-projections. From ``report`` on some series are simulated with multiple scattering (``multislice``) instead of the
-linear model; they are kept in ``series/``, for they take long.
+``atoms.md``, figures, and ``index.html`` with all of it. Geometries are a range and a number of projections: "tem15" is
+15 of them in ±70°, "full60" 60 over 180°. The dose is that of the whole series, whatever the number of projections.
+
+From ``report`` on some series are simulated with multiple scattering (``multislice``) instead of the linear model, by
+PRISM with the interpolation that `simulate` chooses and two configurations of phonons. A projection depends on its own
+angle alone, so each is kept in a file in ``views/``: 15 and 30 projections of 180° are among the 60, and a run that was
+stopped goes on. Dark-field projections are kept without noise, and counts are drawn afterwards.
 
 FBP, SIRT and TV give a volume, whose strongest maxima at least a bond apart are taken for atoms: as many as there are,
 which is more than one knows. "smoothed" is the same after a Gaussian as wide as an atom. The chain is
-`atoms_from_series`, which is told the elements and nothing else. The bound is that of Cramér and Rao for the positions
-of all atoms, with heights and a common width unknown (`position_bound`). An estimate that knows more, such as that all
-atoms of an element are equally high, may be below it.
+`atoms_from_series`, which is told the elements and nothing else, or the width of the atoms too, which the probe
+determines. In the dark field of a framework the metal alone is looked for and scored; the chain is told the other
+elements as well, but for hydrogen, or it would take what they scatter for metal. Atoms are found where they are within
+0.09 nm of one, or half of the least distance of two.
+
+The bound is that of Cramér and Rao for the positions of all atoms that are scored, with heights and a common width
+unknown (`position_bound`). An estimate that knows more, such as that all atoms of an element are equally high, may be
+below it; and so may the mean over those atoms that were found.
 """
 
 import argparse
 import contextlib
 import csv
 import functools
+import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +47,7 @@ from ase.data import chemical_symbols
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+from scipy.spatial import cKDTree
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
@@ -47,11 +59,29 @@ from nntomo_dask.simulation.linear import linear_series
 
 HAADF_OF = {"UiO-66": ("Zr",), "UiO-67": ("Zr",), "MOF-5": ("Zn",), "COF-5": ("C", "O", "B")}
 EXPONENT = {"haadf": 1.7, "idpc": 0.7}
-COLOURS = {"fbp": "#8a8a8a", "sirt": "#4a6b8a", "sirt-smooth": "#7fa6c9", "tv": "#5d8a4a", "chain": "#b5442e"}
-TITLES = {"fbp": "FBP", "sirt": "SIRT ≥ 0", "sirt-smooth": "SIRT ≥ 0, smoothed", "tv": "TV", "chain": "chain"}
-
-
-METHODS = ("fbp", "sirt", "sirt-smooth", "tv", "chain")
+METHODS = ("fbp", "sirt", "sirt-smooth", "tv", "tv-smooth", "chain", "chain-width")
+TITLES = {
+    "fbp": "FBP",
+    "sirt": "SIRT ≥ 0",
+    "sirt-smooth": "SIRT ≥ 0, smoothed",
+    "tv": "TV",
+    "tv-smooth": "TV, smoothed",
+    "chain": "chain",
+    "chain-width": "chain, width known",
+}
+COLOURS = {
+    "fbp": "#8a8a8a",
+    "sirt": "#4a6b8a",
+    "sirt-smooth": "#7fa6c9",
+    "tv": "#5d8a4a",
+    "tv-smooth": "#9dc48a",
+    "chain": "#b5442e",
+    "chain-width": "#e8935a",
+}
+SMOOTHED_NM = 0.03  # of maxima of a smoothed volume
+LIMIT_NM = 0.09  # of a match, at most
+HALF_NM = 0.06  # of the slab that a figure shows
+ENOUGH = 0.5  # of the atoms: fewer, and a distance says how many match by chance
 
 
 @dataclass(frozen=True)
@@ -64,23 +94,33 @@ class Size:
     field_nm: float | None  # of clusters
     cluster_atoms: int
     methods: tuple[str, ...] = METHODS
+    crystal_pixels: int = 128
 
 
 LINEAR, SCATTERED = "linear", "multislice"
+GEOMETRIES = ("full60", "full30", "full15", "full8", "tem60", "tem30", "tem15", "tem8")
 SIZES = {
     "small": Size(
-        cases=(("silicon", "haadf", LINEAR, ("full30", "tem15"), (5e4, 3e5, 2e6)),),
+        cases=(
+            ("silicon", "haadf", LINEAR, ("full30", "tem15"), (5e4, 3e5, 2e6)),
+            ("UiO-66", "haadf", LINEAR, ("tem15",), (1e4, 1e5)),
+        ),
         seeds=(1,),
         pixels=64,
         field_nm=1.9,
         cluster_atoms=40,
-        methods=("fbp", "sirt", "sirt-smooth", "chain"),  # TV chooses its weight in minutes
+        methods=("fbp", "sirt", "sirt-smooth", "chain", "chain-width"),  # TV chooses its weight in minutes
+        crystal_pixels=96,
     ),
     "report": Size(
         cases=(
             ("silicon", "haadf", LINEAR, ("full60", "full30", "full15", "tem15"), (3e4, 5e4, 1e5, 2e6)),
-            ("silicon", "haadf", SCATTERED, ("full30",), (1e5, 2e6)),
-            ("UiO-66", "haadf", LINEAR, ("tem15", "tem8"), (1e3, 1e4)),
+            ("silicon", "haadf", SCATTERED, ("full60", "full30", "full15"), (3e4, 5e4, 1e5, 2e6)),
+            ("UiO-66", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
+            ("UiO-67", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
+            ("MOF-5", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
+            ("COF-5", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e4, 1e5, 1e6)),
+            ("UiO-66", "haadf", SCATTERED, ("tem8",), (1e4, 3e4, 1e5)),
             ("UiO-66", "idpc", LINEAR, ("tem15",), (1e3, 1e4)),
         ),
         seeds=(101, 102),
@@ -94,8 +134,8 @@ SIZES = {
                 structure,
                 mode,
                 engine,
-                ("full60", "full30", "full15", "full8", "tem60", "tem30", "tem15", "tem8"),
-                (1e4, 3e4, 1e5, 3e5, 2e6) if structure == "silicon" else (1e2, 1e3, 1e4, 1e5),
+                GEOMETRIES,
+                (1e4, 3e4, 1e5, 3e5, 2e6) if structure in ("silicon", "COF-5") else (1e2, 1e3, 1e4, 1e5),
             )
             for structure in ("silicon", *HAADF_OF)
             for mode in ("haadf", "idpc")
@@ -172,13 +212,15 @@ def append(path: Path, row: Row) -> None:
 
 
 def elements_of(case: Case) -> tuple[str, ...]:
-    """The elements that are looked for: what is seen of the structure."""
+    """The elements that are looked for and scored: in the dark field of a framework its metal alone."""
+    return HAADF_OF[case.structure] if case.mode == "haadf" and case.structure in HAADF_OF else seen_of(case)
+
+
+def seen_of(case: Case) -> tuple[str, ...]:
+    """The elements that scatter enough to be told apart from nothing: all but hydrogen, the heaviest first."""
     if case.structure == "silicon":
         return ("Si",)
-    if case.mode == "haadf":
-        return HAADF_OF[case.structure]
-    held = specimen_of(case.structure, case.seed, 0)
-    symbols = {chemical_symbols[number] for number in held.numbers} - {"H"}
+    symbols = {chemical_symbols[number] for number in specimen_of(case.structure, case.seed, 0).numbers} - {"H"}
     return tuple(sorted(symbols, key=chemical_symbols.index, reverse=True))
 
 
@@ -196,7 +238,8 @@ def imaging_of(case: Case, size: Size, *, dose: float | None) -> nt.Imaging:
     settings: dict[str, Any] = {"detector_mrad": (45.0, 90.0), "field_of_view_nm": size.field_nm} if silicon else {}
     if case.engine == SCATTERED:
         settings |= {"phonons": 2, "slice_thickness_nm": 0.2}
-    return nt.Imaging(pixels=size.pixels, source_size_nm=0.05, dose=dose, seed=case.seed, **settings)
+    pixels = size.pixels if silicon else size.crystal_pixels
+    return nt.Imaging(pixels=pixels, source_size_nm=0.05, dose=dose, seed=case.seed, **settings)
 
 
 def angles_of(geometry: str) -> np.ndarray:
@@ -212,40 +255,61 @@ def series_of(case: Case, size: Size, folder: Path, *, clean: bool = False) -> x
         settings = imaging_of(case, size, dose=None if clean else case.dose)
         return linear_series(held, angles, mode=case.mode, imaging=settings).compute(scheduler="synchronous")
     dosed = case.mode == "idpc"  # the noise of dark-field images can be added afterwards
+    dose = case.dose / len(angles) if dosed else None
     series = nt.simulate(
-        held, angles, mode=case.mode, imaging=imaging_of(case, size, dose=case.dose if dosed else None)
+        held, angles, mode=case.mode, imaging=replace(imaging_of(case, size, dose=dose), dose_per="projection")
     )
-    name = f"{case if dosed else case._replace(dose=0.0)}_{size.pixels}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / name).exists():
-        np.save(folder / name, series.compute().values)
-    values = np.load(folder / name)
+    values = np.stack([view(series, index, case, folder) for index in range(len(angles))], axis=1)
     if not dosed:
         electrons = case.dose * (10 * series.attrs["pixel_size"]) ** 2 / len(angles)
         values = counting.counted(values, electrons, np.random.default_rng([case.seed, len(angles)]))
     return nt.tilt_series(values, angles, pixel_size=series.attrs["pixel_size"], units="nm")
 
 
+def view(series: xr.DataArray, index: int, case: Case, folder: Path) -> np.ndarray:
+    """One projection, read or computed and kept: it depends on its own angle, not on the others of the series."""
+    recipe = series.attrs["recipe"]
+    alone = recipe | {"parameters": {key: one for key, one in recipe["parameters"].items() if key != "angles_deg"}}
+    angle = float(series["angle"].values[index])
+    text = json.dumps(recipes.without_versions(alone), sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = f"{case.structure}_{case.mode}_seed{case.seed}_{key}_{angle:+08.3f}.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / name).exists():
+        begin = time.process_time()
+        image = series.isel(angle=index).compute(scheduler="synchronous").values
+        part = folder / f".{name}.{os.getpid()}"
+        with part.open("wb") as file:
+            np.save(file, image)
+        part.replace(folder / name)
+        print(f"{name}: {time.process_time() - begin:.0f} s", flush=True)
+    return np.load(folder / name)
+
+
 def truth_of(case: Case, size: Size) -> xr.Dataset:
-    """The atoms that can be seen, with the height and the width that fit a series without noise best."""
+    """The atoms that are scored, with the height and the width that fit a series without noise best.
+
+    All elements but hydrogen take part in the fit.
+    """
     held = specimen_of(case.structure, case.seed, size.cluster_atoms)
     symbols = np.array([chemical_symbols[number] for number in held.numbers])
-    seen = np.isin(symbols, elements_of(case))
+    elements = seen_of(case)
+    seen = np.isin(symbols, elements)
     made = table.make(
         held.positions_nm[seen][:, ::-1], recipe=recipes.record("truth", {"case": str(case)}), species=symbols[seen]
     )
     clean = series_of(case, size, Path(), clean=True)
-    weak = nt.noise(clean).__class__(gain=float(clean.max()) / 1e4, background=float(min(clean.min(), 0)))
+    weak = nt.Noise(gain=float(clean.max()) / 1e4, background=float(min(clean.min(), 0)))
     data = counts.counted(clean, noise=weak, who="truth")
-    wanted = elements_of(case)
-    kinds = np.array([wanted.index(str(one)) for one in made["species"].values])
-    weights = np.array([float(chemical_symbols.index(one)) for one in wanted]) ** EXPONENT[case.mode]
+    kinds = np.array([elements.index(str(one)) for one in made["species"].values])
+    weights = np.array([float(chemical_symbols.index(one)) for one in elements]) ** EXPONENT[case.mode]
     settings = sampling.Sampling()
     state = sampling.begin(data, table.positions(made), kinds, weights / weights.max(), settings)
     state = sampling.fitted(data, state, width=None)
     height = state.heights[kinds] * data.gain * data.pixel / (np.sqrt(2 * np.pi) * state.width)
     columns = {"height": height, "width": np.full(len(kinds), state.width), "background": np.zeros(len(kinds))}
-    return table.like(made, made.attrs["recipe"], columns)
+    whole = table.like(made, made.attrs["recipe"], columns)
+    return whole.isel(atom=np.isin(whole["species"].values, elements_of(case)))
 
 
 def bound_of(truth: xr.Dataset, series: xr.DataArray, case: Case) -> float:
@@ -275,28 +339,44 @@ def plain_peaks(volume: xr.DataArray, count: int, *, distance: float, sigma: flo
     return table.make((found - middle) * pixel, recipe=recipes.record("plain_peaks", {}, [volume]))
 
 
-def found_by(method: str, series: xr.DataArray, case: Case, count: int) -> tuple[xr.Dataset, xr.DataArray | None]:
-    """Atoms, and the volume where there is one."""
+def found_by(
+    method: str, series: xr.DataArray, case: Case, truth: xr.Dataset, volumes: dict[str, xr.DataArray]
+) -> tuple[xr.Dataset, xr.DataArray]:
+    """Atoms of the elements that are scored, and the volume that they come from; volumes are kept by method."""
+
+    def volume_of(name: str) -> xr.DataArray:
+        if name not in volumes:
+            settings = {"minimum": 0.0} if name == "sirt" else {}
+            made = nt.reconstruct(series, nt.METHODS[name](**settings))
+            volumes[name] = made.compute(scheduler="synchronous")
+        return volumes[name]
+
     wanted = elements_of(case)
-    if method == "chain":
-        made = chain.run(series, elements=wanted, settings=sampling.Sampling(exponent=EXPONENT[case.mode]))
-        return made.atoms, made.volume
-    name = "sirt" if method.startswith("sirt") else method
-    settings = {"minimum": 0.0} if name == "sirt" else {}
-    volume = nt.reconstruct(series, nt.METHODS[name](**settings)).compute(scheduler="synchronous")
+    if method.startswith("chain"):
+        volume = volume_of("sirt")
+        width = float(truth["width"].values[0]) if method == "chain-width" else None
+        settings = sampling.Sampling(exponent=EXPONENT[case.mode], width=width)
+        found = chain.run(series, elements=seen_of(case), volume=volume, settings=settings).atoms
+        return found.isel(atom=np.isin(found["species"].values, wanted)), volume
+    name, _, smooth = method.partition("-")
     distance = float(sampling.least_distances(wanted, sampling.Sampling(), None).min())
-    sigma = 0.03 if method == "sirt-smooth" else 0.0
-    return plain_peaks(volume, count, distance=distance, sigma=sigma), volume
+    sigma = SMOOTHED_NM if smooth else 0.0
+    return plain_peaks(volume_of(name), truth.sizes["atom"], distance=distance, sigma=sigma), volume_of(name)
+
+
+def limit_of(truth: xr.Dataset) -> float:
+    """How far an atom may be off, [nm]."""
+    nearest = cKDTree(table.positions(truth)).query(table.positions(truth), k=2)[0][:, 1]
+    return min(LIMIT_NM, float(nearest.min()) / 2)
 
 
 def scored(case: Case, method: str, found: xr.Dataset, truth: xr.Dataset, bound: float, seconds: float) -> Row:
     """The row of a method; where nothing fits, nothing was found."""
-    limit = 0.09 if case.structure == "silicon" else None
     nothing = Row(
         case, method, truth.sizes["atom"], found.sizes["atom"], 0.0, 0.0, *[float("nan")] * 4, bound, "{}", seconds
     )
     with contextlib.suppress(nt.SchemaError):
-        match = nt.match_atoms(found, truth, limit=limit, align="none")
+        match = nt.match_atoms(found, truth, limit=limit_of(truth), align="none")
         way = match.by_direction()
         kinds = match.by_species()
         species = {
@@ -323,15 +403,16 @@ def study(cases: Sequence[Case], methods: Sequence[str], size: Size, out: Path) 
         missing = [method for method in methods if (case, method) not in there]
         if not missing:
             continue
-        series, truth = series_of(case, size, out / "series"), truth_of(case, size)
+        series, truth = series_of(case, size, out / "views"), truth_of(case, size)
         bound = bound_of(truth, series, case)
+        volumes: dict[str, xr.DataArray] = {}
         for method in missing:
             begin = time.process_time()
             try:
-                found, volume = found_by(method, series, case, truth.sizes["atom"])
-            except nt.SchemaError as error:
+                found, volume = found_by(method, series, case, truth, volumes)
+            except nt.SchemaError as error:  # a chain that is sure of no atom
                 print(f"{case} {method}: {error}", flush=True)
-                continue
+                found, volume = truth.isel(atom=slice(0, 0)), volumes["sirt"]
             row = scored(case, method, found, truth, bound, time.process_time() - begin)
             append(path, row)
             keep_for_figure(out, case, method, found, truth, volume)
@@ -343,26 +424,23 @@ def study(cases: Sequence[Case], methods: Sequence[str], size: Size, out: Path) 
 
 
 def keep_for_figure(
-    out: Path, case: Case, method: str, found: xr.Dataset, truth: xr.Dataset, volume: xr.DataArray | None
+    out: Path, case: Case, method: str, found: xr.Dataset, truth: xr.Dataset, volume: xr.DataArray
 ) -> None:
-    """Write what a figure of a slice shows: the mean of the slices within 0.06 nm of the middle, and atoms there."""
+    """Write what a figure of a slice shows: the mean of the slices within `HALF_NM` of a level, and atoms there.
+
+    The level is that of the true atom with the most others near it.
+    """
     folder = out / "slices"
     folder.mkdir(exist_ok=True)
-    assert volume is not None
-    half = 0.06
-    level = float(np.median(truth["z"].values))
-    slab = volume.sel(z=slice(level - half, level + half))
-    near = [table.positions(one)[np.abs(table.positions(one)[:, 0] - level) <= half][:, 1:] for one in (found, truth)]
+    levels = np.sort(truth["z"].values)
+    crowd = [np.count_nonzero(np.abs(levels - one) <= HALF_NM / 2) for one in levels]
+    level = float(levels[int(np.argmax(crowd - 1e-3 * np.abs(levels)))])
+    slab = volume.sel(z=slice(level - HALF_NM, level + HALF_NM))
+    near = [
+        table.positions(one)[np.abs(table.positions(one)[:, 0] - level) <= HALF_NM][:, 1:] for one in (found, truth)
+    ]
     extent = [float(volume["x"].values[0]), float(volume["x"].values[-1])]
     np.savez(folder / f"{case}_{method}.npz", image=slab.mean("z").values, found=near[0], truth=near[1], extent=extent)
-
-
-def panels(rows: Sequence[Row]) -> dict[tuple[str, str, str, str], list[Row]]:
-    """Rows by structure, mode, engine and geometry."""
-    made: dict[tuple[str, str, str, str], list[Row]] = {}
-    for row in rows:
-        made.setdefault(row.case[:4], []).append(row)
-    return made
 
 
 def means(rows: Sequence[Row], value: Callable[[Row], float]) -> tuple[list[float], list[float]]:
@@ -374,62 +452,109 @@ def means(rows: Sequence[Row], value: Callable[[Row], float]) -> tuple[list[floa
     return doses, [float(np.nanmean(by_dose[dose])) if np.isfinite(by_dose[dose]).any() else np.nan for dose in doses]
 
 
+def error_of(row: Row) -> float:
+    """The distance, where enough atoms are found for it to say something."""
+    return row.rmsd_pm if row.recall >= ENOUGH else float("nan")
+
+
 def draw_doses(rows: Sequence[Row]) -> Figure:
-    """Above recall, below the distance of what was found with its bound, against dose; a column for each panel."""
-    parts = panels(rows)
-    figure = Figure(figsize=(0.9 + 2.6 * len(parts), 5.4), layout="constrained")
+    """Of one structure and mode: the atoms that were found, those that are right, and their distance, against dose.
+
+    A column for each engine and geometry.
+    """
+    parts: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        parts.setdefault((row.case.engine, row.case.geometry), []).append(row)
+    figure = Figure(figsize=(max(0.9 + 2.3 * len(parts), 5.0), 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(parts), squeeze=False, sharex="col", sharey="row")
+    grid = figure.subplots(3, len(parts), squeeze=False, sharex=True, sharey="row")
+    measures = (lambda row: row.recall, lambda row: row.precision, error_of)
     for column, (key, some) in zip(grid.T, parts.items(), strict=True):
         for method in METHODS:
             own = [row for row in some if row.method == method]
-            if own:
-                style = {"color": COLOURS[method], "label": TITLES[method], "marker": "o", "markersize": 4}
-                column[0].plot(*means(own, lambda row: row.recall), **style)
-                column[1].plot(*means(own, lambda row: row.rmsd_pm), **style)
+            for axes, measure in zip(column, measures, strict=True):
+                if own:
+                    style = {"color": COLOURS[method], "label": TITLES[method], "marker": "o", "markersize": 4}
+                    axes.plot(*means(own, measure), **style)
         style = {"color": "0.2", "linestyle": ":", "marker": "_", "markersize": 9, "label": "bound"}
-        column[1].plot(*means(some, lambda row: row.bound_pm), **style)
-        column[0].set_title(f"{key[0]}, {key[1]}\n{key[2]}, {key[3]}", fontsize=9)
-        column[0].set_ylim(0, 1.04)
-        column[1].set_xscale("log")
-        column[1].set_yscale("log")
-        column[1].set_xlabel("dose of the series [e/Å²]")
+        column[2].plot(*means(some, lambda row: row.bound_pm), **style)
+        column[0].set_title(f"{key[1]}, {key[0]}", fontsize=9)
         for axes in column:
             axes.grid(alpha=0.3)
-    grid[0, 0].set_ylabel("share of atoms found")
-    grid[1, 0].set_ylabel("RMSD [pm]")
+    for axes in grid[:2].ravel():
+        axes.set_ylim(-0.04, 1.06)
+    grid[2, 0].set_xscale("log")
+    grid[2, 0].set_yscale("log")
     lengths = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
-    grid[1, 0].yaxis.set_major_formatter(lengths)
-    grid[1, 0].yaxis.set_minor_formatter(lengths)
-    figure.legend(*grid[1, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    grid[2, 0].yaxis.set_major_formatter(lengths)
+    grid[2, 0].yaxis.set_minor_formatter(lengths)
+    for axes, name in zip(grid[:, 0], ("found, share", "right, share", "RMSD [pm]"), strict=True):
+        axes.set_ylabel(name)
+    for axes in grid[2]:
+        axes.set_xlabel("dose of the series [e/Å²]", fontsize=9)
+    handles: dict[str, Any] = {}
+    for axes in grid[2]:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    ordered = [name for name in (*TITLES.values(), "bound") if name in handles]
+    figure.legend(
+        [handles[name] for name in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=min(4, 1 + len(parts)),
+        fontsize=8,
+    )
     return figure
 
 
-def draw_slices(out: Path, case: Case) -> Figure | None:
-    """Each method's slice of one case, with the true atoms as circles and what was found as crosses."""
-    kept = [(method, out / "slices" / f"{case}_{method}.npz") for method in METHODS]
-    kept = [(method, path) for method, path in kept if path.exists()]
+def draw_slices(out: Path, cases: Sequence[Case]) -> Figure | None:
+    """A slice of each case by each method: the true atoms are circles, and what was found crosses."""
+    kept = {
+        (case, method): path
+        for case in cases
+        for method in METHODS
+        if (path := out / "slices" / f"{case}_{method}.npz").exists()
+    }
+    rows, columns = (list(dict.fromkeys(key[place] for key in kept)) for place in (0, 1))
     if not kept:
         return None
-    figure = Figure(figsize=(0.3 + 2.7 * len(kept), 3.0), layout="constrained")
+    columns.sort(key=METHODS.index)
+    figure = Figure(figsize=(0.4 + 2.4 * len(columns), 0.3 + 2.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (method, path) in zip(figure.subplots(1, len(kept), squeeze=False)[0], kept, strict=True):
-        with np.load(path) as held:
-            low, high = held["extent"]
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes, method in zip(grid[0], columns, strict=True):
+        axes.set_title(TITLES[method], fontsize=10)
+    for line, case in zip(grid, rows, strict=True):
+        for axes, method in zip(line, columns, strict=True):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_box_aspect(1)
+            if (case, method) not in kept:
+                axes.set_axis_off()
+                continue
+            with np.load(kept[case, method]) as held:
+                low, high = held["extent"]
+                image, circles, crosses = held["image"], held["truth"], held["found"]
+            top = max(float(np.percentile(image, 99.8)), 1e-30)
+            bottom = min(float(np.percentile(image, 2)), 0.0)
             axes.imshow(
-                held["image"], cmap="gray", origin="lower", extent=(low, high, low, high), interpolation="nearest"
+                image,
+                cmap="gray",
+                origin="lower",
+                extent=(low, high, low, high),
+                interpolation="nearest",
+                vmin=bottom,
+                vmax=top,
             )
-            circles = held["truth"]
-            axes.scatter(circles[:, 1], circles[:, 0], s=70, facecolors="none", edgecolors="#7fd0ff", linewidths=0.9)
-            crosses = held["found"]
-            axes.scatter(crosses[:, 1], crosses[:, 0], s=24, marker="+", color="#ff6b4a", linewidths=1.0)
-        axes.set_title(TITLES[method], fontsize=9)
-        axes.set_xticks([])
-        axes.set_yticks([])
+            size = 3200 / len(columns) / (high - low) ** 2
+            axes.scatter(circles[:, 1], circles[:, 0], s=size, facecolors="none", edgecolors="#7fd0ff", linewidths=0.9)
+            axes.scatter(crosses[:, 1], crosses[:, 0], s=size / 2.5, marker="+", color="#ff6b4a", linewidths=1.0)
+            axes.set_xlim(low, high)
+            axes.set_ylim(low, high)
+        line[0].set_ylabel(f"{case.structure}, {case.engine}\n{case.geometry}, {case.dose:,.0f} e/Å²", fontsize=9)
     return figure
 
 
-HEADS = ("structure", "mode", "series", "views", "dose", "method", "recall", "precision", "RMSD [pm]", "bound [pm]")
+HEADS = ("structure", "mode", "model", "views", "dose", "method", "found", "right", "RMSD [pm]", "bound [pm]", "seeds")
 
 
 def lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -445,21 +570,53 @@ def lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
                 for name in ("recall", "precision", "rmsd_pm", "bound_pm")
             )
         ]
-        told = (f"{numbers[0]:.3f}", f"{numbers[1]:.3f}", f"{numbers[2]:.1f}", f"{numbers[3]:.1f}")
-        yield (*key[:4], f"{key[4]:g}", TITLES[key[5]], *told)
+        told = [
+            f"{number:.{digits}f}" if np.isfinite(number) else "–"
+            for number, digits in zip(numbers, (3, 3, 1, 1), strict=True)
+        ]
+        yield (*key[:4], f"{key[4]:,.0f}", TITLES[key[5]], *told, str(len(some)))
+
+
+def in_order(rows: Sequence[Row], cases: Sequence[Case]) -> list[Row]:
+    """Rows in the order of the cases and of the methods, not in that in which they were computed."""
+    places = {case: number for number, case in enumerate(cases)}
+    return sorted(rows, key=lambda row: (places[row.case], METHODS.index(row.method)))
+
+
+def shown_cases(rows: Sequence[Row]) -> list[Case]:
+    """For a figure of slices: of each structure and engine the series on which methods differ most.
+
+    That is the one at which the shares of right atoms are farthest apart, among those with the most methods.
+    """
+    own: dict[Case, list[float]] = {}
+    for row in rows:
+        own.setdefault(row.case, []).append(row.recall * row.precision)
+    chosen: dict[tuple[str, str], tuple[int, float, Case]] = {}
+    for case, shares in own.items():
+        key, rank = (case.structure, case.engine), (len(shares), max(shares) - min(shares))
+        if key not in chosen or rank > chosen[key][:2]:
+            chosen[key] = (*rank, case)
+    return [case for *_, case in chosen.values()]
 
 
 def page(rows: Sequence[Row], cases: Sequence[Case], out: Path) -> None:
     """Write the figures, the table and the page."""
-    middle = sorted({case.dose for case in cases})
-    chosen = list({case[:4]: case for case in cases if case.dose == middle[len(middle) // 3]}.values())
-    drawn = [(draw_doses(rows), "doses.png", "Against dose", "Means over seeds; the dotted line is the bound.")]
-    for case in chosen:
-        figure = draw_slices(out, case)
+    drawn = []
+    for mode in dict.fromkeys(row.case.mode for row in rows):
+        figure = draw_slices(out, shown_cases([row for row in rows if row.case.mode == mode]))
         if figure is not None:
-            text = "A slice of 0.12 nm: circles are atoms of the structure, crosses those that were found."
-            title = f"{case.structure}, {case.mode}, {case.engine}, {case.geometry}, {case.dose:g} e/Å²"
-            drawn.append((figure, f"slice_{case}.png", title, text))
+            text = (
+                f"Slices of {2 * HALF_NM:g} nm: circles are atoms of the structure, crosses those that were found. Of "
+                "each structure the series on which methods differ most."
+            )
+            drawn.append((figure, f"slices_{mode}.png", f"Atoms, {mode}", text))
+    for key in dict.fromkeys(row.case[:2] for row in rows):
+        some = [row for row in rows if row.case[:2] == key]
+        text = (
+            "Shares of the structure's atoms that were found, and of the found ones that are right; below how far off "
+            f"they are, where at least {100 * ENOUGH:g} % were found, with the bound. Means over seeds."
+        )
+        drawn.append((draw_doses(some), f"doses_{key[0]}_{key[1]}.png", f"{key[0]}, {key[1]}: against dose", text))
     images = list(html_page.save_figures([one[0] for one in drawn], [one[1] for one in drawn], out))
     body_lines = list(lines(rows))
     (out / "atoms.md").write_text(
@@ -523,7 +680,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with dask.config.set(scheduler="synchronous"):
         study(cases, methods, size, given.out)
-    rows = [row for row in read(given.out / "atoms.csv") if row.case in set(cases)]
+    rows = in_order([row for row in read(given.out / "atoms.csv") if row.case in set(cases)], cases)
     if rows:
         page(rows, cases, given.out)
         print((given.out / "atoms.md").read_text())
