@@ -72,7 +72,7 @@ def test_heights_and_widths_are_those_of_the_specimen(made, series):
 
 def test_the_order_of_projections_changes_nothing(series, made):
     turned = series.isel(angle=slice(None, None, -1))
-    again = nt.atoms_from_series(turned, elements=("Si",), volume=made.volume)
+    again = nt.atoms_from_series(turned, elements=("Si",), volume=made.volume, candidates=made.candidates)
     np.testing.assert_array_equal(table.positions(again), table.positions(made.atoms))
 
 
@@ -175,7 +175,7 @@ def test_series_that_cannot_be_are_refused(series, made):
         nt.atoms_from_series(series * 0, elements=("Si",))
     with pytest.raises(nt.SchemaError, match="on the grid of the series"):
         nt.atoms_from_series(series, elements=("Si",), volume=made.volume.isel(z=slice(3, None)))
-    with pytest.raises(nt.SchemaError, match="a method or a volume"):
+    with pytest.raises(nt.SchemaError, match="a volume, or a method to make one"):
         nt.atoms_from_series(series, volume=made.volume, method=nt.METHODS["fbp"]())
 
 
