@@ -185,6 +185,13 @@ def run(
         table.check(candidates, who=_WHO)
         if candidates.sizes[table.ATOM] == 0:
             refuse(_WHO, needs="one candidate or more", got="a table without rows", remedy="leave out `candidates`")
+        if last == "candidates":
+            refuse(
+                _WHO,
+                needs="candidates to look for, or a stage after them",
+                got="`candidates` and `last=candidates`",
+                remedy="`last=samples`",
+            )
     measured.check_geometry(series, who=_WHO)
     if volume is not None:
         sampling.check_volume(volume, series, who=_WHO)
@@ -224,7 +231,8 @@ def run(
         stages.append(Stage("sampling", rounds, f"{found.sizes[table.ATOM]} atoms"))
     if last == "projections" and found.sizes[table.ATOM] > 0:
         model = Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
-        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model)
+        common = {name: found.attrs[name] for name in ("atom_width", "minimum_distance")}
+        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model).assign_attrs(common)
         moved = int((found[table.REFINED].values == 1).sum())
         stages.append(Stage("refinement", "least squares in the projections", f"{moved} atoms moved"))
     return Chain(

@@ -34,8 +34,8 @@ _TEXTS = {
     ),
     "misfits.png": (
         "Misfit of each projection",
-        "The mean square of what the atoms do not explain of a projection, smoothed by an atom's width, over that of the "
-        "counting noise. Within the band only noise is left. One projection above it has another scale, shift or "
+        "The mean square of what the atoms do not explain of a projection, smoothed by an atom's width, over that of "
+        "the counting noise. Within the band only noise is left. One projection above it has another scale, shift or "
         "angle; all of them above it show matter that was not looked for, or atoms that are no such Gaussians.",
     ),
     "projection.png": (

@@ -1,7 +1,5 @@
 """Projections smoothed by a Gaussian, so that a reconstruction sees less noise that is finer than an atom."""
 
-import math
-
 import numpy as np
 import scipy.ndimage
 import xarray as xr
@@ -58,7 +56,7 @@ def smooth_projections(series: xr.DataArray, *, width: float) -> xr.DataArray:
         coords=schema.series_coords(*(series[dim] for dim in schema.SERIES_DIMS)),
         recipe=recipes.record(_WHO, {"width": float(width)}, [series]),
         name="tilt_series",
-        halo=math.ceil(_REACH * sigmas[0]),
+        halo=_radius(sigmas[0]),
         sigmas=sigmas,
     )
 
@@ -66,8 +64,13 @@ def smooth_projections(series: xr.DataArray, *, width: float) -> xr.DataArray:
 def _slab(rows: Float32, *, sigmas: tuple[float, float]) -> Float32:
     """Rows (slice + 2 · halo, angle, detector), smoothed, without the halo."""
     along, across = sigmas
-    halo = math.ceil(_REACH * along)
+    halo = _radius(along)
     host = np.asarray(device.to_host(rows), np.float64)
     smooth = scipy.ndimage.gaussian_filter1d(host, across, axis=2, truncate=_REACH, mode="nearest")
     smooth = scipy.ndimage.gaussian_filter1d(smooth, along, axis=0, radius=halo, mode="nearest")
     return np.ascontiguousarray(smooth[halo : len(rows) - halo], np.float32)
+
+
+def _radius(sigma: float) -> int:
+    """Pixels on either side that a Gaussian of so many looks at."""
+    return int(_REACH * sigma + 0.5)
