@@ -171,7 +171,9 @@ def test_consensus_takes_what_most_samples_have():
         ({"width": -1.0}, "width"),
         ({"width": 2.0}, "field of view of 1.45 nm"),
         ({"minimum_distance": 3.0}, "minimum_distance of at most 1.45 nm"),
-        ({"smoothing": -0.1}, "width of at least 0"),
+        ({"smoothing": -0.1}, "smoothing of at least 0"),
+        ({"smoothing": float("nan")}, "smoothing of at least 0"),
+        ({"noise": nt.Noise(gain=1, background=9)}, "no value above 9"),
         ({"method": "sart"}, "sart"),
         ({"candidates": xr.Dataset()}, "a table of atoms"),
     ],
@@ -189,6 +191,10 @@ def test_series_that_cannot_be_are_refused(series, made):
         nt.atoms_from_series(series * 0, elements=("Si",))
     with pytest.raises(nt.SchemaError, match="0 in every pixel"):
         nt.sample_atoms(series * 0, volume=made.volume, atoms=made.candidates, elements=("Si",))
+    with pytest.raises(nt.SchemaError, match="2 in every pixel"):
+        nt.atoms_from_series(series * 0 + 2, elements=("Si",))
+    with pytest.raises(nt.SchemaError, match="no value above 0; try: -series"):
+        nt.atoms_from_series(-series, elements=("Si",))
     angstrom = nt.tilt_series(series.values, series["angle"].values, pixel_size=0.3, units="Å")
     with pytest.raises(nt.SchemaError, match=r"a tilt series in nm; got pixels of 0\.3 Å.*pixel_size=0\.03"):
         nt.atoms_from_series(angstrom, elements=("Si",))
@@ -277,6 +283,15 @@ def test_the_verb_replaces_stages(series, made, tmp_path):
     assert "maxima of the volume" in (tmp_path / "page" / "index.html").read_text()
 
 
+def test_atoms_of_noise_are_called_so(tmp_path):
+    noise = np.random.default_rng(0).poisson(0.05, (46, 8, 46))
+    nt.save(nt.tilt_series(noise, nt.tilt_angles("full", 8), pixel_size=0.03, units="nm"), tmp_path / "noise.zarr")
+    few = ("--burn-in", 21, "--samples", 2, "--width", 0.04)
+    done = command("atoms", tmp_path / "noise.zarr", "-o", tmp_path / "atoms.csv", "--elements", "Si", *few)
+    assert done.exit_code == 0, done.output
+    assert "most of these atoms may be noise" in done.output
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -293,7 +308,7 @@ def test_the_verb_replaces_stages(series, made, tmp_path):
         (["--last", "candidates", "--candidates", "OTHER.csv"], "--last samples"),
         (["--background", "1"], "give --gain or --read-noise"),
         (["--refine", "series.zarr"], "--last projections"),
-        (["--smoothing", "-1"], "of at least 0"),
+        (["--smoothing", "-1"], "a --smoothing of at least 0"),
         (["--width", "2"], "--width of at most"),
         (["--threshold", "4"], "--threshold is for a volume"),
         (["--elements", "Si=14"], "symbols without numbers"),

@@ -195,7 +195,7 @@ def run(
     measured.check_geometry(series, who=_WHO)
     if volume is not None:
         sampling.check_volume(volume, series, who=_WHO)
-    _check_lengths(series, chosen)
+    _check_lengths(series, chosen, smoothing)
     how = method_of(method, {}) if method is not None and method != ASSESSED else _METHOD
     how.check(series)
     data = counting.counted(series, noise=noise, who=_WHO)
@@ -247,7 +247,7 @@ def run(
     )
 
 
-def _check_lengths(series: xr.DataArray, settings: Sampling) -> None:
+def _check_lengths(series: xr.DataArray, settings: Sampling, smoothing: float | None) -> None:
     """Raise a SchemaError where an atom would be as wide as what is seen, or its neighbours beyond it."""
     detector = np.asarray(series[schema.DETECTOR].values, np.float64)
     field = float(detector.max() - detector.min()) + schema.pixel_size_of(series)
@@ -260,6 +260,13 @@ def _check_lengths(series: xr.DataArray, settings: Sampling) -> None:
                 got=f"{given:g} nm",
                 remedy=f"leave out `{name}`, or give it in nm",
             )
+    if smoothing is not None and not 0 <= smoothing < field:
+        refuse(
+            _WHO,
+            needs=f"a `smoothing` of at least 0 and less than the field of view, {field:.3g} nm",
+            got=f"{smoothing!r}",
+            remedy="leave out `smoothing`: it is the width of an atom then",
+        )
 
 
 def _smoothing(given: float | None, data: Counted, symbols: tuple[str, ...], settings: Sampling) -> float:

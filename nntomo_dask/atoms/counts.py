@@ -78,15 +78,14 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
     Raises
     ------
     SchemaError
-        `series` is no tilt series, its pixels have no length, its slices are not at equal steps, a value is NaN, or all
-        are 0.
+        `series` is no tilt series, its pixels have no length, its slices are not at equal steps, a value is NaN, all
+        are the same, or none is above the background.
     """
     measured.check_geometry(series, who=who)
     ordered = series.sortby(schema.ANGLE)
     values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
     finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)
-    if not (values != 0).any():
-        refuse(who, needs="a tilt series with a specimen in it", got="0 in every pixel", remedy="another series")
+    _check_specimen(values, noise, who)
     found = noise
     if found is None:
         step = counting_step(values)
@@ -98,6 +97,22 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
     rays = Rays(np.cos(angles), np.sin(angles), float(z[0]), _step(z), float(t[0]), _step(t))
     counts = np.ascontiguousarray(np.maximum(above, 0).transpose(1, 2, 0))
     return Counted(counts, read, gain, found.background, rays, schema.pixel_size_of(series))
+
+
+def _check_specimen(values: npt.NDArray[np.float32], noise: Noise | None, who: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        needs, remedy = "a tilt series with a specimen in it", "another series"
+        refuse(who, needs=needs, got=f"{low:g} in every pixel", remedy=remedy)
+    background = 0.0 if noise is None else noise.background
+    if high <= background:
+        refuse(
+            who,
+            needs="a tilt series in which matter is brighter than the background",
+            got=f"no value above {background:g}",
+            remedy="-series, where matter is dark" if noise is None else "a `background` below the brightest value",
+            command="import the images with matter bright" if noise is None else None,
+        )
 
 
 def _as_counts(noise: Noise, values: npt.NDArray[np.float32]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from nntomo_dask.types import Float64
 
 RECIPE, NUMBERS, PAGE = "recipe.json", "atoms.json", "index.html"
 FIGURES = ("atoms.png", "certainty.png", "heights.png", "misfits.png", "projection.png")
+_WEAK = 3.0  # standard deviations of an atom that noise may be
 _LISTED = 8  # projections that are named
 _CLEAR = 4.0  # standard deviations of the noise, beyond which a misfit is told
 _TEXTS = {
@@ -87,6 +88,7 @@ def numbers_of(found: Chain) -> dict[str, Any]:
         "position_error_pm": None if spread is None else 1000 * spread,
         "least_confidence": _least(atoms["confidence"]),
         "certain": int((atoms[table.AGREEMENT].values >= 0.9).sum()) if table.AGREEMENT in atoms else None,
+        "weak": None if found.residual is None else int((atoms["confidence"].values < _WEAK).sum()),
         "counts_of_an_atom": None if found.residual is None else float(found.residual.counts.mean()),
         "heights_alone": None if found.residual is None else _with_none(found.residual.heights),
         "misfit": None if found.residual is None else _by_angle(found.residual, "misfit"),
@@ -121,6 +123,9 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
         yield "width of an atom in a projection", f"{numbers['width_nm']:.3g} nm"
     left = found.residual
     if left is not None:
+        weak = int((found.atoms["confidence"].values < _WEAK).sum())
+        if weak:
+            yield f"atoms of a significance below {_WEAK:g} standard deviations", f"{weak}"
         yield "counts of an atom in all projections", f"{numbers['counts_of_an_atom']:.3g}"
         yield "misfit, 1 where only noise is left", f"{float(left.misfit.mean()):.3g}"
         far = np.abs(left.misfit - 1) > _CLEAR * left.deviation
