@@ -14,7 +14,7 @@ from nntomo_dask.atoms.project import project_atoms
 from nntomo_dask.types import Float64
 
 _REACH = 4.0  # standard deviations of a Gaussian that are looked at
-_LEAST = 1e-9  # counts of a model
+_LEAST = 0.01  # of the mean counts: those that are expected anywhere, so that a single one does not outweigh an atom
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,12 @@ def of(atoms: xr.Dataset, series: xr.DataArray, data: Counted) -> Residual | Non
         return None
     shown = project_atoms(atoms, like=series).sortby(schema.ANGLE).compute(scheduler="synchronous")
     images = np.ascontiguousarray(shown.values.transpose(1, 2, 0), np.float64)
+    least = _LEAST * float(data.counts.mean())
     if measured.OF_PROJECTIONS in atoms.attrs:
-        model = np.maximum((images - data.background) / data.gain + data.read, _LEAST)
+        model = np.maximum((images - data.background) / data.gain + data.read, least)
     else:
         model = images / data.gain + data.read
-        model = np.maximum(model + _level(data.counts, model), _LEAST)
+        model = np.maximum(model + _level(data.counts, model), least)
     width = float(np.mean(atoms["width"].values))
     steps = data.rays.step_t, data.rays.step_z
     kernels = [_kernel(width / abs(step)) for step in steps]
@@ -84,7 +85,7 @@ def of(atoms: xr.Dataset, series: xr.DataArray, data: Counted) -> Residual | Non
         view=worst,
         measured=smooth,
         expected=noise,
-        significance=(smooth - noise) / np.sqrt(np.maximum(variance, _LEAST)),
+        significance=(smooth - noise) / np.sqrt(variance),
     )
 
 
@@ -92,7 +93,7 @@ def _level(counts: Float64, model: Float64) -> float:
     """The constant that explains counts best beside a model, by their likelihood; 0 where none is needed."""
 
     def slope(level: float) -> float:
-        return float((counts / np.maximum(model + level, _LEAST)).sum()) - counts.size
+        return float((counts / np.maximum(model + level, 1e-9)).sum()) - counts.size
 
     highest = float(counts.mean())
     if highest <= 0 or slope(0.0) <= 0:

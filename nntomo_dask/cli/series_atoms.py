@@ -45,21 +45,34 @@ class Verb(options.Chooser):
     declarations = {}  # noqa: RUF012
     others = (METHODS,)
 
+    def sections(self, own: list[click.Option]) -> dict[str, list[click.Option]]:
+        """Options of any input, of a tilt series, and of the methods that may reconstruct one."""
+        of_methods = {one.name for one in self.options_of_others()}
+        of_series = {one.name for one in settings_of(Sampling) if one.option is not None} | set(OPTIONS)
+        parts: dict[str, list[click.Option]] = {
+            "Options": [],
+            "Options of a tilt series": [],
+            "Options of its --method": [],
+        }
+        for one in own:
+            title = 2 if one.name in of_methods else 1 if one.name in of_series else 0
+            parts[list(parts)[title]].append(one)
+        return parts
+
 
 _STAGES = (
     click.option(
         "--smoothing",
         type=float,
         metavar="NM",
-        help="Of a series: standard deviation of the Gaussian by which projections are smoothed before the "
-        "reconstruction, in nm; 0 for none. Default: the width of an atom.",
+        help="Standard deviation of the Gaussian by which projections are smoothed before the "
+        "reconstruction; 0 for none. Default: the width of an atom.",
     ),
     click.option(
         "--method",
         type=MethodName(METHODS),
-        help="Of a series: how a volume is reconstructed, where atoms are looked for first; options below that begin "
-        "with names in brackets belong to those methods. assess: by the method that nntomo assess chooses. Default: "
-        "SIRT with values of at least 0.",
+        help="How the volume is reconstructed in which sampling begins. assess: by the method that nntomo assess "
+        "chooses. Default: SIRT with values of at least 0.",
     ),
     click.option(
         "--network",
@@ -68,29 +81,27 @@ _STAGES = (
         multiple=True,
         help=f"A network from nntomo train, for a --method that needs one; or {support.PRETRAINED}.",
     ),
-    click.option("--volume", type=support.PATH, help="Of a series: a reconstruction of it that there is already."),
+    click.option("--volume", type=support.PATH, help="A reconstruction of it that there is already."),
     click.option(
         "--candidates",
         type=support.PATH,
-        help="Of a series: a file of atoms to begin with. Default: maxima of the volume.",
+        help="A file of atoms to begin with. Default: maxima of the volume.",
     ),
     click.option(
         "--last",
         type=click.Choice(get_args(chain.Last)),
         default="samples",
         show_default=True,
-        help="Of a series: the last stage. projections: after the samples, atoms are refined to the projections.",
+        help="The last stage. projections: after the samples, atoms are refined to the projections.",
     ),
     click.option(
         "--gain",
         type=float,
-        help="Of a series: what one count adds to a value. Default: the noise is found from the series.",
+        help="What one count adds to a value. Default: the noise is found from the series.",
     ),
-    click.option("--read-noise", type=float, help="Of a series: standard deviation of the read-out noise of a value."),
-    click.option("--background", type=float, help="Of a series: value where there is no specimen."),
-    click.option(
-        "--page", "folder", type=support.PATH, help="Of a series: a folder for a page with figures and numbers."
-    ),
+    click.option("--read-noise", type=float, help="Standard deviation of the read-out noise of a value."),
+    click.option("--background", type=float, help="Value where there is no specimen."),
+    click.option("--page", "folder", type=support.PATH, help="A folder for a page with figures and numbers."),
 )
 
 
