@@ -127,7 +127,8 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
         if weak:
             yield f"atoms of a significance below {_WEAK:g} standard deviations", f"{weak}"
         yield "counts of an atom in all projections", f"{numbers['counts_of_an_atom']:.3g}"
-        yield "misfit, 1 where only noise is left", f"{float(left.misfit.mean()):.3g}"
+        spread = float(np.sqrt(np.sum(left.deviation**2))) / len(left.misfit)
+        yield "misfit, 1 where only noise is left", f"{float(left.misfit.mean()):.3g} ± {spread:.1g}"
         far = np.abs(left.misfit - 1) > _CLEAR * left.deviation
         if far.any():
             angles = ", ".join(f"{angle:.4g}°" for angle in left.angles_deg[far][:_LISTED])
