@@ -134,6 +134,7 @@ from .projection.projector import (
     Projector as Projector,
     projector as projector,
 )
+from .projection.smooth import smooth_projections as smooth_projections
 from .reconstruction import METHODS as METHODS
 from .reconstruction.beside import volume_and_spread as volume_and_spread
 from .reconstruction.cgls import cgls as cgls

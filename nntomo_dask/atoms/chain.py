@@ -1,29 +1,53 @@
-"""From a tilt series to its atoms at low dose, in one call: noise, reconstruction, candidates, samples."""
+"""From a tilt series to its atoms at low dose, in one call: noise, smoothing, reconstruction, candidates, samples."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.ndimage
 import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.atoms import counts as counting, elements as element_room, refine as refining, sampling, table
+from nntomo_dask.assessment.assess import assess
+from nntomo_dask.atoms import (
+    counts as counting,
+    elements as element_room,
+    measured,
+    refine as refining,
+    residual,
+    sampling,
+    table,
+)
 from nntomo_dask.atoms.counts import Counted
+from nntomo_dask.atoms.residual import Residual
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
-from nntomo_dask.reconstruction.method import Method, reconstruct
+from nntomo_dask.projection.smooth import smooth_projections
+from nntomo_dask.reconstruction.method import Method, method_of, reconstruct
 from nntomo_dask.reconstruction.sirt import Sirt
+from nntomo_dask.settings import settings_of
 from nntomo_dask.types import Float64, Integers
 
 Last = Literal["candidates", "samples", "projections"]
 
+ASSESSED = "assess"  # the name of the method that an assessment of the series chooses
 _WHO = "atoms_from_series"
+_METHOD = Sirt(minimum=0.0, tolerance=1e-3)
 _LEAST_WIDTH = 0.7  # pixels; of the filter that candidates are looked for with
+_AGAIN = 0.5  # of the width: that filter where the projections were smoothed
 _BRIGHT = 0.5  # of the brightest maxima's mean: candidates; too few of them are better than too many
 _BRIGHTEST = 20, 8  # one maximum in so many is among the brightest, and at least so many are
+
+
+class Stage(NamedTuple):
+    """A stage of a chain: its name, what was done, and what came of it."""
+
+    name: str
+    done: str
+    result: str
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,10 @@ class Chain:
         The reconstruction, dims (z, y, x), computed.
     gain, read_counts, background
         What a count adds to a value; counts with the variance of the read-out noise; the level without a specimen.
+    stages
+        One after another.
+    residual
+        What the atoms leave of the projections; None of candidates, whose heights are those of a volume.
     """
 
     atoms: xr.Dataset
@@ -48,13 +76,16 @@ class Chain:
     gain: float
     read_counts: float
     background: float
+    stages: tuple[Stage, ...] = ()
+    residual: Residual | None = None
 
 
 def atoms_from_series(
     series: xr.DataArray,
     *,
     elements: Sequence[str] = (),
-    method: Method | None = None,
+    smoothing: float | None = None,
+    method: Method | str | None = None,
     volume: xr.DataArray | None = None,
     candidates: xr.Dataset | None = None,
     last: Last = "samples",
@@ -69,9 +100,9 @@ def atoms_from_series(
 ) -> xr.Dataset:
     """Find the atoms of a tilt series of low dose.
 
-    The noise is found from the series, a volume is reconstructed, its maxima are candidates, and `sample_atoms` decides
-    by the projections themselves which atoms there are and where. Every stage can be replaced: the noise, the method or
-    the whole volume, and the candidates. Computes at once.
+    The noise is found from the series, its projections are smoothed, a volume is reconstructed, the maxima of that are
+    candidates, and `sample_atoms` decides by the projections as they were measured which atoms there are and where.
+    Every stage can be replaced. Computes at once.
 
     Parameters
     ----------
@@ -79,13 +110,18 @@ def atoms_from_series(
         Dims (z, angle, detector), float32, in nm.
     elements
         Symbols of the elements that are seen; they say how high atoms are, and how close they may be.
+    smoothing
+        Standard deviation of the Gaussian by which projections are smoothed before the reconstruction, [nm]; see
+        `smooth_projections`. None: the width of an atom, less where atoms may be so close that they would become one.
+        0: none.
     method
-        How to reconstruct. None: SIRT with values of at least 0.
+        How to reconstruct, or the name of a method. "assess": what `assess` chooses for the smoothed series. None: SIRT
+        with values of at least 0, nearly converged.
     volume
-        A reconstruction that there is already, dims (z, y, x); then no method is used.
+        A reconstruction that there is already, dims (z, y, x); then nothing is smoothed or reconstructed.
     candidates
         A table to begin with, such as `find_atoms` makes. None: the maxima of the volume, smoothed by the width of an
-        atom, that are higher than half of the highest.
+        atom, or half of it where the projections were, that are higher than half of the highest.
     last
         The last stage. "candidates": nothing is sampled. "samples": see `sample_atoms`. "projections": after that,
         `refine_atoms`.
@@ -99,7 +135,7 @@ def atoms_from_series(
     Raises
     ------
     SchemaError
-        As `sample_atoms`; or the volume has no maxima.
+        As `sample_atoms`; the series is empty, a stage is given twice, or the volume has no maxima.
     """
     settings = Sampling(
         width=width,
@@ -113,6 +149,7 @@ def atoms_from_series(
     return run(
         series,
         elements=elements,
+        smoothing=smoothing,
         method=method,
         volume=volume,
         candidates=candidates,
@@ -126,7 +163,8 @@ def run(
     series: xr.DataArray,
     *,
     elements: Sequence[str] = (),
-    method: Method | None = None,
+    smoothing: float | None = None,
+    method: Method | str | None = None,
     volume: xr.DataArray | None = None,
     candidates: xr.Dataset | None = None,
     last: Last = "samples",
@@ -139,17 +177,49 @@ def run(
     symbols = element_room.symbols(elements, who=_WHO)
     if last not in ("candidates", "samples", "projections"):
         got = f"{last!r}"
-        refuse(_WHO, needs="a last stage of candidates, samples or projections", got=got, remedy='`last="samples"`')
-    if volume is not None and method is not None:
-        refuse(_WHO, needs="a method or a volume", got="both", remedy="leave out `method`")
+        refuse(_WHO, needs="a last stage of candidates, samples or projections", got=got, remedy="`last=samples`")
+    if volume is not None and (method is not None or smoothing is not None):
+        given = "`method`" if method is not None else "`smoothing`"
+        refuse(_WHO, needs=f"a `volume`, or a {given} to make one", got="both", remedy=f"leave out {given}")
     if candidates is not None:
         table.check(candidates, who=_WHO)
+        if candidates.sizes[table.ATOM] == 0:
+            refuse(_WHO, needs="one candidate or more", got="a table without rows", remedy="leave out `candidates`")
+        if last == "candidates":
+            refuse(
+                _WHO,
+                needs="candidates to look for, or a stage after them",
+                got="`candidates` and `last=candidates`",
+                remedy="`last=samples`",
+            )
+    measured.check_geometry(series, who=_WHO)
     if volume is not None:
         sampling.check_volume(volume, series, who=_WHO)
+    _check_lengths(series, chosen, smoothing)
+    how = method_of(method, {}) if method is not None and method != ASSESSED else _METHOD
+    how.check(series)
     data = counting.counted(series, noise=noise, who=_WHO)
-    made = reconstruct(series, method or Sirt(minimum=0.0)) if volume is None else volume
+    stages = [_stage_of_noise(data, noise)]
+    made, sigma = volume, None
+    if made is None:
+        sigma = _smoothing(smoothing, data, symbols, chosen)
+        smooth = smooth_projections(series, width=sigma)
+        done = (
+            f"Gaussian of {sigma:.3g} nm, {'after the width of an atom' if smoothing is None else 'given'}"
+            if sigma
+            else "none"
+        )
+        stages.append(Stage("smoothing of the projections", done, ""))
+        if method == ASSESSED:
+            how = assess(smooth).method
+        made = reconstruct(smooth, how)
     computed = made.compute(scheduler="synchronous")
-    begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen)
+    told = "given" if volume is not None else _told(how) + (", chosen by assessment" if method == ASSESSED else "")
+    highest = f"values from {float(computed.min()):.3g} to {float(computed.max()):.3g}"
+    stages.append(Stage("reconstruction", told, highest))
+    begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen, smoothed=bool(sigma))
+    told = "maxima of the volume" if candidates is None else "given"
+    stages.append(Stage("candidates", told, f"{begun.sizes[table.ATOM]}"))
     parameters: dict[str, Any] = {"elements": list(symbols), "last": last, **vars(chosen)}
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     tables = [] if candidates is None else [candidates.attrs.get("recipe", {"operation": "atoms"})]
@@ -157,16 +227,89 @@ def run(
     found = begun
     if last != "candidates":
         found = sampling.sampled(data, computed, begun, symbols, chosen, recipe=recipe)
+        rounds = f"{chosen.burn_in} rounds, then {chosen.samples} with a sample each, seed {chosen.seed}"
+        stages.append(Stage("sampling", rounds, f"{found.sizes[table.ATOM]} atoms"))
     if last == "projections" and found.sizes[table.ATOM] > 0:
         model = Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
-        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model)
+        common = {name: found.attrs[name] for name in ("atom_width", "minimum_distance")}
+        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model).assign_attrs(common)
+        moved = int((found[table.REFINED].values == 1).sum())
+        stages.append(Stage("refinement", "least squares in the projections", f"{moved} atoms moved"))
     return Chain(
-        found.assign_attrs(recipe=recipes.Shown(recipe)), begun, computed, data.gain, data.read, data.background
+        found.assign_attrs(recipe=recipes.Shown(recipe)),
+        begun,
+        computed,
+        data.gain,
+        data.read,
+        data.background,
+        tuple(stages),
+        residual.of(found, series, data) if last != "candidates" else None,
     )
 
 
-def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settings: Sampling) -> xr.Dataset:
+def _check_lengths(series: xr.DataArray, settings: Sampling, smoothing: float | None) -> None:
+    """Raise a SchemaError where an atom would be as wide as what is seen, or its neighbours beyond it."""
+    detector = np.asarray(series[schema.DETECTOR].values, np.float64)
+    field = float(detector.max() - detector.min()) + schema.pixel_size_of(series)
+    for name, share in (("width", 0.25), ("minimum_distance", 1.0)):
+        given = getattr(settings, name)
+        if given is not None and given > share * field:
+            refuse(
+                _WHO,
+                needs=f"a `{name}` of at most {share * field:.3g} nm, of a field of view of {field:.3g} nm",
+                got=f"{given:g} nm",
+                remedy=f"leave out `{name}`, or give it in nm",
+            )
+    if smoothing is not None and not 0 <= smoothing < field:
+        refuse(
+            _WHO,
+            needs=f"a `smoothing` of at least 0 and less than the field of view, {field:.3g} nm",
+            got=f"{smoothing!r}",
+            remedy="leave out `smoothing`: it is the width of an atom then",
+        )
+
+
+def _smoothing(given: float | None, data: Counted, symbols: tuple[str, ...], settings: Sampling) -> float:
+    """The width of an atom [nm], or as much of it as leaves two maxima of two atoms at their least distance."""
+    if given is not None:
+        return given
+    width = settings.width or counting.width_of(data)
+    if settings.minimum_distance is None and not symbols:
+        return width
+    # Two equal Gaussians at a distance of two standard deviations become one.
+    closest = float(sampling.least_distances(symbols, settings, None).min())
+    return min(width, math.sqrt(max((closest / 2) ** 2 - width**2, 0.0)))
+
+
+def _stage_of_noise(data: Counted, noise: Noise | None) -> Stage:
+    said = [f"a count adds {data.gain:.3g}"] if data.gain > 0 else []
+    if data.read > 0:
+        said.append(f"read-out noise {data.gain * math.sqrt(data.read):.3g}")
+    if data.background:
+        said.append(f"background {data.background:.3g}")
+    said.append(f"{float(data.counts.mean()) - data.read:.3g} counts a pixel")
+    return Stage("noise", "found from the series" if noise is None else "given", ", ".join(said))
+
+
+def _told(method: Method) -> str:
+    """A method with the settings that differ from its defaults."""
+    own = [
+        f"{one.name.replace('_', ' ')} {getattr(method, one.name)}"
+        for one in settings_of(method)
+        if getattr(method, one.name) != one.default
+    ]
+    return ", ".join([method.title, *own])
+
+
+def maxima(
+    volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settings: Sampling, *, smoothed: bool
+) -> xr.Dataset:
     """Candidates: the bright maxima of the smoothed volume within all projections, at least a bond apart.
+
+    Parameters
+    ----------
+    smoothed
+        Whether the projections were already; then the volume is by less.
 
     Raises
     ------
@@ -175,7 +318,8 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
     """
     pixel = data.pixel
     sigma = max((settings.width or counting.width_of(data)) / pixel, _LEAST_WIDTH)
-    smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), sigma)
+    again = max(_AGAIN * sigma, _LEAST_WIDTH) if smoothed else sigma
+    smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), again)
     if settings.minimum_distance is not None or symbols:
         distance = float(sampling.least_distances(symbols, settings, None).min())
     else:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import finite, schema, slabs
 from nntomo_dask.atoms import measured
+from nntomo_dask.errors import refuse
 from nntomo_dask.kernels.atom_moves import Rays
 from nntomo_dask.projection.noise import Noise, noise as noise_of
 from nntomo_dask.types import Bools, Float64
@@ -17,6 +18,7 @@ _LEAST_ZEROS = 0.01  # share of values of zero in a series that is looked at for
 _WHOLE = 0.02  # distance from a whole number that rounding leaves
 _GAUSSIAN = 0.02  # of the read-out's variance: what counting adds to it where there is none, so that there are counts
 _NOISELESS = 1e-3  # of the brightest ray: the noise that is assumed of a series that has none
+_UNSEEN = 1e-4  # of the brightest ray: less noise is what smooth projections without any look like
 _NEAR = 0.16  # nm; of the autocorrelation within it the width of an atom is told
 _WIDTHS = 0.015, 0.1  # nm, between which it is looked for
 
@@ -76,12 +78,14 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
     Raises
     ------
     SchemaError
-        `series` is no tilt series, its pixels have no length, its slices are not at equal steps, or a value is NaN.
+        `series` is no tilt series, its pixels have no length, its slices are not at equal steps, a value is NaN, all
+        are the same, or none is above the background.
     """
     measured.check_geometry(series, who=who)
     ordered = series.sortby(schema.ANGLE)
     values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
     finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)
+    _check_specimen(values, noise, who)
     found = noise
     if found is None:
         step = counting_step(values)
@@ -95,6 +99,22 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
     return Counted(counts, read, gain, found.background, rays, schema.pixel_size_of(series))
 
 
+def _check_specimen(values: npt.NDArray[np.float32], noise: Noise | None, who: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        needs, remedy = "a tilt series with a specimen in it", "another series"
+        refuse(who, needs=needs, got=f"{low:g} in every pixel", remedy=remedy)
+    background = 0.0 if noise is None else noise.background
+    if high <= background:
+        refuse(
+            who,
+            needs="a tilt series in which matter is brighter than the background",
+            got=f"no value above {background:g}",
+            remedy="-series, where matter is dark" if noise is None else "a `background` below the brightest value",
+            command="import the images with matter bright" if noise is None else None,
+        )
+
+
 def _as_counts(noise: Noise, values: npt.NDArray[np.float32]) -> tuple[float, float]:
     """The gain, and the counts whose variance is that of the read-out.
 
@@ -103,7 +123,7 @@ def _as_counts(noise: Noise, values: npt.NDArray[np.float32]) -> tuple[float, fl
     above = float(values.max()) - noise.background
     above = above if above > 0 else 1.0
     read = noise.read_noise
-    if noise.is_noiseless:
+    if math.hypot(read, math.sqrt(noise.gain * above)) <= _UNSEEN * above:
         read = _NOISELESS * above
     gain = max(noise.gain, _GAUSSIAN * read**2 / above)
     return gain, (read / gain) ** 2

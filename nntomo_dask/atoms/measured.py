@@ -19,6 +19,7 @@ OF_PROJECTIONS = "projections"  # the attribute of a refined table with what is 
 _TAILS = (TAIL, TAIL_WIDTH) = (table.TAIL, table.TAIL_WIDTH)
 _LEAST_VIEWS = 2  # that see an atom, for its position to be in view
 _SAME_DEG = 1e-6
+_IN_NM = {"Å": 0.1, "µm": 1e3}
 
 
 class Projections(NamedTuple):
@@ -58,6 +59,16 @@ def check_geometry(series: Any, *, who: str) -> None:
     """Raise a SchemaError unless it is a tilt series in nm with slices at equal steps."""
     schema.check_tilt_series(series, who=who)
     if series.attrs["units"] != "nm":
+        nanometres = _IN_NM.get(series.attrs["units"])
+        if nanometres is not None:
+            pixel = f"{series.attrs['pixel_size'] * nanometres:.6g}"
+            refuse(
+                who,
+                needs="a tilt series in nm",
+                got=f"pixels of {series.attrs['pixel_size']:g} {series.attrs['units']}",
+                remedy=f'tilt_series(data, angles_deg, pixel_size={pixel}, units="nm")',
+                command=f"import the series with --pixel-size {pixel}, in nm",
+            )
         refuse(
             who,
             needs="a tilt series whose pixels have a length",

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,39 @@ import xarray as xr
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import table
 from nntomo_dask.atoms.chain import Chain
+from nntomo_dask.atoms.residual import Residual
 from nntomo_dask.plotting import html_page
+from nntomo_dask.types import Float64
 
 RECIPE, NUMBERS, PAGE = "recipe.json", "atoms.json", "index.html"
-FIGURES = ("atoms.png", "certainty.png")
-_TEXTS = (
-    ("Atoms", "Slices of the reconstruction, with the atoms that were found."),
-    ("Certainty", "How many samples have each atom, how significant it is, and how far its position spreads in them."),
-)
+FIGURES = ("atoms.png", "certainty.png", "heights.png", "misfits.png", "projection.png")
+_WEAK = 3.0  # standard deviations of an atom that noise may be
+_LISTED = 8  # projections that are named
+_CLEAR = 4.0  # standard deviations of the noise, beyond which a misfit is told
+_TEXTS = {
+    "atoms.png": ("Atoms", "Slices of the reconstruction, with the atoms that were found."),
+    "certainty.png": (
+        "Certainty",
+        "How many samples have each atom, how significant it is, and how far its position spreads in them.",
+    ),
+    "heights.png": (
+        "Heights",
+        "How high each atom would be if it were fitted by itself, as a share of the mean of its element. Atoms of one "
+        "element give one peak around 100 %, about as wide as the grey band, the standard error; a peak elsewhere is "
+        "another element, two atoms in one place, or none.",
+    ),
+    "misfits.png": (
+        "Misfit of each projection",
+        "The mean square of what the atoms do not explain of a projection, smoothed by an atom's width, over that of "
+        "the counting noise. Within the band only noise is left. One projection above it has another scale, shift or "
+        "angle; all of them above it show matter that was not looked for, or atoms that are no such Gaussians.",
+    ),
+    "projection.png": (
+        "The projection that fits worst",
+        "Counts smoothed by an atom's width: what was measured, what the atoms show, and the difference in standard "
+        "deviations. An atom that is missing is a bright spot of the difference, an invented one a dark spot.",
+    ),
+}
 
 
 def write(found: Chain, folder: Path, *, series: str, recipe: recipes.Recipe) -> Path:
@@ -33,12 +58,20 @@ def write(found: Chain, folder: Path, *, series: str, recipe: recipes.Recipe) ->
         Of the atoms.
     """
     numbers = numbers_of(found) | {"recipe": recipe}
-    images = list(html_page.save_figures(_figures(found), FIGURES, folder))
+    names = [name for name in FIGURES if _is_drawn(name, found)]
+    for name in set(FIGURES) - set(names):
+        (folder / name).unlink(missing_ok=True)
+    images = list(html_page.save_figures(_figures(found), names, folder))
     html_page.write(folder / NUMBERS, (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
     html_page.write(folder / RECIPE, (json.dumps(recipe, indent=2) + "\n").encode())
     place = folder / PAGE
-    html_page.write(place, page(found, images, series=series).encode())
+    html_page.write(place, page(found, dict(zip(names, images, strict=True)), series=series).encode())
     return place
+
+
+def _is_drawn(name: str, found: Chain) -> bool:
+    """Candidates alone have neither samples nor a misfit."""
+    return name == FIGURES[0] or found.residual is not None
 
 
 def numbers_of(found: Chain) -> dict[str, Any]:
@@ -55,6 +88,12 @@ def numbers_of(found: Chain) -> dict[str, Any]:
         "position_error_pm": None if spread is None else 1000 * spread,
         "least_confidence": _least(atoms["confidence"]),
         "certain": int((atoms[table.AGREEMENT].values >= 0.9).sum()) if table.AGREEMENT in atoms else None,
+        "weak": None if found.residual is None else int((atoms["confidence"].values < _WEAK).sum()),
+        "counts_of_an_atom": None if found.residual is None else float(found.residual.counts.mean()),
+        "heights_alone": None if found.residual is None else _with_none(found.residual.heights),
+        "misfit": None if found.residual is None else _by_angle(found.residual, "misfit"),
+        "misfit_deviation": None if found.residual is None else _by_angle(found.residual, "deviation"),
+        "stages": [one._asdict() for one in found.stages],
         "gain": found.gain,
         "read_counts": found.read_counts,
         "background": found.background,
@@ -82,9 +121,19 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
         yield "standard error of a position, in all directions together", f"{numbers['position_error_pm']:.3g} pm"
     if numbers["width_nm"] is not None:
         yield "width of an atom in a projection", f"{numbers['width_nm']:.3g} nm"
-    yield "a count adds", f"{numbers['gain']:.3g}"
-    if numbers["read_counts"] > 0:
-        yield "read-out noise, as the variance of so many counts", f"{numbers['read_counts']:.3g}"
+    left = found.residual
+    if left is not None:
+        weak = int((found.atoms["confidence"].values < _WEAK).sum())
+        if weak:
+            yield f"atoms of a significance below {_WEAK:g} standard deviations", f"{weak}"
+        yield "counts of an atom in all projections", f"{numbers['counts_of_an_atom']:.3g}"
+        spread = float(np.sqrt(np.sum(left.deviation**2))) / len(left.misfit)
+        yield "misfit, 1 where only noise is left", f"{float(left.misfit.mean()):.3g} ± {spread:.1g}"
+        far = np.abs(left.misfit - 1) > _CLEAR * left.deviation
+        if far.any():
+            angles = ", ".join(f"{angle:.4g}°" for angle in left.angles_deg[far][:_LISTED])
+            more = f" and {int(far.sum()) - _LISTED} others" if far.sum() > _LISTED else ""
+            yield "projections whose misfit is not that of noise", f"{angles}{more}"
 
 
 def _mean(values: xr.DataArray) -> float | None:
@@ -97,18 +146,45 @@ def _least(values: xr.DataArray) -> float | None:
     return float(known.min()) if known.size else None
 
 
+def _with_none(values: Float64) -> list[float | None]:
+    return [float(one) if np.isfinite(one) else None for one in values]
+
+
+def _by_angle(left: Residual, name: str) -> dict[str, float]:
+    return {f"{angle:g}": float(value) for angle, value in zip(left.angles_deg, getattr(left, name), strict=True)}
+
+
 def _figures(found: Chain) -> Iterator[Any]:
     from nntomo_dask.plotting import atoms as drawing  # with Matplotlib, which no help text has to wait for
 
     yield drawing.plot_atoms(found.volume, found.atoms)
+    left = found.residual
+    if left is None:
+        return
     yield drawing.certainty(found.atoms)
+    yield drawing.heights(left.heights, left.height_errors, found.atoms[table.SPECIES].values)
+    yield drawing.misfits(left.angles_deg, left.misfit, left.deviation)
+    extent = [float(found.volume[dim].values[place]) for dim in ("z", "x") for place in (0, -1)]
+    angle = float(left.angles_deg[left.view])
+    yield drawing.projection(left.measured, left.expected, left.significance, angle_deg=angle, extent=extent)
 
 
-def page(found: Chain, images: list[bytes], *, series: str) -> str:
-    """The page, as HTML with its figures within."""
-    rows = "".join(
-        f"<tr><td>{html_page.shown(what)}</td><td>{html_page.shown(value)}</td></tr>" for what, value in told(found)
+def page(found: Chain, images: Mapping[str, bytes], *, series: str) -> str:
+    """The page, as HTML with its figures within; these by their names."""
+    stages = "".join(_row(one) for one in found.stages)
+    head = "<tr><th>stage</th><th>what was done</th><th>result</th></tr>"
+    numbers = "".join(_row(one) for one in told(found))
+    body = (
+        f"<table><tbody>{numbers}</tbody></table><h2>Stages</h2>"
+        f"<table class=stages><thead>{head}</thead><tbody>{stages}</tbody></table>"
+        f"{html_page.figures([_TEXTS[name] for name in images], images.values())}"
     )
-    body = f"<table><tbody>{rows}</tbody></table>{html_page.figures(_TEXTS, images)}"
-    style = "td:first-child { text-align: left; white-space: normal; } table { width: auto; }"
+    style = (
+        "td:first-child, .stages td, .stages th { text-align: left; white-space: normal; } table { width: auto; } "
+        "td { vertical-align: top; }"
+    )
     return html_page.page(f"Atoms of {series}", body, style=style)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<td>{html_page.shown(cell)}</td>' for cell in cells)}</tr>"

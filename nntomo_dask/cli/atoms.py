@@ -16,7 +16,7 @@ from nntomo_dask.atoms.finding import Finding
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.cli import options, report, series_atoms, support
 from nntomo_dask.compute import chunking, cluster
-from nntomo_dask.settings import check_settings, settings_of
+from nntomo_dask.settings import check_settings
 from nntomo_dask.store import outputs
 from nntomo_dask.untrusted import printable
 
@@ -58,7 +58,7 @@ class Boundaries(click.ParamType[Any]):
             self.fail(f"{value!r}: write numbers with commas between them", param, ctx)
 
 
-@click.command(cls=support.Verb)
+@click.command(cls=series_atoms.Verb)
 @click.argument("store", type=support.PATH)
 @click.option(
     "-o",
@@ -85,12 +85,7 @@ class Boundaries(click.ParamType[Any]):
 )
 @options.of(Finding)
 @options.of(Sampling)
-@click.option(
-    "--page",
-    "folder",
-    type=support.PATH,
-    help="Of a series: a folder for a page with figures and numbers.",
-)
+@series_atoms.stages
 @click.option(
     "--fold",
     "folds",
@@ -153,20 +148,21 @@ def atoms(
     refine: Path | None,
     crystal: str | None,
     figure: Path | None,
-    folder: Path | None,
     as_json: bool,  # noqa: FBT001
     memory: int | None,
     **arguments: Any,
 ) -> None:
     """Find the atoms of a volume, or of a tilt series of low dose.
 
-    Of a series, the noise is found, a volume is reconstructed, and atoms are sampled from their likelihood in the
-    projections: they are told by all of the counts, and each has a standard error.
+    Of a series, the noise is found, projections are smoothed, a volume is reconstructed, and from its maxima on atoms
+    are sampled from their likelihood in the projections: they are told by all of the counts, and each has a standard
+    error. Every stage can be replaced.
 
     \b
     Examples:
       nntomo atoms volume.zarr -o atoms.csv
       nntomo atoms series.zarr -o atoms.csv --elements Si --page atoms/
+      nntomo atoms series.zarr -o atoms.csv --elements Si --method tv --last projections
       nntomo atoms volume.zarr -o atoms.xyz --elements Zr,O --figure atoms.png
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
       nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
@@ -187,21 +183,23 @@ def atoms(
         figures.append(_beside(figure))
     kept = [one for one in figures if report.is_figure(one)]
     written = [output, *(one for one in figures if one not in kept)]
+    folder: Path | None = arguments["folder"]
     pages = [] if folder is None else [folder / name for name in series_atoms.FILES]
     inputs = [
         store,
         *folds,
         *([] if refine is None else [refine]),
         *([Path(crystal)] if crystal is not None and Path(crystal).is_file() else []),
+        *series_atoms.inputs(arguments),
     ]
     with outputs.reserved("atoms", written=written, replaced=[*kept, *pages], inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
         if series_atoms.is_series(store):
             support.check_free(*_OF_VOLUME, because="is for a volume, and this is a tilt series")
-            volume, found = series_atoms.found(store, elements, arguments, folder)
+            support.check_free("refine", because="is for a volume; a tilt series has --last projections")
+            volume, found = series_atoms.found(store, elements, arguments)
         else:
-            for name in (*(one.name for one in settings_of(Sampling) if one.option is not None), "folder"):
-                support.check_free(name, because="is for a tilt series, and this is a volume")
+            series_atoms.refuse_all()
             volume, others, slices = _opened(store, folds, settings, memory)
             found = find.search(volume, settings, species=elements, boundaries=boundaries, folds=others, slices=slices)
         if refine is not None:

@@ -91,13 +91,18 @@ _ABOUT_COMPUTING = (
 class Verb(click.Command):
     """A verb whose help page shows the options of the computation in a section of their own, at the end."""
 
+    def sections(self, own: list[click.Option]) -> dict[str, list[click.Option]]:
+        """The verb's own options by the title of their section."""
+        return {"Options": own}
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options: those of the verb, then those of the computation."""
         options = {one.name: one for one in self.get_params(ctx) if isinstance(one, click.Option)}
         own = [one for name, one in options.items() if name not in _COMPUTING]
         computing = [options[name] for name in _COMPUTING if name in options]
-        with formatter.section("Options"):
-            formatter.write_dl(_rows(own, ctx))
+        for title, some in self.sections(own).items():
+            with formatter.section(title):
+                formatter.write_dl(_rows(some, ctx))
         if computing:
             with formatter.section("Computing options"):
                 formatter.write_text(_ABOUT_COMPUTING)

@@ -28,7 +28,7 @@ _VERBS = {
     "assess": ("assess", "Find the method that serves a tilt series best."),
     "reconstruct": ("reconstruct", "Reconstruct a tilt series."),
     "compare": ("compare", "Compare volumes with a reference."),
-    "atoms": ("atoms", "Find the atoms of a volume."),
+    "atoms": ("atoms", "Find the atoms of a volume or a tilt series."),
     "info": ("info", "Say what a store or a network is, and how it was made."),
     "export": ("export", "Write a store to a file for other programs."),
     "show": ("show", "Draw a store: slices and a surface, or projections and a sinogram."),

@@ -184,7 +184,7 @@ def _method(name: str, network_paths: tuple[Path, ...], arguments: dict[str, Any
         raise click.UsageError(f"--report is for --method {' or '.join(having)}, not for {name}")
     for setting in published:
         support.check_free(setting, because="is what --report sets")
-    networks = _networks(name, network_paths)
+    networks = networks_of(name, network_paths)
     needed: dict[str, Any] = {"networks": networks} if networks else {}
     method: Method = options.build_chosen(METHODS, name, "--method", arguments, **needed, **published)
     return method
@@ -207,8 +207,8 @@ def _volumes(
     return dict(zip(stores, mean_and_spread(source, method, pad=pad, prepared=prepared), strict=True))
 
 
-def _networks(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:
-    """The networks of a method that needs some."""
+def networks_of(method: str, paths: tuple[Path, ...]) -> tuple[Any, ...]:
+    """The networks of a method that needs some: those of the paths, or its own."""
     kind = METHODS[method].network
     if kind is None:
         if paths:

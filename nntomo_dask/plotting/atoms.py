@@ -218,3 +218,88 @@ def certainty(atoms: xr.Dataset) -> Figure:
             axes.set_xlabel(f"[{unit}]")
             axes.set_ylabel("atoms")
     return figure
+
+
+def heights(shares: Float64, errors: Float64, species: npt.NDArray[Any]) -> Figure:
+    """Histograms of the heights of atoms by themselves, as shares of the mean of their element, a panel an element.
+
+    Parameters
+    ----------
+    shares, errors
+        (atom,), and their standard errors.
+    species
+        (atom,): symbols.
+    """
+    kinds = sorted(set(species.tolist()))
+    low, high = 100 * float(min(shares.min(), 0.5)), 100 * float(max(shares.max(), 1.5))
+    with mpl.rc_context(FONTS):
+        figure = Shown(figsize=(2.2 + 3.2 * len(kinds), 2.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        for number, (axes, kind) in enumerate(
+            zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True)
+        ):
+            own = species == kind
+            axes.hist(100 * shares[own], bins=_BINS, range=(low, high), color=_COLOURS[number % len(_COLOURS)])
+            error = 100 * float(np.sqrt(np.nanmean(errors[own] ** 2)))
+            axes.axvline(100, color="0.3", linestyle="--")
+            axes.axvspan(100 - error, 100 + error, color="0.85", zorder=0)
+            axes.set_title(f"{kind or 'atoms'}: standard error {error:.3g} %")
+            axes.set_xlabel("height by itself, of the mean [%]")
+            axes.set_ylabel("atoms")
+    return figure
+
+
+def misfits(angles_deg: Float64, misfit: Float64, deviation: Float64) -> Figure:
+    """The misfit of each projection against its angle, with what noise alone gives.
+
+    Parameters
+    ----------
+    misfit, deviation
+        (view,), of the noise, and its standard deviation.
+    """
+    with mpl.rc_context(FONTS):
+        figure = Shown(figsize=(9.2, 2.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        low, high = 1 - 2 * deviation, 1 + 2 * deviation
+        axes.fill_between(angles_deg, low, high, color="0.85", label="noise alone, two standard deviations", zorder=0)
+        axes.axhline(1, color="0.4", linestyle="--", linewidth=1)
+        axes.plot(angles_deg, misfit, "o", color="#4a6b8a", markersize=4, label="projections")
+        axes.set_ylim(0, None)
+        axes.set_xlabel("tilt angle [degrees]")
+        axes.set_ylabel("misfit")
+        _show_legend(axes)
+    return figure
+
+
+def projection(
+    measured: Float64, expected: Float64, significance: Float64, *, angle_deg: float, extent: list[float]
+) -> Figure:
+    """A projection as it was measured, as atoms show it, and the difference in standard deviations.
+
+    Parameters
+    ----------
+    measured, expected, significance
+        (detector, z).
+    extent
+        Of the first and last pixel along z and along the detector, [nm].
+    """
+    brightest = max(float(np.quantile(measured, 0.999)), float(expected.max())) or 1.0
+    parts = (
+        ("measured [counts]", measured, "gray", (0.0, brightest)),
+        ("of the atoms [counts]", expected, "gray", (0.0, brightest)),
+        ("difference [standard deviations]", significance, "RdBu_r", (-5.0, 5.0)),
+    )
+    with mpl.rc_context(FONTS):
+        figure = Shown(figsize=(10.2, 3.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        for axes, (title, image, colours, (low, high)) in zip(figure.subplots(1, 3), parts, strict=True):
+            shown = axes.imshow(
+                image, cmap=colours, vmin=low, vmax=high, origin="lower", extent=extent, interpolation="nearest"
+            )
+            figure.colorbar(shown, ax=axes, shrink=0.8)
+            axes.set_title(title)
+            axes.set_xlabel("z [nm]")
+        figure.axes[0].set_ylabel("detector [nm]")
+        figure.suptitle(f"{angle_deg:.4g}°", fontsize=10)
+    return figure
