@@ -5,7 +5,7 @@ its neighbours as they were after the turn before, and takes a share of the step
 depends on the turn before and on the voxels alone, never on the slabs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,19 +169,19 @@ class Held:
     """Voxels around groups, by the places where their members were seen first: what is held is not read again."""
 
     of: dict[bytes, Float32] = field(default_factory=dict)
-    bytes: int = 0
+    taken: int = 0
 
     def keep(self, name: bytes, voxels: Float32) -> None:
         """Hold the voxels of a group, where there is room."""
         size = voxels.nbytes + _ENTRY_BYTES
-        if self.bytes + size <= HELD_BYTES:
+        if self.taken + size <= HELD_BYTES:
             self.of[name] = voxels.copy()
-            self.bytes += size
+            self.taken += size
 
     def forget(self, wanted: set[bytes]) -> None:
         """Leave out all but some groups."""
         for name in [one for one in self.of if one not in wanted]:
-            self.bytes -= self.of.pop(name).nbytes + _ENTRY_BYTES
+            self.taken -= self.of.pop(name).nbytes + _ENTRY_BYTES
 
 
 def fit(frame: Frame, fitted: Fitted, width: float, *, turns: int = _MOST_TURNS, held: Held | None = None) -> Fitted:
@@ -270,13 +270,13 @@ class _Turn:
         slab = np.searchsorted(ends, np.clip(first, 0, ends[-1] - 1), side="right")
         around = 4 / 3 * np.pi * (RADIUS * self.width) ** 3 / self.frame.step * 4
         batch: list[Integers] = []
-        size, room = 0.0, float(HELD_BYTES - self.held.bytes)
+        size, room = 0.0, float(HELD_BYTES - self.held.taken)
         for number in np.unique(slab):
             part = chosen[slab == number]
             more = sum(len(self.groups.of(one)) * around + _ENTRY_BYTES for one in part)
             if batch and size <= room and size + more > min(_BATCH_BYTES, room):
                 yield batch, True
-                batch, size, room = [], 0.0, float(HELD_BYTES - self.held.bytes)
+                batch, size, room = [], 0.0, float(HELD_BYTES - self.held.taken)
             batch.append(part)
             size += more
         if batch:
@@ -303,7 +303,7 @@ class _Turn:
         )
 
 
-def _begins(parts: list[Integers]) -> Integers:
+def _begins(parts: Sequence[Sized]) -> Integers:
     return np.concatenate([[0], np.cumsum([len(one) for one in parts], dtype=np.int64)]).astype(np.int64)
 
 
