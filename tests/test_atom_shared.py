@@ -42,7 +42,7 @@ def test_scores_are_those_of_the_reference():
 
 def test_a_step_goes_where_the_probability_grows(data, seen):
     known = shared.Known.of(data, None)
-    at = THETA + [0.05, 0.02, -0.1, 0.1]
+    at = THETA + np.array([0.05, 0.02, -0.1, 0.1])
     here = shared.near(data, known, seen, at)
     gradient = here.lower @ here.lower.T @ (here.mean - at)
     # A width changes where Gaussians end too, at 3.5 widths, and its derivative is a difference over 2 %.
@@ -55,7 +55,7 @@ def test_a_step_goes_where_the_probability_grows(data, seen):
 
 def test_a_fit_finds_what_made_the_counts(data, seen):
     known = shared.Known.of(data, None)
-    found = shared.fitted(data, known, seen, THETA + [0.5, -0.3, 1.0, 0.3])
+    found = shared.fitted(data, known, seen, THETA + np.array([0.5, -0.3, 1.0, 0.3]))
     lower = shared.near(data, known, seen, found).lower
     deviations = np.sqrt(np.diag(np.linalg.inv(lower @ lower.T)))
     assert (deviations[:2] < 0.1).all()
@@ -91,7 +91,7 @@ def test_draws_come_up_as_often_as_they_are_probable(data, seen):
 
 
 def test_a_width_tells_how_uncertain_it_is(data, seen):
-    expected = shared.model(data, seen, THETA + [0, 0, 0, -9])  # without tails
+    expected = shared.model(data, seen, THETA + np.array([0, 0, 0, -9]))  # without tails
     logarithms, told = [], []
     for seed in range(12):
         counts = np.random.default_rng(seed).poisson(0.3 * expected).astype(float)

@@ -40,7 +40,7 @@ class Sampling:
     width: float | None = setting(
         None,
         option=None,  # that of `Finding`
-        help="Standard deviation of the Gaussian that an atom is in a projection. Default: fitted.",
+        help="Standard deviation of the Gaussian that an atom is in a projection, without tails. Default: drawn.",
         unit="nm",
         above=0,
     )
@@ -112,7 +112,8 @@ def sample_atoms(
     noise
         Of the series. None: found from it; exactly, where all values are multiples of a step, as counts are.
     width
-        Standard deviation of the Gaussian that an atom is in a projection, [nm]. None: fitted, with the heights.
+        Standard deviation of the Gaussian that an atom is in a projection, without its tails, [nm]. None: drawn with
+        the atoms, as are the heights, the tails and the background.
     exponent
         With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
     minimum_distance
@@ -127,9 +128,10 @@ def sample_atoms(
 
     Returns
     -------
-    A table of atoms: `height` in units of the volume, `confidence` in standard deviations, the signed root of what the
-    atom adds to twice the logarithm of the likelihood; `agreement`, the share of samples with the atom; `z_error`,
-    `y_error`, `x_error`, the standard deviations of the samples [nm].
+    A table of atoms: `height` in units of the volume, `confidence` in standard deviations, the root of what the atom
+    without its tail adds to twice the logarithm of the likelihood; `agreement`, the share of samples with the atom;
+    `z_error`, `y_error`, `x_error`, the standard deviations of the samples [nm]; `tail` and `tail_width` [nm], the
+    share of the height and the width of a second Gaussian, as `refine_atoms` has them.
 
     Raises
     ------
