@@ -52,7 +52,7 @@ from scipy.spatial import cKDTree
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import chain, counts, sampling, table
+from nntomo_dask.atoms import chain, counts, sampling, shared, table
 from nntomo_dask.kernels import counting
 from nntomo_dask.plotting import html_page
 from nntomo_dask.simulation.clusters import amorphous_cluster, cluster_specimen
@@ -132,7 +132,7 @@ SIZES = {
     ),
     "report": Size(
         cases=(
-            ("silicon", "haadf", LINEAR, ("full60", "full30", "full15", "tem15"), (3e4, 5e4, 1e5, 2e6)),
+            ("silicon", "haadf", LINEAR, ("full60", "full30", "full15", "full8", "tem15"), (3e4, 5e4, 1e5, 2e6)),
             ("silicon", "haadf", SCATTERED, ("full60", "full30", "full15"), (3e4, 5e4, 1e5, 2e6)),
             ("UiO-66", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
             ("UiO-67", "haadf", LINEAR, ("full15", "tem15", "tem8"), (1e3, 1e4, 3e4, 1e5)),
@@ -325,7 +325,10 @@ def truth_of(case: Case, size: Size) -> xr.Dataset:
     state = sampling.begin(data, table.positions(made), kinds, weights / weights.max(), settings)
     state = sampling.fitted(data, state, width=None)
     height = state.heights[kinds] * data.gain * data.pixel / (np.sqrt(2 * np.pi) * state.width)
-    columns = {"height": height, "width": np.full(len(kinds), state.width), "background": np.zeros(len(kinds))}
+    tail = state.tail / shared.RATIO
+    columns = {"height": height * (1 + tail), "width": np.full(len(kinds), state.width)}
+    columns |= {"background": np.zeros(len(kinds)), "tail": np.full(len(kinds), tail / (1 + tail))}
+    columns["tail_width"] = np.full(len(kinds), shared.RATIO * state.width)
     whole = table.like(made, made.attrs["recipe"], columns)
     return whole.isel(atom=np.isin(whole["species"].values, elements_of(case)))
 

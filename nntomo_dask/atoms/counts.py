@@ -130,11 +130,17 @@ def _as_counts(noise: Noise, values: npt.NDArray[np.float32]) -> tuple[float, fl
 
 
 def width_of(data: Counted) -> float:
-    """The standard deviation of an atom in a projection [nm], from the autocorrelation of the projections.
+    """The standard deviation of an atom in a projection [nm], from the autocorrelation of the projections."""
+    return width_and_spread_of(data)[0]
 
-    An atom with itself gives a Gaussian of √2 times its width; pairs of atoms give what varies slowly within that
-    distance, a constant and a parabola. White noise is at a lag of zero alone, which is left out. So no atom has to be
-    found first.
+
+def width_and_spread_of(data: Counted) -> tuple[float, float]:
+    """The standard deviation of an atom in a projection [nm], and how uncertain its logarithm is.
+
+    From the autocorrelation of the projections: an atom with itself gives a Gaussian of √2 times its width; pairs of
+    atoms give what varies slowly within that distance, a constant and a parabola. White noise is at a lag of zero
+    alone, which is left out. So no atom has to be found first. What the fit leaves is the noise, and tells how probable
+    each width is; the mean and the deviation of the logarithm are those of all widths that are looked at.
     """
     _, detectors, slices = data.shape
     summed = np.zeros((2 * detectors, slices + 1))
@@ -147,14 +153,23 @@ def width_of(data: Counted) -> float:
     square = t[:, None] ** 2 + z**2
     near = (square > 0) & (square <= max(_NEAR, 5 * data.pixel) ** 2)
     values, square = correlation[near], square[near]
-    best = (math.inf, max(1.5 * data.pixel, 0.03))
-    for width in np.geomspace(max(_WIDTHS[0], 0.5 * data.pixel), max(_WIDTHS[1], 2 * data.pixel), 80):
+    widths = np.geomspace(max(_WIDTHS[0], 0.5 * data.pixel), max(_WIDTHS[1], 2 * data.pixel), 80)
+    misfits = np.full(widths.size, math.inf)
+    for number, width in enumerate(widths):
         parts = np.stack([np.exp(-square / (4 * width**2)), np.ones_like(square), square], axis=1)
         factors, *_ = np.linalg.lstsq(parts, values, rcond=None)
-        misfit = float(((parts @ factors - values) ** 2).sum())
-        if factors[0] > 0 and misfit < best[0]:
-            best = misfit, float(width)
-    return best[1]
+        if factors[0] > 0:
+            misfits[number] = float(((parts @ factors - values) ** 2).sum())
+    best = float(misfits.min())
+    if not math.isfinite(best):
+        return max(1.5 * data.pixel, 0.03), math.log(2)
+    # A lag and its opposite are one value: half as many are independent, less four that are fitted.
+    variance = max(best, 1e-12 * float(values @ values)) / max(values.size - 8, 1)
+    weights = np.exp(-(misfits - best) / (4 * variance))
+    logarithms = np.log(widths)
+    mean = float(weights @ logarithms / weights.sum())
+    spread = math.sqrt(float(weights @ (logarithms - mean) ** 2 / weights.sum()))
+    return math.exp(mean), spread
 
 
 def _step(positions: Float64) -> float:

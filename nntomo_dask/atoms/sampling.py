@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.atoms import elements as element_room, table
+from nntomo_dask.atoms import elements as element_room, shared, table
 from nntomo_dask.atoms.consensus import consensus
 from nntomo_dask.atoms.counts import Counted, counted, width_of
 from nntomo_dask.errors import refuse
@@ -24,16 +24,13 @@ from nntomo_dask.types import Float64, Integers
 
 _WHO = "sample_atoms"
 _BONDED = 0.85  # of the sum of two covalent radii: the least distance of two atoms
-_PACKED = 0.4  # atoms in a cube as wide as their least distance: the density of the prior
+_PACKED = 1.0  # atoms in a cube as wide as their least distance: the density of the prior
 _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where the volume is bright
 _MOVES_PER_ATOM = 20  # in a round
-_FITTED = (1, 3, 6, 10, 15, 20)  # rounds after which height, width and background are fitted again
+_EVERY = 2  # rounds with samples, of which one draws what all atoms share
 _SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one kind and for several
 _ACCEPTED = 0.3  # share of shifts that should be accepted
 _ROOM = 3  # times as many atoms as at first may be there
-_STEPS = 6  # of a fit
-_WIDER = 0.25  # by which a fitted width may differ from the first: while atoms are missing, wide ones would fit better
-_FAR = 0.4  # change of a logarithm in a step of a fit, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ class Sampling:
     width: float | None = setting(
         None,
         option=None,  # that of `Finding`
-        help="Standard deviation of the Gaussian that an atom is in a projection. Default: fitted.",
+        help="Standard deviation of the Gaussian that an atom is in a projection, without tails. Default: drawn.",
         unit="nm",
         above=0,
     )
@@ -75,8 +72,8 @@ class State(NamedTuple):
     kinds: Integers
     heights: Float64  # (kind,), in counts
     width: float  # [nm]
-    first_width: float  # before atoms were fitted
     level: float  # counts of the background, of the read-out too
+    tail: float  # height of the Gaussian that is `shared.RATIO` times as wide, beside that of the atom
 
 
 def sample_atoms(
@@ -115,7 +112,8 @@ def sample_atoms(
     noise
         Of the series. None: found from it; exactly, where all values are multiples of a step, as counts are.
     width
-        Standard deviation of the Gaussian that an atom is in a projection, [nm]. None: fitted, with the heights.
+        Standard deviation of the Gaussian that an atom is in a projection, without its tails, [nm]. None: drawn with
+        the atoms, as are the heights, the tails and the background.
     exponent
         With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
     minimum_distance
@@ -130,9 +128,10 @@ def sample_atoms(
 
     Returns
     -------
-    A table of atoms: `height` in units of the volume, `confidence` in standard deviations, the signed root of what the
-    atom adds to twice the logarithm of the likelihood; `agreement`, the share of samples with the atom; `z_error`,
-    `y_error`, `x_error`, the standard deviations of the samples [nm].
+    A table of atoms: `height` in units of the volume, `confidence` in standard deviations, the root of what the atom
+    without its tail adds to twice the logarithm of the likelihood; `agreement`, the share of samples with the atom;
+    `z_error`, `y_error`, `x_error`, the standard deviations of the samples [nm]; `tail` and `tail_width` [nm], the
+    share of the height and the width of a second Gaussian, as `refine_atoms` has them.
 
     Raises
     ------
@@ -223,7 +222,7 @@ def sampled(
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
     heights = state.heights[species]
-    model = state.level + atom_moves.render(places, species, state.heights, state.width, data.rays, data.shape)
+    model = _model(data, state._replace(positions=places, kinds=species))
     less = np.array(
         [
             atom_moves.change(data.counts, model, place, -float(height), state.width, data.rays)
@@ -232,8 +231,11 @@ def sampled(
     )
     # A Gaussian of height 1 in a volume has a projection of √(2π) w, with lengths in pixels.
     in_volume = heights * data.gain * data.pixel / (math.sqrt(2 * math.pi) * state.width)
+    tail = state.tail / shared.RATIO
     columns = {
-        "height": in_volume,
+        "height": in_volume * (1 + tail),
+        table.TAIL: np.full(len(places), tail / (1 + tail)),
+        table.TAIL_WIDTH: np.full(len(places), shared.RATIO * state.width),
         "width": np.full(len(places), state.width),
         "background": np.full(len(places), np.nan),
         "confidence": np.sqrt(2 * np.maximum(-less, 0)),
@@ -295,47 +297,35 @@ def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, 
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
-    return State(
-        positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
-    )
+    level = data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+    return State(positions, kinds, weights * scale, width, level, shared.BEGUN_TAIL)
 
 
 def fitted(data: Counted, state: State, *, width: float | None) -> State:
-    """The state with heights, width and background fitted to the counts: all heights by one factor.
+    """The state with heights, width, tails and background fitted to the counts: all heights by one factor.
 
-    Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count. A `width`
-    that is given stays.
+    A `width` that is given stays.
     """
-    with_width = width is None
-    low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
-    for _ in range(_STEPS):
-        images = _images(data, state, state.width)
-        model = state.level + images
-        changes = [images.ravel(), np.full(model.size, max(state.level - data.read, 1e-6))]
-        if with_width:
-            step = 0.02
-            wider = _images(data, state, state.width * (1 + step))
-            changes.append(((wider - images) / step).ravel())
-        weights = 1 / np.maximum(model.ravel(), 1e-9)
-        matrix = np.array([[float((one * weights * other).sum()) for other in changes] for one in changes])
-        residual = (data.counts - model).ravel() * weights
-        right = np.array([float((one * residual).sum()) for one in changes])
-        if not (np.diag(matrix) > 0).all():
-            break
-        step_to = np.clip(np.linalg.solve(matrix + 1e-9 * np.diag(np.diag(matrix)), right), -_FAR, _FAR)
-        above = max(state.level - data.read, 1e-6) * math.exp(step_to[1])
-        state = state._replace(
-            heights=state.heights * math.exp(step_to[0]),
-            level=data.read + above,
-            width=min(max(state.width * math.exp(step_to[2]), low), high) if with_width else state.width,
-        )
-        if np.abs(step_to[[0, -1]]).max() < 1e-3:
-            break
-    return state
+    known = shared.Known.of(data, width)
+    return _with(data, state, shared.fitted(data, known, _seen(state), _theta(data, state)))
 
 
-def _images(data: Counted, state: State, width: float) -> Float64:
-    return atom_moves.render(state.positions, state.kinds, state.heights, width, data.rays, data.shape)
+def _seen(state: State) -> shared.Seen:
+    return shared.Seen(state.positions, state.kinds, state.heights / float(state.heights.max()))
+
+
+def _theta(data: Counted, state: State) -> Float64:
+    return np.log([float(state.heights.max()), state.width, max(state.level - data.read, 1e-9), state.tail])
+
+
+def _with(data: Counted, state: State, theta: Float64) -> State:
+    height, width, level, tail = (float(one) for one in np.exp(theta))
+    heights = state.heights * (height / float(state.heights.max()))
+    return state._replace(heights=heights, width=width, level=data.read + level, tail=tail)
+
+
+def _model(data: Counted, state: State) -> Float64:
+    return shared.model(data, _seen(state), _theta(data, state))
 
 
 def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
@@ -365,18 +355,24 @@ def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:
 def walk(
     data: Counted, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
 ) -> tuple[State, list[tuple[Float64, Integers]]]:
-    """Rounds of moves. Returns the last state, and positions and kinds of the atoms of each sample."""
+    """Rounds of moves, each with the tails that atoms had before it.
+
+    Returns the last state, with the mean of what all atoms share, and positions and kinds of the atoms of each sample.
+    """
     room = _ROOM * len(state.positions) + 100
     positions, kinds = np.zeros((room, 3)), np.zeros(room, np.int64)
     atoms = len(state.positions)
     positions[:atoms], kinds[:atoms] = state.positions, state.kinds
     shift, taken = 0.5 * state.width, []
+    known, thetas = shared.Known.of(data, settings.width), []
     for number in range(settings.burn_in + settings.samples):
-        now = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
-        if number in _FITTED and atoms > 0:
-            now = fitted(data, now, width=settings.width)
-        state = now
-        model = state.level + _images(data, state, state.width)
+        state = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
+        sampling = number - settings.burn_in
+        if atoms > 0 and (sampling < 0 or sampling % _EVERY == 0):
+            accept: shared.Accept = "always" if sampling < 0 else "by probability"
+            theta = shared.drawn(data, known, _seen(state), _theta(data, state), rng, accept=accept)
+            state = _with(data, state, theta)
+        model = _model(data, state)
         atoms, done = atom_moves.moves(
             data.counts,
             model,
@@ -397,4 +393,5 @@ def walk(
             shift = float(np.clip(shift * math.exp(accepted - _ACCEPTED), 1e-4, state.width))
         else:
             taken.append((positions[:atoms].copy(), kinds[:atoms].copy()))
-    return state, taken
+            thetas.append(_theta(data, state))
+    return _with(data, state, np.mean(thetas, axis=0)), taken

@@ -12,9 +12,10 @@ species    symbol of the element, "" where it is not known                      
 ========== ========================================================================================= ===============
 
 Optional: `z_error`, `y_error`, `x_error`, standard errors of the position [nm]; `agreement`, the share of other volumes
-that have the atom too; and what `refine_atoms` adds: `height_error`, `significance`, `refined`, `tail`, `tail_width`
-[nm]. What a crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y,
-then x; `attrs["recipe"]` says how the table was made, and `attrs["units"]` is "nm".
+that have the atom too; and what `refine_atoms` adds: `height_error`, `significance`, `refined`, and for two Gaussians
+around one place `tail`, the share of the height that the wider one has, and `tail_width` [nm], its width. What a
+crystal says nothing about, such as the height, is NaN. Rows are sorted by z, then y, then x; `attrs["recipe"]` says how
+the table was made, and `attrs["units"]` is "nm".
 """
 
 from collections.abc import Mapping, Sequence
