@@ -10,7 +10,8 @@ import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema
 from nntomo_dask.atoms import counts as counting, elements as element_room, refine as refining, sampling, table
-from nntomo_dask.atoms.counts import Counted
+from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
+from nntomo_dask.atoms.gradients import Gradients, width_of as width_of_gradients
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
@@ -61,6 +62,7 @@ def atoms_from_series(
     noise: Noise | None = None,
     width: float | None = None,
     exponent: float = 1.7,
+    likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
     agreement: float = 0.5,
     burn_in: int = 25,
@@ -89,7 +91,7 @@ def atoms_from_series(
     last
         The last stage. "candidates": nothing is sampled. "samples": see `sample_atoms`. "projections": after that,
         `refine_atoms`.
-    noise, width, exponent, minimum_distance, agreement, burn_in, samples, seed
+    noise, width, exponent, likelihood, minimum_distance, agreement, burn_in, samples, seed
         See `sample_atoms`.
 
     Returns
@@ -104,6 +106,7 @@ def atoms_from_series(
     settings = Sampling(
         width=width,
         exponent=exponent,
+        likelihood=likelihood,
         minimum_distance=minimum_distance,
         agreement=agreement,
         burn_in=burn_in,
@@ -145,8 +148,8 @@ def run(
     if candidates is not None:
         table.check(candidates, who=_WHO)
     if volume is not None:
-        sampling.check_volume(volume, series, who=_WHO)
-    data = counting.counted(series, noise=noise, who=_WHO)
+        counting.check_volume(volume, series, who=_WHO)
+    data = evidence(series, likelihood=chosen.likelihood, noise=noise, who=_WHO)
     made = reconstruct(series, method or Sirt(minimum=0.0)) if volume is None else volume
     computed = made.compute(scheduler="synchronous")
     begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen)
@@ -158,14 +161,12 @@ def run(
     if last != "candidates":
         found = sampling.sampled(data, computed, begun, symbols, chosen, recipe=recipe)
     if last == "projections" and found.sizes[table.ATOM] > 0:
-        model = Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
-        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model)
-    return Chain(
-        found.assign_attrs(recipe=recipes.Shown(recipe)), begun, computed, data.gain, data.read, data.background
-    )
+        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=_noise_of(data))
+    told = (0.0, 0.0, 0.0) if isinstance(data, Gradients) else (data.gain, data.read, data.background)
+    return Chain(found.assign_attrs(recipe=recipes.Shown(recipe)), begun, computed, *told)
 
 
-def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settings: Sampling) -> xr.Dataset:
+def maxima(volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], settings: Sampling) -> xr.Dataset:
     """Candidates: the bright maxima of the smoothed volume within all projections, at least a bond apart.
 
     Raises
@@ -174,7 +175,7 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         There are none.
     """
     pixel = data.pixel
-    sigma = max((settings.width or counting.width_of(data)) / pixel, _LEAST_WIDTH)
+    sigma = max((settings.width or width_of(data)) / pixel, _LEAST_WIDTH)
     smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), sigma)
     if settings.minimum_distance is not None or symbols:
         distance = float(sampling.least_distances(symbols, settings, None).min())
@@ -209,6 +210,18 @@ def maxima(volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settin
         confidence=values[kept] / noise,
     )
     return made.assign_attrs(atom_width=sigma * pixel, minimum_distance=distance)
+
+
+def _noise_of(data: Evidence) -> Noise | Literal["auto"]:
+    """The noise that a refinement weights pixels by."""
+    if isinstance(data, Gradients):
+        return "auto"
+    return Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
+
+
+def width_of(data: Evidence) -> float:
+    """The standard deviation of an atom in a projection [nm], before any is found."""
+    return width_of_gradients(data) if isinstance(data, Gradients) else counting.width_of(data)
 
 
 def vertices(smooth: Float64, places: Integers) -> Float64:

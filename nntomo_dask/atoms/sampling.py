@@ -10,10 +10,12 @@ import scipy.ndimage
 import xarray as xr
 from scipy.spatial import cKDTree
 
-from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.atoms import elements as element_room, table
+from nntomo_dask.arrays import recipes
+from nntomo_dask.atoms import counts, elements as element_room, gradients, table
 from nntomo_dask.atoms.consensus import consensus
-from nntomo_dask.atoms.counts import Counted, counted, width_of
+from nntomo_dask.atoms.counts import Counted, width_of
+from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
+from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_moves import Prior
@@ -53,6 +55,10 @@ class Sampling:
         least=0,
         most=3,
     )
+    likelihood: Likelihood = setting(
+        "auto",
+        help="Of a series: noise of counts, or white in the gradient, as of iDPC; auto: by its quantity.",
+    )
     minimum_distance: float | None = setting(
         None,
         option=None,
@@ -73,6 +79,7 @@ class State(NamedTuple):
 
     positions: Float64  # (atom, 3) [nm]
     kinds: Integers
+    weights: Float64  # (kind,), of heights, by atomic number; of the highest 1
     heights: Float64  # (kind,), in counts
     width: float  # [nm]
     first_width: float  # before atoms were fitted
@@ -88,6 +95,7 @@ def sample_atoms(
     noise: Noise | None = None,
     width: float | None = None,
     exponent: float = 1.7,
+    likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
     agreement: float = 0.5,
     burn_in: int = 25,
@@ -118,6 +126,10 @@ def sample_atoms(
         Standard deviation of the Gaussian that an atom is in a projection, [nm]. None: fitted, with the heights.
     exponent
         With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
+    likelihood
+        "counts": noise of counts, with the gain of `noise`. "gradient": white noise of the gradient, as of iDPC; then the
+        read-out noise of `noise` is the deviation of each component of the gradient, in units of the series per nm.
+        "auto": gradient where the quantity of the series is a phase.
     minimum_distance
         Least distance of any two atoms, [nm]. None: 0.85 of the sum of their covalent radii, which are no bonds then;
         without elements, that of `atoms`, or 2.5 widths.
@@ -147,6 +159,7 @@ def sample_atoms(
     settings = Sampling(
         width=width,
         exponent=exponent,
+        likelihood=likelihood,
         minimum_distance=minimum_distance,
         agreement=agreement,
         burn_in=burn_in,
@@ -156,10 +169,10 @@ def sample_atoms(
     check(settings, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     table.check(atoms, who=_WHO)
-    check_volume(volume, series, who=_WHO)
+    counts.check_volume(volume, series, who=_WHO)
     if atoms.sizes[table.ATOM] == 0:
         refuse(_WHO, needs="at least one atom to begin with", got="none", remedy="`find_atoms` with a lower threshold")
-    data = counted(series, noise=noise, who=_WHO)
+    data = evidence(series, likelihood=likelihood, noise=noise, who=_WHO)
     parameters: dict[str, Any] = {"elements": list(symbols), **vars(settings)}
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
@@ -175,25 +188,8 @@ def check(settings: Sampling, *, who: str) -> None:
         )
 
 
-def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError unless a volume is on the grid of a series."""
-    schema.check_volume(volume, who=who)
-    schema.check_tilt_series(series, who=who)
-    pairs = ((schema.Z, schema.Z), (schema.Y, schema.DETECTOR), (schema.X, schema.DETECTOR))
-    if any(
-        volume.sizes[one] != series.sizes[other] or not np.allclose(volume[one].values, series[other].values)
-        for one, other in pairs
-    ):
-        refuse(
-            who,
-            needs="a volume on the grid of the series",
-            got=f"sizes {tuple(volume.shape)} and {tuple(series.shape)}, or other positions",
-            remedy="a reconstruction of this series",
-        )
-
-
 def sampled(
-    data: Counted,
+    data: Evidence,
     volume: xr.DataArray,
     atoms: xr.Dataset,
     symbols: tuple[str, ...],
@@ -223,10 +219,12 @@ def sampled(
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
     heights = state.heights[species]
-    model = state.level + atom_moves.render(places, species, state.heights, state.width, data.rays, data.shape)
+    model = _model(data, state._replace(positions=places, kinds=species))
     less = np.array(
         [
-            atom_moves.change(data.counts, model, place, -float(height), state.width, data.rays)
+            atom_moves.change(
+                data.counts, model, place, -float(height), state.width, data.rays, precision=data.precision
+            )
             for place, height in zip(places, heights, strict=True)
         ]
     )
@@ -289,23 +287,37 @@ def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Floa
     return np.flatnonzero(stays)
 
 
-def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
+def begin(data: Evidence, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
     """A first guess: all counts above the read-out belong to atoms."""
+    if isinstance(data, Gradients):
+        width = settings.width or gradients.width_of(data)
+        heights = gradients.heights_of(data, positions, kinds, weights, width)
+        return State(positions, kinds, weights, heights, width, width, 0.0)
     width = settings.width or width_of(data)
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
     return State(
-        positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+        positions,
+        kinds,
+        weights,
+        weights * scale,
+        width,
+        width,
+        data.read + 1e-3 * max(float(data.counts.mean()), 1e-6),
     )
 
 
-def fitted(data: Counted, state: State, *, width: float | None) -> State:
+def fitted(data: Evidence, state: State, *, width: float | None) -> State:
     """The state with heights, width and background fitted to the counts: all heights by one factor.
 
     Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count. A `width`
     that is given stays.
     """
+    if isinstance(data, Gradients):
+        width = width or gradients.better_width(data, state.positions, state.kinds, state.weights, state.width)
+        heights = gradients.heights_of(data, state.positions, state.kinds, state.weights, width)
+        return state._replace(heights=heights, width=width)
     with_width = width is None
     low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
     for _ in range(_STEPS):
@@ -334,11 +346,18 @@ def fitted(data: Counted, state: State, *, width: float | None) -> State:
     return state
 
 
+def _model(data: Evidence, state: State) -> Float64:
+    """What the atoms would show; of gradients, what they leave of the curvature."""
+    if isinstance(data, Gradients):
+        return gradients.residual(data, state.positions, state.kinds, state.heights, state.width)
+    return state.level + _images(data, state, state.width)
+
+
 def _images(data: Counted, state: State, width: float) -> Float64:
     return atom_moves.render(state.positions, state.kinds, state.heights, width, data.rays, data.shape)
 
 
-def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
+def prior_of(data: Evidence, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
     """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
     bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
     inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
@@ -352,7 +371,7 @@ def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: flo
     return Prior(distances, _PACKED / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
 
 
-def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:
+def _inside(data: Evidence, prior: Prior, positions: Float64) -> Integers:
     """Numbers of atoms that are where atoms may be."""
     rays, (_, detectors, slices) = data.rays, data.shape
     z = np.floor((positions[:, 0] - rays.first_z) / rays.step_z + 0.5).astype(int)
@@ -363,7 +382,7 @@ def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:
 
 
 def walk(
-    data: Counted, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
+    data: Evidence, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
 ) -> tuple[State, list[tuple[Float64, Integers]]]:
     """Rounds of moves. Returns the last state, and positions and kinds of the atoms of each sample."""
     room = _ROOM * len(state.positions) + 100
@@ -376,7 +395,7 @@ def walk(
         if number in _FITTED and atoms > 0:
             now = fitted(data, now, width=settings.width)
         state = now
-        model = state.level + _images(data, state, state.width)
+        model = _model(data, state)
         atoms, done = atom_moves.moves(
             data.counts,
             model,
@@ -391,6 +410,7 @@ def walk(
             shift=shift,
             share=_SHARE[len(state.heights) > 1],
             rng=rng,
+            precision=data.precision,
         )
         if number < settings.burn_in:  # later it would favour some states
             accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)

@@ -8,6 +8,8 @@ and the logarithm of the likelihood of counts is ``Σ y log m - m``. The prior i
 with a least distance for each two kinds. Moves are proposed and accepted so that states come up as often as they are
 probable [1]_: an atom is shifted, gets another kind, is born or dies. Births are proposed where a map is high.
 
+Where the noise is white in the gradient of the projections, `gradient_evidence` has the likelihood.
+
 References
 ----------
 .. [1] P. J. Green, Reversible jump Markov chain Monte Carlo computation and Bayesian model determination, Biometrika 82
@@ -20,23 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask.kernels.atom_grid import REACH, Rays, along as _along, span as _span
 from nntomo_dask.kernels.compiling import njit
+from nntomo_dask.kernels.gradient_evidence import change_of, curve
 from nntomo_dask.types import Float64, Integers
 
-REACH = 3.5  # standard deviations beyond which an atom adds nothing
 _LEAST = 1e-12  # of the model's values: the logarithm stays finite
 SHIFTS, KINDS, BIRTHS, DEATHS = 0, 1, 2, 3  # places of the counts of moves
-
-
-class Rays(NamedTuple):
-    """Where pixels lie: position [nm] = first + step · index. An entry of the trigonometric functions for each view."""
-
-    cosines: Float64
-    sines: Float64
-    first_z: float
-    step_z: float
-    first_t: float
-    step_t: float
 
 
 class Prior(NamedTuple):
@@ -90,9 +82,21 @@ def log_likelihood(counts: Float64, model: Float64) -> float:
     return float((counts * np.log(np.maximum(model, _LEAST)) - model).sum())
 
 
-def change(counts: Float64, model: Float64, position: Float64, height: float, width: float, rays: Rays) -> float:
-    """What an atom more, or one of negative height, adds to the logarithm of the likelihood."""
-    return float(_change(counts, model, position, height, width, rays))
+def change(
+    counts: Float64,
+    model: Float64,
+    position: Float64,
+    height: float,
+    width: float,
+    rays: Rays,
+    *,
+    precision: float = 0.0,
+) -> float:
+    """What an atom more, or one of negative height, adds to the logarithm of the likelihood.
+
+    A `precision` above zero is that of `moves`.
+    """
+    return float(_gain(counts, model, position, height, width, rays, precision))
 
 
 def moves(
@@ -110,6 +114,7 @@ def moves(
     shift: float,
     share: tuple[float, float],
     rng: np.random.Generator,
+    precision: float = 0.0,
 ) -> tuple[int, Float64]:
     """Make some moves. `model`, `positions` and `kinds` are changed in place.
 
@@ -125,6 +130,9 @@ def moves(
         Standard deviation of a shift along each axis, [nm].
     share
         Of moves: shifts, and changes of the kind; the others are births and deaths.
+    precision
+        Above zero: the noise is white in the gradient, and one over the variance of each of its components, per nm;
+        `model` is the residual of `gradient_evidence` then, and of `counts` the shape alone counts.
 
     Returns
     -------
@@ -133,28 +141,24 @@ def moves(
     """
     done = np.zeros((4, 2))
     left = _moves(
-        counts, model, positions, kinds, atoms, heights, width, rays, prior, steps, shift, share[0], share[1], rng, done
+        counts,
+        model,
+        positions,
+        kinds,
+        atoms,
+        heights,
+        width,
+        rays,
+        prior,
+        steps,
+        shift,
+        share[0],
+        share[1],
+        rng,
+        done,
+        precision,
     )
     return int(left), done
-
-
-@njit(nogil=True, cache=True)
-def _span(place: float, first: float, step: float, reach: float, count: int) -> Any:
-    """The first pixel within reach of a place, and the one after the last."""
-    one, other = (place - reach - first) / step, (place + reach - first) / step
-    low, high = min(one, other), max(one, other)
-    return max(0, math.ceil(low)), min(count, math.floor(high) + 1)
-
-
-@njit(nogil=True, cache=True)
-def _along(position: Any, height: float, width: float, rays: Any, count: int) -> Any:
-    """First slice, and the values of the Gaussian along z from there on, times the height."""
-    low, high = _span(position[0], rays.first_z, rays.step_z, REACH * width, count)
-    values = np.empty(max(high - low, 0))
-    for z in range(low, high):
-        away = (rays.first_z + rays.step_z * z - position[0]) / width
-        values[z - low] = height * math.exp(-0.5 * away * away)
-    return low, values
 
 
 @njit(nogil=True, cache=True)
@@ -189,6 +193,22 @@ def _change(counts: Any, model: Any, position: Any, height: float, width: float,
                     before = max(model[k, t, low + z], _LEAST)
                     change += counted * math.log(max(model[k, t, low + z] + across * along[z], _LEAST) / before)
     return change
+
+
+@njit(nogil=True, cache=True)
+def _add(model: Any, position: Any, height: float, width: float, rays: Any, precision: float) -> None:
+    """Add an atom to the model; where the noise is white in the gradient, take it from the residual."""
+    if precision > 0:
+        curve(model, position, -precision * height, width, rays)
+    else:
+        _paint(model, position, height, width, rays)
+
+
+@njit(nogil=True, cache=True)
+def _gain(counts: Any, model: Any, position: Any, height: float, width: float, rays: Any, precision: float) -> float:
+    if precision > 0:
+        return change_of(model, position, height, width, rays, precision)
+    return _change(counts, model, position, height, width, rays)
 
 
 @njit(nogil=True, cache=True)
@@ -239,6 +259,7 @@ def _moves(
     share_of_kinds: float,
     rng: Any,
     done: Any,
+    precision: float,
 ) -> int:
     slices, size, births = counts.shape[2], prior.size, prior.births
     place, before = np.empty(3), np.empty(3)
@@ -259,14 +280,14 @@ def _moves(
             if not _is_free(positions, kinds, atoms, place, kinds[i], i, prior.distances):
                 continue
             height = heights[kinds[i]]
-            _paint(model, before, -height, width, rays)
-            gained = _change(counts, model, place, height, width, rays)
-            gained -= _change(counts, model, before, height, width, rays)
+            _add(model, before, -height, width, rays, precision)
+            gained = _gain(counts, model, place, height, width, rays, precision)
+            gained -= _gain(counts, model, before, height, width, rays, precision)
             if _accepts(gained, rng):
                 positions[i] = place
                 before[:] = place
                 done[SHIFTS, 0] += 1
-            _paint(model, before, height, width, rays)
+            _add(model, before, height, width, rays, precision)
         elif chosen < share_of_shifts + share_of_kinds:
             if atoms == 0 or len(heights) < 2:
                 continue
@@ -277,8 +298,8 @@ def _moves(
             if not _is_free(positions, kinds, atoms, place, kind, i, prior.distances):
                 continue
             more = heights[kind] - heights[kinds[i]]
-            if _accepts(_change(counts, model, place, more, width, rays), rng):
-                _paint(model, place, more, width, rays)
+            if _accepts(_gain(counts, model, place, more, width, rays, precision), rng):
+                _add(model, place, more, width, rays, precision)
                 kinds[i] = kind
                 done[KINDS, 0] += 1
         elif rng.random() < 0.5:
@@ -293,9 +314,9 @@ def _moves(
                 continue
             if not _is_free(positions, kinds, atoms, place, kind, -1, prior.distances):
                 continue
-            gained = _change(counts, model, place, heights[kind], width, rays)
+            gained = _gain(counts, model, place, heights[kind], width, rays, precision)
             if _accepts(gained + math.log(prior.per_voxel / (density * (atoms + 1))), rng):
-                _paint(model, place, heights[kind], width, rays)
+                _add(model, place, heights[kind], width, rays, precision)
                 positions[atoms] = place
                 kinds[atoms] = kind
                 atoms += 1
@@ -311,9 +332,9 @@ def _moves(
                 continue
             density = births[voxel + 1] - births[voxel]
             height = heights[kinds[i]]
-            gained = _change(counts, model, place, -height, width, rays)
+            gained = _gain(counts, model, place, -height, width, rays, precision)
             if _accepts(gained + math.log(density * atoms / prior.per_voxel), rng):
-                _paint(model, place, -height, width, rays)
+                _add(model, place, -height, width, rays, precision)
                 atoms -= 1
                 positions[i] = positions[atoms]
                 kinds[i] = kinds[atoms]
