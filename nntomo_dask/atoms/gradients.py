@@ -1,8 +1,8 @@
 """A tilt series of integrated gradients, as iDPC: what the likelihood of atoms is calculated from.
 
 The noise of each component of the gradient is white. Integrated, it has a power of s² / 4π²k² at the frequency k, so
-the inverse of its covariance is ``-∇² / s²``, and the noise of low frequencies, which looks like a slow drift, is told from
-atoms.
+the inverse of its covariance is ``-∇² / s²``, and the noise of low frequencies, which looks like a slow drift, is
+told from atoms.
 """
 
 import math
@@ -22,7 +22,9 @@ _LEAST_PIXELS = 8  # along each axis
 _WIDTH = 0.045  # nm, where nothing is known
 _WIDTH_SPREAD = 0.15  # of its logarithm
 _WIDTH_STEP = 0.05
-_HEIGHT_SPREAD, _MOST = 0.15, 2.0  # of an element beside the others
+_SPREAD, _MOST = 0.3, 3.0  # of the factor of all heights; and at most
+_BRIGHTEST = 20, 8  # one maximum in so many is of the heaviest element, and at least so many are
+_RADIANS, _POWER, _FACTOR = 0.0102, 0.7, 1.2  # of the atomic number: the phase at an atom's centre, 200 to 300 kV
 _WIDTHS = 0.025, 0.08  # nm, between which it is looked for
 _FREQUENCIES = 2.5, 15.0  # 1/nm
 _MEDIAN = math.log(2)  # of the square of a complex Gaussian of variance 1
@@ -35,6 +37,7 @@ class Gradients(NamedTuple):
     precision: float  # one over the variance of each component of the gradient, per nm
     rays: Rays
     pixel: float  # [nm]
+    in_radians: bool
 
     @property
     def counts(self) -> Float64:
@@ -80,16 +83,25 @@ def gradients(series: xr.DataArray, *, noise: Noise | None, who: str) -> Gradien
             got=f"{images.shape[1]} × {images.shape[2]}",
             remedy="the whole series",
         )
+    if noise is not None and noise.read_noise == 0:
+        refuse(
+            who,
+            needs="a noise of the gradient, its read-out noise",
+            got=noise.described(),
+            remedy="`noise=Noise(read_noise=…)`, per nm, or none",
+        )
     spectrum = np.fft.rfft2(images)
     square = squared_frequencies(images.shape[1:], rays)
     deviation = noise.read_noise if noise is not None else deviation_of(spectrum, square, images.shape[2])
     floor = 1e-4 * float(np.std(np.fft.irfft2(spectrum * np.sqrt(square), images.shape[1:])))
-    deviation = max(deviation, floor)
+    deviation = max(deviation, floor)  # of a series without noise
     if deviation <= 0:
         refuse(who, needs="a series with a specimen in it", got="one without", remedy="the series as it was measured")
     precision = 1 / deviation**2
     curvature = np.fft.irfft2(spectrum * (square * precision), images.shape[1:])
-    return Gradients(np.ascontiguousarray(curvature), precision, rays, pixel)
+    return Gradients(
+        np.ascontiguousarray(curvature), precision, rays, pixel, "radian" in str(series.attrs.get("quantity", ""))
+    )
 
 
 def residual(data: Gradients, positions: Float64, kinds: Integers, heights: Float64, width: float) -> Float64:
@@ -144,21 +156,50 @@ def width_of(data: Gradients) -> float:
     return best[1]
 
 
-def heights_of(data: Gradients, positions: Float64, kinds: Integers, weights: Float64, width: float) -> Float64:
-    """(kind,): the heights that fit best, near one factor of the weights."""
-    return _fit(data, positions, kinds, weights, width)[0]
+def expected_heights(data: Gradients, places: Float64, weights: Float64, heaviest: int | None, width: float) -> Float64:
+    """(kind,): heights before any atom is found, from those that the brightest maxima would have alone.
+
+    Overlap and noise make these too high. A phase in radians may not be far from that of an atom of the heaviest
+    element.
+    """
+    alone = np.sort([_height_alone(data, place, width) for place in places])[::-1]
+    scale = float(np.median(alone[: max(len(alone) // _BRIGHTEST[0], _BRIGHTEST[1])]))
+    if data.in_radians and heaviest is not None:
+        usual = _RADIANS * heaviest**_POWER
+        scale = float(np.clip(scale, usual / _FACTOR, usual * _FACTOR))
+    return weights * max(scale, 1e-3 / math.sqrt(_energy(data)))
 
 
-def better_width(data: Gradients, positions: Float64, kinds: Integers, weights: Float64, width: float) -> float:
+def _energy(data: Gradients) -> float:
+    """Twice what an atom of height 1 adds to the logarithm of the likelihood, of any width: π in a plane."""
+    return data.shape[0] * math.pi * data.precision / abs(data.rays.step_z * data.rays.step_t)
+
+
+def _height_alone(data: Gradients, place: Float64, width: float) -> float:
+    gained = atom_moves.change(data.curvature, data.curvature, place, 1.0, width, data.rays, precision=data.precision)
+    return gained / _energy(data) + 0.5
+
+
+def strength(data: Gradients, heights: Float64) -> float:
+    """What an atom of the highest kind adds to twice the logarithm of the likelihood."""
+    return float(heights.max()) ** 2 * _energy(data)
+
+
+def heights_of(data: Gradients, positions: Float64, kinds: Integers, expected: Float64, width: float) -> Float64:
+    """(kind,): the heights that fit best, given what was expected."""
+    return _fit(data, positions, kinds, expected, width)[0]
+
+
+def better_width(data: Gradients, positions: Float64, kinds: Integers, expected: Float64, width: float) -> float:
     """A width with which atoms fit better, if there is one near: the vertex of a parabola, within its outer points."""
     step = _WIDTH_STEP
     factors = 1 - step, 1.0, 1 + step
     low, middle, high = (
-        _fit(data, positions, kinds, weights, width * one)[1] - _unlikely(width * one) for one in factors
+        _fit(data, positions, kinds, expected, width * one)[1] - _unlikely(width * one) for one in factors
     )
-    if max(low, high) > middle and low - 2 * middle + high >= 0:
-        return width * factors[0 if low > high else 2]
-    return width * (1 + step * float(np.clip(0.5 * (low - high) / min(low - 2 * middle + high, -1e-9), -1, 1)))
+    if low - 2 * middle + high >= 0:
+        return width * factors[int(np.argmax([low, middle, high]))]
+    return width * (1 + step * float(np.clip(0.5 * (low - high) / (low - 2 * middle + high), -1, 1)))
 
 
 def _unlikely(width: float) -> float:
@@ -166,30 +207,15 @@ def _unlikely(width: float) -> float:
     return 0.5 * (math.log(width / _WIDTH) / _WIDTH_SPREAD) ** 2
 
 
-def _fit(data: Gradients, positions: Float64, kinds: Integers, weights: Float64, width: float) -> tuple[Float64, float]:
-    """Heights, and what they add to the logarithm of the likelihood."""
-    images, curves = _parts(data, positions, kinds, len(weights), width)
-    normal = np.array([[float((one * other).sum()) for other in curves] for one in images])
-    normal = (normal + normal.T) / 2
-    right = np.array([float((one * data.curvature).sum()) for one in images])
-    whole = float(weights @ normal @ weights)
-    if whole <= 0:
-        return weights * 1e-3, 0.0
-    scale = max(float(weights @ right) / whole, math.sqrt(1 / whole))
-    near = 1 / (_HEIGHT_SPREAD * scale * weights) ** 2
-    heights = np.linalg.solve(normal + np.diag(near), right + near * scale * weights)
-    heights = np.clip(heights, scale * weights / _MOST, _MOST * scale * weights)
-    return heights, float(heights @ right - heights @ normal @ heights / 2)
-
-
-def _parts(
-    data: Gradients, positions: Float64, kinds: Integers, count: int, width: float
-) -> tuple[list[Float64], list[Float64]]:
-    """The projections of the atoms of each kind, of height 1, and their curvatures."""
-    ones, images, curves = np.ones(count), [], []
-    for kind in range(count):
-        own = kinds == kind
-        scene = positions[own], kinds[own], ones, width, data.rays, data.shape
-        images.append(atom_moves.render(*scene))
-        curves.append(gradient_evidence.curvatures(*scene, precision=data.precision))
-    return images, curves
+def _fit(
+    data: Gradients, positions: Float64, kinds: Integers, expected: Float64, width: float
+) -> tuple[Float64, float]:
+    """The most probable heights, and the logarithm of their probability but for a constant."""
+    scene = positions, kinds, expected, width, data.rays, data.shape
+    image = atom_moves.render(*scene)
+    curve = gradient_evidence.curvatures(*scene, precision=data.precision)
+    # A factor of 1 is what is known.
+    known = 1 / _SPREAD**2
+    square, right = float((image * curve).sum()) + known, float((image * data.curvature).sum()) + known
+    factor = min(max(right / square, 1 / _MOST), _MOST)
+    return factor * expected, factor * right - factor**2 * square / 2

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import counts, elements as element_room, gradients, table
+from nntomo_dask.atoms.annealing import annealed
 from nntomo_dask.atoms.consensus import consensus
 from nntomo_dask.atoms.counts import Counted, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
@@ -79,7 +80,7 @@ class State(NamedTuple):
 
     positions: Float64  # (atom, 3) [nm]
     kinds: Integers
-    weights: Float64  # (kind,), of heights, by atomic number; of the highest 1
+    expected: Float64  # (kind,): heights before atoms were fitted
     heights: Float64  # (kind,), in counts
     width: float  # [nm]
     first_width: float  # before atoms were fitted
@@ -127,8 +128,8 @@ def sample_atoms(
     exponent
         With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
     likelihood
-        "counts": noise of counts, with the gain of `noise`. "gradient": white noise of the gradient, as of iDPC; then the
-        read-out noise of `noise` is the deviation of each component of the gradient, in units of the series per nm.
+        "counts": noise of counts, with the gain of `noise`. "gradient": white noise of the gradient, as of iDPC; the
+        read-out noise of `noise` is then the deviation of each component of the gradient, per nm.
         "auto": gradient where the quantity of the series is a phase.
     minimum_distance
         Least distance of any two atoms, [nm]. None: 0.85 of the sum of their covalent radii, which are no bonds then;
@@ -204,11 +205,16 @@ def sampled(
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
-    state = begin(data, positions[kept], kinds[kept], weights, settings)
-    state = fitted(data, state, width=settings.width)
+    heaviest = max((element_room.NUMBERS[symbol] for symbol in symbols), default=None)
+    state = begin(data, positions[kept], kinds[kept], weights, settings, heaviest=heaviest)
+    if not isinstance(data, Gradients):
+        state = fitted(data, state, width=settings.width)
     prior = prior_of(data, volume, distances, state.width)
     inside = _inside(data, prior, state.positions)
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
+    if isinstance(data, Gradients):
+        positions, kinds, heights = annealed(data, state.expected, state.heights, state.width, prior, rng)
+        state = state._replace(positions=positions, kinds=kinds, heights=heights)
     state, taken = walk(data, state, prior, settings, rng)
     places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
     if len(places) == 0:
@@ -287,12 +293,20 @@ def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Floa
     return np.flatnonzero(stays)
 
 
-def begin(data: Evidence, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
+def begin(
+    data: Evidence,
+    positions: Float64,
+    kinds: Integers,
+    weights: Float64,
+    settings: Sampling,
+    *,
+    heaviest: int | None = None,
+) -> State:
     """A first guess: all counts above the read-out belong to atoms."""
     if isinstance(data, Gradients):
         width = settings.width or gradients.width_of(data)
-        heights = gradients.heights_of(data, positions, kinds, weights, width)
-        return State(positions, kinds, weights, heights, width, width, 0.0)
+        expected = gradients.expected_heights(data, positions, weights, heaviest, width)
+        return State(positions, kinds, expected, expected, width, width, 0.0)
     width = settings.width or width_of(data)
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
@@ -300,7 +314,7 @@ def begin(data: Evidence, positions: Float64, kinds: Integers, weights: Float64,
     return State(
         positions,
         kinds,
-        weights,
+        weights * scale,
         weights * scale,
         width,
         width,
@@ -315,8 +329,8 @@ def fitted(data: Evidence, state: State, *, width: float | None) -> State:
     that is given stays.
     """
     if isinstance(data, Gradients):
-        width = width or gradients.better_width(data, state.positions, state.kinds, state.weights, state.width)
-        heights = gradients.heights_of(data, state.positions, state.kinds, state.weights, width)
+        width = width or gradients.better_width(data, state.positions, state.kinds, state.expected, state.width)
+        heights = gradients.heights_of(data, state.positions, state.kinds, state.expected, width)
         return state._replace(heights=heights, width=width)
     with_width = width is None
     low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
