@@ -66,7 +66,7 @@ def test_curvatures_are_the_laplacian_of_the_images():
     square = gradients.squared_frequencies(SHAPE[1:], rays())
     wanted = PRECISION * np.fft.irfft2(np.fft.rfft2(images) * square, SHAPE[1:])
     found = gradient_evidence.curvatures(positions, kinds, HEIGHTS, WIDTH, rays(), SHAPE, precision=PRECISION)
-    # At 3.5 widths a Gaussian is cut at exp(-6.1) = 0.2 %, a step to which the Laplacian adds (πw/p)²/2 = 14 times that.
+    # At 3.5 widths a Gaussian is cut at exp(-6.1) = 0.2 %; the Laplacian of that step is (πw/p)²/2 = 14 times as much.
     assert np.abs(found - wanted).max() < 0.03 * np.abs(wanted).max()
 
 
@@ -156,7 +156,7 @@ def truth():
 
 @pytest.fixture(scope="module")
 def made(series):
-    return nt.atoms_from_series(series, elements=("Si",), exponent=0.7)
+    return nt.atoms_from_series(series, elements=("Si",))
 
 
 def test_every_atom_is_found_and_none_invented(made, truth):
@@ -176,15 +176,15 @@ def test_errors_of_positions_are_those_of_the_bound(made, series, truth):
 
 def test_the_order_of_projections_changes_nothing(series, made):
     volume = nt.reconstruct(series, nt.METHODS["sirt"](minimum=0.0)).compute()
-    first = nt.atoms_from_series(series, elements=("Si",), exponent=0.7, volume=volume)
+    first = nt.atoms_from_series(series, elements=("Si",), volume=volume)
     turned = series.isel(angle=slice(None, None, -1))
-    again = nt.atoms_from_series(turned, elements=("Si",), exponent=0.7, volume=volume)
+    again = nt.atoms_from_series(turned, elements=("Si",), volume=volume)
     np.testing.assert_array_equal(table.positions(again), table.positions(first))
 
 
 def test_a_constant_and_a_scale_are_not_seen(series, made):
     other = (3 * series + 7).assign_attrs({**series.attrs, "quantity": "phase"})
-    again = nt.atoms_from_series(other, elements=("Si",), exponent=0.7)
+    again = nt.atoms_from_series(other, elements=("Si",))
     assert again.sizes["atom"] == made.sizes["atom"]
     away = np.linalg.norm(table.positions(again)[:, None] - table.positions(made), axis=2).min(axis=1)
     assert away.max() < 0.02

@@ -16,9 +16,10 @@ from nntomo_dask.kernels.atom_moves import Prior
 from nntomo_dask.types import Float64, Integers
 
 _FIRST = 10.0  # of the evidence: what the highest atom adds to twice the logarithm of the likelihood
-_ROUNDS, _LEAST_ROUNDS = 60, 60  # for a factor of e; at least
+_ROUNDS, _LEAST_ROUNDS = 80, 60  # for a factor of e; at least
 _SMALL, _LARGE, _JUMP = 15, 5, 0.07  # moves of an atom in a round with small and large shifts; a large shift [nm]
-_SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one kind and for several
+_SHARE = (0.6, 0.0), (0.5, 0.15)  # of shifts and of changes of kind, for one kind and for several
+_PAIRS = 0.15  # of splits and mergers
 _ACCEPTED = 0.3  # share of small shifts that should be accepted
 _FIT_AFTER = 10  # rounds
 _START, _ROOM = 10, 2.0  # atoms that moves are made for at least; how many may be there, of those of the prior
@@ -54,6 +55,7 @@ def annealed(
                 share=_SHARE[len(heights) > 1],
                 rng=rng,
                 precision=share * data.precision,
+                pairs=_PAIRS,
             )
             if steps == _SMALL:
                 accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)

@@ -13,6 +13,7 @@ from nntomo_dask.atoms import counts as counting, elements as element_room, refi
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients, width_of as width_of_gradients
 from nntomo_dask.atoms.sampling import Sampling
+from nntomo_dask.atoms.spacing import apart
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.reconstruction.method import Method, reconstruct
@@ -61,7 +62,7 @@ def atoms_from_series(
     last: Last = "samples",
     noise: Noise | None = None,
     width: float | None = None,
-    exponent: float = 1.7,
+    exponent: float | None = None,
     likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
     agreement: float = 0.5,
@@ -188,7 +189,7 @@ def maxima(volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], setti
     values = smooth[tuple(places.T)]
     # Not by a wider filter: beside a bright atom its own slope would hide a weaker one.
     places_nm = np.asarray(places * pixel, np.float64)
-    first = sampling.apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    first = apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
     places, values = places[first], values[first]
     brightest = np.sort(values)[::-1][: max(len(values) // _BRIGHTEST[0], _BRIGHTEST[1])]
     kept = values >= _BRIGHT * float(brightest.mean())

@@ -24,7 +24,7 @@ _WIDTH_SPREAD = 0.15  # of its logarithm
 _WIDTH_STEP = 0.05
 _SPREAD, _MOST = 0.3, 3.0  # of the factor of all heights; and at most
 _BRIGHTEST = 20, 8  # one maximum in so many is of the heaviest element, and at least so many are
-_RADIANS, _POWER, _FACTOR = 0.0102, 0.7, 1.2  # of the atomic number: the phase at an atom's centre, 200 to 300 kV
+_INTERACTION = 7e-4  # phase of an electron of 200 to 300 keV, [rad / V Å]
 _WIDTHS = 0.025, 0.08  # nm, between which it is looked for
 _FREQUENCIES = 2.5, 15.0  # 1/nm
 _MEDIAN = math.log(2)  # of the square of a complex Gaussian of variance 1
@@ -156,17 +156,18 @@ def width_of(data: Gradients) -> float:
     return best[1]
 
 
-def expected_heights(data: Gradients, places: Float64, weights: Float64, heaviest: int | None, width: float) -> Float64:
-    """(kind,): heights before any atom is found, from those that the brightest maxima would have alone.
+def expected_heights(
+    data: Gradients, places: Float64, weights: Float64, highest: float | None, width: float
+) -> Float64:
+    """(kind,): heights before any atom is found.
 
-    Overlap and noise make these too high. A phase in radians may not be far from that of an atom of the heaviest
-    element.
+    Of a phase in radians they follow from the highest potential [V Å]. Of others they are those that the brightest
+    maxima would have alone; overlap and noise make these too high.
     """
+    if data.in_radians and highest is not None:
+        return weights * highest * _INTERACTION
     alone = np.sort([_height_alone(data, place, width) for place in places])[::-1]
     scale = float(np.median(alone[: max(len(alone) // _BRIGHTEST[0], _BRIGHTEST[1])]))
-    if data.in_radians and heaviest is not None:
-        usual = _RADIANS * heaviest**_POWER
-        scale = float(np.clip(scale, usual / _FACTOR, usual * _FACTOR))
     return weights * max(scale, 1e-3 / math.sqrt(_energy(data)))
 
 

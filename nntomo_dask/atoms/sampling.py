@@ -8,26 +8,25 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.ndimage
 import xarray as xr
-from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import counts, elements as element_room, gradients, table
+from nntomo_dask.atoms import counts, elements as element_room, gradients, heights as heights_room, table
 from nntomo_dask.atoms.annealing import annealed
 from nntomo_dask.atoms.consensus import consensus
 from nntomo_dask.atoms.counts import Counted, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
+from nntomo_dask.atoms.spacing import apart, spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_moves import Prior
-from nntomo_dask.phantoms.radii import RADII_NM
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings, setting
 from nntomo_dask.types import Float64, Integers
 
 _WHO = "sample_atoms"
-_BONDED = 0.85  # of the sum of two covalent radii: the least distance of two atoms
 _PACKED = 0.4  # atoms in a cube as wide as their least distance: the density of the prior
+_PACKED_PHASE = 0.1  # the same where light atoms are seen too, most of which are far from as near as that
 _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where the volume is bright
 _MOVES_PER_ATOM = 20  # in a round
 _FITTED = (1, 3, 6, 10, 15, 20)  # rounds after which height, width and background are fitted again
@@ -50,9 +49,10 @@ class Sampling:
         unit="nm",
         above=0,
     )
-    exponent: float = setting(
-        1.7,
-        help="Of a series: power of the atomic number with which atoms of several elements are weighted.",
+    exponent: float | None = setting(
+        None,
+        help="Of a series: power of the atomic number with which atoms of several elements are weighted. "
+        "Default: 1.7; of a phase the potential of each element.",
         least=0,
         most=3,
     )
@@ -95,7 +95,7 @@ def sample_atoms(
     elements: Sequence[str] = (),
     noise: Noise | None = None,
     width: float | None = None,
-    exponent: float = 1.7,
+    exponent: float | None = None,
     likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
     agreement: float = 0.5,
@@ -126,7 +126,8 @@ def sample_atoms(
     width
         Standard deviation of the Gaussian that an atom is in a projection, [nm]. None: fitted, with the heights.
     exponent
-        With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
+        With several elements, atoms are as high as this power of their atomic number. None: 1.7, as in dark field; of
+        noise that is white in the gradient, as their projected potential.
     likelihood
         "counts": noise of counts, with the gain of `noise`. "gradient": white noise of the gradient, as of iDPC; the
         read-out noise of `noise` is then the deviation of each component of the gradient, per nm.
@@ -201,12 +202,12 @@ def sampled(
     """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
     distances = least_distances(symbols, settings, atoms)
-    weights = _weights(symbols, settings.exponent)
+    weights = heights_room.weights(symbols, settings.exponent, is_phase=isinstance(data, Gradients))
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
-    heaviest = max((element_room.NUMBERS[symbol] for symbol in symbols), default=None)
-    state = begin(data, positions[kept], kinds[kept], weights, settings, heaviest=heaviest)
+    highest = max((heights_room.potential(symbol) for symbol in symbols), default=None)
+    state = begin(data, positions[kept], kinds[kept], weights, settings, highest=highest)
     if not isinstance(data, Gradients):
         state = fitted(data, state, width=settings.width)
     prior = prior_of(data, volume, distances, state.width)
@@ -251,46 +252,13 @@ def sampled(
 
 def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
     """(kind, kind): how close two atoms may be, [nm]."""
-    if settings.minimum_distance is not None:
-        return np.full((max(len(symbols), 1),) * 2, settings.minimum_distance)
-    if not symbols:
-        assert atoms is not None
-        known = atoms["width"].values[np.isfinite(atoms["width"].values)]
-        width = float(np.median(known)) if known.size else 0.05
-        return np.full((1, 1), float(atoms.attrs.get("minimum_distance", 2.5 * width)))
-    radii = np.array([RADII_NM.get(symbol, 0.15) for symbol in symbols])
-    return np.asarray(_BONDED * (radii[:, None] + radii))
-
-
-def _weights(symbols: tuple[str, ...], exponent: float) -> Float64:
-    """(kind,): heights in units of the highest."""
-    if not symbols:
-        return np.ones(1)
-    powers = np.array([float(element_room.NUMBERS[symbol]) for symbol in symbols]) ** exponent
-    return np.asarray(powers / powers.max())
+    return spaced(symbols, settings.minimum_distance, atoms)
 
 
 def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
     """(atom,): number of each atom's element; the first one where the table does not say."""
     places = {symbol: number for number, symbol in enumerate(symbols)}
     return np.array([places.get(str(one), 0) for one in atoms[table.SPECIES].values], np.int64)
-
-
-def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Float64) -> Integers:
-    """Numbers of atoms of which no two are too close; the higher one of two stays."""
-    if len(positions) == 0:
-        return np.zeros(0, np.int64)
-    near = cKDTree(positions).query_ball_point(positions, float(distances.max()))
-    stays, decided = np.ones(len(positions), bool), np.zeros(len(positions), bool)
-    for one in np.argsort(-np.nan_to_num(heights), kind="stable"):
-        decided[one] = True
-        if not stays[one]:
-            continue
-        others = np.array(near[one], np.int64)
-        others = others[~decided[others]]
-        away = np.linalg.norm(positions[others] - positions[one], axis=1)
-        stays[others[away < distances[kinds[one], kinds[others]]]] = False
-    return np.flatnonzero(stays)
 
 
 def begin(
@@ -300,12 +268,12 @@ def begin(
     weights: Float64,
     settings: Sampling,
     *,
-    heaviest: int | None = None,
+    highest: float | None = None,
 ) -> State:
     """A first guess: all counts above the read-out belong to atoms."""
     if isinstance(data, Gradients):
         width = settings.width or gradients.width_of(data)
-        expected = gradients.expected_heights(data, positions, weights, heaviest, width)
+        expected = gradients.expected_heights(data, positions, weights, highest, width)
         return State(positions, kinds, expected, expected, width, width, 0.0)
     width = settings.width or width_of(data)
     above = max(float((data.counts - data.read).sum()), 1.0)
@@ -382,7 +350,8 @@ def prior_of(data: Evidence, volume: xr.DataArray, distances: Float64, width: fl
     births = np.concatenate([[0.0], np.cumsum(shares.ravel())])
     births /= births[-1]
     voxel = abs(data.rays.step_z) * data.rays.step_t**2
-    return Prior(distances, _PACKED / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
+    packed = _PACKED_PHASE if isinstance(data, Gradients) else _PACKED
+    return Prior(distances, packed / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
 
 
 def _inside(data: Evidence, prior: Prior, positions: Float64) -> Integers:

@@ -1,4 +1,4 @@
-"""Where the pixels of projections lie, and which of them an atom reaches."""
+"""Where the pixels of projections lie, which of them an atom reaches, and where it may be."""
 
 import math
 from typing import Any, NamedTuple
@@ -22,6 +22,15 @@ class Rays(NamedTuple):
     step_t: float
 
 
+class Prior(NamedTuple):
+    """What is known of atoms beside the projections."""
+
+    distances: Float64  # (kind, kind) [nm], least
+    per_voxel: float  # mean number of atoms of all kinds in a voxel
+    births: Float64  # (voxel + 1,): cumulative, from 0 to 1; the share of births in each voxel of (z, y, x)
+    size: int  # voxels along y and along x
+
+
 @njit(nogil=True, cache=True)
 def span(place: float, first: float, step: float, reach: float, count: int) -> Any:
     """The first pixel within reach of a place, and the one after the last."""
@@ -39,3 +48,35 @@ def along(position: Any, height: float, width: float, rays: Any, count: int) -> 
         away = (rays.first_z + rays.step_z * z - position[0]) / width
         values[z - low] = height * math.exp(-0.5 * away * away)
     return low, values
+
+
+@njit(nogil=True, cache=True)
+def is_free(positions: Any, kinds: Any, atoms: int, place: Any, kind: int, but: int, distances: Any) -> bool:
+    """Whether an atom of that kind may be at a place, whatever atom number `but` says."""
+    for other in range(atoms):
+        if other == but:
+            continue
+        least = distances[kind, kinds[other]]
+        square = 0.0
+        for axis in range(3):
+            square += (positions[other, axis] - place[axis]) ** 2
+        if square < least * least:
+            return False
+    return True
+
+
+@njit(nogil=True, cache=True)
+def voxel_of(place: Any, rays: Any, size: int, slices: int) -> int:
+    """The number of the voxel that holds a place, -1 outside."""
+    z = math.floor((place[0] - rays.first_z) / rays.step_z + 0.5)
+    y = math.floor((place[1] - rays.first_t) / rays.step_t + 0.5)
+    x = math.floor((place[2] - rays.first_t) / rays.step_t + 0.5)
+    if z < 0 or y < 0 or x < 0 or z >= slices or y >= size or x >= size:
+        return -1
+    return (z * size + y) * size + x
+
+
+@njit(nogil=True, cache=True)
+def accepts(logarithm: float, rng: Any) -> bool:
+    """Whether a move is accepted, by the logarithm of the ratio of probabilities."""
+    return logarithm >= 0 or rng.random() < math.exp(logarithm)
