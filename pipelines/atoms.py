@@ -39,7 +39,7 @@ from matplotlib.ticker import FuncFormatter
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import chain, counts, sampling, table
+from nntomo_dask.atoms import chain, counts, evidence, sampling, table
 from nntomo_dask.kernels import counting
 from nntomo_dask.plotting import html_page
 from nntomo_dask.simulation.clusters import amorphous_cluster, cluster_specimen
@@ -249,9 +249,9 @@ def truth_of(case: Case, size: Size) -> xr.Dataset:
 
 
 def bound_of(truth: xr.Dataset, series: xr.DataArray, case: Case) -> float:
-    """The bound of the root mean square distance, [pm]; NaN where noise is not that of counts."""
-    if case.mode != "haadf":
-        return float("nan")
+    """The bound of the root mean square distance, [pm]."""
+    if case.mode == "idpc":
+        return 1000 * float(nt.position_bound(truth, series, likelihood="gradient").attrs["rmsd"])
     electrons = case.dose * (10 * series.attrs["pixel_size"]) ** 2 / series.sizes["angle"]
     noise = nt.Noise(gain=1 / electrons, read_noise=1e-3 / electrons)
     return 1000 * float(nt.position_bound(truth, series, noise=noise, per_projection="nothing").attrs["rmsd"])
@@ -279,7 +279,8 @@ def found_by(method: str, series: xr.DataArray, case: Case, count: int) -> tuple
     """Atoms, and the volume where there is one."""
     wanted = elements_of(case)
     if method == "chain":
-        made = chain.run(series, elements=wanted, settings=sampling.Sampling(exponent=EXPONENT[case.mode]))
+        likelihood: evidence.Likelihood = "gradient" if case.mode == "idpc" else "counts"
+        made = chain.run(series, elements=wanted, settings=sampling.Sampling(likelihood=likelihood))
         return made.atoms, made.volume
     name = "sirt" if method.startswith("sirt") else method
     settings = {"minimum": 0.0} if name == "sirt" else {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nntomo_dask.kernels import atom_moves
-from nntomo_dask.kernels.atom_moves import Prior, Rays
+from nntomo_dask.kernels.atom_grid import Prior, Rays
 
 HEIGHTS = np.array([3.0, 1.0])
 WIDTH = 0.05

@@ -6,8 +6,7 @@ import pytest
 import nntomo_dask as nt
 from nntomo_dask.atoms import annealing, evidence, gradient_bound, gradients, table
 from nntomo_dask.kernels import atom_moves, gradient_evidence
-from nntomo_dask.kernels.atom_grid import Rays
-from nntomo_dask.kernels.atom_moves import Prior
+from nntomo_dask.kernels.atom_grid import Prior, Rays
 
 HEIGHTS = np.array([0.12, 0.04])
 WIDTH = 0.05
@@ -112,8 +111,8 @@ def test_the_residual_stays_that_of_the_atoms():
         precision=PRECISION,
         **settings,
     )
-    assert (done[:, 0] > 0).all()
-    assert (done[:, 0] < done[:, 1]).all()
+    assert (done[:4, 0] > 0).all()
+    assert (done[:4, 0] < done[:4, 1]).all()
     again = gradients.residual(data, positions[:atoms], kinds[:atoms], heights, WIDTH)
     np.testing.assert_allclose(residual, again, atol=1e-9)
 

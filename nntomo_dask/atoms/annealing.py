@@ -12,7 +12,7 @@ import numpy as np
 from nntomo_dask.atoms import gradients
 from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.kernels import atom_moves
-from nntomo_dask.kernels.atom_moves import Prior
+from nntomo_dask.kernels.atom_grid import Prior
 from nntomo_dask.types import Float64, Integers
 
 _FIRST = 10.0  # of the evidence: what the highest atom adds to twice the logarithm of the likelihood

@@ -19,7 +19,7 @@ from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.atoms.spacing import apart, spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
-from nntomo_dask.kernels.atom_moves import Prior
+from nntomo_dask.kernels.atom_grid import Prior
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings, setting
 from nntomo_dask.types import Float64, Integers
@@ -118,7 +118,8 @@ def sample_atoms(
     volume
         A reconstruction of it, dims (z, y, x): atoms appear where it is bright, and a few everywhere.
     atoms
-        Where to begin: a table, such as `find_atoms(volume)` gives.
+        Where to begin: a table, such as `find_atoms(volume)` gives. Where the noise is white in the gradient, sampling
+        begins with no atom; these say how high atoms are where the series is no phase in radians.
     elements
         Symbols of the elements that are seen. Without them, atoms are of one unknown kind.
     noise
@@ -229,10 +230,8 @@ def sampled(
     model = _model(data, state._replace(positions=places, kinds=species))
     less = np.array(
         [
-            atom_moves.change(
-                data.counts, model, place, -float(height), state.width, data.rays, precision=data.precision
-            )
-            for place, height in zip(places, heights, strict=True)
+            atom_moves.change(data.counts, model, at, -float(height), state.width, data.rays, precision=data.precision)
+            for at, height in zip(places, heights, strict=True)
         ]
     )
     # A Gaussian of height 1 in a volume has a projection of √(2π) w, with lengths in pixels.
@@ -279,15 +278,8 @@ def begin(
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
-    return State(
-        positions,
-        kinds,
-        weights * scale,
-        weights * scale,
-        width,
-        width,
-        data.read + 1e-3 * max(float(data.counts.mean()), 1e-6),
-    )
+    level = data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+    return State(positions, kinds, weights * scale, weights * scale, width, width, level)
 
 
 def fitted(data: Evidence, state: State, *, width: float | None) -> State:
