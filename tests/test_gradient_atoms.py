@@ -222,7 +222,7 @@ def test_annealing_starts_where_the_highest_atoms_begin_to_count(series):
     data = gradients.gradients(series, noise=None, who="test")
     heights = np.array([0.08])
     one = atom_moves.change(
-        data.counts, np.zeros(data.shape), np.zeros(3), 0.08, 0.045, data.rays, precision=data.precision
+        np.zeros(data.shape), np.zeros(data.shape), np.zeros(3), 0.08, 0.045, data.rays, precision=data.precision
     )
     assert gradients.strength(data, heights) == pytest.approx(-2 * one, rel=0.01)
     assert annealing._FIRST < gradients.strength(data, heights)

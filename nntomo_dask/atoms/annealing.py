@@ -6,6 +6,7 @@ between two light ones.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,42 +23,78 @@ _SHARE = (0.6, 0.0), (0.5, 0.15)  # of shifts and of changes of kind, for one ki
 _PAIRS = 0.15  # of splits and mergers
 _ACCEPTED = 0.3  # share of small shifts that should be accepted
 _FIT_AFTER = 10  # rounds
-_START, _ROOM = 10, 2.0  # atoms that moves are made for at least; how many may be there, of those of the prior
+_LEAST_ATOMS, _ROOM = 10, 2.0  # atoms that moves are made for at least; how many may be there, of those of the prior
 
 
-def annealed(
-    data: Gradients, expected: Float64, heights: Float64, width: float, prior: Prior, rng: np.random.Generator
-) -> tuple[Float64, Integers, Float64]:
-    """Positions (atom, 3) and kinds of atoms, and the heights (kind,) that were fitted on the way."""
-    first = min(1.0, _FIRST / gradients.strength(data, heights))
-    rounds = max(_LEAST_ROUNDS, math.ceil(-_ROUNDS * math.log(first)))
-    inside = int((np.diff(prior.births) > 0).sum())
-    room = int(_ROOM * prior.per_voxel * inside) + 100
-    positions, kinds, atoms, shift = np.zeros((room, 3)), np.zeros(room, np.int64), 0, 0.5 * width
-    for number in range(rounds):
-        share = first ** (1 - (number + 1) / rounds)
-        if number % _FIT_AFTER == 0 and atoms > 0:
-            heights = gradients.heights_of(data, positions[:atoms], kinds[:atoms], expected, width)
-        model = share * gradients.residual(data, positions[:atoms], kinds[:atoms], heights, width)
-        for steps, length in ((_SMALL, shift), (_LARGE, _JUMP)):
-            atoms, done = atom_moves.moves(
-                data.counts,
+@dataclass
+class Moving:
+    """Atoms that are moved, with room for more."""
+
+    positions: Float64  # (room, 3) [nm]
+    kinds: Integers
+    atoms: int
+    shift: float  # of small shifts [nm]
+
+    @classmethod
+    def of(cls, data: Gradients, prior: Prior, positions: Float64, kinds: Integers, shift: float) -> "Moving":
+        """A copy of some atoms."""
+        inside = int((np.diff(prior.births) > 0).sum())
+        room = int(_ROOM * prior.per_voxel * inside) + 2 * len(kinds) + 100
+        made = cls(np.zeros((room, 3)), np.zeros(room, np.int64), len(kinds), shift)
+        made.positions[: len(kinds)], made.kinds[: len(kinds)] = positions, kinds
+        return made
+
+    def state(self) -> tuple[Float64, Integers]:
+        """Positions and kinds."""
+        return self.positions[: self.atoms].copy(), self.kinds[: self.atoms].copy()
+
+    def round(
+        self,
+        data: Gradients,
+        heights: Float64,
+        width: float,
+        prior: Prior,
+        rng: np.random.Generator,
+        *,
+        share: float,
+        is_free: bool,
+    ) -> None:
+        """20 moves of each atom, by a share of the evidence. The shift follows what is accepted where it is free to."""
+        model = share * gradients.residual(data, *self.state(), heights, width)
+        for steps, length in ((_SMALL, self.shift), (_LARGE, _JUMP)):
+            self.atoms, done = atom_moves.moves(
+                data.curvature,
                 model,
-                positions,
-                kinds,
-                atoms,
+                self.positions,
+                self.kinds,
+                self.atoms,
                 heights=heights,
                 width=width,
                 rays=data.rays,
                 prior=prior,
-                steps=steps * max(atoms, _START),
+                steps=steps * max(self.atoms, _LEAST_ATOMS),
                 shift=length,
                 share=_SHARE[len(heights) > 1],
                 rng=rng,
                 precision=share * data.precision,
                 pairs=_PAIRS,
             )
-            if steps == _SMALL:
+            if steps == _SMALL and is_free:
                 accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
-                shift = float(np.clip(shift * math.exp(accepted - _ACCEPTED), 1e-4, _JUMP))
-    return positions[:atoms].copy(), kinds[:atoms].copy(), heights
+                self.shift = float(np.clip(length * math.exp(accepted - _ACCEPTED), 1e-4, _JUMP))
+
+
+def annealed(
+    data: Gradients, expected: Float64, width: float, prior: Prior, rng: np.random.Generator
+) -> tuple[Float64, Integers, Float64]:
+    """Positions (atom, 3) and kinds of atoms, and the heights (kind,) that were fitted on the way."""
+    first = min(1.0, _FIRST / gradients.strength(data, expected))
+    rounds = max(_LEAST_ROUNDS, math.ceil(-_ROUNDS * math.log(first)))
+    moving = Moving.of(data, prior, np.zeros((0, 3)), np.zeros(0, np.int64), 0.5 * width)
+    heights = expected
+    for number in range(rounds):
+        share = first ** (1 - (number + 1) / rounds)
+        if number % _FIT_AFTER == 0 and moving.atoms > 0:
+            heights = gradients.heights_of(data, *moving.state(), expected, width)
+        moving.round(data, heights, width, prior, rng, share=share, is_free=True)
+    return *moving.state(), heights

@@ -33,11 +33,6 @@ class Counted(NamedTuple):
     pixel: float  # [nm]
 
     @property
-    def precision(self) -> float:
-        """Zero: the noise is not that of a gradient."""
-        return 0.0
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         """(view, detector, z)."""
         views, detectors, slices = self.counts.shape

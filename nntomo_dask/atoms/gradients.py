@@ -40,16 +40,6 @@ class Gradients(NamedTuple):
     in_radians: bool
 
     @property
-    def counts(self) -> Float64:
-        """What atoms are looked for in."""
-        return self.curvature
-
-    @property
-    def gain(self) -> float:
-        """What one unit of a height is in the series."""
-        return 1.0
-
-    @property
     def shape(self) -> tuple[int, int, int]:
         """(view, detector, z)."""
         views, detectors, slices = self.curvature.shape

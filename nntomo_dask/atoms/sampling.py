@@ -10,12 +10,12 @@ import scipy.ndimage
 import xarray as xr
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import counts, elements as element_room, gradients, heights as heights_room, table
-from nntomo_dask.atoms.annealing import annealed
+from nntomo_dask.atoms import counts, elements as element_room, gradient_sampling, table
 from nntomo_dask.atoms.consensus import consensus
 from nntomo_dask.atoms.counts import Counted, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
+from nntomo_dask.atoms.heights import weights as weights_of
 from nntomo_dask.atoms.spacing import apart, spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
@@ -26,7 +26,6 @@ from nntomo_dask.types import Float64, Integers
 
 _WHO = "sample_atoms"
 _PACKED = 0.4  # atoms in a cube as wide as their least distance: the density of the prior
-_PACKED_PHASE = 0.1  # the same where light atoms are seen too, most of which are far from as near as that
 _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where the volume is bright
 _MOVES_PER_ATOM = 20  # in a round
 _FITTED = (1, 3, 6, 10, 15, 20)  # rounds after which height, width and background are fitted again
@@ -80,7 +79,6 @@ class State(NamedTuple):
 
     positions: Float64  # (atom, 3) [nm]
     kinds: Integers
-    expected: Float64  # (kind,): heights before atoms were fitted
     heights: Float64  # (kind,), in counts
     width: float  # [nm]
     first_width: float  # before atoms were fitted
@@ -203,20 +201,20 @@ def sampled(
     """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
     distances = least_distances(symbols, settings, atoms)
-    weights = heights_room.weights(symbols, settings.exponent, is_phase=isinstance(data, Gradients))
+    if isinstance(data, Gradients):
+        start = gradient_sampling.start(data, atoms, symbols, exponent=settings.exponent, width=settings.width)
+        prior = prior_of(data, volume, distances, start.width, packed=gradient_sampling.PACKED)
+        rounds = gradient_sampling.Rounds(settings.burn_in, settings.samples, settings.agreement)
+        return gradient_sampling.sampled(data, start, prior, symbols, rounds, rng, recipe=recipe)
+    weights = weights_of(symbols, settings.exponent, is_phase=False)
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
-    highest = max((heights_room.potential(symbol) for symbol in symbols), default=None)
-    state = begin(data, positions[kept], kinds[kept], weights, settings, highest=highest)
-    if not isinstance(data, Gradients):
-        state = fitted(data, state, width=settings.width)
+    state = begin(data, positions[kept], kinds[kept], weights, settings)
+    state = fitted(data, state, width=settings.width)
     prior = prior_of(data, volume, distances, state.width)
     inside = _inside(data, prior, state.positions)
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
-    if isinstance(data, Gradients):
-        positions, kinds, heights = annealed(data, state.expected, state.heights, state.width, prior, rng)
-        state = state._replace(positions=positions, kinds=kinds, heights=heights)
     state, taken = walk(data, state, prior, settings, rng)
     places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
     if len(places) == 0:
@@ -227,11 +225,11 @@ def sampled(
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
     heights = state.heights[species]
-    model = _model(data, state._replace(positions=places, kinds=species))
+    model = state.level + atom_moves.render(places, species, state.heights, state.width, data.rays, data.shape)
     less = np.array(
         [
-            atom_moves.change(data.counts, model, at, -float(height), state.width, data.rays, precision=data.precision)
-            for at, height in zip(places, heights, strict=True)
+            atom_moves.change(data.counts, model, place, -float(height), state.width, data.rays)
+            for place, height in zip(places, heights, strict=True)
         ]
     )
     # A Gaussian of height 1 in a volume has a projection of √(2π) w, with lengths in pixels.
@@ -260,38 +258,23 @@ def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
     return np.array([places.get(str(one), 0) for one in atoms[table.SPECIES].values], np.int64)
 
 
-def begin(
-    data: Evidence,
-    positions: Float64,
-    kinds: Integers,
-    weights: Float64,
-    settings: Sampling,
-    *,
-    highest: float | None = None,
-) -> State:
+def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
     """A first guess: all counts above the read-out belong to atoms."""
-    if isinstance(data, Gradients):
-        width = settings.width or gradients.width_of(data)
-        expected = gradients.expected_heights(data, positions, weights, highest, width)
-        return State(positions, kinds, expected, expected, width, width, 0.0)
     width = settings.width or width_of(data)
     above = max(float((data.counts - data.read).sum()), 1.0)
     area = 2 * math.pi * width**2 / abs(data.rays.step_z * data.rays.step_t)
     scale = above / (area * len(data.rays.cosines) * max(float(weights[kinds].sum()), float(weights.min())))
-    level = data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
-    return State(positions, kinds, weights * scale, weights * scale, width, width, level)
+    return State(
+        positions, kinds, weights * scale, width, width, data.read + 1e-3 * max(float(data.counts.mean()), 1e-6)
+    )
 
 
-def fitted(data: Evidence, state: State, *, width: float | None) -> State:
+def fitted(data: Counted, state: State, *, width: float | None) -> State:
     """The state with heights, width and background fitted to the counts: all heights by one factor.
 
     Steps of Fisher scoring in the logarithms: least squares, weighted by the inverse variance of each count. A `width`
     that is given stays.
     """
-    if isinstance(data, Gradients):
-        width = width or gradients.better_width(data, state.positions, state.kinds, state.expected, state.width)
-        heights = gradients.heights_of(data, state.positions, state.kinds, state.expected, width)
-        return state._replace(heights=heights, width=width)
     with_width = width is None
     low, high = (state.first_width * factor for factor in (1 - _WIDER, 1 + _WIDER))
     for _ in range(_STEPS):
@@ -320,18 +303,13 @@ def fitted(data: Evidence, state: State, *, width: float | None) -> State:
     return state
 
 
-def _model(data: Evidence, state: State) -> Float64:
-    """What the atoms would show; of gradients, what they leave of the curvature."""
-    if isinstance(data, Gradients):
-        return gradients.residual(data, state.positions, state.kinds, state.heights, state.width)
-    return state.level + _images(data, state, state.width)
-
-
 def _images(data: Counted, state: State, width: float) -> Float64:
     return atom_moves.render(state.positions, state.kinds, state.heights, width, data.rays, data.shape)
 
 
-def prior_of(data: Evidence, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
+def prior_of(
+    data: Evidence, volume: xr.DataArray, distances: Float64, width: float, *, packed: float = _PACKED
+) -> Prior:
     """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
     bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
     inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
@@ -342,11 +320,10 @@ def prior_of(data: Evidence, volume: xr.DataArray, distances: Float64, width: fl
     births = np.concatenate([[0.0], np.cumsum(shares.ravel())])
     births /= births[-1]
     voxel = abs(data.rays.step_z) * data.rays.step_t**2
-    packed = _PACKED_PHASE if isinstance(data, Gradients) else _PACKED
     return Prior(distances, packed / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
 
 
-def _inside(data: Evidence, prior: Prior, positions: Float64) -> Integers:
+def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:
     """Numbers of atoms that are where atoms may be."""
     rays, (_, detectors, slices) = data.rays, data.shape
     z = np.floor((positions[:, 0] - rays.first_z) / rays.step_z + 0.5).astype(int)
@@ -357,7 +334,7 @@ def _inside(data: Evidence, prior: Prior, positions: Float64) -> Integers:
 
 
 def walk(
-    data: Evidence, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
+    data: Counted, state: State, prior: Prior, settings: Sampling, rng: np.random.Generator
 ) -> tuple[State, list[tuple[Float64, Integers]]]:
     """Rounds of moves. Returns the last state, and positions and kinds of the atoms of each sample."""
     room = _ROOM * len(state.positions) + 100
@@ -370,7 +347,7 @@ def walk(
         if number in _FITTED and atoms > 0:
             now = fitted(data, now, width=settings.width)
         state = now
-        model = _model(data, state)
+        model = state.level + _images(data, state, state.width)
         atoms, done = atom_moves.moves(
             data.counts,
             model,
@@ -385,7 +362,6 @@ def walk(
             shift=shift,
             share=_SHARE[len(state.heights) > 1],
             rng=rng,
-            precision=data.precision,
         )
         if number < settings.burn_in:  # later it would favour some states
             accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
