@@ -41,7 +41,8 @@ class Chain:
     volume
         The reconstruction, dims (z, y, x), computed.
     gain, read_counts, background
-        What a count adds to a value; counts with the variance of the read-out noise; the level without a specimen.
+        What a count adds to a value; counts with the variance of the read-out noise; the level without a specimen. All
+        0 where the noise is white in the gradient.
     """
 
     atoms: xr.Dataset

@@ -82,7 +82,8 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
         yield "standard error of a position, in all directions together", f"{numbers['position_error_pm']:.3g} pm"
     if numbers["width_nm"] is not None:
         yield "width of an atom in a projection", f"{numbers['width_nm']:.3g} nm"
-    yield "a count adds", f"{numbers['gain']:.3g}"
+    if numbers["gain"] > 0:
+        yield "a count adds", f"{numbers['gain']:.3g}"
     if numbers["read_counts"] > 0:
         yield "read-out noise, as the variance of so many counts", f"{numbers['read_counts']:.3g}"
 
