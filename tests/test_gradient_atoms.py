@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nntomo_dask as nt
-from nntomo_dask.atoms import annealing, evidence, gradient_bound, gradients, table
+from nntomo_dask.atoms import annealing, evidence, gradient_bound, gradient_sampling, gradients, table
 from nntomo_dask.kernels import atom_moves, gradient_evidence
 from nntomo_dask.kernels.atom_grid import Prior, Rays
 
@@ -216,6 +216,24 @@ def test_the_bound_is_that_of_dense_matrices():
     # Gaussians that are cut at 0.2 % against whole ones.
     np.testing.assert_allclose(found.heights, wanted[:, 0], rtol=0.03)
     np.testing.assert_allclose(found.positions, wanted[:, 1:], rtol=0.03)
+
+
+def test_the_agreement_is_the_best_on_the_mean():
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(0.05, 1, 60) ** 2
+    there = rng.random((4000, 60)) < shares
+    expected = float(shares.sum())
+    found = gradient_sampling.best_agreement(shares, expected)
+
+    def score(least):
+        kept = shares >= least
+        return float((2 * there[:, kept].sum(axis=1) / (kept.sum() + there.sum(axis=1))).mean())
+
+    best = max(score(least) for least in shares)
+    # The mean of ratios is not the ratio of means: with 20 atoms that are there, 1/20 of their spread.
+    assert score(found) == pytest.approx(best, abs=0.005)
+    assert score(0.5) < best - 0.005
+    assert gradient_sampling.best_agreement(np.ones(3), 3.0) == 1
 
 
 def test_annealing_starts_where_the_highest_atoms_begin_to_count(series):

@@ -66,7 +66,7 @@ def atoms_from_series(
     exponent: float | None = None,
     likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
-    agreement: float = 0.5,
+    agreement: float | None = None,
     burn_in: int = 25,
     samples: int = 40,
     seed: int = 0,

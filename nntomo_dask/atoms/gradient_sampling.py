@@ -17,6 +17,7 @@ from nntomo_dask.types import Float64, Integers
 
 PACKED = 0.1  # atoms in a cube as wide as their least distance; light atoms are far from as dense as that
 _WHO = "sample_atoms"
+_LEAST = 0.05  # share of the samples in which an atom is looked at at all
 _FITTED = (1, 3, 6, 10, 15, 20)  # rounds after which height and width are fitted again
 
 
@@ -33,7 +34,7 @@ class Rounds(NamedTuple):
 
     burn_in: int
     samples: int
-    agreement: float
+    agreement: float | None
 
 
 def start(
@@ -61,11 +62,15 @@ def sampled(
     positions, kinds, heights = annealing.annealed(data, begun.heights, begun.width, prior, rng)
     heights, width, taken = _walk(data, begun, positions, kinds, heights, prior, rounds, rng)
     near = float(prior.distances.min())
-    places, species, shares, spread = consensus(taken, len(symbols), near / 2, rounds.agreement)
+    least = rounds.agreement or _LEAST
+    places, species, shares, spread = consensus(taken, len(symbols), near / 2, least)
+    if rounds.agreement is None:
+        kept = np.flatnonzero(shares >= best_agreement(shares, float(np.mean([len(one) for _, one in taken]))))
+        places, species, shares, spread = places[kept], species[kept], shares[kept], spread[kept]
     if len(places) == 0:
         refuse(
             _WHO,
-            needs=f"atoms that are in {100 * rounds.agreement:g} % of the samples",
+            needs=f"atoms that are in {100 * least:g} % of the samples",
             got="none: the projections do not tell where atoms are",
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
@@ -87,6 +92,18 @@ def sampled(
     named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
     made = table.make(places, recipe=recipe, species=named, **columns)
     return made.assign_attrs(atom_width=width, minimum_distance=near)
+
+
+def best_agreement(shares: Float64, expected: float) -> float:
+    """The least share with which the expected harmonic mean of recall and precision is highest.
+
+    Of k atoms with probabilities p, where `expected` atoms are there in all, that is about ``2 Σ p / (k + expected)``.
+    """
+    if len(shares) == 0:
+        return 1.0
+    falling = np.sort(shares)[::-1]
+    means = 2 * np.cumsum(falling) / (np.arange(1, len(falling) + 1) + expected)
+    return float(falling[int(means.argmax())])
 
 
 def _walk(

@@ -66,7 +66,11 @@ class Sampling:
         unit="nm",
         above=0,
     )
-    agreement: float = setting(0.5, help="Of a series: share of the samples that an atom has to be in.", above=0)
+    agreement: float | None = setting(
+        None,
+        help="Of a series: share of the samples that an atom has to be in. Default: 0.5; of iDPC found with the atoms.",
+        above=0,
+    )
     burn_in: int = setting(
         25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
     )
@@ -96,7 +100,7 @@ def sample_atoms(
     exponent: float | None = None,
     likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
-    agreement: float = 0.5,
+    agreement: float | None = None,
     burn_in: int = 25,
     samples: int = 40,
     seed: int = 0,
@@ -135,7 +139,8 @@ def sample_atoms(
         Least distance of any two atoms, [nm]. None: 0.85 of the sum of their covalent radii, which are no bonds then;
         without elements, that of `atoms`, or 2.5 widths.
     agreement
-        Share of the samples in which an atom has to be.
+        Share of the samples in which an atom has to be. None: 0.5; where the noise is white in the gradient, the share
+        with which the expected harmonic mean of recall and precision is highest.
     burn_in, samples
         Rounds before the first sample and with a sample. A round has 20 moves for every atom.
     seed
@@ -183,7 +188,7 @@ def sample_atoms(
 def check(settings: Sampling, *, who: str) -> None:
     """Raise a SchemaError if a setting is out of range."""
     check_settings(settings, who=who)
-    if settings.agreement > 1:
+    if settings.agreement is not None and settings.agreement > 1:
         refuse(
             who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
         )
@@ -216,11 +221,12 @@ def sampled(
     inside = _inside(data, prior, state.positions)
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
     state, taken = walk(data, state, prior, settings, rng)
-    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
+    agreement = 0.5 if settings.agreement is None else settings.agreement
+    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
     if len(places) == 0:
         refuse(
             _WHO,
-            needs=f"atoms that are in {100 * settings.agreement:g} % of the samples",
+            needs=f"atoms that are in {100 * agreement:g} % of the samples",
             got="none: the projections do not tell where atoms are",
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
