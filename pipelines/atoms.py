@@ -52,7 +52,7 @@ from scipy.spatial import cKDTree
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import chain, counts, sampling, shared, table
+from nntomo_dask.atoms import chain, counts, evidence, sampling, shared, table
 from nntomo_dask.kernels import counting
 from nntomo_dask.plotting import html_page
 from nntomo_dask.simulation.clusters import amorphous_cluster, cluster_specimen
@@ -334,9 +334,9 @@ def truth_of(case: Case, size: Size) -> xr.Dataset:
 
 
 def bound_of(truth: xr.Dataset, series: xr.DataArray, case: Case) -> float:
-    """The bound of the root mean square distance, [pm]; NaN where noise is not that of counts."""
-    if case.mode != "haadf":
-        return float("nan")
+    """The bound of the root mean square distance, [pm]."""
+    if case.mode == "idpc":
+        return 1000 * float(nt.position_bound(truth, series, likelihood="gradient").attrs["rmsd"])
     electrons = case.dose * (10 * series.attrs["pixel_size"]) ** 2 / series.sizes["angle"]
     noise = nt.Noise(gain=1 / electrons, read_noise=1e-3 / electrons)
     return 1000 * float(nt.position_bound(truth, series, noise=noise, per_projection="nothing").attrs["rmsd"])
@@ -376,7 +376,8 @@ def found_by(
     wanted = elements_of(case)
     if method.startswith("chain"):
         width = float(truth["width"].values[0]) if method == "chain-width" else None
-        chosen = sampling.Sampling(exponent=EXPONENT[case.mode], width=width)
+        likelihood: evidence.Likelihood = "gradient" if case.mode == "idpc" else "counts"
+        chosen = sampling.Sampling(likelihood=likelihood, width=width)
         try:
             made = chain.run(series, elements=seen_of(case), settings=chosen)
         except nt.SchemaError as error:  # it is sure of no atom

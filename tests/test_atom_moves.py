@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nntomo_dask.kernels import atom_moves
-from nntomo_dask.kernels.atom_moves import Prior, Rays
+from nntomo_dask.kernels.atom_grid import Prior, Rays
 
 HEIGHTS = np.array([3.0, 1.0])
 WIDTH = 0.05
@@ -51,29 +51,33 @@ def test_a_change_is_the_difference_of_two_likelihoods(height):
     assert atom_moves.change(counts, model, place, height, WIDTH, one) == pytest.approx(wanted, rel=1e-9, abs=1e-9)
 
 
-def moved(counts, model, positions, kinds, atoms, prior, *, heights=HEIGHTS, steps=4000, seed=0, share=(0.6, 0.1)):
-    settings = {"heights": heights, "width": WIDTH, "rays": rays(), "shift": 0.02, "share": share}
+def moved(
+    counts, model, positions, kinds, atoms, prior, *, heights=HEIGHTS, steps=4000, seed=0, share=(0.6, 0.1), pairs=0.0
+):
+    settings = {"heights": heights, "width": WIDTH, "rays": rays(), "shift": 0.02, "share": share, "pairs": pairs}
     rng = np.random.default_rng(seed)
     return atom_moves.moves(counts, model, positions, kinds, atoms, prior=prior, steps=steps, rng=rng, **settings)
 
 
-def test_the_model_stays_that_of_the_atoms():
+@pytest.mark.parametrize("pairs", [0.0, 0.2])
+def test_the_model_stays_that_of_the_atoms(pairs):
     positions, kinds = scene(40)
     shape = (5, 20, 20)
     heights = np.array([0.3, 0.2])
     model = 0.2 + atom_moves.render(positions[:8], kinds[:8], heights, WIDTH, rays(), shape)
     counts = np.random.default_rng(1).poisson(model).astype(float)
-    atoms, done = moved(counts, model, positions, kinds, 8, flat(20, 20, 1e-3, 0.06), heights=heights)
-    assert (done[:, 0] > 0).all()
-    assert (done[:, 0] < done[:, 1]).all()
+    atoms, done = moved(counts, model, positions, kinds, 8, flat(20, 20, 1e-3, 0.06), heights=heights, pairs=pairs)
+    made = done[: 6 if pairs else 4]
+    assert (made[:, 0] > 0).all()
+    assert (made[:, 0] < made[:, 1]).all()
     again = 0.2 + atom_moves.render(positions[:atoms], kinds[:atoms], heights, WIDTH, rays(), shape)
     np.testing.assert_allclose(model, again, atol=1e-9)
     away = np.linalg.norm(positions[:atoms, None] - positions[:atoms], axis=2) + np.eye(atoms)
     assert away.min() >= 0.06
 
 
-@pytest.mark.parametrize("skewed", [False, True])
-def test_without_evidence_states_come_up_as_often_as_the_prior_says(skewed):
+@pytest.mark.parametrize(("skewed", "pairs"), [(False, 0.0), (True, 0.0), (False, 0.6)])
+def test_without_evidence_states_come_up_as_often_as_the_prior_says(skewed, pairs):
     # Atoms that are not seen: their number is a Poisson variable, whatever map births are proposed by.
     shape, mean = (5, 20, 20), 6.0
     prior = flat(20, 20, mean / 20**3)
@@ -86,7 +90,17 @@ def test_without_evidence_states_come_up_as_often_as_the_prior_says(skewed):
     numbers, atoms = [], 0
     for seed in range(1500):
         atoms, _ = moved(
-            counts, model, positions, kinds, atoms, prior, heights=np.full(2, 1e-12), steps=60, seed=seed, share=(0, 0)
+            counts,
+            model,
+            positions,
+            kinds,
+            atoms,
+            prior,
+            heights=np.full(2, 1e-12),
+            steps=60,
+            seed=seed,
+            share=(0, 0),
+            pairs=pairs,
         )
         numbers.append(atoms)
     # 60 births and deaths forget a state of 6 atoms (correlation about exp(-60/2/6) < 1 %): the standard error of the

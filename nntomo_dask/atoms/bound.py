@@ -1,15 +1,21 @@
 """How well the projections of a series can determine where its atoms are."""
 
+import math
+from typing import Literal
+
 import numpy as np
 import xarray as xr
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import information, measured, table
+from nntomo_dask.atoms import gradient_bound, information, measured, table
+from nntomo_dask.atoms.gradients import gradients
 from nntomo_dask.atoms.least_squares import FREE_OF_VIEWS, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
 from nntomo_dask.atoms.parameters import Parameters, Widths, grouped
 from nntomo_dask.atoms.refine import Refinement
 from nntomo_dask.atoms.views import Pixels, Views
+from nntomo_dask.errors import refuse
+from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings
 from nntomo_dask.types import Float32
 
@@ -24,6 +30,7 @@ def position_bound(
     widths: Widths = "species",
     per_projection: PerProjection = "scale",
     pixels: Pixels = "points",
+    likelihood: Literal["counts", "gradient"] = "counts",
 ) -> xr.Dataset:
     """The Cramér–Rao bound of each atom's position: what no unbiased estimate from such projections can beat.
 
@@ -45,6 +52,10 @@ def position_bound(
         The noise; "auto" estimates it from the series.
     widths, per_projection, pixels
         What is unknown, as for `refine_atoms`.
+    likelihood
+        "gradient": the noise is white in the gradient, as of iDPC; its read-out noise is the deviation of each
+        component of the gradient, in units of the series per nm. Then heights and positions alone are unknown, and the
+        width is the median of the table's.
 
     Returns
     -------
@@ -55,7 +66,7 @@ def position_bound(
     Raises
     ------
     SchemaError
-        As for `refine_atoms`; or there is no noise.
+        As for `refine_atoms`; or there is no noise, or no such likelihood.
 
     References
     ----------
@@ -64,6 +75,12 @@ def position_bound(
     check_settings(Refinement(widths=widths, per_projection=per_projection, pixels=pixels), who=_WHO)
     measured.check(atoms, series, who=_WHO)
     measured.check_noise(noise, who=_WHO, needs_noise=True)
+    if likelihood == "gradient":
+        return _of_gradients(atoms, series, noise)
+    if likelihood != "counts":
+        refuse(
+            _WHO, needs="a likelihood of counts or gradient", got=f"{likelihood!r}", remedy='`likelihood="gradient"`'
+        )
     model = measured.noise_of(noise, series)
     if model is None:
         measured.refuse_noiseless(_WHO)
@@ -95,3 +112,21 @@ def position_bound(
     made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
     kept = {key: value for key, value in atoms.attrs.items() if key == measured.OF_PROJECTIONS}
     return made.assign_attrs(kept | {"rmsd": float(np.sqrt((errors.positions**2).sum(axis=1).mean()))})
+
+
+def _of_gradients(atoms: xr.Dataset, series: xr.DataArray, noise: NoiseOf) -> xr.Dataset:
+    known = noise if isinstance(noise, Noise) else None
+    data = gradients(series, noise=known, who=_WHO)
+    exact = measured.atoms_of(atoms)
+    width = float(np.median(exact.widths))
+    shown = exact.heights * (math.sqrt(2 * math.pi) * width / data.pixel)
+    field = max(abs(data.rays.step_z) * data.shape[2], abs(data.rays.step_t) * data.shape[1])
+    errors = gradient_bound.standard_errors(
+        exact.positions, shown, width, data.rays, precision=data.precision, field=field
+    )
+    heights = exact.heights * errors.heights / shown
+    said = {"likelihood": "gradient", "noise": measured.said_of_noise(noise), "atoms": measured.digest(atoms)}
+    columns = dict(zip(table.ERRORS, errors.positions.T, strict=True))
+    columns |= {table.HEIGHT_ERROR: heights, table.SIGNIFICANCE: exact.heights / heights}
+    made = table.like(atoms, recipes.record(_WHO, said, [atoms.attrs["recipe"], series]), columns)
+    return made.assign_attrs(rmsd=float(np.sqrt((errors.positions**2).sum(axis=1).mean())))

@@ -21,8 +21,11 @@ from nntomo_dask.atoms import (
     table,
 )
 from nntomo_dask.atoms.counts import Counted
+from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
+from nntomo_dask.atoms.gradients import Gradients, width_of as width_of_gradients
 from nntomo_dask.atoms.residual import Residual
 from nntomo_dask.atoms.sampling import Sampling
+from nntomo_dask.atoms.spacing import apart
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.projection.smooth import smooth_projections
@@ -63,11 +66,13 @@ class Chain:
     volume
         The reconstruction, dims (z, y, x), computed.
     gain, read_counts, background
-        What a count adds to a value; counts with the variance of the read-out noise; the level without a specimen.
+        What a count adds to a value; counts with the variance of the read-out noise; the level without a specimen. All
+        0 where the noise is white in the gradient.
     stages
         One after another.
     residual
-        What the atoms leave of the projections; None of candidates, whose heights are those of a volume.
+        What the atoms leave of the projections; None of candidates, whose heights are those of a volume, and where the
+        noise is white in the gradient.
     """
 
     atoms: xr.Dataset
@@ -91,9 +96,10 @@ def atoms_from_series(
     last: Last = "samples",
     noise: Noise | None = None,
     width: float | None = None,
-    exponent: float = 1.7,
+    exponent: float | None = None,
+    likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
-    agreement: float = 0.5,
+    agreement: float | None = None,
     burn_in: int = 25,
     samples: int = 40,
     seed: int = 0,
@@ -125,7 +131,7 @@ def atoms_from_series(
     last
         The last stage. "candidates": nothing is sampled. "samples": see `sample_atoms`. "projections": after that,
         `refine_atoms`.
-    noise, width, exponent, minimum_distance, agreement, burn_in, samples, seed
+    noise, width, exponent, likelihood, minimum_distance, agreement, burn_in, samples, seed
         See `sample_atoms`.
 
     Returns
@@ -140,6 +146,7 @@ def atoms_from_series(
     settings = Sampling(
         width=width,
         exponent=exponent,
+        likelihood=likelihood,
         minimum_distance=minimum_distance,
         agreement=agreement,
         burn_in=burn_in,
@@ -194,11 +201,11 @@ def run(
             )
     measured.check_geometry(series, who=_WHO)
     if volume is not None:
-        sampling.check_volume(volume, series, who=_WHO)
+        counting.check_volume(volume, series, who=_WHO)
     _check_lengths(series, chosen, smoothing)
     how = method_of(method, {}) if method is not None and method != ASSESSED else _METHOD
     how.check(series)
-    data = counting.counted(series, noise=noise, who=_WHO)
+    data = evidence(series, likelihood=chosen.likelihood, noise=noise, who=_WHO)
     stages = [_stage_of_noise(data, noise)]
     made, sigma = volume, None
     if made is None:
@@ -230,20 +237,19 @@ def run(
         rounds = f"{chosen.burn_in} rounds, then {chosen.samples} with a sample each, seed {chosen.seed}"
         stages.append(Stage("sampling", rounds, f"{found.sizes[table.ATOM]} atoms"))
     if last == "projections" and found.sizes[table.ATOM] > 0:
-        model = Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
         common = {name: found.attrs[name] for name in ("atom_width", "minimum_distance")}
-        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=model).assign_attrs(common)
+        found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=_noise_of(data)).assign_attrs(
+            common
+        )
         moved = int((found[table.REFINED].values == 1).sum())
         stages.append(Stage("refinement", "least squares in the projections", f"{moved} atoms moved"))
     return Chain(
         found.assign_attrs(recipe=recipes.Shown(recipe)),
         begun,
         computed,
-        data.gain,
-        data.read,
-        data.background,
+        *(data.gain, data.read, data.background) if isinstance(data, Counted) else (0.0, 0.0, 0.0),
         tuple(stages),
-        residual.of(found, series, data) if last != "candidates" else None,
+        residual.of(found, series, data) if last != "candidates" and isinstance(data, Counted) else None,
     )
 
 
@@ -269,10 +275,12 @@ def _check_lengths(series: xr.DataArray, settings: Sampling, smoothing: float | 
         )
 
 
-def _smoothing(given: float | None, data: Counted, symbols: tuple[str, ...], settings: Sampling) -> float:
+def _smoothing(given: float | None, data: Evidence, symbols: tuple[str, ...], settings: Sampling) -> float:
     """The width of an atom [nm], or as much of it as leaves two maxima of two atoms at their least distance."""
     if given is not None:
         return given
+    if isinstance(data, Gradients):  # whose noise is smooth, and no smoothing makes less of it
+        return 0.0
     width = settings.width or counting.width_of(data)
     if settings.minimum_distance is None and not symbols:
         return width
@@ -281,14 +289,17 @@ def _smoothing(given: float | None, data: Counted, symbols: tuple[str, ...], set
     return min(width, math.sqrt(max((closest / 2) ** 2 - width**2, 0.0)))
 
 
-def _stage_of_noise(data: Counted, noise: Noise | None) -> Stage:
+def _stage_of_noise(data: Evidence, noise: Noise | None) -> Stage:
+    source = "found from the series" if noise is None else "given"
+    if isinstance(data, Gradients):
+        return Stage("noise", source, f"white in the gradient, {data.precision**-0.5:.3g} per nm along each axis")
     said = [f"a count adds {data.gain:.3g}"] if data.gain > 0 else []
     if data.read > 0:
         said.append(f"read-out noise {data.gain * math.sqrt(data.read):.3g}")
     if data.background:
         said.append(f"background {data.background:.3g}")
     said.append(f"{float(data.counts.mean()) - data.read:.3g} counts a pixel")
-    return Stage("noise", "found from the series" if noise is None else "given", ", ".join(said))
+    return Stage("noise", source, ", ".join(said))
 
 
 def _told(method: Method) -> str:
@@ -302,7 +313,7 @@ def _told(method: Method) -> str:
 
 
 def maxima(
-    volume: xr.DataArray, data: Counted, symbols: tuple[str, ...], settings: Sampling, *, smoothed: bool
+    volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], settings: Sampling, *, smoothed: bool
 ) -> xr.Dataset:
     """Candidates: the bright maxima of the smoothed volume within all projections, at least a bond apart.
 
@@ -317,7 +328,7 @@ def maxima(
         There are none.
     """
     pixel = data.pixel
-    sigma = max((settings.width or counting.width_of(data)) / pixel, _LEAST_WIDTH)
+    sigma = max((settings.width or width_of(data)) / pixel, _LEAST_WIDTH)
     again = max(_AGAIN * sigma, _LEAST_WIDTH) if smoothed else sigma
     smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), again)
     if settings.minimum_distance is not None or symbols:
@@ -331,7 +342,7 @@ def maxima(
     values = smooth[tuple(places.T)]
     # Not by a wider filter: beside a bright atom its own slope would hide a weaker one.
     places_nm = np.asarray(places * pixel, np.float64)
-    first = sampling.apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    first = apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
     places, values = places[first], values[first]
     brightest = np.sort(values)[::-1][: max(len(values) // _BRIGHTEST[0], _BRIGHTEST[1])]
     kept = values >= _BRIGHT * float(brightest.mean())
@@ -353,6 +364,18 @@ def maxima(
         confidence=values[kept] / noise,
     )
     return made.assign_attrs(atom_width=sigma * pixel, minimum_distance=distance)
+
+
+def _noise_of(data: Evidence) -> Noise | Literal["auto"]:
+    """The noise that a refinement weights pixels by."""
+    if isinstance(data, Gradients):
+        return "auto"
+    return Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
+
+
+def width_of(data: Evidence) -> float:
+    """The standard deviation of an atom in a projection [nm], before any is found."""
+    return width_of_gradients(data) if isinstance(data, Gradients) else counting.width_of(data)
 
 
 def vertices(smooth: Float64, places: Integers) -> Float64:

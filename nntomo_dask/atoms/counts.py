@@ -10,7 +10,7 @@ import xarray as xr
 from nntomo_dask.arrays import finite, schema, slabs
 from nntomo_dask.atoms import measured
 from nntomo_dask.errors import refuse
-from nntomo_dask.kernels.atom_moves import Rays
+from nntomo_dask.kernels.atom_grid import Rays
 from nntomo_dask.projection.noise import Noise, noise as noise_of
 from nntomo_dask.types import Bools, Float64
 
@@ -41,15 +41,37 @@ class Counted(NamedTuple):
 
     def seen(self, margin: float) -> Bools:
         """(z, y, x): voxels that are farther than a margin [nm] from the edges of every projection."""
-        rays, (_, detectors, slices) = self.rays, self.shape
-        z = rays.first_z + rays.step_z * np.arange(slices)
-        t = rays.first_t + rays.step_t * np.arange(detectors)
-        along = (z >= z.min() + margin) & (z <= z.max() - margin)
-        across = np.ones((detectors, detectors), bool)
-        for cosine, sine in zip(rays.cosines, rays.sines, strict=True):
-            place = t[None, :] * cosine + t[:, None] * sine
-            across &= (place >= t.min() + margin) & (place <= t.max() - margin)
-        return np.asarray(along[:, None, None] & across)
+        return seen(self.rays, self.shape, margin)
+
+
+def seen(rays: Rays, shape: tuple[int, int, int], margin: float) -> Bools:
+    """(z, y, x): voxels that are farther than a margin [nm] from the edges of projections (view, detector, z)."""
+    _, detectors, slices = shape
+    z = rays.first_z + rays.step_z * np.arange(slices)
+    t = rays.first_t + rays.step_t * np.arange(detectors)
+    along = (z >= z.min() + margin) & (z <= z.max() - margin)
+    across = np.ones((detectors, detectors), bool)
+    for cosine, sine in zip(rays.cosines, rays.sines, strict=True):
+        place = t[None, :] * cosine + t[:, None] * sine
+        across &= (place >= t.min() + margin) & (place <= t.max() - margin)
+    return np.asarray(along[:, None, None] & across)
+
+
+def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
+    """Raise a SchemaError unless a volume is on the grid of a series."""
+    schema.check_volume(volume, who=who)
+    schema.check_tilt_series(series, who=who)
+    pairs = ((schema.Z, schema.Z), (schema.Y, schema.DETECTOR), (schema.X, schema.DETECTOR))
+    if any(
+        volume.sizes[one] != series.sizes[other] or not np.allclose(volume[one].values, series[other].values)
+        for one, other in pairs
+    ):
+        refuse(
+            who,
+            needs="a volume on the grid of the series",
+            got=f"sizes {tuple(volume.shape)} and {tuple(series.shape)}, or other positions",
+            remedy="a reconstruction of this series",
+        )
 
 
 def counting_step(values: npt.ArrayLike) -> float | None:
@@ -81,10 +103,7 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
         `series` is no tilt series, its pixels have no length, its slices are not at equal steps, a value is NaN, all
         are the same, or none is above the background.
     """
-    measured.check_geometry(series, who=who)
-    ordered = series.sortby(schema.ANGLE)
-    values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
-    finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)
+    values, rays, pixel = values_and_rays(series, who=who)
     _check_specimen(values, noise, who)
     found = noise
     if found is None:
@@ -92,11 +111,26 @@ def counted(series: xr.DataArray, *, noise: Noise | None, who: str) -> Counted:
         found = noise_of(series) if step is None else Noise(gain=step, brightest=float(values.max()))
     gain, read = _as_counts(found, values)
     above = (values.astype(np.float64) - found.background) / gain + read
+    counts = np.ascontiguousarray(np.maximum(above, 0).transpose(1, 2, 0))
+    return Counted(counts, read, gain, found.background, rays, pixel)
+
+
+def values_and_rays(series: xr.DataArray, *, who: str) -> tuple[npt.NDArray[np.float32], Rays, float]:
+    """Values (z, view, detector) in ascending order of angles, where they lie, and the pixel size [nm]. Computes.
+
+    Raises
+    ------
+    SchemaError
+        As `counted`.
+    """
+    measured.check_geometry(series, who=who)
+    ordered = series.sortby(schema.ANGLE)
+    values = np.asarray(slabs.lazy(ordered).data.compute(scheduler="synchronous"), np.float32)
+    finite.check_slab(values, who=who, dims=schema.SERIES_DIMS, first=0)
     angles = np.deg2rad(ordered[schema.ANGLE].values)
     z, t = (np.asarray(ordered[dim].values, np.float64) for dim in (schema.Z, schema.DETECTOR))
     rays = Rays(np.cos(angles), np.sin(angles), float(z[0]), _step(z), float(t[0]), _step(t))
-    counts = np.ascontiguousarray(np.maximum(above, 0).transpose(1, 2, 0))
-    return Counted(counts, read, gain, found.background, rays, schema.pixel_size_of(series))
+    return values, rays, schema.pixel_size_of(series)
 
 
 def _check_specimen(values: npt.NDArray[np.float32], noise: Noise | None, who: str) -> None:

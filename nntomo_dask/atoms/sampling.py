@@ -8,22 +8,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.ndimage
 import xarray as xr
-from scipy.spatial import cKDTree
 
-from nntomo_dask.arrays import recipes, schema
-from nntomo_dask.atoms import elements as element_room, shared, table
+from nntomo_dask.arrays import recipes
+from nntomo_dask.atoms import counts, elements as element_room, gradient_sampling, shared, table
 from nntomo_dask.atoms.consensus import consensus
-from nntomo_dask.atoms.counts import Counted, counted, width_of
+from nntomo_dask.atoms.counts import Counted, width_of
+from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
+from nntomo_dask.atoms.gradients import Gradients
+from nntomo_dask.atoms.heights import weights as weights_of
+from nntomo_dask.atoms.spacing import apart, spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
-from nntomo_dask.kernels.atom_moves import Prior
-from nntomo_dask.phantoms.radii import RADII_NM
+from nntomo_dask.kernels.atom_grid import Prior
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.settings import check_settings, setting
 from nntomo_dask.types import Float64, Integers
 
 _WHO = "sample_atoms"
-_BONDED = 0.85  # of the sum of two covalent radii: the least distance of two atoms
 _PACKED = 1.0  # atoms in a cube as wide as their least distance: the density of the prior
 _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where the volume is bright
 _MOVES_PER_ATOM = 20  # in a round
@@ -44,11 +45,16 @@ class Sampling:
         unit="nm",
         above=0,
     )
-    exponent: float = setting(
-        1.7,
-        help="Of a series: power of the atomic number with which atoms of several elements are weighted.",
+    exponent: float | None = setting(
+        None,
+        help="Of a series: power of the atomic number with which atoms of several elements are weighted. "
+        "Default: 1.7; of a phase the potential of each element.",
         least=0,
         most=3,
+    )
+    likelihood: Likelihood = setting(
+        "auto",
+        help="Of a series: noise of counts, or white in the gradient, as of iDPC; auto: by its quantity.",
     )
     minimum_distance: float | None = setting(
         None,
@@ -57,7 +63,11 @@ class Sampling:
         unit="nm",
         above=0,
     )
-    agreement: float = setting(0.5, help="Of a series: share of the samples that an atom has to be in.", above=0)
+    agreement: float | None = setting(
+        None,
+        help="Of a series: share of the samples that an atom has to be in. Default: 0.5; of iDPC found with the atoms.",
+        above=0,
+    )
     burn_in: int = setting(
         25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
     )
@@ -84,9 +94,10 @@ def sample_atoms(
     elements: Sequence[str] = (),
     noise: Noise | None = None,
     width: float | None = None,
-    exponent: float = 1.7,
+    exponent: float | None = None,
+    likelihood: Likelihood = "auto",
     minimum_distance: float | None = None,
-    agreement: float = 0.5,
+    agreement: float | None = None,
     burn_in: int = 25,
     samples: int = 40,
     seed: int = 0,
@@ -106,7 +117,8 @@ def sample_atoms(
     volume
         A reconstruction of it, dims (z, y, x): atoms appear where it is bright, and a few everywhere.
     atoms
-        Where to begin: a table, such as `find_atoms(volume)` gives.
+        Where to begin: a table, such as `find_atoms(volume)` gives. Where the noise is white in the gradient, sampling
+        begins with no atom; these say how high atoms are where the series is no phase in radians.
     elements
         Symbols of the elements that are seen. Without them, atoms are of one unknown kind.
     noise
@@ -115,12 +127,18 @@ def sample_atoms(
         Standard deviation of the Gaussian that an atom is in a projection, without its tails, [nm]. None: drawn with
         the atoms, as are the heights, the tails and the background.
     exponent
-        With several elements, atoms are as high as the power of their atomic number: about 1.7 in dark field.
+        With several elements, atoms are as high as this power of their atomic number. None: 1.7, as in dark field; of
+        noise that is white in the gradient, as their projected potential.
+    likelihood
+        "counts": noise of counts, with the gain of `noise`. "gradient": white noise of the gradient, as of iDPC; the
+        read-out noise of `noise` is then the deviation of each component of the gradient, per nm.
+        "auto": gradient where the quantity of the series is a phase.
     minimum_distance
         Least distance of any two atoms, [nm]. None: 0.85 of the sum of their covalent radii, which are no bonds then;
         without elements, that of `atoms`, or 2.5 widths.
     agreement
-        Share of the samples in which an atom has to be.
+        Share of the samples in which an atom has to be. None: 0.5; where the noise is white in the gradient, the share
+        with which the expected harmonic mean of recall and precision is highest.
     burn_in, samples
         Rounds before the first sample and with a sample. A round has 20 moves for every atom.
     seed
@@ -146,6 +164,7 @@ def sample_atoms(
     settings = Sampling(
         width=width,
         exponent=exponent,
+        likelihood=likelihood,
         minimum_distance=minimum_distance,
         agreement=agreement,
         burn_in=burn_in,
@@ -155,10 +174,10 @@ def sample_atoms(
     check(settings, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     table.check(atoms, who=_WHO)
-    check_volume(volume, series, who=_WHO)
+    counts.check_volume(volume, series, who=_WHO)
     if atoms.sizes[table.ATOM] == 0:
         refuse(_WHO, needs="at least one atom to begin with", got="none", remedy="`find_atoms` with a lower threshold")
-    data = counted(series, noise=noise, who=_WHO)
+    data = evidence(series, likelihood=likelihood, noise=noise, who=_WHO)
     parameters: dict[str, Any] = {"elements": list(symbols), **vars(settings)}
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
@@ -168,31 +187,14 @@ def sample_atoms(
 def check(settings: Sampling, *, who: str) -> None:
     """Raise a SchemaError if a setting is out of range."""
     check_settings(settings, who=who)
-    if settings.agreement > 1:
+    if settings.agreement is not None and settings.agreement > 1:
         refuse(
             who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
         )
 
 
-def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
-    """Raise a SchemaError unless a volume is on the grid of a series."""
-    schema.check_volume(volume, who=who)
-    schema.check_tilt_series(series, who=who)
-    pairs = ((schema.Z, schema.Z), (schema.Y, schema.DETECTOR), (schema.X, schema.DETECTOR))
-    if any(
-        volume.sizes[one] != series.sizes[other] or not np.allclose(volume[one].values, series[other].values)
-        for one, other in pairs
-    ):
-        refuse(
-            who,
-            needs="a volume on the grid of the series",
-            got=f"sizes {tuple(volume.shape)} and {tuple(series.shape)}, or other positions",
-            remedy="a reconstruction of this series",
-        )
-
-
 def sampled(
-    data: Counted,
+    data: Evidence,
     volume: xr.DataArray,
     atoms: xr.Dataset,
     symbols: tuple[str, ...],
@@ -203,7 +205,12 @@ def sampled(
     """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
     distances = least_distances(symbols, settings, atoms)
-    weights = _weights(symbols, settings.exponent)
+    if isinstance(data, Gradients):
+        start = gradient_sampling.start(data, atoms, symbols, exponent=settings.exponent, width=settings.width)
+        prior = prior_of(data, volume, distances, start.width, packed=gradient_sampling.PACKED)
+        rounds = gradient_sampling.Rounds(settings.burn_in, settings.samples, settings.agreement)
+        return gradient_sampling.sampled(data, start, prior, symbols, rounds, rng, recipe=recipe)
+    weights = weights_of(symbols, settings.exponent, is_phase=False)
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
@@ -213,11 +220,12 @@ def sampled(
     inside = _inside(data, prior, state.positions)
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
     state, taken = walk(data, state, prior, settings, rng)
-    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, settings.agreement)
+    agreement = 0.5 if settings.agreement is None else settings.agreement
+    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
     if len(places) == 0:
         refuse(
             _WHO,
-            needs=f"atoms that are in {100 * settings.agreement:g} % of the samples",
+            needs=f"atoms that are in {100 * agreement:g} % of the samples",
             got="none: the projections do not tell where atoms are",
             remedy="a lower `agreement`, or the `width` of the atoms",
         )
@@ -249,46 +257,13 @@ def sampled(
 
 def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
     """(kind, kind): how close two atoms may be, [nm]."""
-    if settings.minimum_distance is not None:
-        return np.full((max(len(symbols), 1),) * 2, settings.minimum_distance)
-    if not symbols:
-        assert atoms is not None
-        known = atoms["width"].values[np.isfinite(atoms["width"].values)]
-        width = float(np.median(known)) if known.size else 0.05
-        return np.full((1, 1), float(atoms.attrs.get("minimum_distance", 2.5 * width)))
-    radii = np.array([RADII_NM.get(symbol, 0.15) for symbol in symbols])
-    return np.asarray(_BONDED * (radii[:, None] + radii))
-
-
-def _weights(symbols: tuple[str, ...], exponent: float) -> Float64:
-    """(kind,): heights in units of the highest."""
-    if not symbols:
-        return np.ones(1)
-    powers = np.array([float(element_room.NUMBERS[symbol]) for symbol in symbols]) ** exponent
-    return np.asarray(powers / powers.max())
+    return spaced(symbols, settings.minimum_distance, atoms)
 
 
 def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
     """(atom,): number of each atom's element; the first one where the table does not say."""
     places = {symbol: number for number, symbol in enumerate(symbols)}
     return np.array([places.get(str(one), 0) for one in atoms[table.SPECIES].values], np.int64)
-
-
-def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Float64) -> Integers:
-    """Numbers of atoms of which no two are too close; the higher one of two stays."""
-    if len(positions) == 0:
-        return np.zeros(0, np.int64)
-    near = cKDTree(positions).query_ball_point(positions, float(distances.max()))
-    stays, decided = np.ones(len(positions), bool), np.zeros(len(positions), bool)
-    for one in np.argsort(-np.nan_to_num(heights), kind="stable"):
-        decided[one] = True
-        if not stays[one]:
-            continue
-        others = np.array(near[one], np.int64)
-        others = others[~decided[others]]
-        away = np.linalg.norm(positions[others] - positions[one], axis=1)
-        stays[others[away < distances[kinds[one], kinds[others]]]] = False
-    return np.flatnonzero(stays)
 
 
 def begin(data: Counted, positions: Float64, kinds: Integers, weights: Float64, settings: Sampling) -> State:
@@ -328,7 +303,9 @@ def _model(data: Counted, state: State) -> Float64:
     return shared.model(data, _seen(state), _theta(data, state))
 
 
-def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: float) -> Prior:
+def prior_of(
+    data: Evidence, volume: xr.DataArray, distances: Float64, width: float, *, packed: float = _PACKED
+) -> Prior:
     """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
     bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
     inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
@@ -339,7 +316,7 @@ def prior_of(data: Counted, volume: xr.DataArray, distances: Float64, width: flo
     births = np.concatenate([[0.0], np.cumsum(shares.ravel())])
     births /= births[-1]
     voxel = abs(data.rays.step_z) * data.rays.step_t**2
-    return Prior(distances, _PACKED / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
+    return Prior(distances, packed / float(distances.mean()) ** 3 * voxel, births, data.shape[1])
 
 
 def _inside(data: Counted, prior: Prior, positions: Float64) -> Integers:

@@ -8,6 +8,8 @@ and the logarithm of the likelihood of counts is ``Σ y log m - m``. The prior i
 with a least distance for each two kinds. Moves are proposed and accepted so that states come up as often as they are
 probable [1]_: an atom is shifted, gets another kind, is born or dies. Births are proposed where a map is high.
 
+Where the noise is white in the gradient of the projections, `gradient_evidence` has the likelihood.
+
 References
 ----------
 .. [1] P. J. Green, Reversible jump Markov chain Monte Carlo computation and Bayesian model determination, Biometrika 82
@@ -15,37 +17,18 @@ References
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nntomo_dask.kernels.atom_evidence import LEAST, add, gain, paint
+from nntomo_dask.kernels.atom_grid import REACH, Prior, Rays, accepts, is_free, voxel_of
 from nntomo_dask.kernels.compiling import njit
+from nntomo_dask.kernels.pair_moves import merge, split
 from nntomo_dask.types import Float64, Integers
 
-REACH = 3.5  # standard deviations beyond which an atom adds nothing
-_LEAST = 1e-12  # of the model's values: the logarithm stays finite
-SHIFTS, KINDS, BIRTHS, DEATHS = 0, 1, 2, 3  # places of the counts of moves
-
-
-class Rays(NamedTuple):
-    """Where pixels lie: position [nm] = first + step · index. An entry of the trigonometric functions for each view."""
-
-    cosines: Float64
-    sines: Float64
-    first_z: float
-    step_z: float
-    first_t: float
-    step_t: float
-
-
-class Prior(NamedTuple):
-    """What is known of atoms beside the projections."""
-
-    distances: Float64  # (kind, kind) [nm], least
-    per_voxel: float  # mean number of atoms of all kinds in a voxel
-    births: Float64  # (voxel + 1,): cumulative, from 0 to 1; the share of births in each voxel of (z, y, x)
-    size: int  # voxels along y and along x
+SHIFTS, KINDS, BIRTHS, DEATHS, SPLITS, MERGERS = 0, 1, 2, 3, 4, 5  # places of the counts of moves
 
 
 def render(
@@ -64,7 +47,7 @@ def render(
     """
     images = np.zeros(shape)
     for position, kind in zip(positions, kinds, strict=True):
-        _paint(images, position, float(heights[kind]), width, rays)
+        paint(images, position, float(heights[kind]), width, rays)
     return images
 
 
@@ -87,12 +70,24 @@ def render_reference(
 
 def log_likelihood(counts: Float64, model: Float64) -> float:
     """``Σ y log m - m``."""
-    return float((counts * np.log(np.maximum(model, _LEAST)) - model).sum())
+    return float((counts * np.log(np.maximum(model, LEAST)) - model).sum())
 
 
-def change(counts: Float64, model: Float64, position: Float64, height: float, width: float, rays: Rays) -> float:
-    """What an atom more, or one of negative height, adds to the logarithm of the likelihood."""
-    return float(_change(counts, model, position, height, width, rays))
+def change(
+    counts: Float64,
+    model: Float64,
+    position: Float64,
+    height: float,
+    width: float,
+    rays: Rays,
+    *,
+    precision: float = 0.0,
+) -> float:
+    """What an atom more, or one of negative height, adds to the logarithm of the likelihood.
+
+    A `precision` above zero is that of `moves`.
+    """
+    return float(gain(counts, model, position, height, width, rays, precision))
 
 
 def moves(
@@ -110,6 +105,8 @@ def moves(
     shift: float,
     share: tuple[float, float],
     rng: np.random.Generator,
+    precision: float = 0.0,
+    pairs: float = 0.0,
 ) -> tuple[int, Float64]:
     """Make some moves. `model`, `positions` and `kinds` are changed in place.
 
@@ -124,102 +121,39 @@ def moves(
     shift
         Standard deviation of a shift along each axis, [nm].
     share
-        Of moves: shifts, and changes of the kind; the others are births and deaths.
+        Of moves: shifts, and changes of the kind; the others are births and deaths, and what `pairs` says.
+    precision
+        Above zero: the noise is white in the gradient, and one over the variance of each of its components, per nm;
+        `model` is the residual of `gradient_evidence` then, and of `counts` the shape alone counts.
+    pairs
+        Share of moves that make two atoms of one, or one of two.
 
     Returns
     -------
-    The number of atoms, and (move, 2): for shifts, changes of kind, births and deaths how many were accepted and
-    proposed.
+    The number of atoms, and (move, 2): for shifts, changes of kind, births, deaths, splits and mergers how many were
+    accepted and proposed.
     """
-    done = np.zeros((4, 2))
+    done = np.zeros((6, 2))
     left = _moves(
-        counts, model, positions, kinds, atoms, heights, width, rays, prior, steps, shift, share[0], share[1], rng, done
+        counts,
+        model,
+        positions,
+        kinds,
+        atoms,
+        heights,
+        width,
+        rays,
+        prior,
+        steps,
+        shift,
+        share[0],
+        share[1],
+        rng,
+        done,
+        precision,
+        pairs,
     )
     return int(left), done
-
-
-@njit(nogil=True, cache=True)
-def _span(place: float, first: float, step: float, reach: float, count: int) -> Any:
-    """The first pixel within reach of a place, and the one after the last."""
-    one, other = (place - reach - first) / step, (place + reach - first) / step
-    low, high = min(one, other), max(one, other)
-    return max(0, math.ceil(low)), min(count, math.floor(high) + 1)
-
-
-@njit(nogil=True, cache=True)
-def _along(position: Any, height: float, width: float, rays: Any, count: int) -> Any:
-    """First slice, and the values of the Gaussian along z from there on, times the height."""
-    low, high = _span(position[0], rays.first_z, rays.step_z, REACH * width, count)
-    values = np.empty(max(high - low, 0))
-    for z in range(low, high):
-        away = (rays.first_z + rays.step_z * z - position[0]) / width
-        values[z - low] = height * math.exp(-0.5 * away * away)
-    return low, values
-
-
-@njit(nogil=True, cache=True)
-def _paint(images: Any, position: Any, height: float, width: float, rays: Any) -> None:
-    views, detectors, slices = images.shape
-    low, along = _along(position, height, width, rays, slices)
-    for k in range(views):
-        place = position[2] * rays.cosines[k] + position[1] * rays.sines[k]
-        start, stop = _span(place, rays.first_t, rays.step_t, REACH * width, detectors)
-        for t in range(start, stop):
-            away = (rays.first_t + rays.step_t * t - place) / width
-            across = math.exp(-0.5 * away * away)
-            for z in range(len(along)):
-                images[k, t, low + z] += across * along[z]
-
-
-@njit(nogil=True, cache=True)
-def _change(counts: Any, model: Any, position: Any, height: float, width: float, rays: Any) -> float:
-    views, detectors, slices = counts.shape
-    low, along = _along(position, height, width, rays, slices)
-    total, change = along.sum(), 0.0
-    for k in range(views):
-        place = position[2] * rays.cosines[k] + position[1] * rays.sines[k]
-        start, stop = _span(place, rays.first_t, rays.step_t, REACH * width, detectors)
-        for t in range(start, stop):
-            away = (rays.first_t + rays.step_t * t - place) / width
-            across = math.exp(-0.5 * away * away)
-            change -= across * total
-            for z in range(len(along)):
-                counted = counts[k, t, low + z]
-                if counted > 0:
-                    before = max(model[k, t, low + z], _LEAST)
-                    change += counted * math.log(max(model[k, t, low + z] + across * along[z], _LEAST) / before)
-    return change
-
-
-@njit(nogil=True, cache=True)
-def _is_free(positions: Any, kinds: Any, atoms: int, place: Any, kind: int, but: int, distances: Any) -> bool:
-    """Whether an atom of that kind may be at a place, whatever atom number `but` says."""
-    for other in range(atoms):
-        if other == but:
-            continue
-        least = distances[kind, kinds[other]]
-        square = 0.0
-        for axis in range(3):
-            square += (positions[other, axis] - place[axis]) ** 2
-        if square < least * least:
-            return False
-    return True
-
-
-@njit(nogil=True, cache=True)
-def _voxel(place: Any, rays: Any, size: int, slices: int) -> int:
-    """The number of the voxel that holds a place, -1 outside."""
-    z = math.floor((place[0] - rays.first_z) / rays.step_z + 0.5)
-    y = math.floor((place[1] - rays.first_t) / rays.step_t + 0.5)
-    x = math.floor((place[2] - rays.first_t) / rays.step_t + 0.5)
-    if z < 0 or y < 0 or x < 0 or z >= slices or y >= size or x >= size:
-        return -1
-    return (z * size + y) * size + x
-
-
-@njit(nogil=True, cache=True)
-def _accepts(logarithm: float, rng: Any) -> bool:
-    return logarithm >= 0 or rng.random() < math.exp(logarithm)
 
 
 @njit(nogil=True, cache=True)
@@ -239,6 +173,8 @@ def _moves(
     share_of_kinds: float,
     rng: Any,
     done: Any,
+    precision: float,
+    share_of_pairs: float,
 ) -> int:
     slices, size, births = counts.shape[2], prior.size, prior.births
     place, before = np.empty(3), np.empty(3)
@@ -252,21 +188,21 @@ def _moves(
             for axis in range(3):
                 before[axis] = positions[i, axis]
                 place[axis] = before[axis] + shift * rng.standard_normal()
-            voxel = _voxel(place, rays, size, slices)
+            voxel = voxel_of(place, rays, size, slices)
             # Outside of the map, and where it is zero, there are no atoms.
             if voxel < 0 or births[voxel + 1] <= births[voxel]:
                 continue
-            if not _is_free(positions, kinds, atoms, place, kinds[i], i, prior.distances):
+            if not is_free(positions, kinds, atoms, place, kinds[i], i, prior.distances):
                 continue
             height = heights[kinds[i]]
-            _paint(model, before, -height, width, rays)
-            gained = _change(counts, model, place, height, width, rays)
-            gained -= _change(counts, model, before, height, width, rays)
-            if _accepts(gained, rng):
+            add(model, before, -height, width, rays, precision)
+            gained = gain(counts, model, place, height, width, rays, precision)
+            gained -= gain(counts, model, before, height, width, rays, precision)
+            if accepts(gained, rng):
                 positions[i] = place
                 before[:] = place
                 done[SHIFTS, 0] += 1
-            _paint(model, before, height, width, rays)
+            add(model, before, height, width, rays, precision)
         elif chosen < share_of_shifts + share_of_kinds:
             if atoms == 0 or len(heights) < 2:
                 continue
@@ -274,13 +210,23 @@ def _moves(
             i = rng.integers(0, atoms)
             kind = (kinds[i] + 1 + rng.integers(0, len(heights) - 1)) % len(heights)
             place[:] = positions[i]
-            if not _is_free(positions, kinds, atoms, place, kind, i, prior.distances):
+            if not is_free(positions, kinds, atoms, place, kind, i, prior.distances):
                 continue
             more = heights[kind] - heights[kinds[i]]
-            if _accepts(_change(counts, model, place, more, width, rays), rng):
-                _paint(model, place, more, width, rays)
+            if accepts(gain(counts, model, place, more, width, rays, precision), rng):
+                add(model, place, more, width, rays, precision)
                 kinds[i] = kind
                 done[KINDS, 0] += 1
+        elif chosen < share_of_shifts + share_of_kinds + share_of_pairs:
+            before_it = atoms
+            if rng.random() < 0.5:
+                done[SPLITS, 1] += 1
+                atoms = split(counts, model, positions, kinds, atoms, heights, width, rays, prior, rng, precision)
+                done[SPLITS, 0] += atoms - before_it
+            else:
+                done[MERGERS, 1] += 1
+                atoms = merge(counts, model, positions, kinds, atoms, heights, width, rays, prior, rng, precision)
+                done[MERGERS, 0] += before_it - atoms
         elif rng.random() < 0.5:
             done[BIRTHS, 1] += 1
             voxel = min(np.searchsorted(births, rng.random(), side="right") - 1, len(births) - 2)
@@ -291,11 +237,11 @@ def _moves(
             place[2] = rays.first_t + rays.step_t * (voxel % size + rng.random() - 0.5)
             if atoms >= len(positions) or density <= 0:
                 continue
-            if not _is_free(positions, kinds, atoms, place, kind, -1, prior.distances):
+            if not is_free(positions, kinds, atoms, place, kind, -1, prior.distances):
                 continue
-            gained = _change(counts, model, place, heights[kind], width, rays)
-            if _accepts(gained + math.log(prior.per_voxel / (density * (atoms + 1))), rng):
-                _paint(model, place, heights[kind], width, rays)
+            gained = gain(counts, model, place, heights[kind], width, rays, precision)
+            if accepts(gained + math.log(prior.per_voxel / (density * (atoms + 1))), rng):
+                add(model, place, heights[kind], width, rays, precision)
                 positions[atoms] = place
                 kinds[atoms] = kind
                 atoms += 1
@@ -306,14 +252,14 @@ def _moves(
             done[DEATHS, 1] += 1
             i = rng.integers(0, atoms)
             place[:] = positions[i]
-            voxel = _voxel(place, rays, size, slices)
+            voxel = voxel_of(place, rays, size, slices)
             if voxel < 0 or births[voxel + 1] <= births[voxel]:
                 continue
             density = births[voxel + 1] - births[voxel]
             height = heights[kinds[i]]
-            gained = _change(counts, model, place, -height, width, rays)
-            if _accepts(gained + math.log(density * atoms / prior.per_voxel), rng):
-                _paint(model, place, -height, width, rays)
+            gained = gain(counts, model, place, -height, width, rays, precision)
+            if accepts(gained + math.log(density * atoms / prior.per_voxel), rng):
+                add(model, place, -height, width, rays, precision)
                 atoms -= 1
                 positions[i] = positions[atoms]
                 kinds[i] = kinds[atoms]
