@@ -135,7 +135,7 @@ def test_the_chain_is_told_the_width_where_it_is_known(monkeypatch):
     volumes = {}
     for method in ("chain", "chain-width"):
         found, volume = study.found_by(method, series, case, truth, volumes)
-        told = float(found["width"].values[0]) == float(truth["width"].values[0])
+        told = float(found["width"].values[0]) == pytest.approx(float(truth["width"].values[0]), rel=1e-9)
         assert told == (method == "chain-width")
         assert volume.dims == ("z", "y", "x")
         assert study.scored(case, method, found, truth, 1.0, 0.0).recall == 1

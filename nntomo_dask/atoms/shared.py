@@ -34,6 +34,9 @@ _STEPS, _NEAR = 8, 1e-3  # of a fit
 Accept = Literal["always", "by probability"]
 
 
+_LEAST_INFORMATION = 1.0  # of a logarithm: where counts say nothing, as of noise alone, it changes by about 1 at a time
+
+
 class Known(NamedTuple):
     """What is known of θ before atoms are looked at; of the height nothing."""
 
@@ -104,7 +107,7 @@ def near(data: Counted, known: Known, seen: Seen, theta: Float64) -> Local:
     away = theta - known.means
     logarithm -= 0.5 * float((known.precisions * away**2).sum())
     gradient -= known.precisions * away
-    information += np.diag(known.precisions + 1e-9 * np.diag(information) + 1e-9)
+    information += np.diag(known.precisions + 1e-9 * np.diag(information) + _LEAST_INFORMATION)
     step = np.clip(np.linalg.solve(information, gradient), -_FAR, _FAR)
     return Local(logarithm, theta + step, np.linalg.cholesky(information))
 
