@@ -98,6 +98,7 @@ PEAKS = {  # the volume, and by what it is smoothed [nm]
 }
 LIMIT_NM = 0.09  # of a match, at most
 HALF_NM = 0.06  # of the slab that a figure shows
+MOST_COLUMNS = 4
 ENOUGH = 0.5  # of the atoms: fewer, and a distance says how many match by chance
 
 
@@ -479,13 +480,13 @@ def error_of(row: Row) -> float:
 
 
 def draw_doses(rows: Sequence[Row]) -> Figure:
-    """Of one structure and mode: the atoms that were found, those that are right, and their distance, against dose.
+    """Of one structure: the atoms that were found, those that are right, and their distance, against dose.
 
-    A column for each engine and geometry.
+    A column for each geometry.
     """
-    parts: dict[tuple[str, str], list[Row]] = {}
+    parts: dict[str, list[Row]] = {}
     for row in rows:
-        parts.setdefault((row.case.engine, row.case.geometry), []).append(row)
+        parts.setdefault(row.case.geometry, []).append(row)
     figure = Figure(figsize=(max(0.9 + 2.3 * len(parts), 5.0), 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(3, len(parts), squeeze=False, sharex=True, sharey="row")
@@ -499,13 +500,18 @@ def draw_doses(rows: Sequence[Row]) -> Figure:
                     axes.plot(*means(own, measure), **style)
         style = {"color": "0.2", "linestyle": ":", "marker": "_", "markersize": 9, "label": "bound"}
         column[2].plot(*means(some, lambda row: row.bound_pm), **style)
-        column[0].set_title(f"{key[1]}, {key[0]}", fontsize=9)
+        column[0].set_title(key, fontsize=9)
         for axes in column:
             axes.grid(alpha=0.3)
     for axes in grid[:2].ravel():
         axes.set_ylim(-0.04, 1.06)
     grid[2, 0].set_xscale("log")
-    grid[2, 0].set_yscale("log")
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for axes in grid[2] for line in axes.get_lines()])
+    if np.isfinite(drawn).any():
+        low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
+        wider = 1.2 * max(1.0, np.sqrt(4 * low / high))
+        grid[2, 0].set_yscale("log")
+        grid[2, 0].set_ylim(low / wider, high * wider)
     lengths = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
     grid[2, 0].yaxis.set_major_formatter(lengths)
     grid[2, 0].yaxis.set_minor_formatter(lengths)
@@ -631,13 +637,18 @@ def page(rows: Sequence[Row], cases: Sequence[Case], out: Path) -> None:
                 "each structure the series on which methods differ most."
             )
             drawn.append((figure, f"slices_{mode}.png", f"Atoms, {mode}", text))
-    for key in dict.fromkeys(row.case[:2] for row in rows):
-        some = [row for row in rows if row.case[:2] == key]
+    for key in dict.fromkeys(row.case[:3] for row in rows):
+        own = [row for row in rows if row.case[:3] == key]
         text = (
             "Shares of the structure's atoms that were found, and of the found ones that are right; below how far off "
             f"they are, where at least {100 * ENOUGH:g} % were found, with the bound. Means over seeds."
         )
-        drawn.append((draw_doses(some), f"doses_{key[0]}_{key[1]}.png", f"{key[0]}, {key[1]}: against dose", text))
+        there = list(dict.fromkeys(row.case.geometry for row in own))
+        for first in range(0, len(there), MOST_COLUMNS):
+            geometries = there[first : first + MOST_COLUMNS]
+            figure = draw_doses([row for row in own if row.case.geometry in geometries])
+            name = "_".join(("doses", *key, geometries[0])) + ".png"
+            drawn.append((figure, name, f"{', '.join(key)}: against dose", text))
     images = list(html_page.save_figures([one[0] for one in drawn], [one[1] for one in drawn], out))
     body_lines = list(lines(rows))
     (out / "atoms.md").write_text(
