@@ -1,6 +1,6 @@
 """From a structure to a score: how many atoms each method finds, and how far off they are, against dose.
 
-    python pipelines/atoms.py --size small                      # minutes on 2 cores, the linear model alone
+    python pipelines/atoms.py --size small                      # a minute or two, the linear model alone
     python pipelines/atoms.py --size report --only UiO-66       # hours in all; stop and start it at will
     python pipelines/atoms.py --size full                       # days
 
