@@ -135,6 +135,8 @@ def width_of(data: Gradients) -> float:
     k = np.sqrt(square) / (2 * math.pi)
     near = (k > _FREQUENCIES[0]) & (k < min(_FREQUENCIES[1], 0.5 / data.pixel))
     power, k = power[near], k[near]
+    if k.size == 0:  # pixels too large for an atom, or too few of them
+        return _WIDTH
     best = (-math.inf, _WIDTH)
     for width in np.geomspace(*_WIDTHS, 60):
         one = k**2 * np.exp(-4 * math.pi**2 * width**2 * k**2)
