@@ -12,7 +12,7 @@ import xarray as xr
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import counts, elements as element_room, gradient_sampling, shared, table
 from nntomo_dask.atoms.consensus import consensus
-from nntomo_dask.atoms.counts import Counted, width_of
+from nntomo_dask.atoms.counts import Counted, refuse_unseen, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.atoms.heights import weights as weights_of
@@ -67,6 +67,7 @@ class Sampling:
         None,
         help="Of a series: share of the samples that an atom has to be in. Default: 0.5; of iDPC found with the atoms.",
         above=0,
+        most=1,
     )
     burn_in: int = setting(
         25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
@@ -171,7 +172,7 @@ def sample_atoms(
         samples=samples,
         seed=seed,
     )
-    check(settings, who=_WHO)
+    check_settings(settings, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     table.check(atoms, who=_WHO)
     counts.check_volume(volume, series, who=_WHO)
@@ -182,15 +183,6 @@ def sample_atoms(
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
     return sampled(data, volume, atoms, symbols, settings, recipe=recipe)
-
-
-def check(settings: Sampling, *, who: str) -> None:
-    """Raise a SchemaError if a setting is out of range."""
-    check_settings(settings, who=who)
-    if settings.agreement is not None and settings.agreement > 1:
-        refuse(
-            who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
-        )
 
 
 def sampled(
@@ -204,7 +196,7 @@ def sampled(
 ) -> xr.Dataset:
     """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
-    distances = least_distances(symbols, settings, atoms)
+    distances = spaced(symbols, settings.minimum_distance, atoms)
     if isinstance(data, Gradients):
         start = gradient_sampling.start(data, atoms, symbols, exponent=settings.exponent, width=settings.width)
         prior = prior_of(data, volume, distances, start.width, packed=gradient_sampling.PACKED)
@@ -255,11 +247,6 @@ def sampled(
     return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
 
 
-def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
-    """(kind, kind): how close two atoms may be, [nm]."""
-    return spaced(symbols, settings.minimum_distance, atoms)
-
-
 def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
     """(atom,): number of each atom's element; the first one where the table does not say."""
     places = {symbol: number for number, symbol in enumerate(symbols)}
@@ -308,7 +295,10 @@ def prior_of(
 ) -> Prior:
     """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
     bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
-    inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
+    margin = min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1])
+    inside = data.seen(margin)
+    if not inside.any():
+        refuse_unseen(_WHO, margin)
     bright *= inside
     shares = _ANYWHERE * inside / inside.sum()
     if bright.sum() > 0:
