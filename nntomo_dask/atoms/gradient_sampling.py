@@ -117,7 +117,7 @@ def _walk(
     rng: np.random.Generator,
 ) -> tuple[Float64, float, list[tuple[Float64, Integers]]]:
     """Heights, width, and positions and kinds of the atoms of each sample."""
-    moving = annealing.Moving.of(data, prior, positions, kinds, 0.5 * begun.width)
+    moving = annealing.Moving.of(prior, positions, kinds, 0.5 * begun.width)
     width, taken = begun.width, []
     for number in range(rounds.burn_in + rounds.samples):
         if number in _FITTED and moving.atoms > 0:

@@ -10,7 +10,8 @@ import scipy.ndimage
 import xarray as xr
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import counts, elements as element_room, gradient_sampling, shared, table
+from nntomo_dask.atoms import annealing, counts, elements as element_room, gradient_sampling, shared, table
+from nntomo_dask.atoms.annealing import Moving
 from nntomo_dask.atoms.consensus import consensus
 from nntomo_dask.atoms.counts import Counted, refuse_unseen, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
@@ -30,8 +31,6 @@ _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where 
 _MOVES_PER_ATOM = 20  # in a round
 _EVERY = 2  # rounds with samples, of which one draws what all atoms share
 _SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one kind and for several
-_ACCEPTED = 0.3  # share of shifts that should be accepted
-_ROOM = 3  # times as many atoms as at first may be there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,39 +325,35 @@ def walk(
 
     Returns the last state, with the mean of what all atoms share, and positions and kinds of the atoms of each sample.
     """
-    room = _ROOM * len(state.positions) + 100
-    positions, kinds = np.zeros((room, 3)), np.zeros(room, np.int64)
-    atoms = len(state.positions)
-    positions[:atoms], kinds[:atoms] = state.positions, state.kinds
-    shift, taken = 0.5 * state.width, []
-    known, thetas = shared.Known.of(data, settings.width), []
+    moving = Moving.of(prior, state.positions, state.kinds, 0.5 * state.width)
+    known, thetas, taken = shared.Known.of(data, settings.width), [], []
     for number in range(settings.burn_in + settings.samples):
-        state = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
+        positions, kinds = moving.state()
+        state = state._replace(positions=positions, kinds=kinds)
         sampling = number - settings.burn_in
-        if atoms > 0 and (sampling < 0 or sampling % _EVERY == 0):
+        if moving.atoms > 0 and (sampling < 0 or sampling % _EVERY == 0):
             accept: shared.Accept = "always" if sampling < 0 else "by probability"
             theta = shared.drawn(data, known, _seen(state), _theta(data, state), rng, accept=accept)
             state = _with(data, state, theta)
         model = _model(data, state)
-        atoms, done = atom_moves.moves(
+        moving.atoms, done = atom_moves.moves(
             data.counts,
             model,
-            positions,
-            kinds,
-            atoms,
+            moving.positions,
+            moving.kinds,
+            moving.atoms,
             heights=state.heights,
             width=state.width,
             rays=data.rays,
             prior=prior,
-            steps=_MOVES_PER_ATOM * max(atoms, 10),
-            shift=shift,
+            steps=_MOVES_PER_ATOM * max(moving.atoms, annealing.LEAST_ATOMS),
+            shift=moving.shift,
             share=_SHARE[len(state.heights) > 1],
             rng=rng,
         )
         if number < settings.burn_in:  # later it would favour some states
-            accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
-            shift = float(np.clip(shift * math.exp(accepted - _ACCEPTED), 1e-4, state.width))
+            moving.follow(done, most=state.width)
         else:
-            taken.append((positions[:atoms].copy(), kinds[:atoms].copy()))
+            taken.append(moving.state())
             thetas.append(_theta(data, state))
     return _with(data, state, np.mean(thetas, axis=0)), taken
