@@ -339,7 +339,7 @@ def _fitted(
     fixed: Float64,
     width: float,
 ) -> tuple[Float64, Float64]:
-    result, background, _ = peak_fits.fit(
+    return peak_fits.fit(
         values,
         begins,
         region,
@@ -350,4 +350,3 @@ def _fitted(
         fixed=fixed,
         width=width,
     )
-    return result, background

@@ -12,7 +12,7 @@ import xarray as xr
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import annealing, counts, elements as element_room, gradient_sampling, shared, table
 from nntomo_dask.atoms.annealing import Moving
-from nntomo_dask.atoms.consensus import consensus
+from nntomo_dask.atoms.consensus import consensus, refuse_none
 from nntomo_dask.atoms.counts import Counted, refuse_unseen, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
@@ -201,7 +201,7 @@ def sampled(
         prior = prior_of(data, volume, distances, start.width, packed=gradient_sampling.PACKED)
         rounds = gradient_sampling.Rounds(settings.burn_in, settings.samples, settings.agreement)
         return gradient_sampling.sampled(data, start, prior, symbols, rounds, rng, recipe=recipe)
-    weights = weights_of(symbols, settings.exponent, is_phase=False)
+    weights = weights_of(symbols, settings.exponent, signal="dark field")
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
@@ -214,12 +214,7 @@ def sampled(
     agreement = 0.5 if settings.agreement is None else settings.agreement
     places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
     if len(places) == 0:
-        refuse(
-            _WHO,
-            needs=f"atoms that are in {100 * agreement:g} % of the samples",
-            got="none: the projections do not tell where atoms are",
-            remedy="a lower `agreement`, or the `width` of the atoms",
-        )
+        refuse_none(_WHO, agreement)
     heights = state.heights[species]
     model = _model(data, state._replace(positions=places, kinds=species))
     less = np.array(
