@@ -52,7 +52,7 @@ from scipy.spatial import cKDTree
 
 import nntomo_dask as nt
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import chain, counts, evidence, sampling, shared, table
+from nntomo_dask.atoms import chain, counts, evidence, sampling, shared, spacing, table
 from nntomo_dask.kernels import counting
 from nntomo_dask.plotting import html_page
 from nntomo_dask.simulation.clusters import amorphous_cluster, cluster_specimen
@@ -355,7 +355,7 @@ def plain_peaks(volume: xr.DataArray, count: int, *, distance: float, sigma: flo
     seen = np.hypot(y, x) < float(volume["x"].values.max()) - distance / 2  # not in corners, which few rays cross
     places = np.argwhere((smooth == highest) & (smooth > 0) & seen)
     values = smooth[tuple(places.T)]
-    apart = sampling.apart(places * pixel, np.zeros(len(places), np.int64), values, np.array([[distance]]))
+    apart = spacing.apart(places * pixel, np.zeros(len(places), np.int64), values, np.array([[distance]]))
     kept = apart[np.argsort(-values[apart], kind="stable")[:count]]
     found = chain.vertices(smooth, places[kept])
     middle = (np.array(volume.shape) - 1) / 2
@@ -387,7 +387,7 @@ def found_by(
             return truth.isel(atom=slice(0, 0)), volume_of("smooth-sirt")
         return made.atoms.isel(atom=np.isin(made.atoms["species"].values, wanted)), made.volume
     name, sigma = PEAKS[method]
-    distance = float(sampling.least_distances(wanted, sampling.Sampling(), None).min())
+    distance = float(spacing.spaced(wanted, None, None).min())
     return plain_peaks(volume_of(name), truth.sizes["atom"], distance=distance, sigma=sigma), volume_of(name)
 
 

@@ -9,10 +9,12 @@ import xarray as xr
 from click.testing import CliRunner
 
 import nntomo_dask as nt
-from nntomo_dask.atoms import chain, consensus, counts, measured, page, residual, table
+from nntomo_dask.atoms import chain, consensus, counts, measured, page, residual, spacing, table
+from nntomo_dask.atoms.annealing import Moving
 from nntomo_dask.atoms.sampling import Sampling
 from nntomo_dask.cli import series_atoms
 from nntomo_dask.cli.main import main
+from nntomo_dask.kernels.atom_grid import Prior
 
 DOSE = 4e5
 
@@ -201,6 +203,11 @@ def test_series_that_cannot_be_are_refused(series, made):
     angstrom = nt.tilt_series(series.values, series["angle"].values, pixel_size=0.3, units="Å")
     with pytest.raises(nt.SchemaError, match=r"a tilt series in nm; got pixels of 0\.3 Å.*pixel_size=0\.03"):
         nt.atoms_from_series(angstrom, elements=("Si",))
+    thin, slab = series.isel(z=slice(20, 24)), made.volume.isel(z=slice(20, 24))
+    with pytest.raises(nt.SchemaError, match="along each axis, the surroundings of an atom"):
+        nt.atoms_from_series(thin.isel(z=slice(1)), elements=("Si",))
+    with pytest.raises(nt.SchemaError, match="along each axis, the surroundings of an atom"):
+        nt.sample_atoms(thin, volume=slab, atoms=made.candidates, elements=("Si",))
     with pytest.raises(nt.SchemaError, match="one candidate or more"):
         nt.atoms_from_series(series, elements=("Si",), candidates=made.candidates.isel(atom=slice(0)))
     with pytest.raises(nt.SchemaError, match="a stage after them"):
@@ -224,9 +231,12 @@ def test_the_page_tells_what_was_found(made, tmp_path):
     assert numbers["species"] == {"Si": 14}
     assert Sampling().seed == numbers["recipe"]["parameters"]["seed"]
     assert len(numbers["misfit"]) == 12
-    # A page of candidates alone takes the figures away that it has not.
+    # Where no misfit is known, and of candidates alone, figures are taken away that it has not.
     page.write(dataclasses.replace(made, residual=None), tmp_path, series="series.zarr", recipe={})
-    assert {one.name for one in tmp_path.glob("*.png")} == {page.FIGURES[0]}
+    assert {one.name for one in tmp_path.glob("*.png")} == {"atoms.png", "certainty.png"}
+    alone = dataclasses.replace(made, residual=None, atoms=made.candidates)
+    page.write(alone, tmp_path, series="series.zarr", recipe={})
+    assert {one.name for one in tmp_path.glob("*.png")} == {"atoms.png"}
 
 
 def command(*words):
@@ -414,6 +424,28 @@ def test_what_is_left_of_exact_atoms_is_noise(truth):
 def peak(width, data):
     """Counts of an atom of height 1 at its brightest pixel."""
     return np.sqrt(2 * np.pi) * width / data.pixel / data.gain
+
+
+def test_of_two_atoms_too_close_the_higher_one_stays():
+    rng = np.random.default_rng(0)
+    places, kinds, height = rng.uniform(0, 1, (60, 3)), rng.integers(0, 2, 60), rng.integers(0, 9, 60) / 9
+    distances = np.array([[0.1, 0.2], [0.2, 0.35]])
+    kept = []
+    for one in np.argsort(-height, kind="stable"):  # the rule itself
+        away = np.linalg.norm(places[kept] - places[one], axis=1)
+        if not (away < distances[kinds[kept], kinds[one]]).any():
+            kept.append(one)
+    np.testing.assert_array_equal(spacing.apart(places, kinds, height, distances), np.sort(kept))
+    assert spacing.apart(places[:1], kinds[:1], height[:1], distances).tolist() == [0]
+    assert spacing.apart(places[:0], kinds[:0], height[:0], distances).tolist() == []
+
+
+def test_atoms_that_are_missed_find_room():
+    """A chain that begins with one atom may have as many as the prior lets be."""
+    prior = Prior(np.full((1, 1), 0.2), 0.5, np.linspace(0, 1, 1001), 10)
+    moving = Moving.of(prior, np.ones((1, 3)), np.zeros(1, np.int64), 0.02)
+    assert len(moving.positions) >= 2 * 0.5 * 1000
+    np.testing.assert_array_equal(moving.state()[0], np.ones((1, 3)))
 
 
 def test_a_slope_hides_no_maximum(series):

@@ -236,6 +236,12 @@ def test_the_agreement_is_the_best_on_the_mean():
     assert gradient_sampling.best_agreement(np.ones(3), 3.0) == 1
 
 
+def test_the_width_of_few_pixels_is_the_one_that_is_expected(series):
+    # 8 pixels of 0.005 nm: the lowest frequency is 25 / nm, where no atom is seen.
+    few = nt.tilt_series(series.values[:8, :, :8], series["angle"].values, pixel_size=0.005, units="nm")
+    assert gradients.width_of(gradients.gradients(few, noise=None, who="test")) == gradients._WIDTH
+
+
 def test_annealing_starts_where_the_highest_atoms_begin_to_count(series):
     data = gradients.gradients(series, noise=None, who="test")
     heights = np.array([0.08])
@@ -258,6 +264,9 @@ def test_settings_that_cannot_be_are_refused(series, changed, words):
 def test_series_that_cannot_be_are_refused(series, made):
     with pytest.raises(nt.SchemaError, match="at least 8 pixels"):
         nt.atoms_from_series(series.isel(z=slice(0, 5)), elements=("Si",))
+    large = nt.tilt_series(series.values, series["angle"].values, pixel_size=0.2, units="nm")
+    with pytest.raises(nt.SchemaError, match=r"pixels of less than 0\.2 nm"):
+        nt.atoms_from_series(large, elements=("Si",), likelihood="gradient")
     with pytest.raises(nt.SchemaError, match="with a specimen"):
         nt.atoms_from_series((series * 0).assign_attrs(series.attrs), elements=("Si",))
     with pytest.raises(nt.SchemaError, match="likelihood"):

@@ -57,7 +57,7 @@ def test_two_gaussians_at_one_place_do_not_cancel_each_other():
     region = peak_fits.Region(5.0, 1.0, *volume.shape)
     groups = np.array([0, 4])
     voxels, begins = peak_fits.gathered(volume, region, groups, start[:, :3].copy(), first=0)
-    fitted, _, _ = peak_fits.fit(
+    fitted, _ = peak_fits.fit(
         voxels, begins, region, groups=groups, start=start, origin=start[:, :3].copy(), others=np.zeros(2, np.int64),
         fixed=np.zeros((0, 5)), width=2.0,
     )  # fmt: skip

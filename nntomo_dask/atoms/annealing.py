@@ -22,8 +22,9 @@ _SMALL, _LARGE, _JUMP = 15, 5, 0.07  # moves of an atom in a round with small an
 _SHARE = (0.6, 0.0), (0.5, 0.15)  # of shifts and of changes of kind, for one kind and for several
 _PAIRS = 0.15  # of splits and mergers
 _ACCEPTED = 0.3  # share of small shifts that should be accepted
+_LEAST_SHIFT = 1e-4  # nm
 _FIT_AFTER = 10  # rounds
-_LEAST_ATOMS, _ROOM = 10, 2.0  # atoms that moves are made for at least; how many may be there, of those of the prior
+LEAST_ATOMS, _ROOM = 10, 2.0  # atoms that moves are made for at least; how many may be there, of those of the prior
 
 
 @dataclass
@@ -36,8 +37,8 @@ class Moving:
     shift: float  # of small shifts [nm]
 
     @classmethod
-    def of(cls, data: Gradients, prior: Prior, positions: Float64, kinds: Integers, shift: float) -> "Moving":
-        """A copy of some atoms."""
+    def of(cls, prior: Prior, positions: Float64, kinds: Integers, shift: float) -> "Moving":
+        """A copy of some atoms, with room for as many as the prior lets be."""
         inside = int((np.diff(prior.births) > 0).sum())
         room = int(_ROOM * prior.per_voxel * inside) + 2 * len(kinds) + 100
         made = cls(np.zeros((room, 3)), np.zeros(room, np.int64), len(kinds), shift)
@@ -47,6 +48,11 @@ class Moving:
     def state(self) -> tuple[Float64, Integers]:
         """Positions and kinds."""
         return self.positions[: self.atoms].copy(), self.kinds[: self.atoms].copy()
+
+    def follow(self, done: Float64, *, most: float) -> None:
+        """Shifts longer or shorter by how many of them were accepted, up to a length [nm]."""
+        accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
+        self.shift = float(np.clip(self.shift * math.exp(accepted - _ACCEPTED), _LEAST_SHIFT, most))
 
     def round(
         self,
@@ -72,7 +78,7 @@ class Moving:
                 width=width,
                 rays=data.rays,
                 prior=prior,
-                steps=steps * max(self.atoms, _LEAST_ATOMS),
+                steps=steps * max(self.atoms, LEAST_ATOMS),
                 shift=length,
                 share=_SHARE[len(heights) > 1],
                 rng=rng,
@@ -80,8 +86,7 @@ class Moving:
                 pairs=_PAIRS,
             )
             if steps == _SMALL and is_free:
-                accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
-                self.shift = float(np.clip(length * math.exp(accepted - _ACCEPTED), 1e-4, _JUMP))
+                self.follow(done, most=_JUMP)
 
 
 def annealed(
@@ -90,7 +95,7 @@ def annealed(
     """Positions (atom, 3) and kinds of atoms, and the heights (kind,) that were fitted on the way."""
     first = min(1.0, _FIRST / gradients.strength(data, expected))
     rounds = max(_LEAST_ROUNDS, math.ceil(-_ROUNDS * math.log(first)))
-    moving = Moving.of(data, prior, np.zeros((0, 3)), np.zeros(0, np.int64), 0.5 * width)
+    moving = Moving.of(prior, np.zeros((0, 3)), np.zeros(0, np.int64), 0.5 * width)
     heights = expected
     for number in range(rounds):
         share = first ** (1 - (number + 1) / rounds)

@@ -8,6 +8,7 @@ from scipy.spatial import cKDTree
 
 from nntomo_dask.arrays import slabs
 from nntomo_dask.atoms.frame import Frame, compute_slices
+from nntomo_dask.atoms.spacing import highest
 from nntomo_dask.compute import chunking
 from nntomo_dask.kernels import peaks
 from nntomo_dask.types import Float32, Float64, Integers
@@ -128,16 +129,4 @@ def apart(places: Float64, heights: Float64, distance: float) -> Integers:
     """
     if len(places) == 0:
         return np.zeros(0, np.int64)
-    rank = np.empty(len(places), np.int64)
-    rank[np.argsort(-heights, kind="stable")] = np.arange(len(places))
-    pairs = cKDTree(places).query_pairs(distance, output_type="ndarray")
-    if len(pairs) == 0:
-        return np.arange(len(places))
-    higher = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
-    lower = pairs.sum(axis=1) - higher
-    order = np.lexsort((rank[lower], rank[higher]))
-    kept = np.ones(len(places), bool)
-    for one, other in zip(higher[order].tolist(), lower[order].tolist(), strict=True):
-        if kept[one]:
-            kept[other] = False
-    return np.flatnonzero(kept)
+    return highest(cKDTree(places).query_pairs(distance, output_type="ndarray"), heights)

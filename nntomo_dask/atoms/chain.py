@@ -25,13 +25,13 @@ from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients, width_of as width_of_gradients
 from nntomo_dask.atoms.residual import Residual
 from nntomo_dask.atoms.sampling import Sampling
-from nntomo_dask.atoms.spacing import apart
+from nntomo_dask.atoms.spacing import apart, spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.projection.smooth import smooth_projections
 from nntomo_dask.reconstruction.method import Method, method_of, reconstruct
 from nntomo_dask.reconstruction.sirt import Sirt
-from nntomo_dask.settings import settings_of
+from nntomo_dask.settings import check_settings, settings_of
 from nntomo_dask.types import Float64, Integers
 
 Last = Literal["candidates", "samples", "projections"]
@@ -180,7 +180,7 @@ def run(
 ) -> Chain:
     """`atoms_from_series` with what it finds on the way."""
     chosen = settings or Sampling()
-    sampling.check(chosen, who=_WHO)
+    check_settings(chosen, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     if last not in ("candidates", "samples", "projections"):
         got = f"{last!r}"
@@ -207,7 +207,7 @@ def run(
     how.check(series)
     data = evidence(series, likelihood=chosen.likelihood, noise=noise, who=_WHO)
     stages = [_stage_of_noise(data, noise)]
-    made, sigma = volume, None
+    made, sigma = volume, 0.0
     if made is None:
         sigma = _smoothing(smoothing, data, symbols, chosen)
         smooth = smooth_projections(series, width=sigma)
@@ -224,7 +224,7 @@ def run(
     told = "given" if volume is not None else _told(how) + (", chosen by assessment" if method == ASSESSED else "")
     highest = f"values from {float(computed.min()):.3g} to {float(computed.max()):.3g}"
     stages.append(Stage("reconstruction", told, highest))
-    begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen, smoothed=bool(sigma))
+    begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen, smoothing=sigma)
     told = "maxima of the volume" if candidates is None else "given"
     stages.append(Stage("candidates", told, f"{begun.sizes[table.ATOM]}"))
     parameters: dict[str, Any] = {"elements": list(symbols), "last": last, **vars(chosen)}
@@ -285,7 +285,7 @@ def _smoothing(given: float | None, data: Evidence, symbols: tuple[str, ...], se
     if settings.minimum_distance is None and not symbols:
         return width
     # Two equal Gaussians at a distance of two standard deviations become one.
-    closest = float(sampling.least_distances(symbols, settings, None).min())
+    closest = float(spaced(symbols, settings.minimum_distance, None).min())
     return min(width, math.sqrt(max((closest / 2) ** 2 - width**2, 0.0)))
 
 
@@ -313,14 +313,14 @@ def _told(method: Method) -> str:
 
 
 def maxima(
-    volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], settings: Sampling, *, smoothed: bool
+    volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], settings: Sampling, *, smoothing: float
 ) -> xr.Dataset:
     """Candidates: the bright maxima of the smoothed volume within all projections, at least a bond apart.
 
     Parameters
     ----------
-    smoothed
-        Whether the projections were already; then the volume is by less.
+    smoothing
+        By which the projections were smoothed already, [nm]; above 0 the volume is by less.
 
     Raises
     ------
@@ -329,14 +329,18 @@ def maxima(
     """
     pixel = data.pixel
     sigma = max((settings.width or width_of(data)) / pixel, _LEAST_WIDTH)
-    again = max(_AGAIN * sigma, _LEAST_WIDTH) if smoothed else sigma
+    again = max(_AGAIN * sigma, _LEAST_WIDTH) if smoothing > 0 else sigma
     smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), again)
     if settings.minimum_distance is not None or symbols:
-        distance = float(sampling.least_distances(symbols, settings, None).min())
+        distance = float(spaced(symbols, settings.minimum_distance, None).min())
     else:
         distance = 2.5 * sigma * pixel
     highest = scipy.ndimage.maximum_filter(smooth, 3)
-    places = np.argwhere((smooth == highest) & (smooth > 0) & data.seen(min(2 * sigma * pixel, distance)))
+    margin = min(2 * sigma * pixel, distance)
+    seen = data.seen(margin)
+    if not seen.any():
+        counting.refuse_unseen(_WHO, margin)
+    places = np.argwhere((smooth == highest) & (smooth > 0) & seen)
     if len(places) == 0:
         refuse(_WHO, needs="a volume with maxima", got="one without", remedy="a series with a specimen in it")
     values = smooth[tuple(places.T)]
@@ -357,7 +361,9 @@ def maxima(
     noise = float(np.median(np.abs(values - np.median(values)))) or 1.0
     made = table.make(
         coordinates,
-        recipe=recipes.record("maxima", {"distance": distance, "sigma": sigma}, [volume]),
+        recipe=recipes.record(
+            "maxima", {"distance": distance, "width": sigma * pixel, "smoothing": again * pixel}, [volume]
+        ),
         height=values[kept],
         width=np.full(int(kept.sum()), sigma * pixel),
         background=np.zeros(int(kept.sum())),

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
+from nntomo_dask.errors import refuse
 from nntomo_dask.types import Float64, Integers
 
 
@@ -40,6 +41,16 @@ def consensus(
         return np.zeros((0, 3)), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3))
     centres, chosen, shares, spread = zip(*found, strict=True)
     return np.array(centres), np.array(chosen, np.int64), np.array(shares), np.array(spread)
+
+
+def refuse_none(who: str, least: float) -> None:
+    """Raise a SchemaError about samples that agree on no atom."""
+    refuse(
+        who,
+        needs=f"atoms that are in {100 * least:g} % of the samples",
+        got="none: the projections do not tell where atoms are",
+        remedy="a lower `agreement`, or the `width` of the atoms",
+    )
 
 
 def _one_of_each(near: Integers, sample: Integers, places: Float64, centre: Float64) -> Integers:

@@ -57,6 +57,16 @@ def seen(rays: Rays, shape: tuple[int, int, int], margin: float) -> Bools:
     return np.asarray(along[:, None, None] & across)
 
 
+def refuse_unseen(who: str, margin: float) -> None:
+    """Raise a SchemaError about projections that end within a margin [nm] everywhere."""
+    refuse(
+        who,
+        needs=f"projections of more than {2 * margin:.3g} nm along each axis, the surroundings of an atom",
+        got="fewer slices or pixels",
+        remedy="the whole series, or a smaller `width`",
+    )
+
+
 def check_volume(volume: xr.DataArray, series: xr.DataArray, *, who: str) -> None:
     """Raise a SchemaError unless a volume is on the grid of a series."""
     schema.check_volume(volume, who=who)

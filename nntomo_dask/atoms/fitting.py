@@ -7,7 +7,7 @@ depends on the turn before and on the voxels alone, never on the slabs.
 
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from dask.base import compute
@@ -28,6 +28,8 @@ _BATCH_BYTES = 2**26  # of voxels that come back together
 _ENTRY_BYTES = 400  # of what is held for a group, beside its voxels
 HELD_BYTES = 2**28
 _STILL = 1e-3  # of a width, and of a height: what moved less has not moved
+
+Read = Literal["held", "used once"]  # what comes of voxels that are read
 
 
 @dataclass(eq=False)
@@ -248,13 +250,13 @@ class _Turn:
         with configuration.ours():
             tasks = [delayed(_fit)(these, *self._given(part)) for these, part in zip(voxels, parts, strict=True)]
             results = list(compute(*tasks))
-        for slabs, kept in self._batches(read):
+        for slabs, then in self._batches(read):
             ranges = [self._range(part) for part in slabs]
-            arguments = [(low, kept, *self._given(part)) for (low, _), part in zip(ranges, slabs, strict=True)]
+            arguments = [(low, then, *self._given(part)) for (low, _), part in zip(ranges, slabs, strict=True)]
             for part, (fitted, level, values, begins) in zip(
                 slabs, compute_slices(_gather_and_fit, self.frame, ranges, arguments), strict=True
             ):
-                for place, one in enumerate(part if kept else []):
+                for place, one in enumerate(part if then == "held" else []):
                     self.held.keep(self.names[one], values[begins[place] : begins[place + 1]])
                 parts.append(part)
                 results.append((fitted, level))
@@ -263,8 +265,8 @@ class _Turn:
             levels[part] = level
         return found, levels
 
-    def _batches(self, chosen: Integers) -> Iterator[tuple[list[Integers], bool]]:
-        """Groups by the slab that the first of them was seen in; some slabs at a time, and whether voxels are held."""
+    def _batches(self, chosen: Integers) -> Iterator[tuple[list[Integers], Read]]:
+        """Groups by the slab that the first of them was seen in, some slabs at a time; what comes of voxels."""
         first = np.array([self.origins[self.groups.of(one), 0].min() for one in chosen])
         ends = np.array([end for _, end in self.frame.slabs()])
         slab = np.searchsorted(ends, np.clip(first, 0, ends[-1] - 1), side="right")
@@ -275,12 +277,12 @@ class _Turn:
             part = chosen[slab == number]
             more = sum(len(self.groups.of(one)) * around + _ENTRY_BYTES for one in part)
             if batch and size <= room and size + more > min(_BATCH_BYTES, room):
-                yield batch, True
+                yield batch, "held"
                 batch, size, room = [], 0.0, float(HELD_BYTES - self.held.taken)
             batch.append(part)
             size += more
         if batch:
-            yield batch, size <= room
+            yield batch, "held" if size <= room else "used once"
 
     def _range(self, part: Integers) -> tuple[int, int]:
         """Slices that have all voxels of some groups."""
@@ -310,7 +312,7 @@ def _begins(parts: Sequence[Sized]) -> Integers:
 def _gather_and_fit(
     rows: Float32,
     first: int,
-    kept: bool,  # noqa: FBT001
+    then: Read,
     region: peak_fits.Region,
     groups: Integers,
     start: Float64,
@@ -319,7 +321,7 @@ def _gather_and_fit(
 ) -> tuple[Float64, Float64, Float32, Integers]:
     values, begins = peak_fits.gathered(rows, region, groups, origin, first=first)
     fitted = _fitted(values, begins, region, groups, start, origin, *rest)
-    return *fitted, values if kept else values[:0].copy(), begins
+    return *fitted, values if then == "held" else values[:0].copy(), begins
 
 
 def _fit(voxels: list[Float32], *given: Any) -> tuple[Float64, Float64]:
@@ -337,7 +339,7 @@ def _fitted(
     fixed: Float64,
     width: float,
 ) -> tuple[Float64, Float64]:
-    result, background, _ = peak_fits.fit(
+    return peak_fits.fit(
         values,
         begins,
         region,
@@ -348,4 +350,3 @@ def _fitted(
         fixed=fixed,
         width=width,
     )
-    return result, background

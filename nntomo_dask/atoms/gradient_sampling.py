@@ -8,9 +8,8 @@ import xarray as xr
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import annealing, gradients, heights as heights_room, table
-from nntomo_dask.atoms.consensus import consensus
+from nntomo_dask.atoms.consensus import consensus, refuse_none
 from nntomo_dask.atoms.gradients import Gradients
-from nntomo_dask.errors import refuse
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_grid import Prior
 from nntomo_dask.types import Float64, Integers
@@ -41,7 +40,7 @@ def start(
     data: Gradients, atoms: xr.Dataset, symbols: tuple[str, ...], *, exponent: float | None, width: float | None
 ) -> Start:
     """Heights and width of the elements; from the atoms of a table where the series is no phase in radians."""
-    weights = heights_room.weights(symbols, exponent, is_phase=True)
+    weights = heights_room.weights(symbols, exponent, signal="phase")
     highest = max((heights_room.potential(symbol) for symbol in symbols), default=None)
     found = width or gradients.width_of(data)
     heights = gradients.expected_heights(data, table.positions(atoms), weights, highest, found)
@@ -68,12 +67,7 @@ def sampled(
         kept = np.flatnonzero(shares >= best_agreement(shares, float(np.mean([len(one) for _, one in taken]))))
         places, species, shares, spread = places[kept], species[kept], shares[kept], spread[kept]
     if len(places) == 0:
-        refuse(
-            _WHO,
-            needs=f"atoms that are in {100 * least:g} % of the samples",
-            got="none: the projections do not tell where atoms are",
-            remedy="a lower `agreement`, or the `width` of the atoms",
-        )
+        refuse_none(_WHO, least)
     rest = gradients.residual(data, places, species, heights, width)
     less = np.array(
         [
@@ -117,7 +111,7 @@ def _walk(
     rng: np.random.Generator,
 ) -> tuple[Float64, float, list[tuple[Float64, Integers]]]:
     """Heights, width, and positions and kinds of the atoms of each sample."""
-    moving = annealing.Moving.of(data, prior, positions, kinds, 0.5 * begun.width)
+    moving = annealing.Moving.of(prior, positions, kinds, 0.5 * begun.width)
     width, taken = begun.width, []
     for number in range(rounds.burn_in + rounds.samples):
         if number in _FITTED and moving.atoms > 0:

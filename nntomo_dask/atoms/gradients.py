@@ -27,6 +27,7 @@ _BRIGHTEST = 20, 8  # one maximum in so many is of the heaviest element, and at 
 _INTERACTION = 7e-4  # phase of an electron of 200 to 300 keV, [rad / V Å]
 _WIDTHS = 0.025, 0.08  # nm, between which it is looked for
 _FREQUENCIES = 2.5, 15.0  # 1/nm
+_LARGEST = 0.5 / _FREQUENCIES[0]  # nm: of larger pixels no frequency is left
 _MEDIAN = math.log(2)  # of the square of a complex Gaussian of variance 1
 
 
@@ -62,7 +63,8 @@ def gradients(series: xr.DataArray, *, noise: Noise | None, who: str) -> Gradien
     Raises
     ------
     SchemaError
-        As `counts.counted`; projections are smaller than 8 pixels, or there is no noise.
+        As `counts.counted`; projections are smaller than 8 pixels, pixels are too large for
+        atoms, or there is no noise.
     """
     values, rays, pixel = values_and_rays(series, who=who)
     images = np.asarray(values, np.float64).transpose(1, 2, 0)
@@ -79,6 +81,13 @@ def gradients(series: xr.DataArray, *, noise: Noise | None, who: str) -> Gradien
             needs="a noise of the gradient, its read-out noise",
             got=noise.described(),
             remedy="`noise=Noise(read_noise=…)`, per nm, or none",
+        )
+    if pixel >= _LARGEST:
+        refuse(
+            who,
+            needs=f"pixels of less than {_LARGEST:g} nm, in which atoms can be told",
+            got=f"{pixel:g} nm",
+            remedy="a series of higher magnification, or the right `pixel_size`",
         )
     spectrum = np.fft.rfft2(images)
     square = squared_frequencies(images.shape[1:], rays)
@@ -135,6 +144,8 @@ def width_of(data: Gradients) -> float:
     k = np.sqrt(square) / (2 * math.pi)
     near = (k > _FREQUENCIES[0]) & (k < min(_FREQUENCIES[1], 0.5 / data.pixel))
     power, k = power[near], k[near]
+    if k.size == 0:  # too few pixels
+        return _WIDTH
     best = (-math.inf, _WIDTH)
     for width in np.geomspace(*_WIDTHS, 60):
         one = k**2 * np.exp(-4 * math.pi**2 * width**2 * k**2)

@@ -7,10 +7,14 @@ source of 0.05 nm, by the scattering factors of I. Lobato and D. Van Dyck, Acta 
 and zirconium other probes change their ratios by some per cent.
 """
 
+from typing import Literal
+
 import numpy as np
 
 from nntomo_dask.atoms import elements
 from nntomo_dask.types import Float64
+
+Signal = Literal["dark field", "phase"]
 
 DARK_FIELD = 1.7  # power of the atomic number
 _POTENTIAL = np.array(  # [V Å], hydrogen first
@@ -29,11 +33,11 @@ def potential(symbol: str) -> float:
     return float(_POTENTIAL[min(elements.NUMBERS[symbol], len(_POTENTIAL)) - 1])
 
 
-def weights(symbols: tuple[str, ...], exponent: float | None, *, is_phase: bool) -> Float64:
+def weights(symbols: tuple[str, ...], exponent: float | None, *, signal: Signal) -> Float64:
     """(kind,): heights in units of the highest."""
     if not symbols:
         return np.ones(1)
-    if exponent is None and is_phase:
+    if exponent is None and signal == "phase":
         heights = np.array([potential(symbol) for symbol in symbols])
     else:
         power = DARK_FIELD if exponent is None else exponent

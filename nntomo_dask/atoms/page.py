@@ -70,8 +70,10 @@ def write(found: Chain, folder: Path, *, series: str, recipe: recipes.Recipe) ->
 
 
 def _is_drawn(name: str, found: Chain) -> bool:
-    """Candidates alone have neither samples nor a misfit."""
-    return name == FIGURES[0] or found.residual is not None
+    """Candidates alone have neither samples nor a misfit; where noise is white in the gradient, there is no misfit."""
+    if name == "atoms.png":
+        return True
+    return table.AGREEMENT in found.atoms if name == "certainty.png" else found.residual is not None
 
 
 def numbers_of(found: Chain) -> dict[str, Any]:
@@ -158,10 +160,11 @@ def _figures(found: Chain) -> Iterator[Any]:
     from nntomo_dask.plotting import atoms as drawing  # with Matplotlib, which no help text has to wait for
 
     yield drawing.plot_atoms(found.volume, found.atoms)
+    if _is_drawn("certainty.png", found):
+        yield drawing.certainty(found.atoms)
     left = found.residual
     if left is None:
         return
-    yield drawing.certainty(found.atoms)
     yield drawing.heights(left.heights, left.height_errors, found.atoms[table.SPECIES].values)
     yield drawing.misfits(left.angles_deg, left.misfit, left.deviation)
     extent = [float(found.volume[dim].values[place]) for dim in ("z", "x") for place in (0, -1)]

@@ -10,9 +10,10 @@ import scipy.ndimage
 import xarray as xr
 
 from nntomo_dask.arrays import recipes
-from nntomo_dask.atoms import counts, elements as element_room, gradient_sampling, shared, table
-from nntomo_dask.atoms.consensus import consensus
-from nntomo_dask.atoms.counts import Counted, width_of
+from nntomo_dask.atoms import annealing, counts, elements as element_room, gradient_sampling, shared, table
+from nntomo_dask.atoms.annealing import Moving
+from nntomo_dask.atoms.consensus import consensus, refuse_none
+from nntomo_dask.atoms.counts import Counted, refuse_unseen, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.atoms.heights import weights as weights_of
@@ -30,8 +31,6 @@ _ANYWHERE = 0.1  # share of births that are proposed anywhere; the others where 
 _MOVES_PER_ATOM = 20  # in a round
 _EVERY = 2  # rounds with samples, of which one draws what all atoms share
 _SHARE = (0.7, 0.0), (0.6, 0.15)  # of shifts and of changes of kind, for one kind and for several
-_ACCEPTED = 0.3  # share of shifts that should be accepted
-_ROOM = 3  # times as many atoms as at first may be there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +66,7 @@ class Sampling:
         None,
         help="Of a series: share of the samples that an atom has to be in. Default: 0.5; of iDPC found with the atoms.",
         above=0,
+        most=1,
     )
     burn_in: int = setting(
         25, help="Of a series: rounds of moves before the first sample, 20 for each atom in a round.", least=21
@@ -171,7 +171,7 @@ def sample_atoms(
         samples=samples,
         seed=seed,
     )
-    check(settings, who=_WHO)
+    check_settings(settings, who=_WHO)
     symbols = element_room.symbols(elements, who=_WHO)
     table.check(atoms, who=_WHO)
     counts.check_volume(volume, series, who=_WHO)
@@ -182,15 +182,6 @@ def sample_atoms(
     parameters["noise"] = None if noise is None else [noise.gain, noise.read_noise, noise.background]
     recipe = recipes.record(_WHO, parameters, [series, volume, atoms.attrs.get("recipe", {"operation": "atoms"})])
     return sampled(data, volume, atoms, symbols, settings, recipe=recipe)
-
-
-def check(settings: Sampling, *, who: str) -> None:
-    """Raise a SchemaError if a setting is out of range."""
-    check_settings(settings, who=who)
-    if settings.agreement is not None and settings.agreement > 1:
-        refuse(
-            who, needs="an `agreement` of at most 1, a share", got=f"{settings.agreement:g}", remedy="`agreement=0.5`"
-        )
 
 
 def sampled(
@@ -204,13 +195,13 @@ def sampled(
 ) -> xr.Dataset:
     """`sample_atoms` without its checks."""
     rng = np.random.default_rng(settings.seed)
-    distances = least_distances(symbols, settings, atoms)
+    distances = spaced(symbols, settings.minimum_distance, atoms)
     if isinstance(data, Gradients):
         start = gradient_sampling.start(data, atoms, symbols, exponent=settings.exponent, width=settings.width)
         prior = prior_of(data, volume, distances, start.width, packed=gradient_sampling.PACKED)
         rounds = gradient_sampling.Rounds(settings.burn_in, settings.samples, settings.agreement)
         return gradient_sampling.sampled(data, start, prior, symbols, rounds, rng, recipe=recipe)
-    weights = weights_of(symbols, settings.exponent, is_phase=False)
+    weights = weights_of(symbols, settings.exponent, signal="dark field")
     kinds = _kinds_of(atoms, symbols)
     positions = table.positions(atoms)
     kept = apart(positions, kinds, np.asarray(atoms["height"].values), distances)
@@ -223,12 +214,7 @@ def sampled(
     agreement = 0.5 if settings.agreement is None else settings.agreement
     places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
     if len(places) == 0:
-        refuse(
-            _WHO,
-            needs=f"atoms that are in {100 * agreement:g} % of the samples",
-            got="none: the projections do not tell where atoms are",
-            remedy="a lower `agreement`, or the `width` of the atoms",
-        )
+        refuse_none(_WHO, agreement)
     heights = state.heights[species]
     model = _model(data, state._replace(positions=places, kinds=species))
     less = np.array(
@@ -253,11 +239,6 @@ def sampled(
     named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
     common = {"atom_width": state.width, "minimum_distance": float(distances.min())}
     return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
-
-
-def least_distances(symbols: tuple[str, ...], settings: Sampling, atoms: xr.Dataset | None) -> Float64:
-    """(kind, kind): how close two atoms may be, [nm]."""
-    return spaced(symbols, settings.minimum_distance, atoms)
 
 
 def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
@@ -308,7 +289,10 @@ def prior_of(
 ) -> Prior:
     """Where atoms may be: within all projections, and born where the smoothed volume is bright."""
     bright = np.maximum(scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), width / data.pixel), 0)
-    inside = data.seen(min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1]))
+    margin = min(2 * width, 0.25 * abs(data.rays.step_t) * data.shape[1])
+    inside = data.seen(margin)
+    if not inside.any():
+        refuse_unseen(_WHO, margin)
     bright *= inside
     shares = _ANYWHERE * inside / inside.sum()
     if bright.sum() > 0:
@@ -336,39 +320,35 @@ def walk(
 
     Returns the last state, with the mean of what all atoms share, and positions and kinds of the atoms of each sample.
     """
-    room = _ROOM * len(state.positions) + 100
-    positions, kinds = np.zeros((room, 3)), np.zeros(room, np.int64)
-    atoms = len(state.positions)
-    positions[:atoms], kinds[:atoms] = state.positions, state.kinds
-    shift, taken = 0.5 * state.width, []
-    known, thetas = shared.Known.of(data, settings.width), []
+    moving = Moving.of(prior, state.positions, state.kinds, 0.5 * state.width)
+    known, thetas, taken = shared.Known.of(data, settings.width), [], []
     for number in range(settings.burn_in + settings.samples):
-        state = state._replace(positions=positions[:atoms].copy(), kinds=kinds[:atoms].copy())
+        positions, kinds = moving.state()
+        state = state._replace(positions=positions, kinds=kinds)
         sampling = number - settings.burn_in
-        if atoms > 0 and (sampling < 0 or sampling % _EVERY == 0):
+        if moving.atoms > 0 and (sampling < 0 or sampling % _EVERY == 0):
             accept: shared.Accept = "always" if sampling < 0 else "by probability"
             theta = shared.drawn(data, known, _seen(state), _theta(data, state), rng, accept=accept)
             state = _with(data, state, theta)
         model = _model(data, state)
-        atoms, done = atom_moves.moves(
+        moving.atoms, done = atom_moves.moves(
             data.counts,
             model,
-            positions,
-            kinds,
-            atoms,
+            moving.positions,
+            moving.kinds,
+            moving.atoms,
             heights=state.heights,
             width=state.width,
             rays=data.rays,
             prior=prior,
-            steps=_MOVES_PER_ATOM * max(atoms, 10),
-            shift=shift,
+            steps=_MOVES_PER_ATOM * max(moving.atoms, annealing.LEAST_ATOMS),
+            shift=moving.shift,
             share=_SHARE[len(state.heights) > 1],
             rng=rng,
         )
         if number < settings.burn_in:  # later it would favour some states
-            accepted = done[atom_moves.SHIFTS, 0] / max(done[atom_moves.SHIFTS, 1], 1)
-            shift = float(np.clip(shift * math.exp(accepted - _ACCEPTED), 1e-4, state.width))
+            moving.follow(done, most=state.width)
         else:
-            taken.append((positions[:atoms].copy(), kinds[:atoms].copy()))
+            taken.append(moving.state())
             thetas.append(_theta(data, state))
     return _with(data, state, np.mean(thetas, axis=0)), taken

@@ -29,12 +29,10 @@ _UNSURE, _LEAST_SPREAD = 1.5, 0.1  # of a width from the autocorrelation, whose 
 _GIVEN = 1e-6  # of a width that is given
 _FAR = 0.4  # of a step, at most
 _STEP = 0.02  # of the logarithm of the width, for a derivative
+_LEAST_INFORMATION = 1.0  # of a logarithm: where counts say nothing, as of noise alone, it changes by about 1 at a time
 _STEPS, _NEAR = 8, 1e-3  # of a fit
 
 Accept = Literal["always", "by probability"]
-
-
-_LEAST_INFORMATION = 1.0  # of a logarithm: where counts say nothing, as of noise alone, it changes by about 1 at a time
 
 
 class Known(NamedTuple):

@@ -27,14 +27,26 @@ def apart(positions: Float64, kinds: Integers, heights: Float64, distances: Floa
     """Numbers of atoms of which no two are too close; the higher one of two stays."""
     if len(positions) == 0:
         return np.zeros(0, np.int64)
-    near = cKDTree(positions).query_ball_point(positions, float(distances.max()))
-    stays, decided = np.ones(len(positions), bool), np.zeros(len(positions), bool)
-    for one in np.argsort(-np.nan_to_num(heights), kind="stable"):
-        decided[one] = True
-        if not stays[one]:
-            continue
-        others = np.array(near[one], np.int64)
-        others = others[~decided[others]]
-        away = np.linalg.norm(positions[others] - positions[one], axis=1)
-        stays[others[away < distances[kinds[one], kinds[others]]]] = False
-    return np.flatnonzero(stays)
+    pairs = cKDTree(positions).query_pairs(float(distances.max()), output_type="ndarray")
+    one, other = pairs.T
+    away = np.linalg.norm(positions[other] - positions[one], axis=1)
+    return highest(pairs[away < distances[kinds[one], kinds[other]]], np.nan_to_num(heights))
+
+
+def highest(pairs: Integers, heights: Float64) -> Integers:
+    """Numbers of the points to keep: of each of some pairs (pair, 2) the higher one, the highest first.
+
+    Of two that are equally high the first stays.
+    """
+    kept = np.ones(len(heights), bool)
+    if len(pairs) == 0:
+        return np.flatnonzero(kept)
+    rank = np.empty(len(heights), np.int64)
+    rank[np.argsort(-heights, kind="stable")] = np.arange(len(heights))
+    higher = np.where(rank[pairs[:, 0]] < rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
+    lower = pairs.sum(axis=1) - higher
+    order = np.lexsort((rank[lower], rank[higher]))
+    for one, other in zip(higher[order].tolist(), lower[order].tolist(), strict=True):
+        if kept[one]:
+            kept[other] = False
+    return np.flatnonzero(kept)

@@ -271,11 +271,13 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         matched = {} if match is None else {"match": match.summary()}
         click.echo(json.dumps(figures | matched, indent=2))
         return
+    of_volume = "noise" in found.attrs
+    what, unit = ("heights", "times the noise") if of_volume else ("significance", "standard deviations")
     kinds = "".join(f", {count} {name}" for name, count in figures["species"].items())
     click.echo(f"{printable(str(output))}: {figures['atoms']} atoms{kinds}")
     click.echo(
-        f"width {figures['width_nm']:.3g} nm, at least {figures['minimum_distance_nm']:.3g} nm apart; heights from "
-        f"{figures['least_confidence']:.3g} to {confidence.max():.3g} times the noise"
+        f"width {figures['width_nm']:.3g} nm, at least {figures['minimum_distance_nm']:.3g} nm apart; {what} from "
+        f"{figures['least_confidence']:.3g} to {confidence.max():.3g} {unit}"
     )
     if table.REFINED in found:
         click.echo(

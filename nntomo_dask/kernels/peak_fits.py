@@ -99,7 +99,7 @@ def fit(
     others: Integers,
     fixed: Float64,
     width: float,
-) -> tuple[Float64, Float64, Float64]:
+) -> tuple[Float64, Float64]:
     """Fit groups of Gaussians and a background each to the voxels around them, by least squares.
 
     Levenberg–Marquardt with analytic derivatives. A centre stays within 2 widths of its origin, a width between 0.4 and
@@ -124,12 +124,12 @@ def fit(
 
     Returns
     -------
-    (Gaussian, 5): as `start`; (group,): background; (group,): root mean square of what is left.
+    (Gaussian, 5): as `start`; (group,): background.
     """
     result = np.array(start, np.float64)
-    background, left = np.zeros(len(groups) - 1), np.zeros(len(groups) - 1)
-    _fit(voxels, begins, region, groups, result, origin, others, fixed, width, background, left)
-    return result, background, left
+    background = np.zeros(len(groups) - 1)
+    _fit(voxels, begins, region, groups, result, origin, others, fixed, width, background)
+    return result, background
 
 
 @njit(nogil=True, cache=True)
@@ -250,7 +250,6 @@ def _fit(
     fixed: Any,
     width: float,
     background: Any,
-    left: Any,
 ) -> None:
     step = region.step
     room, nothing = 0, np.zeros((0, 1, 1), np.float32)
@@ -304,11 +303,9 @@ def _fit(
             theta[:] = tried
             damping = max(damping / 10, 1e-12)
             if farthest < _SETTLED * width:
-                squares = new
                 break
             squares = _sums(here, there, theta, normal, gradient)
         for one in range(begin, end):
             for k in range(PARAMETERS):
                 result[one, k] = theta[PARAMETERS * (one - begin) + k] / (step if k == 0 else 1.0)
         background[group] = theta[-1]
-        left[group] = math.sqrt(squares / count)
