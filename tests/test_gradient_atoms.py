@@ -167,6 +167,7 @@ def test_every_atom_is_found_and_none_invented(made, truth):
 
 def test_errors_of_positions_are_those_of_the_bound(made, series, truth):
     bound = nt.position_bound(made, series, likelihood="gradient")
+    assert nt.position_bound(made, series).identical(bound)
     told = [float(np.sqrt((made[name] ** 2).mean())) for name in table.ERRORS]
     least = [float(np.sqrt((bound[name] ** 2).mean())) for name in table.ERRORS]
     # 40 samples of 8 atoms, which are not independent: a tenth or so; known heights are worth little.
@@ -271,3 +272,5 @@ def test_series_that_cannot_be_are_refused(series, made):
         nt.atoms_from_series((series * 0).assign_attrs(series.attrs), elements=("Si",))
     with pytest.raises(nt.SchemaError, match="likelihood"):
         nt.position_bound(made, series, likelihood="poisson")
+    with pytest.raises(nt.SchemaError, match="counts for a refinement"):
+        nt.atoms_from_series(series, elements=("Si",), last="projections")

@@ -1,13 +1,14 @@
 """How well the projections of a series can determine where its atoms are."""
 
 import math
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 import xarray as xr
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import gradient_bound, information, measured, table
+from nntomo_dask.atoms.evidence import Likelihood, is_phase
 from nntomo_dask.atoms.gradients import gradients
 from nntomo_dask.atoms.least_squares import FREE_OF_VIEWS, PerProjection, Weighing
 from nntomo_dask.atoms.measured import NoiseOf
@@ -30,7 +31,7 @@ def position_bound(
     widths: Widths = "species",
     per_projection: PerProjection = "scale",
     pixels: Pixels = "points",
-    likelihood: Literal["counts", "gradient"] = "counts",
+    likelihood: Likelihood = "auto",
 ) -> xr.Dataset:
     """The Cramér–Rao bound of each atom's position: what no unbiased estimate from such projections can beat.
 
@@ -55,7 +56,8 @@ def position_bound(
     likelihood
         "gradient": the noise is white in the gradient, as of iDPC; its read-out noise is the deviation of each
         component of the gradient, in units of the series per nm. Then heights and positions alone are unknown, and the
-        width is the median of the table's.
+        width is the median of the table's, whatever `widths`, `per_projection` and `pixels` say. "auto": gradient where
+        the quantity of the series is a phase, as for `sample_atoms`; "counts" otherwise.
 
     Returns
     -------
@@ -75,12 +77,12 @@ def position_bound(
     check_settings(Refinement(widths=widths, per_projection=per_projection, pixels=pixels), who=_WHO)
     measured.check(atoms, series, who=_WHO)
     measured.check_noise(noise, who=_WHO, needs_noise=True)
-    if likelihood == "gradient":
-        return _of_gradients(atoms, series, noise)
-    if likelihood != "counts":
+    if likelihood not in get_args(Likelihood):
         refuse(
             _WHO, needs="a likelihood of counts or gradient", got=f"{likelihood!r}", remedy='`likelihood="gradient"`'
         )
+    if likelihood == "gradient" or (likelihood == "auto" and is_phase(series)):
+        return _of_gradients(atoms, series, noise)
     model = measured.noise_of(noise, series)
     if model is None:
         measured.refuse_noiseless(_WHO)

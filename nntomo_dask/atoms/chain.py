@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.ndimage
 import xarray as xr
 
 from nntomo_dask.arrays import recipes, schema
@@ -22,27 +21,23 @@ from nntomo_dask.atoms import (
 )
 from nntomo_dask.atoms.counts import Counted
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
-from nntomo_dask.atoms.gradients import Gradients, width_of as width_of_gradients
+from nntomo_dask.atoms.gradients import Gradients
+from nntomo_dask.atoms.maxima import maxima
 from nntomo_dask.atoms.residual import Residual
 from nntomo_dask.atoms.sampling import Sampling
-from nntomo_dask.atoms.spacing import apart, spaced
+from nntomo_dask.atoms.spacing import spaced
 from nntomo_dask.errors import refuse
 from nntomo_dask.projection.noise import Noise
 from nntomo_dask.projection.smooth import smooth_projections
 from nntomo_dask.reconstruction.method import Method, method_of, reconstruct
 from nntomo_dask.reconstruction.sirt import Sirt
 from nntomo_dask.settings import check_settings, settings_of
-from nntomo_dask.types import Float64, Integers
 
 Last = Literal["candidates", "samples", "projections"]
 
 ASSESSED = "assess"  # the name of the method that an assessment of the series chooses
 _WHO = "atoms_from_series"
 _METHOD = Sirt(minimum=0.0, tolerance=1e-3)
-_LEAST_WIDTH = 0.7  # pixels; of the filter that candidates are looked for with
-_AGAIN = 0.5  # of the width: that filter where the projections were smoothed
-_BRIGHT = 0.5  # of the brightest maxima's mean: candidates; too few of them are better than too many
-_BRIGHTEST = 20, 8  # one maximum in so many is among the brightest, and at least so many are
 
 
 class Stage(NamedTuple):
@@ -206,6 +201,13 @@ def run(
     how = method_of(method, {}) if method is not None and method != ASSESSED else _METHOD
     how.check(series)
     data = evidence(series, likelihood=chosen.likelihood, noise=noise, who=_WHO)
+    if isinstance(data, Gradients) and last == "projections":
+        refuse(
+            _WHO,
+            needs="counts for a refinement to the projections",
+            got="`last=projections` and a phase, whose noise is white in the gradient",
+            remedy="`last=samples`, whose positions are the means of samples",
+        )
     stages = [_stage_of_noise(data, noise)]
     made, sigma = volume, 0.0
     if made is None:
@@ -224,7 +226,9 @@ def run(
     told = "given" if volume is not None else _told(how) + (", chosen by assessment" if method == ASSESSED else "")
     highest = f"values from {float(computed.min()):.3g} to {float(computed.max()):.3g}"
     stages.append(Stage("reconstruction", told, highest))
-    begun = candidates if candidates is not None else maxima(computed, data, symbols, chosen, smoothing=sigma)
+    begun = candidates
+    if begun is None:
+        begun = maxima(computed, data, symbols, chosen, smoothing=sigma, who=_WHO)
     told = "maxima of the volume" if candidates is None else "given"
     stages.append(Stage("candidates", told, f"{begun.sizes[table.ATOM]}"))
     parameters: dict[str, Any] = {"elements": list(symbols), "last": last, **vars(chosen)}
@@ -236,7 +240,7 @@ def run(
         found = sampling.sampled(data, computed, begun, symbols, chosen, recipe=recipe)
         rounds = f"{chosen.burn_in} rounds, then {chosen.samples} with a sample each, seed {chosen.seed}"
         stages.append(Stage("sampling", rounds, f"{found.sizes[table.ATOM]} atoms"))
-    if last == "projections" and found.sizes[table.ATOM] > 0:
+    if last == "projections" and isinstance(data, Counted) and found.sizes[table.ATOM] > 0:
         common = {name: found.attrs[name] for name in ("atom_width", "minimum_distance")}
         found = refining.refine_atoms(found.drop_vars(list(table.ERRORS)), series, noise=_noise_of(data)).assign_attrs(
             common
@@ -312,86 +316,6 @@ def _told(method: Method) -> str:
     return ", ".join([method.title, *own])
 
 
-def maxima(
-    volume: xr.DataArray, data: Evidence, symbols: tuple[str, ...], settings: Sampling, *, smoothing: float
-) -> xr.Dataset:
-    """Candidates: the bright maxima of the smoothed volume within all projections, at least a bond apart.
-
-    Parameters
-    ----------
-    smoothing
-        By which the projections were smoothed already, [nm]; above 0 the volume is by less.
-
-    Raises
-    ------
-    SchemaError
-        There are none.
-    """
-    pixel = data.pixel
-    sigma = max((settings.width or width_of(data)) / pixel, _LEAST_WIDTH)
-    again = max(_AGAIN * sigma, _LEAST_WIDTH) if smoothing > 0 else sigma
-    smooth = scipy.ndimage.gaussian_filter(np.asarray(volume.values, np.float64), again)
-    if settings.minimum_distance is not None or symbols:
-        distance = float(spaced(symbols, settings.minimum_distance, None).min())
-    else:
-        distance = 2.5 * sigma * pixel
-    highest = scipy.ndimage.maximum_filter(smooth, 3)
-    margin = min(2 * sigma * pixel, distance)
-    seen = data.seen(margin)
-    if not seen.any():
-        counting.refuse_unseen(_WHO, margin)
-    places = np.argwhere((smooth == highest) & (smooth > 0) & seen)
-    if len(places) == 0:
-        refuse(_WHO, needs="a volume with maxima", got="one without", remedy="a series with a specimen in it")
-    values = smooth[tuple(places.T)]
-    # Not by a wider filter: beside a bright atom its own slope would hide a weaker one.
-    places_nm = np.asarray(places * pixel, np.float64)
-    first = apart(places_nm, np.zeros(len(places), np.int64), values, np.array([[distance]]))
-    places, values = places[first], values[first]
-    brightest = np.sort(values)[::-1][: max(len(values) // _BRIGHTEST[0], _BRIGHTEST[1])]
-    kept = values >= _BRIGHT * float(brightest.mean())
-    positions = vertices(smooth, places[kept])
-    coordinates = np.stack(
-        [
-            np.interp(positions[:, axis], np.arange(volume.sizes[dim]), volume[dim].values)
-            for axis, dim in enumerate(schema.VOLUME_DIMS)
-        ],
-        axis=1,
-    )
-    noise = float(np.median(np.abs(values - np.median(values)))) or 1.0
-    made = table.make(
-        coordinates,
-        recipe=recipes.record(
-            "maxima", {"distance": distance, "width": sigma * pixel, "smoothing": again * pixel}, [volume]
-        ),
-        height=values[kept],
-        width=np.full(int(kept.sum()), sigma * pixel),
-        background=np.zeros(int(kept.sum())),
-        confidence=values[kept] / noise,
-    )
-    return made.assign_attrs(atom_width=sigma * pixel, minimum_distance=distance)
-
-
-def _noise_of(data: Evidence) -> Noise | Literal["auto"]:
+def _noise_of(data: Counted) -> Noise:
     """The noise that a refinement weights pixels by."""
-    if isinstance(data, Gradients):
-        return "auto"
     return Noise(gain=data.gain, read_noise=data.gain * data.read**0.5, background=data.background)
-
-
-def width_of(data: Evidence) -> float:
-    """The standard deviation of an atom in a projection [nm], before any is found."""
-    return width_of_gradients(data) if isinstance(data, Gradients) else counting.width_of(data)
-
-
-def vertices(smooth: Float64, places: Integers) -> Float64:
-    """(atom, 3): maxima to a fraction of a voxel, by a parabola along each axis."""
-    found = np.asarray(places, np.float64).copy()
-    for axis in range(3):
-        inner = (places[:, axis] > 0) & (places[:, axis] < smooth.shape[axis] - 1)
-        here = places[inner]
-        step = np.eye(3, dtype=int)[axis]
-        low, middle, high = (smooth[tuple((here + sign * step).T)] for sign in (-1, 0, 1))
-        curvature = np.minimum(low - 2 * middle + high, -1e-30)
-        found[inner, axis] += np.clip(0.5 * (low - high) / curvature, -0.5, 0.5)
-    return found
