@@ -224,8 +224,12 @@ def test_the_page_tells_what_was_found(made, tmp_path):
     assert numbers["species"] == {"Si": 14}
     assert Sampling().seed == numbers["recipe"]["parameters"]["seed"]
     assert len(numbers["misfit"]) == 12
-    # A page of candidates alone takes the figures away that it has not.
-    page.write(dataclasses.replace(made, residual=None), tmp_path, series="series.zarr", recipe={})
+    # A page takes the figures away that it has not: atoms of a phase have no misfit, candidates no samples either.
+    phase = dataclasses.replace(made, residual=None)
+    page.write(phase, tmp_path, series="series.zarr", recipe={})
+    assert {one.name for one in tmp_path.glob("*.png")} == {*page.FIGURES[:2]}
+    alone = dataclasses.replace(phase, atoms=made.atoms.drop_vars(table.AGREEMENT))
+    page.write(alone, tmp_path, series="series.zarr", recipe={})
     assert {one.name for one in tmp_path.glob("*.png")} == {page.FIGURES[0]}
 
 
@@ -394,6 +398,13 @@ def test_what_is_left_of_exact_atoms_is_noise(truth):
     }
     dark = residual.of(atoms.assign_attrs(projections=below), noisy, data)
     assert np.abs(dark.heights - 1).max() < 1
+    # A projection without noise is far from 1 too, but it fits best.
+    still = data.counts.copy()
+    still[5] = clean.isel(angle=5).transpose("detector", "z").values / gain
+    quiet = residual.of(atoms, noisy, data._replace(counts=still))
+    score = (quiet.misfit - 1) / quiet.deviation
+    assert np.abs(score).argmax() == 5
+    assert quiet.view == score.argmax()
     # Without one atom, the projections miss it; one too many has no height of its own.
     few = residual.of(atoms.isel(atom=slice(1, None)), noisy, data)
     assert ((few.misfit - 1) / few.deviation).mean() > 1

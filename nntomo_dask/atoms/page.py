@@ -42,7 +42,8 @@ _TEXTS = {
     "projection.png": (
         "The projection that fits worst",
         "Counts smoothed by an atom's width: what was measured, what the atoms show, and the difference in standard "
-        "deviations. An atom that is missing is a bright spot of the difference, an invented one a dark spot.",
+        "deviations. An atom that is missing is a red spot of the difference, an invented one a blue spot; where far "
+        "less than one count is expected, each single count is red too.",
     ),
 }
 
@@ -70,7 +71,9 @@ def write(found: Chain, folder: Path, *, series: str, recipe: recipes.Recipe) ->
 
 
 def _is_drawn(name: str, found: Chain) -> bool:
-    """Candidates alone have neither samples nor a misfit."""
+    """Candidates alone have neither samples nor a misfit; atoms of a phase have no misfit."""
+    if name == FIGURES[1]:
+        return table.AGREEMENT in found.atoms
     return name == FIGURES[0] or found.residual is not None
 
 
@@ -114,7 +117,7 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
     yield "atoms", f"{numbers['atoms']}"
     for name, count in numbers["species"].items():
         yield f"of them {name}", f"{count}"
-    yield "candidates in the volume", f"{numbers['candidates']}"
+    yield "candidates", f"{numbers['candidates']}"
     if numbers["certain"] is not None:
         yield "in at least 90 % of the samples", f"{numbers['certain']}"
     if numbers["position_error_pm"] is not None:
@@ -158,10 +161,11 @@ def _figures(found: Chain) -> Iterator[Any]:
     from nntomo_dask.plotting import atoms as drawing  # with Matplotlib, which no help text has to wait for
 
     yield drawing.plot_atoms(found.volume, found.atoms)
+    if _is_drawn(FIGURES[1], found):
+        yield drawing.certainty(found.atoms)
     left = found.residual
     if left is None:
         return
-    yield drawing.certainty(found.atoms)
     yield drawing.heights(left.heights, left.height_errors, found.atoms[table.SPECIES].values)
     yield drawing.misfits(left.angles_deg, left.misfit, left.deviation)
     extent = [float(found.volume[dim].values[place]) for dim in ("z", "x") for place in (0, -1)]
