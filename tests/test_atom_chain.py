@@ -404,6 +404,13 @@ def test_what_is_left_of_exact_atoms_is_noise(truth):
     }
     dark = residual.of(atoms.assign_attrs(projections=below), noisy, data)
     assert np.abs(dark.heights - 1).max() < 1
+    # A projection without noise is far from 1 too, but it fits best.
+    still = data.counts.copy()
+    still[5] = clean.isel(angle=5).transpose("detector", "z").values / gain
+    quiet = residual.of(atoms, noisy, data._replace(counts=still))
+    score = (quiet.misfit - 1) / quiet.deviation
+    assert np.abs(score).argmax() == 5
+    assert quiet.view == score.argmax()
     # Without one atom, the projections miss it; one too many has no height of its own.
     few = residual.of(atoms.isel(atom=slice(1, None)), noisy, data)
     assert ((few.misfit - 1) / few.deviation).mean() > 1

@@ -117,10 +117,31 @@ def test_refusals_name_options(store, tmp_path):
         recipe={"operation": "made", "parameters": {}, "inputs": []},
     )
     nt.write_atoms(elsewhere, tmp_path / "other.csv")
-    text = refused("atoms", store, *out, "--crystal", tmp_path / "other.csv", "--limit", 0.005)
+    other = ("--crystal", tmp_path / "other.csv", "--limit")
+    assert "--limit above zero" in refused("atoms", store, *out, *other, -1)
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_atoms_of_another_structure_are_written(store, tmp_path):
+    elsewhere = table.make(
+        np.random.default_rng(1).uniform(-0.3, 0.3, (40, 3)),
+        recipe={"operation": "made", "parameters": {}, "inputs": []},
+    )
+    nt.write_atoms(elsewhere, tmp_path / "other.csv")
+    text = refused("atoms", store, "-o", tmp_path / "a.csv", "--crystal", tmp_path / "other.csv", "--limit", 0.005)
     assert "no more than by chance" in text
     assert "--align none" in text
-    assert not (tmp_path / "a.csv").exists()
+    assert "a.csv: 14 atoms" in text
+    assert nt.read_atoms(tmp_path / "a.csv").sizes["atom"] == 14
+
+
+def test_a_series_that_shows_none_of_the_atoms(volume, store, tmp_path):
+    there = nt.project(volume, [-60.0, 0.0, 60.0]).compute()
+    noise = np.random.default_rng(2).normal(0, 1, there.shape).astype(np.float32)
+    nt.save(there.copy(data=noise), tmp_path / "series.zarr")
+    text = run("atoms", store, "-o", tmp_path / "a.csv", "--refine", tmp_path / "series.zarr")
+    assert "none of them moved" in text
+    assert "nan" not in text
 
 
 def test_figures(volume):

@@ -209,8 +209,7 @@ def match_atoms(
     for one, name in ((here, "found atoms"), (there, "atoms of a structure")):
         if one.sizes[table.ATOM] == 0:
             refuse(_WHO, needs=name, got="an empty table", remedy="a table with atoms")
-    if limit is not None and not (np.isfinite(limit) and limit > 0):
-        refuse(_WHO, needs="a `limit` above zero in nm", got=f"{limit}", remedy="`limit=0.05`")
+    check_limit(limit)
     places, targets = table.positions(here), table.positions(there)
     within = _limit(targets) if limit is None else float(limit)
     move = aligning.NOWHERE
@@ -224,6 +223,12 @@ def match_atoms(
         _check_chance(len(rows), moved, targets, within)
     shifted = here.assign({name: (table.ATOM, moved[:, k], here[name].attrs) for k, name in enumerate(table.POSITION)})
     return Match(shifted, there, rows, reference_rows, within, move)
+
+
+def check_limit(limit: float | None) -> None:
+    """Refuse a limit that is no length."""
+    if limit is not None and not (np.isfinite(limit) and limit > 0):
+        refuse(_WHO, needs="a `limit` above zero in nm", got=f"{limit}", remedy="`limit=0.05`")
 
 
 def assigned(places: Float64, targets: Float64, limit: float) -> tuple[Integers, Integers]:

@@ -42,7 +42,8 @@ _TEXTS = {
     "projection.png": (
         "The projection that fits worst",
         "Counts smoothed by an atom's width: what was measured, what the atoms show, and the difference in standard "
-        "deviations. An atom that is missing is a bright spot of the difference, an invented one a dark spot.",
+        "deviations. An atom that is missing is a red spot of the difference, an invented one a blue spot; where far "
+        "less than one count is expected, each single count is red too.",
     ),
 }
 
@@ -116,7 +117,7 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
     yield "atoms", f"{numbers['atoms']}"
     for name, count in numbers["species"].items():
         yield f"of them {name}", f"{count}"
-    yield "candidates in the volume", f"{numbers['candidates']}"
+    yield "candidates", f"{numbers['candidates']}"
     if numbers["certain"] is not None:
         yield "in at least 90 % of the samples", f"{numbers['certain']}"
     if numbers["position_error_pm"] is not None:

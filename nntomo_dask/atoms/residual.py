@@ -130,7 +130,7 @@ def _misfits(counts: Float64, model: Float64, kernels: list[Float64]) -> tuple[F
         squares = float((expected * _by_axis(expected, [overlap**2 for overlap in overlaps])).sum())
         misfit[view] = float((left**2).sum()) / noise
         deviation[view] = np.sqrt(2 * squares + here**2 * float(expected.sum())) / noise
-    return misfit, deviation, int(np.argmax(np.abs(misfit - 1) / deviation))
+    return misfit, deviation, int(np.argmax((misfit - 1) / deviation))
 
 
 def _alone(atoms: xr.Dataset, data: Counted, model: Float64) -> tuple[Float64, Float64, Float64]:

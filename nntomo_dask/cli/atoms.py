@@ -167,7 +167,7 @@ def atoms(
       nntomo atoms volume.zarr -o atoms.csv --crystal UiO-66
       nntomo atoms volume.zarr -o atoms.csv --refine series.zarr
     """
-    from nntomo_dask.atoms import files, find
+    from nntomo_dask.atoms import files, find, match as matching
 
     files.check_suffix(output, who="atoms")
     settings = options.build(Finding, arguments)
@@ -194,6 +194,8 @@ def atoms(
     ]
     with outputs.reserved("atoms", written=written, replaced=[*kept, *pages], inputs=inputs, overwrite=overwrite):
         reference = None if crystal is None else _structure(crystal, arguments)
+        limit: float | None = arguments["limit"]
+        matching.check_limit(limit)
         if series_atoms.is_series(store):
             support.check_free(*_OF_VOLUME, because="is for a volume, and this is a tilt series")
             support.check_free("refine", because="is for a volume; a tilt series has --last projections")
@@ -206,13 +208,14 @@ def atoms(
             kept_names = [name for name in ("atom_width", "minimum_distance", "noise") if name in found.attrs]
             said = {name: found.attrs[name] for name in kept_names}
             found = nt.refine_atoms(found, nt.open(refine)).assign_attrs(said)
+        nt.write_atoms(found, output)  # atoms of another structure are atoms all the same
         match = None
-        if reference is not None:
-            limit: float | None = arguments["limit"]
-            align: Any = arguments["align"] or "shift"
-            match = nt.match_atoms(found, reference, limit=limit, align=align)
-        nt.write_atoms(found, output)
-        _tell(found, match, output, as_json=as_json)
+        try:
+            if reference is not None:
+                align: Any = arguments["align"] or "shift"
+                match = nt.match_atoms(found, reference, limit=limit, align=align)
+        finally:
+            _tell(found, match, output, as_json=as_json)
         if figure is not None:
             _draw(volume, found, match, figure)
 
@@ -280,10 +283,14 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         f"{figures['least_confidence']:.3g} to {confidence.max():.3g} {unit}"
     )
     if table.REFINED in found:
-        click.echo(
-            f"{figures['refined']} of them moved to where the projections show them, with a standard error of "
-            f"{figures['position_error_pm']:.3g} pm; misfit {figures['misfit']:.3g} times that of the noise"
+        error = figures["position_error_pm"]
+        moved = (
+            "none of them moved, since the projections show none: is it the series of this volume?"
+            if error is None
+            else f"{figures['refined']} of them moved to where the projections show them, with a standard error of "
+            f"{error:.3g} pm"
         )
+        click.echo(f"{moved}; misfit of the pixels {figures['misfit']:.3g} times that of the noise")
     if match is None:
         return
     click.echo(
@@ -296,7 +303,8 @@ def _tell(found: xr.Dataset, match: Any, output: Path, *, as_json: bool) -> None
         one = species.isel(species=place)
         named_right = "" if bool(one["named"].isnull()) else f", {100 * float(one['named']):.4g} % named so"
         counts = f"{int(one['found'])} of {int(one['atoms'])}"
-        click.echo(f"  {name or 'unknown'}: {counts}, {float(one['rmsd']):.3g} pm{named_right}")
+        off = f", {float(one['rmsd']):.3g} pm" if int(one["found"]) else ""
+        click.echo(f"  {name or 'unknown'}: {counts}{off}{named_right}")
     ways = match.by_direction()
     click.echo(
         f"  {ways['axis']:.3g} pm along the tilt axis, {ways['beam']:.3g} pm along the beam at 0°, "
@@ -310,7 +318,7 @@ def _refined(found: xr.Dataset) -> dict[str, Any]:
     squares = np.sum([found[name].values[moved] ** 2 for name in table.ERRORS], axis=0)
     return {
         "refined": int(moved.sum()),
-        "position_error_pm": 1000 * float(np.sqrt(squares.mean())) if moved.any() else float("nan"),
+        "position_error_pm": 1000 * float(np.sqrt(squares.mean())) if moved.any() else None,
         "misfit": float(np.mean(found.attrs["projections"]["misfit"])),
     }
 

@@ -265,7 +265,7 @@ def misfits(angles_deg: Float64, misfit: Float64, deviation: Float64) -> Figure:
         axes.fill_between(angles_deg, low, high, color="0.85", label="noise alone, two standard deviations", zorder=0)
         axes.axhline(1, color="0.4", linestyle="--", linewidth=1)
         axes.plot(angles_deg, misfit, "o", color="#4a6b8a", markersize=4, label="projections")
-        axes.set_ylim(0, None)
+        axes.set_ylim(0, 1.08 * float(max(misfit.max(), high.max())))
         axes.set_xlabel("tilt angle [degrees]")
         axes.set_ylabel("misfit")
         _show_legend(axes)
