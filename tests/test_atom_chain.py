@@ -231,6 +231,10 @@ def test_the_page_tells_what_was_found(made, tmp_path):
     assert numbers["species"] == {"Si": 14}
     assert Sampling().seed == numbers["recipe"]["parameters"]["seed"]
     assert len(numbers["misfit"]) == 12
+    assert list(page.notes(made)) == []
+    worse = dataclasses.replace(made.residual, misfit=made.residual.misfit + 1)
+    (note,) = page.notes(dataclasses.replace(made, residual=worse))
+    assert "do not explain the projections" in note
     # Where no misfit is known, and of candidates alone, figures are taken away that it has not.
     page.write(dataclasses.replace(made, residual=None), tmp_path, series="series.zarr", recipe={})
     assert {one.name for one in tmp_path.glob("*.png")} == {"atoms.png", "certainty.png"}

@@ -91,7 +91,7 @@ def numbers_of(found: Chain) -> dict[str, Any]:
         "position_error_pm": None if spread is None else 1000 * spread,
         "least_confidence": _least(atoms["confidence"]),
         "certain": int((atoms[table.AGREEMENT].values >= 0.9).sum()) if table.AGREEMENT in atoms else None,
-        "weak": None if found.residual is None else int((atoms["confidence"].values < _WEAK).sum()),
+        "weak": None if _is_candidates(found) else int((atoms["confidence"].values < _WEAK).sum()),
         "counts_of_an_atom": None if found.residual is None else float(found.residual.counts.mean()),
         "heights_alone": None if found.residual is None else _with_none(found.residual.heights),
         "misfit": None if found.residual is None else _by_angle(found.residual, "misfit"),
@@ -124,19 +124,41 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
         yield "standard error of a position, in all directions together", f"{numbers['position_error_pm']:.3g} pm"
     if numbers["width_nm"] is not None:
         yield "width of an atom in a projection", f"{numbers['width_nm']:.3g} nm"
+    if numbers["weak"]:
+        yield f"atoms of a significance below {_WEAK:g} standard deviations", f"{numbers['weak']}"
     left = found.residual
     if left is not None:
-        weak = int((found.atoms["confidence"].values < _WEAK).sum())
-        if weak:
-            yield f"atoms of a significance below {_WEAK:g} standard deviations", f"{weak}"
         yield "counts of an atom in all projections", f"{numbers['counts_of_an_atom']:.3g}"
-        spread = float(np.sqrt(np.sum(left.deviation**2))) / len(left.misfit)
-        yield "misfit, 1 where only noise is left", f"{float(left.misfit.mean()):.3g} ± {spread:.1g}"
+        mean, spread = mean_misfit(left)
+        yield "misfit, 1 where only noise is left", f"{mean:.3g} ± {spread:.1g}"
         far = np.abs(left.misfit - 1) > _CLEAR * left.deviation
         if far.any():
             angles = ", ".join(f"{angle:.4g}°" for angle in left.angles_deg[far][:_LISTED])
             more = f" and {int(far.sum()) - _LISTED} others" if far.sum() > _LISTED else ""
             yield "projections whose misfit is not that of noise", f"{angles}{more}"
+
+
+def notes(found: Chain) -> Iterator[str]:
+    """What may be wrong with the atoms, and why."""
+    weak = numbers_of(found)["weak"]
+    if weak is not None and 2 * weak > found.atoms.sizes[table.ATOM]:
+        yield "most of these atoms may be noise: the dose is too low to tell them, or the given width is not theirs"
+    if found.residual is not None:
+        mean, spread = mean_misfit(found.residual)
+        if mean > 1 + _CLEAR * spread:
+            yield (
+                "these atoms do not explain the projections, whose misfit is above that of noise: atoms are missing, "
+                "not all elements that are seen were named, or the given width is not theirs"
+            )
+
+
+def mean_misfit(left: Residual) -> tuple[float, float]:
+    """The mean of all projections, and its standard deviation by the noise."""
+    return float(left.misfit.mean()), float(np.sqrt(np.sum(left.deviation**2))) / len(left.misfit)
+
+
+def _is_candidates(found: Chain) -> bool:
+    return found.residual is None and table.AGREEMENT not in found.atoms
 
 
 def _mean(values: xr.DataArray) -> float | None:

@@ -158,12 +158,8 @@ def found(path: Path, elements: Any, arguments: dict[str, Any]) -> tuple[xr.Data
     )
     for what, value in page.told(made):
         click.echo(f"{what}: {value}", err=True)
-    told = page.numbers_of(made)
-    if told["weak"] is not None and 2 * told["weak"] > told["atoms"]:
-        click.echo(
-            "note: most of these atoms may be noise: the dose is too low to tell them, or --width is not theirs",
-            err=True,
-        )
+    for note in page.notes(made):
+        click.echo(f"note: {note}", err=True)
     folder = arguments["folder"]
     if folder is not None:
         written = page.write(made, folder, series=str(path), recipe=dict(made.atoms.attrs["recipe"]))
