@@ -122,6 +122,7 @@ SIZES = {
         cases=(
             ("silicon", "haadf", LINEAR, ("full30", "tem15"), (5e4, 3e5, 2e6)),
             ("UiO-66", "haadf", LINEAR, ("tem15",), (1e4, 1e5)),
+            ("UiO-66", "idpc", LINEAR, ("tem15",), (3e4, 1e5)),
         ),
         seeds=(1,),
         pixels=64,
