@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
-import scipy.optimize
 import xarray as xr
 
 from nntomo_dask.arrays import schema
@@ -98,7 +97,9 @@ def _level(counts: Float64, model: Float64) -> float:
     highest = float(counts.mean())
     if highest <= 0 or slope(0.0) <= 0:
         return 0.0
-    return float(scipy.optimize.brentq(slope, 0.0, highest, xtol=1e-6 * highest, rtol=1e-6))
+    from scipy.optimize import brentq  # not for the sake of a help text
+
+    return float(brentq(slope, 0.0, highest, xtol=1e-6 * highest, rtol=1e-6))
 
 
 def _kernel(sigma: float) -> Float64:
