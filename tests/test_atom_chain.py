@@ -16,6 +16,8 @@ from nntomo_dask.cli import series_atoms
 from nntomo_dask.cli.main import main
 from nntomo_dask.kernels.atom_grid import Prior
 
+pytestmark = pytest.mark.xdist_group("sampled atoms")  # one process compiles their kernels
+
 DOSE = 4e5
 
 

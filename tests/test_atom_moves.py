@@ -6,6 +6,8 @@ import pytest
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_grid import Prior, Rays
 
+pytestmark = pytest.mark.xdist_group("sampled atoms")  # one process compiles their kernels
+
 HEIGHTS = np.array([3.0, 1.0])
 WIDTH = 0.05
 

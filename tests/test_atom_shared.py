@@ -8,6 +8,8 @@ from nntomo_dask.atoms.counts import Counted, width_and_spread_of
 from nntomo_dask.kernels import atom_scores
 from nntomo_dask.kernels.atom_moves import Rays
 
+pytestmark = pytest.mark.xdist_group("sampled atoms")  # one process compiles their kernels
+
 THETA = np.log([3.0, 0.045, 0.05, 0.03])  # height, width, level, tail
 SHAPE = 6, 30, 30
 STEP = 0.03

@@ -16,6 +16,8 @@ from nntomo_dask.cli.main import main
 from nntomo_dask.errors import SchemaError
 from tests.atom_volumes import PIXEL, gaussians, scattered
 
+pytestmark = pytest.mark.xdist_group("found atoms")  # one process compiles their kernels
+
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "atoms.md"
 WIDTH = 1.8
 

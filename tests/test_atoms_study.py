@@ -10,6 +10,8 @@ pytest.importorskip("ase")
 import nntomo_dask as nt
 from pipelines import atoms as study
 
+pytestmark = pytest.mark.xdist_group("sampled atoms")  # one process compiles their kernels
+
 SIZE = study.Size(
     cases=(
         ("silicon", "haadf", study.LINEAR, ("full12",), (4e5, 2e6)),

@@ -104,6 +104,7 @@ def test_a_killed_driver(script, undisturbed, tmp_path):
     check_kills(script, undisturbed, tmp_path, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cgls"])
 def test_a_killed_driver_of_another_method(script, tmp_path, method):
     """Killed when it has written its first chunks; the rerun keeps them."""

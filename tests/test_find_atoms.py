@@ -10,6 +10,8 @@ from nntomo_dask.atoms import species as species_room, table
 from nntomo_dask.errors import SchemaError
 from tests.atom_volumes import PIXEL, gaussians, scattered, voxels
 
+pytestmark = pytest.mark.xdist_group("found atoms")  # one process compiles their kernels
+
 EXACT = 0.02  # voxels
 
 

@@ -8,6 +8,8 @@ from nntomo_dask.atoms import annealing, evidence, gradient_bound, gradient_samp
 from nntomo_dask.kernels import atom_moves, gradient_evidence
 from nntomo_dask.kernels.atom_grid import Prior, Rays
 
+pytestmark = pytest.mark.xdist_group("sampled atoms")  # one process compiles their kernels
+
 HEIGHTS = np.array([0.12, 0.04])
 WIDTH = 0.05
 SHAPE = 4, 30, 28

@@ -11,6 +11,8 @@ from nntomo_dask.atoms.frame import compute_slices, frame_of
 from nntomo_dask.kernels import peak_fits, peaks
 from tests.atom_volumes import PIXEL, gaussians, scattered
 
+pytestmark = pytest.mark.xdist_group("found atoms")  # one process compiles their kernels
+
 
 @pytest.mark.parametrize("step", [1.0, 1.5])
 @pytest.mark.parametrize("width", [0.05, 0.7, 1.4, 6.0])

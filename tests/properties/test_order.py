@@ -118,7 +118,10 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize("name", SETS)
+SLOW = "noise2inverse_in_three"  # another number of splits, by iteration
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.slow) if one == SLOW else one for one in SETS])
 @HYPOTHESIS
 @given(order=ORDERS)
 def test_training_sets(series, name, order):
