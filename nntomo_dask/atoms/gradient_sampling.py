@@ -1,6 +1,5 @@
 """Atoms sampled from projections whose noise is white in the gradient, as of iDPC."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,7 @@ import xarray as xr
 
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import annealing, gradients, heights as heights_room, table
-from nntomo_dask.atoms.consensus import consensus, refuse_none
+from nntomo_dask.atoms.consensus import consensus, heights_in_volume, refuse_none, table_of
 from nntomo_dask.atoms.gradients import Gradients
 from nntomo_dask.kernels import atom_moves
 from nntomo_dask.kernels.atom_grid import Prior
@@ -62,10 +61,11 @@ def sampled(
     heights, width, taken = _walk(data, begun, positions, kinds, heights, prior, rounds, rng)
     near = float(prior.distances.min())
     least = rounds.agreement or _LEAST
-    places, species, shares, spread = consensus(taken, len(symbols), near / 2, least)
+    agreed = consensus(taken, len(symbols), near / 2, least)
     if rounds.agreement is None:
-        kept = np.flatnonzero(shares >= best_agreement(shares, float(np.mean([len(one) for _, one in taken]))))
-        places, species, shares, spread = places[kept], species[kept], shares[kept], spread[kept]
+        expected = float(np.mean([len(one) for _, one in taken]))
+        agreed = agreed.only(agreed.shares >= best_agreement(agreed.shares, expected))
+    places, species, *_ = agreed
     if len(places) == 0:
         refuse_none(_WHO, least)
     rest = gradients.residual(data, places, species, heights, width)
@@ -75,17 +75,8 @@ def sampled(
             for place, kind in zip(places, species, strict=True)
         ]
     )
-    columns = {
-        "height": heights[species] * data.pixel / (math.sqrt(2 * math.pi) * width),  # in a volume, lengths in pixels
-        "width": np.full(len(places), width),
-        "background": np.full(len(places), np.nan),
-        "confidence": np.sqrt(2 * np.maximum(-less, 0)),
-        table.AGREEMENT: shares,
-        **dict(zip(table.ERRORS, spread.T, strict=True)),
-    }
-    named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
-    made = table.make(places, recipe=recipe, species=named, **columns)
-    return made.assign_attrs(atom_width=width, minimum_distance=near)
+    in_volume = heights_in_volume(heights[species], width, data.pixel)
+    return table_of(agreed, symbols, in_volume, width, less, distance=near, recipe=recipe)
 
 
 def best_agreement(shares: Float64, expected: float) -> float:

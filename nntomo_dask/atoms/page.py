@@ -91,7 +91,7 @@ def numbers_of(found: Chain) -> dict[str, Any]:
         "position_error_pm": None if spread is None else 1000 * spread,
         "least_confidence": _least(atoms["confidence"]),
         "certain": int((atoms[table.AGREEMENT].values >= 0.9).sum()) if table.AGREEMENT in atoms else None,
-        "weak": None if _is_candidates(found) else int((atoms["confidence"].values < _WEAK).sum()),
+        "weak": _weak(found),
         "counts_of_an_atom": None if found.residual is None else float(found.residual.counts.mean()),
         "heights_alone": None if found.residual is None else _with_none(found.residual.heights),
         "misfit": None if found.residual is None else _by_angle(found.residual, "misfit"),
@@ -140,7 +140,7 @@ def told(found: Chain) -> Iterator[tuple[str, str]]:
 
 def notes(found: Chain) -> Iterator[str]:
     """What may be wrong with the atoms, and why."""
-    weak = numbers_of(found)["weak"]
+    weak = _weak(found)
     if weak is not None and 2 * weak > found.atoms.sizes[table.ATOM]:
         yield "most of these atoms may be noise: the dose is too low to tell them, or the given width is not theirs"
     if found.residual is not None:
@@ -157,8 +157,11 @@ def mean_misfit(left: Residual) -> tuple[float, float]:
     return float(left.misfit.mean()), float(np.sqrt(np.sum(left.deviation**2))) / len(left.misfit)
 
 
-def _is_candidates(found: Chain) -> bool:
-    return found.residual is None and table.AGREEMENT not in found.atoms
+def _weak(found: Chain) -> int | None:
+    """How many atoms noise may be; None of candidates, whose confidence is no significance."""
+    if found.residual is None and table.AGREEMENT not in found.atoms:
+        return None
+    return int((found.atoms["confidence"].values < _WEAK).sum())
 
 
 def _mean(values: xr.DataArray) -> float | None:

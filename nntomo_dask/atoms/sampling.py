@@ -12,7 +12,7 @@ import xarray as xr
 from nntomo_dask.arrays import recipes
 from nntomo_dask.atoms import annealing, counts, elements as element_room, gradient_sampling, shared, table
 from nntomo_dask.atoms.annealing import Moving
-from nntomo_dask.atoms.consensus import consensus, refuse_none
+from nntomo_dask.atoms.consensus import consensus, heights_in_volume, refuse_none, table_of
 from nntomo_dask.atoms.counts import Counted, refuse_unseen, width_of
 from nntomo_dask.atoms.evidence import Evidence, Likelihood, evidence
 from nntomo_dask.atoms.gradients import Gradients
@@ -212,7 +212,8 @@ def sampled(
     state = state._replace(positions=state.positions[inside], kinds=state.kinds[inside])
     state, taken = walk(data, state, prior, settings, rng)
     agreement = 0.5 if settings.agreement is None else settings.agreement
-    places, species, shares, spread = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
+    agreed = consensus(taken, len(symbols), float(distances.min()) / 2, agreement)
+    places, species, *_ = agreed
     if len(places) == 0:
         refuse_none(_WHO, agreement)
     heights = state.heights[species]
@@ -223,22 +224,12 @@ def sampled(
             for place, height in zip(places, heights, strict=True)
         ]
     )
-    # A Gaussian of height 1 in a volume has a projection of √(2π) w, with lengths in pixels.
-    in_volume = heights * data.gain * data.pixel / (math.sqrt(2 * math.pi) * state.width)
     tail = state.tail / shared.RATIO
-    columns = {
-        "height": in_volume * (1 + tail),
-        table.TAIL: np.full(len(places), tail / (1 + tail)),
-        table.TAIL_WIDTH: np.full(len(places), shared.RATIO * state.width),
-        "width": np.full(len(places), state.width),
-        "background": np.full(len(places), np.nan),
-        "confidence": np.sqrt(2 * np.maximum(-less, 0)),
-        table.AGREEMENT: shares,
-        **dict(zip(table.ERRORS, spread.T, strict=True)),
-    }
-    named = np.array([symbols[kind] if symbols else "" for kind in species], np.str_)
-    common = {"atom_width": state.width, "minimum_distance": float(distances.min())}
-    return table.make(places, recipe=recipe, species=named, **columns).assign_attrs(common)
+    in_volume = heights_in_volume(heights * data.gain, state.width, data.pixel) * (1 + tail)
+    tails = {table.TAIL: tail / (1 + tail), table.TAIL_WIDTH: shared.RATIO * state.width}
+    return table_of(
+        agreed, symbols, in_volume, state.width, less, distance=float(distances.min()), recipe=recipe, common=tails
+    )
 
 
 def _kinds_of(atoms: xr.Dataset, symbols: tuple[str, ...]) -> Integers:
